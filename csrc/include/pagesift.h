@@ -1,0 +1,213 @@
+/* Pagesift: paged KV cache, page scoring, page selection and sparse attention behind one C contract.
+ *
+ * Two builds export these symbols: libpagesift_cpu and libpagesift_cuda.
+ *
+ * Ownership  Every handle has one owner, the caller, who closes it with the call of the same noun. Children (buffers, caches)
+ *            must be closed before their device. The library never returns memory that the caller must free.
+ * Errors     Every call returns a ps_status (int32_t). When it is not PS_OK, ps_device_message gives one line of text. Calls
+ *            that have no device yet take a text buffer. No call throws, aborts or exits. A failed call changes nothing.
+ * Threads    A device and its children are used from one thread at a time. ps_device_wait may run on another thread while no
+ *            other call on that device is made.
+ * Order      Operations on a device take effect in the order of the calls. A call may return before its work is done;
+ *            ps_device_wait, ps_buffer_read and ps_cache_read wait for it. The CPU build computes before it returns.
+ * Tensors    Operations take views (ps_tensor) into buffers. Every view is checked against its buffer and against the
+ *            operation's shapes, in release builds too. Shapes stand in brackets, outermost first.
+ *
+ * T tokens, B sequences, H hidden size, V vocabulary, Hq query heads, Hk KV heads, d head size, S tokens a page,
+ * P pages of a sequence, M columns of the page table. Query head h reads KV head h / (Hq / Hk).
+ */
+#ifndef PAGESIFT_H
+#define PAGESIFT_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define PS_API __declspec(dllexport)
+#else
+#define PS_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PS_ABI_VERSION 1
+
+typedef struct ps_device ps_device;
+typedef struct ps_buffer ps_buffer;
+typedef struct ps_cache ps_cache;
+
+typedef enum ps_status {
+  PS_OK = 0,
+  PS_INVALID_ARGUMENT = 1, /* a shape, index, dtype or option that the call refuses; nothing was changed */
+  PS_OUT_OF_MEMORY = 2,
+  PS_NO_DEVICE = 3,    /* no device, no driver, or a driver too old */
+  PS_UNSUPPORTED = 4,  /* this build cannot do it; the message names what it can */
+  PS_DEVICE_ERROR = 5, /* the device failed; every later call on it gives the same answer */
+  PS_INTERNAL = 6
+} ps_status;
+
+typedef enum ps_backend { PS_BACKEND_CPU = 0, PS_BACKEND_CUDA = 1 } ps_backend;
+typedef enum ps_dtype { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3 } ps_dtype;
+typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
+
+/* Statistics that a cache keeps beside the mean and the standard deviation, which it always keeps. */
+typedef enum ps_statistics { PS_STATISTICS_VARIANCE = 1, PS_STATISTICS_MIN_MAX = 2 } ps_statistics;
+
+/* What ps_cache_read gives of one page of one layer. */
+typedef enum ps_cache_field {
+  PS_FIELD_KEYS = 0,   /* [Hk, S, d] */
+  PS_FIELD_VALUES = 1, /* [Hk, S, d] */
+  PS_FIELD_MEAN = 2,   /* [Hk, d] */
+  PS_FIELD_STD = 3,    /* [Hk] */
+  PS_FIELD_VAR = 4,    /* [Hk, d] */
+  PS_FIELD_MIN = 5,    /* [Hk, d] */
+  PS_FIELD_MAX = 6     /* [Hk, d] */
+} ps_cache_field;
+
+/* A view of a buffer. The inner dimensions are contiguous; consecutive indices of dimension 0 lie row_stride elements apart. */
+typedef struct ps_tensor {
+  ps_buffer *buffer;
+  int64_t offset_bytes;
+  int64_t row_stride; /* elements */
+  int64_t shape[3];   /* unused dimensions are 1 */
+  int32_t rank;       /* 1 to 3 */
+  int32_t dtype;      /* ps_dtype */
+} ps_tensor;
+
+typedef struct ps_device_options {
+  int32_t index;       /* which device; 0 on the CPU */
+  int32_t num_threads; /* CPU: 0 means one a core */
+} ps_device_options;
+
+typedef struct ps_device_info {
+  int64_t total_bytes;     /* device memory; main memory on the CPU */
+  int64_t available_bytes; /* what could still be allocated now */
+  int64_t allocated_bytes; /* what this device's buffers and caches hold */
+  int32_t backend;         /* ps_backend */
+  int32_t num_threads;     /* CPU threads, or 0 */
+  char name[64];           /* for people, NUL-terminated: instruction set, or the GPU's name */
+} ps_device_info;
+
+typedef struct ps_cache_desc {
+  int64_t num_pages;              /* physical pages in the pool, shared by all sequences; each spans all layers */
+  int64_t max_pages_per_sequence; /* M, for scratch */
+  int32_t num_layers;
+  int32_t num_query_heads; /* Hq */
+  int32_t num_kv_heads;    /* Hk, a divisor of Hq */
+  int32_t head_dim;        /* d, a multiple of 16 up to 512 */
+  int32_t page_size;       /* S: 8, 16, 32 or 64 */
+  int32_t dtype;           /* of keys, values and page statistics: PS_F32, PS_F16 or PS_BF16; std is always float32 */
+  int32_t statistics;      /* bits of ps_statistics */
+  int32_t max_sequences;   /* largest B of a decode call, for scratch */
+} ps_cache_desc;
+
+typedef struct ps_cache_bytes {
+  int64_t kv;
+  int64_t statistics;
+  int64_t scratch;
+} ps_cache_bytes;
+
+/* Counted where the work is done; a (sequence, layer, KV head) is one row. */
+typedef struct ps_counters {
+  int64_t rows_selected;   /* rows whose selection left at least one page out */
+  int64_t pages_scored;    /* summed over rows */
+  int64_t pages_attended;  /* pages that decode attention read, summed over rows */
+  int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
+} ps_counters;
+
+/* ---- library ---- */
+
+PS_API int32_t ps_abi_version(void);
+/* Bytes of a struct of this header, by its position in it: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
+ * 3 ps_cache_desc, 4 ps_cache_bytes, 5 ps_counters; -1 for any other number. */
+PS_API int32_t ps_struct_bytes(int32_t which);
+/* Devices, buffers and caches that are open. */
+PS_API int64_t ps_live_handles(void);
+
+/* ---- device ---- */
+
+/* message [message_bytes]: receives the reason of a failure, NUL-terminated. */
+PS_API int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *message, int32_t message_bytes);
+/* Refused with PS_INVALID_ARGUMENT while children are open. */
+PS_API int32_t ps_device_close(ps_device *device);
+/* The reason of the device's latest failure, cut to `bytes`, NUL-terminated. */
+PS_API int32_t ps_device_message(const ps_device *device, char *out, int32_t bytes);
+PS_API int32_t ps_device_describe(ps_device *device, ps_device_info *out);
+/* Waits until all work of the device is done. The only call that is meant for another thread. */
+PS_API int32_t ps_device_wait(ps_device *device);
+
+/* The bytes of a new buffer are zero. */
+PS_API int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out);
+PS_API int32_t ps_buffer_close(ps_buffer *buffer);
+PS_API int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset_bytes, const void *source, int64_t bytes);
+PS_API int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset_bytes, void *target, int64_t bytes);
+
+/* ---- operations; activations are f32, weights f32, f16 or bf16 ---- */
+
+/* out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H]. */
+PS_API int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out);
+/* out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; may be in place. */
+PS_API int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out);
+/* Cosines then sines of positions[t] * inv_freq[i], times
+ *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 leaves the second factor out.
+ * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32. */
+PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale,
+                             float position_beta, int32_t position_origin, const ps_tensor *out);
+/* Rotates the first r of d numbers of every head in place, halves paired (i with i + r/2). x [T, heads, d]; table [T, r]. */
+PS_API int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table);
+/* out = silu(gate) * up. gate, up, out [T, n]. */
+PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
+/* out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. */
+PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias,
+                         const ps_tensor *out);
+/* x += y. x, y [T, n]. */
+PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
+/* The lowest index of the largest number of each row; -1 for a row with a NaN or an infinite maximum.
+ * x [T, n]; out [T] i32. */
+PS_API int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out);
+
+/* ---- KV cache ---- */
+
+/* How many bytes a cache of this description takes; checks the description. */
+PS_API int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_bytes *out);
+PS_API int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache **out);
+PS_API int32_t ps_cache_close(ps_cache *cache);
+
+/* Stores keys and values and renews the statistics of every page touched, from the keys as stored: such a page then counts
+ * the tokens up to the last one written to it. A slot is physical page * S + place in the page; the slots of one page must
+ * ascend within a call. k, v [T, Hk, d] f32; slots [T] i32. */
+PS_API int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots);
+/* Renews the statistics of one physical page in all layers, as holding its first num_tokens tokens (after a truncation). */
+PS_API int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens);
+/* scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).
+ * q [B, Hq, d]; page_table [B, M] i32 physical pages; lengths [B] i32 tokens in the cache; scores [B, Hk, M] f32, written for
+ * p < P = ceil(length / S). */
+PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q,
+                             const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores);
+/* Chooses k pages a row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
+ * then the first sink_pages, are always in; the rest goes to the highest scores, equal scores to the lower page; NaN counts as
+ * lower than every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
+PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores,
+                              const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts);
+/* Attention of one query a sequence over the selected pages, or over all pages when `selected` and `counts` are NULL.
+ * window > 0: only the last `window` tokens; refused together with a selection. scale multiplies q.k.
+ * q, out [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; selected [B, Hk, k] i32 logical pages; counts [B, Hk] i32. */
+PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q,
+                                   const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *selected,
+                                   const ps_tensor *counts, const ps_tensor *out);
+/* Causal attention of T consecutive tokens of one sequence, of which the first stands at position `start`; their keys and
+ * values are in the cache already. window > 0: a token sees the last `window` tokens, itself included.
+ * q, out [T, Hq, d] f32; page_table [M] i32. */
+PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start,
+                                    const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *out);
+/* One field of one physical page of one layer, as float32. out: as many floats as ps_cache_field says. */
+PS_API int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats);
+PS_API int32_t ps_cache_counters(ps_cache *cache, ps_counters *out);
+PS_API int32_t ps_cache_reset_counters(ps_cache *cache);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

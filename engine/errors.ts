@@ -1,0 +1,18 @@
+/** What kind of failure a {@link PagesiftError} reports; the command line maps each to an exit code. */
+export type ErrorKind =
+  | "usage"
+  | "model"
+  | "context"
+  | "device"
+  | "memory"
+  | "network"
+  | "numeric";
+
+/** An error whose message a user can act on: one line that says what happened, where, and what to do. */
+export class PagesiftError extends Error {
+  override readonly name = "PagesiftError";
+
+  constructor(readonly kind: ErrorKind, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
