@@ -1,0 +1,138 @@
+#include <cstring>
+#include <memory>
+
+#include "handles.h"
+
+std::atomic<int64_t> ps_open_handles{0};
+
+namespace ps {
+
+void *allocate(ps_device &device, int64_t bytes) {
+  void *memory = memory_allocate(*device.backend, bytes);
+  device.allocated_bytes += bytes;
+  device.children++;
+  return memory;
+}
+
+void release(ps_device &device, void *memory, int64_t bytes) {
+  memory_free(*device.backend, memory, bytes);
+  device.allocated_bytes -= bytes;
+  device.children--;
+}
+
+namespace {
+
+void copy_text(const std::string &text, char *out, int32_t bytes) {
+  if (out == nullptr || bytes <= 0) return;
+  const size_t length = std::min(text.size(), static_cast<size_t>(bytes - 1));
+  std::memcpy(out, text.data(), length);
+  out[length] = '\0';
+}
+
+void check_range(const ps_buffer &buffer, int64_t offset, const void *memory, int64_t bytes) {
+  require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset,
+          "Bytes " + std::to_string(offset) + " to " + std::to_string(offset + bytes) + " lie outside a buffer of " +
+              std::to_string(buffer.bytes));
+  require(memory != nullptr || bytes == 0, "No memory given to copy from or to");
+}
+
+}  // namespace
+}  // namespace ps
+
+extern "C" {
+
+int32_t ps_abi_version(void) { return PS_ABI_VERSION; }
+
+int32_t ps_struct_bytes(int32_t which) {
+  static const int32_t kBytes[] = {sizeof(ps_tensor),     sizeof(ps_device_options), sizeof(ps_device_info),
+                                   sizeof(ps_cache_desc), sizeof(ps_cache_bytes),    sizeof(ps_counters)};
+  return which >= 0 && which < 6 ? kBytes[which] : -1;
+}
+
+int64_t ps_live_handles(void) { return ps_open_handles.load(); }
+
+int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *message, int32_t message_bytes) {
+  if (options == nullptr || out == nullptr) return PS_INVALID_ARGUMENT;
+  try {
+    auto device = std::make_unique<ps_device>();
+    device->backend = ps::backend_open(*options);
+    *out = device.release();
+    ps_open_handles++;
+    return PS_OK;
+  } catch (const ps::Error &error) {
+    ps::copy_text(error.what(), message, message_bytes);
+    return error.status;
+  } catch (const std::exception &error) {
+    ps::copy_text(error.what(), message, message_bytes);
+    return PS_INTERNAL;
+  }
+}
+
+int32_t ps_device_close(ps_device *device) {
+  if (device == nullptr) return PS_INVALID_ARGUMENT;
+  if (device->children != 0) {
+    device->message = "The device still has " + std::to_string(device->children) + " open buffers and caches; close them first";
+    return PS_INVALID_ARGUMENT;
+  }
+  ps::backend_close(device->backend);
+  delete device;
+  ps_open_handles--;
+  return PS_OK;
+}
+
+int32_t ps_device_message(const ps_device *device, char *out, int32_t bytes) {
+  if (device == nullptr) return PS_INVALID_ARGUMENT;
+  ps::copy_text(device->message, out, bytes);
+  return PS_OK;
+}
+
+int32_t ps_device_describe(ps_device *device, ps_device_info *out) {
+  return ps::guard(device, [&] {
+    ps::require(out != nullptr, "No struct given to describe the device in");
+    *out = ps_device_info{};
+    ps::backend_describe(*device->backend, *out);
+    out->backend = ps::kBackendKind;
+    out->allocated_bytes = device->allocated_bytes;
+  });
+}
+
+int32_t ps_device_wait(ps_device *device) {
+  return ps::guard(device, [&] { ps::backend_wait(*device->backend); });
+}
+
+int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {
+  return ps::guard(device, [&] {
+    ps::require(out != nullptr, "No place given for the buffer");
+    ps::require(bytes > 0, "A buffer of " + std::to_string(bytes) + " bytes cannot be made");
+    auto buffer = std::make_unique<ps_buffer>(ps_buffer{device, nullptr, bytes});
+    buffer->memory = ps::allocate(*device, bytes);
+    *out = buffer.release();
+    ps_open_handles++;
+  });
+}
+
+int32_t ps_buffer_close(ps_buffer *buffer) {
+  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
+  ps::release(*buffer->device, buffer->memory, buffer->bytes);
+  delete buffer;
+  ps_open_handles--;
+  return PS_OK;
+}
+
+int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset, const void *source, int64_t bytes) {
+  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
+  return ps::guard(buffer->device, [&] {
+    ps::check_range(*buffer, offset, source, bytes);
+    ps::memory_write(*buffer->device->backend, static_cast<char *>(buffer->memory) + offset, source, bytes);
+  });
+}
+
+int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t bytes) {
+  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
+  return ps::guard(buffer->device, [&] {
+    ps::check_range(*buffer, offset, target, bytes);
+    ps::memory_read(*buffer->device->backend, target, static_cast<const char *>(buffer->memory) + offset, bytes);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,95 @@
+/* Checks and dispatch of the operations that need no KV cache. */
+#include "tensors.h"
+
+using namespace ps;
+
+namespace {
+
+/* x of [T, n] or [T, heads, n]. */
+Checked check_heads(const ps_device &device, const char *name, const ps_tensor *tensor, int64_t heads, int64_t width) {
+  return tensor != nullptr && tensor->rank == 2 ? check_tensor(device, name, tensor, kF32, {-1, width})
+                                                : check_tensor(device, name, tensor, kF32, {-1, heads, width});
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked t = check_tensor(*device, "table", table, kFloats, {-1, -1});
+    const Checked i = check_tensor(*device, "ids", ids, kI32, {-1});
+    const Checked o = check_tensor(*device, "out", out, kF32, {i.shape[0], t.shape[1]});
+    embedding(*device->backend, {i.ints(), t.typed(), o.rows<float>(), i.shape[0], t.shape[0], t.shape[1]});
+  });
+}
+
+int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1});
+    const Checked a = check_heads(*device, "x", x, -1, w.shape[0]);
+    const int64_t heads = x->rank == 2 ? 1 : a.shape[1];
+    const Checked o = check_heads(*device, "out", out, heads, w.shape[0]);
+    require(o.shape[0] == a.shape[0] && out->rank == x->rank, "out has another shape than x");
+    rms_norm(*device->backend, {a.rows<const float>(), w.typed(), o.rows<float>(), a.shape[0], heads, w.shape[0], eps});
+  });
+}
+
+int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale, float position_beta,
+                      int32_t position_origin, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked p = check_tensor(*device, "positions", positions, kI32, {-1});
+    const Checked f = check_tensor(*device, "inv_freq", inv_freq, kF32, {-1});
+    const Checked o = check_tensor(*device, "out", out, kF32, {p.shape[0], 2 * f.shape[0]});
+    require(position_beta == 0 || position_origin > 0, "position_origin must be above 0");
+    rope_table(*device->backend, {p.ints(), f.floats(), o.rows<float>(), p.shape[0], f.shape[0], scale, position_beta, position_origin});
+  });
+}
+
+int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table) {
+  return guard(device, [&] {
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1, -1});
+    const Checked t = check_tensor(*device, "table", table, kF32, {a.shape[0], -1});
+    require(t.shape[1] % 2 == 0 && t.shape[1] <= a.shape[2], "table is wider than a head, or its width is odd");
+    rope(*device->backend, {a.rows<float>(), t.rows<const float>(), a.shape[0], a.shape[1], a.shape[2], t.shape[1] / 2});
+  });
+}
+
+int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked g = check_tensor(*device, "gate", gate, kF32, {-1, -1});
+    const Checked u = check_tensor(*device, "up", up, kF32, {g.shape[0], g.shape[1]});
+    const Checked o = check_tensor(*device, "out", out, kF32, {g.shape[0], g.shape[1]});
+    silu_mul(*device->backend, {g.rows<const float>(), u.rows<const float>(), o.rows<float>(), g.shape[0], g.shape[1]});
+  });
+}
+
+int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1, -1});
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[1]});
+    const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
+    Typed b{nullptr, 0, PS_F32};
+    if (bias != nullptr) b = check_tensor(*device, "bias", bias, kFloats, {w.shape[0]}).typed();
+    matmul(*device->backend, {a.rows<const float>(), w.typed(), b, o.rows<float>(), a.shape[0], w.shape[1], w.shape[0]});
+  });
+}
+
+int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y) {
+  return guard(device, [&] {
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
+    const Checked b = check_tensor(*device, "y", y, kF32, {a.shape[0], a.shape[1]});
+    add(*device->backend, {a.rows<float>(), b.rows<const float>(), a.shape[0], a.shape[1]});
+  });
+}
+
+int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
+    const Checked o = check_tensor(*device, "out", out, kI32, {a.shape[0]});
+    require(a.shape[1] <= INT32_MAX, "x has more columns than an i32 can count");
+    argmax(*device->backend, {a.rows<const float>(), o.ints(), a.shape[0], a.shape[1]});
+  });
+}
+
+}  // extern "C"

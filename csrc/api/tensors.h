@@ -1,0 +1,38 @@
+/* Checked access to the views that callers pass. */
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+#include "handles.h"
+
+namespace ps {
+
+int64_t dtype_bytes(int32_t dtype);
+
+/* A view that lies inside its buffer on `device`, has the rank and shape asked for (-1 accepts any size), and whose dtype is one
+ * of the bits of `dtypes` (1 << ps_dtype). `name` opens the message of a refusal. */
+struct Checked {
+  void *data;
+  int64_t stride;
+  int64_t shape[3];
+  ps_dtype dtype;
+
+  template <typename T>
+  Rows<T> rows() const { return {static_cast<T *>(data), stride}; }
+  Typed typed() const { return {data, stride, dtype}; }
+  int32_t *ints() const { return static_cast<int32_t *>(data); }
+  float *floats() const { return static_cast<float *>(data); }
+};
+
+constexpr unsigned kF32 = 1u << PS_F32, kI32 = 1u << PS_I32;
+constexpr unsigned kFloats = 1u << PS_F32 | 1u << PS_F16 | 1u << PS_BF16;
+
+Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
+                     std::initializer_list<int64_t> shape);
+
+/* The same for a view without gaps between its rows. */
+Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
+                    std::initializer_list<int64_t> shape);
+
+}  // namespace ps

@@ -1,0 +1,50 @@
+/* What a build (csrc/cpu, csrc/cuda) provides to the shared C calls in csrc/api. Failures are thrown as ps::Error;
+ * csrc/api/guard.h turns them into a status. */
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "params.h"
+
+namespace ps {
+
+/* A failure with the status that the C call returns and the line of text that it leaves on the device. */
+class Error : public std::runtime_error {
+ public:
+  Error(ps_status status, const std::string &message) : std::runtime_error(message), status(status) {}
+  const ps_status status;
+};
+
+struct Backend; /* defined by each build: thread pool and instruction set, or stream and handles */
+
+extern const ps_backend kBackendKind;
+Backend *backend_open(const ps_device_options &options);
+void backend_close(Backend *backend);
+void backend_describe(Backend &backend, ps_device_info &out); /* all but allocated_bytes */
+void backend_wait(Backend &backend);
+
+void *memory_allocate(Backend &backend, int64_t bytes); /* zeroed */
+void memory_free(Backend &backend, void *memory, int64_t bytes);
+void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
+void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
+
+void embedding(Backend &backend, const EmbeddingParams &params);
+void rms_norm(Backend &backend, const RmsNormParams &params);
+void rope_table(Backend &backend, const RopeTableParams &params);
+void rope(Backend &backend, const RopeParams &params);
+void silu_mul(Backend &backend, const SiluMulParams &params);
+void matmul(Backend &backend, const MatmulParams &params);
+void add(Backend &backend, const AddParams &params);
+void argmax(Backend &backend, const ArgmaxParams &params);
+
+int64_t cache_scratch_bytes(const ps_cache_desc &desc);
+void append_kv(Backend &backend, const AppendKvParams &params);
+void page_statistics(Backend &backend, const PageStatisticsParams &params);
+void page_score(Backend &backend, const PageScoreParams &params);
+void page_select(Backend &backend, const PageSelectParams &params);
+void decode_attention(Backend &backend, const DecodeAttentionParams &params);
+void prefill_attention(Backend &backend, const PrefillAttentionParams &params);
+void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out);
+
+}  // namespace ps

@@ -1,0 +1,158 @@
+/* The CPU build of csrc/backend.h: checks what lies in memory (ids, slots, page tables), then runs the kernels. */
+#include "../backend.h"
+
+#include <cstring>
+#include <memory>
+
+#include "isa.h"
+#include "layout.h"
+#include "memory.h"
+#include "numbers.h"
+
+namespace ps {
+
+struct Backend {
+  const Kernels &kernels;
+  ThreadPool pool;
+};
+
+const ps_backend kBackendKind = PS_BACKEND_CPU;
+
+Backend *backend_open(const ps_device_options &options) {
+  if (options.index != 0) throw Error(PS_NO_DEVICE, "The CPU build has one device, number 0");
+  if (options.num_threads < 0 || options.num_threads > 1024) throw Error(PS_INVALID_ARGUMENT, "Threads must lie in [0, 1024]");
+  const unsigned cores = std::thread::hardware_concurrency();
+  const int threads = options.num_threads > 0 ? options.num_threads : cores > 0 ? static_cast<int>(cores) : 1;
+  return new Backend{choose_kernels(), ThreadPool(threads)};
+}
+
+void backend_close(Backend *backend) { delete backend; }
+
+void backend_describe(Backend &backend, ps_device_info &out) {
+  const MainMemory memory = measure_memory();
+  out.total_bytes = memory.total_bytes;
+  out.available_bytes = memory.available_bytes;
+  out.num_threads = backend.pool.size();
+  std::strncpy(out.name, backend.kernels.name, sizeof out.name - 1);
+}
+
+void backend_wait(Backend &) {}
+
+void memory_write(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
+void memory_read(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
+
+namespace {
+
+void check_indices(const char *name, const int32_t *indices, int64_t count, int64_t limit) {
+  for (int64_t i = 0; i < count; i++) {
+    if (indices[i] < 0 || indices[i] >= limit) {
+      throw Error(PS_INVALID_ARGUMENT, std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(indices[i]) + ", wanted 0 to " +
+                                           std::to_string(limit - 1));
+    }
+  }
+}
+
+void check_sequences(const CacheView &cache, const SequencesView &view) {
+  for (int64_t b = 0; b < view.sequences; b++) {
+    const int64_t pages = (int64_t(view.lengths[b]) + cache.desc.page_size - 1) / cache.desc.page_size;
+    if (view.lengths[b] < 1 || pages > view.max_pages) {
+      throw Error(PS_INVALID_ARGUMENT, "lengths[" + std::to_string(b) + "] is " + std::to_string(view.lengths[b]) + ", wanted 1 to " +
+                                           std::to_string(view.max_pages * cache.desc.page_size) + " tokens");
+    }
+    if (view.page_table) check_indices("page_table", view.page_table + b * view.table_stride, pages, cache.desc.num_pages);
+  }
+}
+
+void check_selection(const DecodeAttentionParams &p) {
+  const int64_t heads = p.cache.desc.num_kv_heads;
+  for (int64_t row = 0; row < p.sequences.sequences * heads; row++) {
+    const int64_t pages = (int64_t(p.sequences.lengths[row / heads]) + p.cache.desc.page_size - 1) / p.cache.desc.page_size;
+    if (p.counts[row] < 1 || p.counts[row] > p.k) throw Error(PS_INVALID_ARGUMENT, "counts holds a number outside [1, k]");
+    check_indices("selected", p.selected + row * p.k, p.counts[row], pages);
+  }
+}
+
+}  // namespace
+
+void embedding(Backend &backend, const EmbeddingParams &params) {
+  check_indices("ids", params.ids, params.tokens, params.vocabulary);
+  backend.kernels.embedding(backend.pool, params);
+}
+
+void rms_norm(Backend &backend, const RmsNormParams &params) { backend.kernels.rms_norm(backend.pool, params); }
+void rope_table(Backend &backend, const RopeTableParams &params) { backend.kernels.rope_table(backend.pool, params); }
+void rope(Backend &backend, const RopeParams &params) { backend.kernels.rope(backend.pool, params); }
+void silu_mul(Backend &backend, const SiluMulParams &params) { backend.kernels.silu_mul(backend.pool, params); }
+void matmul(Backend &backend, const MatmulParams &params) { backend.kernels.matmul(backend.pool, params); }
+void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
+void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }
+
+int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
+  return int64_t(desc.max_sequences) * desc.num_query_heads * kMaxSplits * (desc.head_dim + 2) * int64_t(sizeof(float));
+}
+
+void append_kv(Backend &backend, const AppendKvParams &params) {
+  check_indices("slots", params.slots, params.tokens, params.cache.desc.num_pages * params.cache.desc.page_size);
+  backend.kernels.append_kv(backend.pool, params);
+}
+
+void page_statistics(Backend &backend, const PageStatisticsParams &params) { backend.kernels.page_statistics(backend.pool, params); }
+
+void page_score(Backend &backend, const PageScoreParams &params) {
+  check_sequences(params.cache, params.sequences);
+  backend.kernels.page_score(backend.pool, params);
+}
+
+void page_select(Backend &backend, const PageSelectParams &params) {
+  check_sequences(params.cache, params.sequences);
+  backend.kernels.page_select(backend.pool, params);
+}
+
+void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
+  check_sequences(params.cache, params.sequences);
+  if (params.selected) check_selection(params);
+  backend.kernels.decode_attention(backend.pool, params);
+}
+
+void prefill_attention(Backend &backend, const PrefillAttentionParams &params) {
+  const int64_t pages = (params.start + params.tokens + params.cache.desc.page_size - 1) / params.cache.desc.page_size;
+  check_indices("page_table", params.page_table, pages, params.cache.desc.num_pages);
+  backend.kernels.prefill_attention(backend.pool, params);
+}
+
+namespace {
+
+template <typename T>
+void read_field(const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out) {
+  const Layout layout(cache.desc);
+  const void *const pools[] = {cache.keys, cache.values, cache.mean, nullptr, cache.variance, cache.min, cache.max};
+  const T *pool = static_cast<const T *>(pools[field]);
+  for (int64_t head = 0; head < layout.heads; head++) {
+    if (field > PS_FIELD_VALUES) {
+      for (int64_t i = 0; i < layout.head_dim; i++) *out++ = to_float(pool[layout.vector(layer, head, page) + i]);
+      continue;
+    }
+    for (int64_t place = 0; place < layout.page_size; place++) {
+      for (int64_t i = 0; i < layout.head_dim; i++) {
+        const int64_t inside = field == PS_FIELD_KEYS ? layout.key(place, i) : layout.value(place, i);
+        *out++ = to_float(pool[layout.tokens(layer, head, page) + inside]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void cache_read(Backend &, const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out) {
+  if (field == PS_FIELD_STD) {
+    for (int64_t head = 0; head < cache.desc.num_kv_heads; head++) out[head] = cache.std[Layout(cache.desc).page(layer, head, page)];
+  } else if (cache.desc.dtype == PS_F32) {
+    read_field<float>(cache, layer, page, field, out);
+  } else if (cache.desc.dtype == PS_F16) {
+    read_field<f16>(cache, layer, page, field, out);
+  } else {
+    read_field<bf16>(cache, layer, page, field, out);
+  }
+}
+
+}  // namespace ps

@@ -1,0 +1,40 @@
+/* The kernels of one instruction set; csrc/cpu/isa_*.cpp compile the same kernels/ for each. */
+#pragma once
+
+#include "../params.h"
+#include "thread_pool.h"
+
+namespace ps {
+
+struct Kernels {
+  const char *name;
+  void (*embedding)(ThreadPool &, const EmbeddingParams &);
+  void (*rms_norm)(ThreadPool &, const RmsNormParams &);
+  void (*rope_table)(ThreadPool &, const RopeTableParams &);
+  void (*rope)(ThreadPool &, const RopeParams &);
+  void (*silu_mul)(ThreadPool &, const SiluMulParams &);
+  void (*matmul)(ThreadPool &, const MatmulParams &);
+  void (*add)(ThreadPool &, const AddParams &);
+  void (*argmax)(ThreadPool &, const ArgmaxParams &);
+  void (*append_kv)(ThreadPool &, const AppendKvParams &);
+  void (*page_statistics)(ThreadPool &, const PageStatisticsParams &);
+  void (*page_score)(ThreadPool &, const PageScoreParams &);
+  void (*page_select)(ThreadPool &, const PageSelectParams &);
+  void (*decode_attention)(ThreadPool &, const DecodeAttentionParams &);
+  void (*prefill_attention)(ThreadPool &, const PrefillAttentionParams &);
+};
+
+extern const Kernels kPortableKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+/* The best that this processor runs; the environment variable PAGESIFT_ISA (portable, avx2, avx512) asks for a lower one. */
+const Kernels &choose_kernels();
+
+/* Tokens that one task of decode attention reads, at least; see decode_attention_splits. */
+constexpr int64_t kSplitTokens = 256;
+constexpr int64_t kMaxSplits = 64;
+
+}  // namespace ps

@@ -1,0 +1,7 @@
+/* Compiled with the flags that scripts/build.ts gives this file. */
+#define PS_ISA isa_avx512
+#include "kernels/all.h"
+
+namespace ps {
+extern const Kernels kAvx512Kernels = PS_ISA::kernels("avx512");
+}

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "../isa.h"
+#include "add.h"
+#include "append_kv.h"
+#include "argmax.h"
+#include "decode_attention.h"
+#include "embedding.h"
+#include "matmul.h"
+#include "page_score.h"
+#include "page_select.h"
+#include "prefill_attention.h"
+#include "rms_norm.h"
+#include "rope.h"
+#include "silu_mul.h"
+
+namespace ps {
+namespace PS_ISA {
+
+static Kernels kernels(const char *name) {
+  return {name,  embedding, rms_norm,        rope_table, rope,        silu_mul,         matmul,           add,
+          argmax, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
+}
+
+}  // namespace PS_ISA
+}  // namespace ps

@@ -1,0 +1,94 @@
+/* Stores keys and values in their pages and renews the statistics of every page touched, from the keys as stored
+ * (tests/reference/page_statistics.ts). */
+#pragma once
+
+#include "common.h"
+
+namespace ps {
+namespace PS_ISA {
+
+/* Statistics of the first `count` keys of page `physical`: mean, spread and what else the cache keeps. */
+template <typename T>
+static void renew_statistics(const CacheView &cache, int64_t layer, int64_t head, int64_t physical, int64_t count) {
+  const Layout layout(cache.desc);
+  const T *keys = static_cast<const T *>(cache.keys) + layout.tokens(layer, head, physical);
+  const int64_t row = layout.vector(layer, head, physical);
+  float total = 0;
+  for (int64_t dim = 0; dim < layout.head_dim; dim++) {
+    const T *x = keys + layout.key(0, dim);
+    float sum = 0, low = to_float(x[0]), high = low;
+    for (int64_t i = 0; i < count; i++) sum += to_float(x[i]);
+    const float mean = sum / static_cast<float>(count);
+    float squares = 0;
+    for (int64_t i = 0; i < count; i++) {
+      const float value = to_float(x[i]), distance = value - mean;
+      squares += distance * distance;
+      low = value < low ? value : low;
+      high = value > high ? value : high;
+    }
+    const float variance = squares / static_cast<float>(count);
+    total += variance;
+    store_number(static_cast<T *>(cache.mean) + row + dim, mean);
+    if (cache.variance) store_number(static_cast<T *>(cache.variance) + row + dim, variance);
+    if (cache.min) store_number(static_cast<T *>(cache.min) + row + dim, low);
+    if (cache.max) store_number(static_cast<T *>(cache.max) + row + dim, high);
+  }
+  cache.std[layout.page(layer, head, physical)] = __builtin_sqrtf(total);
+}
+
+template <typename T>
+static void store_token(const CacheView &cache, int64_t layer, int64_t head, int64_t slot, const float *k, const float *v) {
+  const Layout layout(cache.desc);
+  const int64_t base = layout.tokens(layer, head, slot / layout.page_size), place = slot % layout.page_size;
+  T *keys = static_cast<T *>(cache.keys) + base, *values = static_cast<T *>(cache.values) + base;
+  for (int64_t dim = 0; dim < layout.head_dim; dim++) {
+    store_number(keys + layout.key(place, dim), k[dim]);
+    store_number(values + layout.value(place, dim), v[dim]);
+  }
+}
+
+/* Tokens [first, end) of one head: stores them, and renews a page when its last token of this call is in. */
+template <typename T>
+static void append_range(const AppendKvParams &p, int64_t head, int64_t first, int64_t end) {
+  const int64_t d = p.cache.desc.head_dim, page_size = p.cache.desc.page_size;
+  for (int64_t t = first; t < end; t++) {
+    const int64_t slot = p.slots[t], page = slot / page_size;
+    store_token<T>(p.cache, p.layer, head, slot, p.k.row(t) + head * d, p.v.row(t) + head * d);
+    const bool last = t + 1 == p.tokens || p.slots[t + 1] / page_size != page;
+    if (last) renew_statistics<T>(p.cache, p.layer, head, page, slot % page_size + 1);
+  }
+}
+
+/* The first token at or after t that opens a page's run, so that one thread writes all of a page. */
+static int64_t next_run(const AppendKvParams &p, int64_t t) {
+  while (t > 0 && t < p.tokens && p.slots[t] / p.cache.desc.page_size == p.slots[t - 1] / p.cache.desc.page_size) t++;
+  return t;
+}
+
+static void append_kv(ThreadPool &pool, const AppendKvParams &p) {
+  const int64_t heads = p.cache.desc.num_kv_heads, grain = rows_per_task(p.cache.desc.head_dim * 4);
+  with_dtype(p.cache.desc.dtype, [&](auto type) {
+    using T = decltype(type);
+    const int64_t ranges = (p.tokens + grain - 1) / grain;
+    if (ranges == 1) { /* too little work to wake a thread */
+      for (int64_t head = 0; head < heads; head++) append_range<T>(p, head, 0, p.tokens);
+      return;
+    }
+    pool.parallel_for(ranges * heads, [&](int64_t task, int) {
+      const int64_t first = task / heads * grain, end = first + grain < p.tokens ? first + grain : p.tokens;
+      append_range<T>(p, task % heads, next_run(p, first), next_run(p, end));
+    });
+  });
+}
+
+static void page_statistics(ThreadPool &pool, const PageStatisticsParams &p) {
+  with_dtype(p.cache.desc.dtype, [&](auto type) {
+    pool.parallel_for(int64_t(p.cache.desc.num_layers) * p.cache.desc.num_kv_heads, [&](int64_t row, int) {
+      const int64_t heads = p.cache.desc.num_kv_heads;
+      renew_statistics<decltype(type)>(p.cache, row / heads, row % heads, p.page, p.num_tokens);
+    });
+  });
+}
+
+}  // namespace PS_ISA
+}  // namespace ps

@@ -1,0 +1,39 @@
+/* What several kernels use. */
+#pragma once
+
+#include "../../params.h"
+#include "../layout.h"
+#include "../simd.h"
+#include "../thread_pool.h"
+
+namespace ps {
+namespace PS_ISA {
+
+/* Calls body with a value of the C++ type that stores the dtype. */
+template <typename Body>
+static void with_dtype(int32_t dtype, const Body &body) {
+  if (dtype == PS_F32) body(float{});
+  else if (dtype == PS_F16) body(f16{});
+  else body(bf16{});
+}
+
+/* Runs body(first, end) over [0, count) in ranges of about `grain`; one range, and no other thread, when count is small. */
+template <typename Body>
+static void parallel_ranges(ThreadPool &pool, int64_t count, int64_t grain, const Body &body) {
+  const int64_t tasks = (count + grain - 1) / grain;
+  if (tasks <= 1) {
+    body(0, count);
+    return;
+  }
+  pool.parallel_for(tasks, [&](int64_t task, int) {
+    const int64_t first = task * grain, end = first + grain < count ? first + grain : count;
+    body(first, end);
+  });
+}
+
+/* Rows that make up about this many numbers: enough work to be worth waking a thread. */
+constexpr int64_t kGrainNumbers = 16384;
+static inline int64_t rows_per_task(int64_t width) { return width >= kGrainNumbers ? 1 : kGrainNumbers / width; }
+
+}  // namespace PS_ISA
+}  // namespace ps

@@ -1,0 +1,118 @@
+/* out = x * weight^T + bias.
+ *
+ * A few tokens (decode): every weight is read once, in place, and multiplied with all tokens: bound by the weights' bytes.
+ * Many tokens (prefill): panels of kTileColumns weight rows are widened to f32 and transposed once, then multiplied with all
+ * tokens by the register tile of microkernel.h: bound by arithmetic. */
+#pragma once
+
+#include "microkernel.h"
+
+namespace ps {
+namespace PS_ISA {
+
+constexpr int64_t kFewTokens = 8;
+constexpr int64_t kPanelDepth = 512;    /* inputs a panel covers: kPanelDepth * kTileColumns floats stay in the first cache */
+constexpr int64_t kTaskBytes = 1 << 15; /* weight bytes a thread takes at a time */
+
+static inline float bias_at(const Typed &bias, int64_t index) {
+  if (bias.data == nullptr) return 0;
+  if (bias.dtype == PS_F32) return static_cast<const float *>(bias.data)[index];
+  if (bias.dtype == PS_F16) return to_float(static_cast<const f16 *>(bias.data)[index]);
+  return to_float(static_cast<const bf16 *>(bias.data)[index]);
+}
+
+/* Outputs [n, n + Outputs) of tokens [t, t + Tokens). Chains: independent sums a dot product is split into. */
+template <int Outputs, int Tokens, int Chains, typename W>
+PS_INLINE void dot_block(const MatmulParams &p, const W *weight, int64_t n, int64_t t) {
+  Vec sum[Outputs][Tokens][Chains] = {};
+  const W *w = weight + n * p.weight.stride;
+  int64_t k = 0;
+  for (; k + Chains * kLanes <= p.inputs; k += Chains * kLanes) {
+    for (int c = 0; c < Chains; c++) {
+      Vec x[Tokens];
+      for (int j = 0; j < Tokens; j++) x[j] = load(p.x.row(t + j) + k + c * kLanes);
+      for (int i = 0; i < Outputs; i++) {
+        const Vec v = load(w + i * p.weight.stride + k + c * kLanes);
+        for (int j = 0; j < Tokens; j++) sum[i][j][c] = fma(v, x[j], sum[i][j][c]);
+      }
+    }
+  }
+  for (int i = 0; i < Outputs; i++) {
+    for (int j = 0; j < Tokens; j++) {
+      Vec total = sum[i][j][0];
+      for (int c = 1; c < Chains; c++) total += sum[i][j][c];
+      float result = reduce_add(total);
+      for (int64_t tail = k; tail < p.inputs; tail++) result += p.x.row(t + j)[tail] * to_float(w[i * p.weight.stride + tail]);
+      p.out.row(t + j)[n + i] = result + bias_at(p.bias, n + i);
+    }
+  }
+}
+
+template <int Tokens, typename W>
+static void dot_range(const MatmulParams &p, const W *weight, int64_t first, int64_t end, int64_t t) {
+  constexpr int kOutputs = Tokens <= 2 ? 4 : Tokens <= 4 ? 2 : 1;
+  constexpr int kChains = Tokens == 1 ? 2 : 1;
+  int64_t n = first;
+  for (; n + kOutputs <= end; n += kOutputs) dot_block<kOutputs, Tokens, kChains>(p, weight, n, t);
+  for (; n < end; n++) dot_block<1, Tokens, kChains>(p, weight, n, t);
+}
+
+template <typename W>
+static void matmul_few(ThreadPool &pool, const MatmulParams &p, const W *weight) {
+  const int64_t row_bytes = p.inputs * int64_t(sizeof(W));
+  const int64_t grain = (kTaskBytes + row_bytes - 1) / row_bytes;
+  parallel_ranges(pool, p.outputs, grain, [&](int64_t first, int64_t end) {
+    int64_t t = 0;
+    for (; t + 8 <= p.tokens; t += 8) dot_range<8>(p, weight, first, end, t);
+    for (; t + 4 <= p.tokens; t += 4) dot_range<4>(p, weight, first, end, t);
+    for (; t + 2 <= p.tokens; t += 2) dot_range<2>(p, weight, first, end, t);
+    for (; t < p.tokens; t++) dot_range<1>(p, weight, first, end, t);
+  });
+}
+
+/* Weight rows [n, n + columns) at inputs [k, k + depth) become panel [depth, kTileColumns]; missing columns are zero. */
+template <typename W>
+static void pack_panel(const MatmulParams &p, const W *weight, int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) {
+  for (int64_t c = 0; c < kTileColumns; c++) {
+    const W *row = weight + (n + c) * p.weight.stride + k;
+    for (int64_t i = 0; i < depth; i++) panel[i * kTileColumns + c] = c < columns ? to_float(row[i]) : 0.f;
+  }
+}
+
+/* One panel's columns for all tokens. A column range cut off by the end of the outputs goes through `edge`. */
+template <typename W>
+static void multiply_panel(const MatmulParams &p, const W *weight, int64_t n, float *panel, float *edge) {
+  const int64_t columns = p.outputs - n < kTileColumns ? p.outputs - n : kTileColumns;
+  float *out = columns == kTileColumns ? p.out.data + n : edge;
+  const int64_t stride = columns == kTileColumns ? p.out.stride : kTileColumns;
+  for (int64_t k = 0; k < p.inputs; k += kPanelDepth) {
+    const int64_t depth = p.inputs - k < kPanelDepth ? p.inputs - k : kPanelDepth;
+    pack_panel(p, weight, n, columns, k, depth, panel);
+    tile_block(p.tokens, depth, p.x.data + k, p.x.stride, panel, kTileColumns, out, stride, k > 0);
+  }
+  if (p.bias.data == nullptr && out != edge) return;
+  for (int64_t t = 0; t < p.tokens; t++) {
+    for (int64_t c = 0; c < columns; c++) p.out.row(t)[n + c] = out[t * stride + c] + bias_at(p.bias, n + c);
+  }
+}
+
+template <typename W>
+static void matmul_many(ThreadPool &pool, const MatmulParams &p, const W *weight) {
+  const int64_t panel_floats = kPanelDepth * kTileColumns;
+  pool.reserve_scratch((panel_floats + p.tokens * kTileColumns) * int64_t(sizeof(float)));
+  pool.parallel_for((p.outputs + kTileColumns - 1) / kTileColumns, [&](int64_t index, int thread) {
+    float *panel = static_cast<float *>(pool.scratch(thread));
+    multiply_panel(p, weight, index * kTileColumns, panel, panel + panel_floats);
+  });
+}
+
+static void matmul(ThreadPool &pool, const MatmulParams &p) {
+  with_dtype(p.weight.dtype, [&](auto type) {
+    const auto *weight = static_cast<const decltype(type) *>(p.weight.data);
+    if (p.tokens <= kFewTokens) matmul_few(pool, p, weight);
+    else matmul_many(pool, p, weight);
+  });
+}
+
+}  // namespace PS_ISA
+}  // namespace ps

@@ -1,0 +1,50 @@
+/* The innermost block of a matrix product: kTileRows rows times kTileColumns columns held in registers. */
+#pragma once
+
+#include "common.h"
+
+namespace ps {
+namespace PS_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12;
+#else
+constexpr int kTileRows = 6;
+#endif
+constexpr int kTileVectors = 2;
+constexpr int kTileColumns = kTileVectors * kLanes;
+
+/* out[r, 0:kTileColumns] (+)= sum_k a[r, k] * b[k, 0:kTileColumns], for Rows rows. */
+template <int Rows>
+PS_INLINE void tile_rows(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride, float *out,
+                         int64_t out_stride, bool accumulate) {
+  Vec sum[Rows][kTileVectors];
+  for (int r = 0; r < Rows; r++) {
+    for (int v = 0; v < kTileVectors; v++) sum[r][v] = accumulate ? load(out + r * out_stride + v * kLanes) : Vec{};
+  }
+  for (int64_t k = 0; k < depth; k++) {
+    const Vec b0 = load(b + k * b_stride), b1 = load(b + k * b_stride + kLanes);
+    for (int r = 0; r < Rows; r++) {
+      const Vec x = set1(a[r * a_stride + k]);
+      sum[r][0] = fma(x, b0, sum[r][0]);
+      sum[r][1] = fma(x, b1, sum[r][1]);
+    }
+  }
+  for (int r = 0; r < Rows; r++) {
+    for (int v = 0; v < kTileVectors; v++) store(out + r * out_stride + v * kLanes, sum[r][v]);
+  }
+}
+
+/* The same for any number of rows. */
+static void tile_block(int64_t rows, int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride, float *out,
+                       int64_t out_stride, bool accumulate) {
+  int64_t r = 0;
+  for (; r + kTileRows <= rows; r += kTileRows) {
+    tile_rows<kTileRows>(depth, a + r * a_stride, a_stride, b, b_stride, out + r * out_stride, out_stride, accumulate);
+  }
+  for (; r + 4 <= rows; r += 4) tile_rows<4>(depth, a + r * a_stride, a_stride, b, b_stride, out + r * out_stride, out_stride, accumulate);
+  for (; r < rows; r++) tile_rows<1>(depth, a + r * a_stride, a_stride, b, b_stride, out + r * out_stride, out_stride, accumulate);
+}
+
+}  // namespace PS_ISA
+}  // namespace ps

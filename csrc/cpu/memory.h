@@ -1,0 +1,15 @@
+/* Main memory: how much there is, and zeroed blocks of it. */
+#pragma once
+
+#include <cstdint>
+
+namespace ps {
+
+struct MainMemory {
+  int64_t total_bytes, available_bytes;
+};
+
+/* Honours the limit of a Linux control group (container). */
+MainMemory measure_memory();
+
+}  // namespace ps

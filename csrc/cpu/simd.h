@@ -1,0 +1,138 @@
+/* A vector of floats in the width of the instruction set that the including file is compiled for, written with the vector
+ * extension of g++ and clang, so that one text serves AVX-512, AVX2, NEON and plain C++. Everything is static and in a namespace
+ * of its own (PS_ISA): the linker must never merge code of two instruction sets. */
+#pragma once
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "numbers.h"
+
+#define PS_INLINE static inline __attribute__((always_inline))
+
+namespace ps {
+namespace PS_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#else
+constexpr int kLanes = 8;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t VecInt __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t VecBits __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t VecHalf __attribute__((vector_size(kLanes * 2)));
+
+PS_INLINE Vec set1(float value) { return value - Vec{}; }
+PS_INLINE Vec load(const float *p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+PS_INLINE void store(float *p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+PS_INLINE Vec widen_bf16(VecHalf half) { return (Vec)(__builtin_convertvector(half, VecBits) << 16); }
+
+PS_INLINE Vec widen_f16(VecHalf half) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtph_ps((__m256i)half);
+#elif defined(__F16C__)
+  return (Vec)_mm256_cvtph_ps((__m128i)half);
+#else
+  const VecBits bits = __builtin_convertvector(half, VecBits);
+  const VecBits magnitude = (bits & 0x7fffu) << 13;
+  const VecBits finite = (VecBits)((Vec)magnitude * 0x1p112f);
+  const VecBits special = (VecBits)(magnitude >= 0x0f800000u);
+  return (Vec)((special & (magnitude | 0x7f800000u)) | (~special & finite) | (bits & 0x8000u) << 16);
+#endif
+}
+
+PS_INLINE Vec load(const bf16 *p) {
+  VecHalf half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return widen_bf16(half);
+}
+PS_INLINE Vec load(const f16 *p) {
+  VecHalf half;
+  __builtin_memcpy(&half, p, sizeof half);
+  return widen_f16(half);
+}
+
+/* kLanes numbers of which each group of 8 comes from its own place; `other` is read only where a vector holds 16. */
+#if defined(__AVX512F__)
+PS_INLINE Vec load_octets(const float *p, const float *other) {
+  return (Vec)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(other), 1);
+}
+template <typename T>
+PS_INLINE Vec load_octets(const T *p, const T *other) {
+  T joined[16];
+  __builtin_memcpy(joined, p, 16);
+  __builtin_memcpy(joined + 8, other, 16);
+  return load(joined);
+}
+#else
+template <typename T>
+PS_INLINE Vec load_octets(const T *p, const T *) {
+  return load(p);
+}
+#endif
+
+/* a * b + c; the compiler fuses it where the instruction set can. */
+PS_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+
+PS_INLINE Vec vmax(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  const VecInt take = a > b;
+  return (Vec)(((VecInt)a & take) | ((VecInt)b & ~take));
+#endif
+}
+
+PS_INLINE float reduce_add(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#elif defined(__AVX2__)
+  const __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+#else
+  float sum = 0;
+  for (int i = 0; i < kLanes; i++) sum += v[i];
+  return sum;
+#endif
+}
+
+PS_INLINE float reduce_max(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float best = v[0];
+  for (int i = 1; i < kLanes; i++) best = v[i] > best ? v[i] : best;
+  return best;
+#endif
+}
+
+/* e^x for x <= 88, to about 2 units in the last place; 0 below -87. Cephes' split of x into n ln 2 + r and its polynomial. */
+PS_INLINE Vec exp(Vec x) {
+  x = vmax(set1(-87.3f), x); /* in this order NaN stays NaN */
+  const Vec shifted = fma(x, set1(1.44269504088896341f), set1(12582912.f)); /* 1.5 * 2^23: rounds to an integer */
+  const Vec n = shifted - 12582912.f;
+  Vec r = fma(n, set1(-0.693359375f), x);
+  r = fma(n, set1(2.12194440e-4f), r);
+  Vec p = fma(r, set1(1.9875691500e-4f), set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = fma(p * r, r, r + 1.f);
+  const VecInt exponent = ((VecInt)shifted - 0x4b400000 + 127) << 23;
+  return p * (Vec)exponent;
+}
+
+}  // namespace PS_ISA
+}  // namespace ps

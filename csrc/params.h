@@ -1,0 +1,154 @@
+/* One struct an operation: what the checked C call hands to a backend. Shapes stand in brackets; strides count elements.
+ * Pointers are device pointers. Letters as in include/pagesift.h. */
+#pragma once
+
+#include <cstdint>
+
+#include "include/pagesift.h"
+
+namespace ps {
+
+/* A matrix whose rows are contiguous and lie `stride` elements apart. */
+template <typename T>
+struct Rows {
+  T *data;
+  int64_t stride;
+  T *row(int64_t index) const { return data + index * stride; }
+};
+
+/* Numbers stored as f32, f16 or bf16. */
+struct Typed {
+  const void *data;
+  int64_t stride; /* elements a row */
+  ps_dtype dtype;
+};
+
+struct EmbeddingParams {
+  const int32_t *ids; /* [tokens], checked by the backend against vocabulary */
+  Typed table;        /* [vocabulary, width] */
+  Rows<float> out;    /* [tokens, width] */
+  int64_t tokens, vocabulary, width;
+};
+
+struct RmsNormParams {
+  Rows<const float> x; /* [tokens, heads * width] */
+  Typed weight;        /* [width] */
+  Rows<float> out;     /* [tokens, heads * width] */
+  int64_t tokens, heads, width;
+  float eps;
+};
+
+struct RopeTableParams {
+  const int32_t *positions; /* [tokens] */
+  const float *inv_freq;    /* [pairs] */
+  Rows<float> out;          /* [tokens, 2 * pairs], cosines then sines */
+  int64_t tokens, pairs;
+  float scale, position_beta;
+  int32_t position_origin;
+};
+
+struct RopeParams {
+  Rows<float> x;           /* [tokens, heads * head_dim], in place */
+  Rows<const float> table; /* [tokens, 2 * pairs] */
+  int64_t tokens, heads, head_dim, pairs;
+};
+
+struct SiluMulParams {
+  Rows<const float> gate, up; /* [tokens, width] */
+  Rows<float> out;            /* [tokens, width] */
+  int64_t tokens, width;
+};
+
+struct MatmulParams {
+  Rows<const float> x; /* [tokens, inputs] */
+  Typed weight;        /* [outputs, inputs] */
+  Typed bias;          /* [outputs], data may be nullptr */
+  Rows<float> out;     /* [tokens, outputs] */
+  int64_t tokens, inputs, outputs;
+};
+
+struct AddParams {
+  Rows<float> x;       /* [tokens, width], in place */
+  Rows<const float> y; /* [tokens, width] */
+  int64_t tokens, width;
+};
+
+struct ArgmaxParams {
+  Rows<const float> x; /* [tokens, width] */
+  int32_t *out;        /* [tokens] */
+  int64_t tokens, width;
+};
+
+/* The memory of a KV cache. Every pool is cut into [layers, Hk, pages, ...]; how one page lies inside is the backend's. */
+struct CacheView {
+  ps_cache_desc desc;
+  void *keys, *values;              /* S * d numbers of desc.dtype a page and head */
+  void *mean, *variance, *min, *max; /* d numbers of desc.dtype; variance, min and max may be nullptr */
+  float *std;                       /* 1 number */
+  void *scratch;                    /* cache_scratch_bytes(desc) */
+  ps_counters *counters;            /* device memory */
+};
+
+struct AppendKvParams {
+  CacheView cache;
+  Rows<const float> k, v; /* [tokens, Hk * d] */
+  const int32_t *slots;   /* [tokens], checked by the backend against the pool */
+  int64_t tokens;
+  int32_t layer;
+};
+
+struct PageStatisticsParams {
+  CacheView cache;
+  int32_t page, num_tokens;
+};
+
+/* The page tables of B sequences. */
+struct SequencesView {
+  const int32_t *page_table; /* [sequences, table_stride] physical pages, checked by the backend against the pool */
+  const int32_t *lengths;    /* [sequences] tokens, checked by the backend against max_pages */
+  int64_t sequences, table_stride, max_pages;
+};
+
+struct PageScoreParams {
+  CacheView cache;
+  SequencesView sequences;
+  Rows<const float> q; /* [sequences, Hq * d] */
+  float *scores;       /* [sequences, Hk, max_pages] */
+  int32_t layer;
+  ps_scorer scorer;
+  float lambda;
+};
+
+struct PageSelectParams {
+  CacheView cache;
+  SequencesView sequences; /* page_table is not read */
+  const float *scores;     /* [sequences, Hk, max_pages] */
+  int32_t *selected;       /* [sequences, Hk, k] */
+  int32_t *counts;         /* [sequences, Hk] */
+  int64_t k;
+  int32_t sink_pages, recent_pages;
+};
+
+struct DecodeAttentionParams {
+  CacheView cache;
+  SequencesView sequences;
+  Rows<const float> q;     /* [sequences, Hq * d] */
+  const int32_t *selected; /* [sequences, Hk, k] logical pages, or nullptr for all */
+  const int32_t *counts;   /* [sequences, Hk], or nullptr */
+  Rows<float> out;         /* [sequences, Hq * d] */
+  int64_t k;
+  int32_t layer, window;
+  float scale;
+};
+
+struct PrefillAttentionParams {
+  CacheView cache;
+  Rows<const float> q;       /* [tokens, Hq * d] */
+  const int32_t *page_table; /* [max_pages], checked by the backend against the pool */
+  Rows<float> out;           /* [tokens, Hq * d] */
+  int64_t tokens, max_pages, start;
+  int32_t layer, window;
+  float scale;
+};
+
+}  // namespace ps
