@@ -29,6 +29,7 @@ void memory_free(Backend &backend, void *memory, int64_t bytes);
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
 
+void scan(Backend &backend, const ScanParams &params);
 void embedding(Backend &backend, const EmbeddingParams &params);
 void rms_norm(Backend &backend, const RmsNormParams &params);
 void rope_table(Backend &backend, const RopeTableParams &params);

@@ -23,6 +23,12 @@ struct Typed {
   ps_dtype dtype;
 };
 
+struct ScanParams {
+  const uint32_t *words; /* [count] */
+  int64_t count;
+  uint32_t *out; /* [1], in main memory */
+};
+
 struct EmbeddingParams {
   const int32_t *ids; /* [tokens], checked by the backend against vocabulary */
   Typed table;        /* [vocabulary, width] */

@@ -135,4 +135,12 @@ int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t 
   });
 }
 
+int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out) {
+  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
+  return ps::guard(buffer->device, [&] {
+    ps::require(out != nullptr, "No place given for the result of a scan");
+    ps::scan(*buffer->device->backend, {static_cast<const uint32_t *>(buffer->memory), buffer->bytes / 4, out});
+  });
+}
+
 }  // extern "C"

@@ -79,6 +79,7 @@ void embedding(Backend &backend, const EmbeddingParams &params) {
   backend.kernels.embedding(backend.pool, params);
 }
 
+void scan(Backend &backend, const ScanParams &params) { backend.kernels.scan(backend.pool, params); }
 void rms_norm(Backend &backend, const RmsNormParams &params) { backend.kernels.rms_norm(backend.pool, params); }
 void rope_table(Backend &backend, const RopeTableParams &params) { backend.kernels.rope_table(backend.pool, params); }
 void rope(Backend &backend, const RopeParams &params) { backend.kernels.rope(backend.pool, params); }

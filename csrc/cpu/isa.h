@@ -8,6 +8,7 @@ namespace ps {
 
 struct Kernels {
   const char *name;
+  void (*scan)(ThreadPool &, const ScanParams &);
   void (*embedding)(ThreadPool &, const EmbeddingParams &);
   void (*rms_norm)(ThreadPool &, const RmsNormParams &);
   void (*rope_table)(ThreadPool &, const RopeTableParams &);

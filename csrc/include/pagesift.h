@@ -142,6 +142,8 @@ PS_API int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **ou
 PS_API int32_t ps_buffer_close(ps_buffer *buffer);
 PS_API int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset_bytes, const void *source, int64_t bytes);
 PS_API int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset_bytes, void *target, int64_t bytes);
+/* Reads the whole buffer as fast as the device can and leaves the exclusive or of its 32-bit words: measures read bandwidth. */
+PS_API int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out);
 
 /* ---- operations; activations are f32, weights f32, f16 or bf16 ---- */
 

@@ -12,13 +12,14 @@
 #include "prefill_attention.h"
 #include "rms_norm.h"
 #include "rope.h"
+#include "scan.h"
 #include "silu_mul.h"
 
 namespace ps {
 namespace PS_ISA {
 
 static Kernels kernels(const char *name) {
-  return {name,  embedding, rms_norm,        rope_table, rope,        silu_mul,         matmul,           add,
+  return {name,   scan,      embedding,       rms_norm,   rope_table,  rope,             silu_mul,         matmul, add,
           argmax, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
 }
 

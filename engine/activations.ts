@@ -1,0 +1,88 @@
+import type { Device } from "../ffi/device.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import type { ModelConfig } from "./config.ts";
+
+/** The memory between two operations, seen for T tokens. All f32. */
+export interface ActivationViews {
+  /** `[T, H]`, the residual stream */
+  hidden: Tensor;
+  /** `[T, H]` */
+  normed: Tensor;
+  /** `[T, (Hq + 2 Hk) d]`; `q`, `k`, `v` are its columns, as `[T, heads, d]` */
+  qkv: Tensor;
+  q: Tensor;
+  k: Tensor;
+  v: Tensor;
+  /** `[T, Hq, d]`, and the same memory as `[T, Hq d]` */
+  attended: Tensor;
+  attendedFlat: Tensor;
+  /** `[T, 2 I]`; `gate` and `up` are its halves */
+  gateUp: Tensor;
+  gate: Tensor;
+  up: Tensor;
+  /** `[T, I]` */
+  product: Tensor;
+  /** `[T, H]`, what a block adds to the residual stream */
+  delta: Tensor;
+  /** `[T, r]`, cosines and sines for queries and for keys */
+  queryRope: Tensor;
+  keyRope: Tensor;
+}
+
+/** Scratch memory of a forward pass of up to `maxTokens` tokens. */
+export class Activations {
+  readonly #full: ActivationViews;
+  readonly #views = new Map<number, ActivationViews>();
+  readonly #config: ModelConfig;
+
+  constructor(device: Device, config: ModelConfig, rotaryDim: number, readonly maxTokens: number) {
+    this.#config = config;
+    const { hiddenSize, numQueryHeads, numKvHeads, headDim } = config;
+    const intermediate = Math.max(config.intermediateSize, config.moe?.intermediateSize ?? 0);
+    const make = (width: number): Tensor => device.createTensor("f32", [maxTokens, width]);
+    this.#full = this.#cut({
+      hidden: make(hiddenSize),
+      normed: make(hiddenSize),
+      qkv: make((numQueryHeads + 2 * numKvHeads) * headDim),
+      attendedFlat: make(numQueryHeads * headDim),
+      gateUp: make(2 * intermediate),
+      product: make(intermediate),
+      delta: make(hiddenSize),
+      queryRope: make(rotaryDim),
+      keyRope: make(rotaryDim),
+    });
+  }
+
+  /** Views for `numTokens` tokens. They are kept, because the same few sizes come again at every step. */
+  views(numTokens: number): ActivationViews {
+    let views = this.#views.get(numTokens);
+    if (!views) {
+      const rows = (tensor: Tensor): Tensor => tensor.rows(0, numTokens);
+      const { hidden, normed, qkv, attendedFlat, gateUp, product, delta, queryRope, keyRope } = this.#full;
+      views = this.#cut({
+        ...{ hidden: rows(hidden), normed: rows(normed), qkv: rows(qkv), attendedFlat: rows(attendedFlat) },
+        ...{ gateUp: rows(gateUp), product: rows(product), delta: rows(delta) },
+        ...{ queryRope: rows(queryRope), keyRope: rows(keyRope) },
+      });
+      this.#views.set(numTokens, views);
+    }
+    return views;
+  }
+
+  #cut(
+    whole: Omit<ActivationViews, "q" | "k" | "v" | "attended" | "gate" | "up">,
+  ): ActivationViews {
+    const { numQueryHeads, numKvHeads, headDim } = this.#config;
+    const [queryWidth, keyWidth] = [numQueryHeads * headDim, numKvHeads * headDim];
+    const intermediate = whole.product.shape[1] ?? 0;
+    return {
+      ...whole,
+      q: whole.qkv.columns(0, queryWidth).heads(numQueryHeads),
+      k: whole.qkv.columns(queryWidth, keyWidth).heads(numKvHeads),
+      v: whole.qkv.columns(queryWidth + keyWidth, keyWidth).heads(numKvHeads),
+      attended: whole.attendedFlat.heads(numQueryHeads),
+      gate: whole.gateUp.columns(0, intermediate),
+      up: whole.gateUp.columns(intermediate, intermediate),
+    };
+  }
+}

@@ -1,0 +1,103 @@
+import type { Device } from "../ffi/device.ts";
+import type { Selection, Sequences } from "../ffi/kv_cache.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import type { KvPool } from "./kv_pool.ts";
+import { exceedsBudget, type PagePolicy } from "./page_policy.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** A decode step as the operations see it: one token for each of B sequences. */
+export interface DecodeStep {
+  /** i32 `[B]` each: token ids, positions, slots */
+  ids: Tensor;
+  positions: Tensor;
+  slots: Tensor;
+  sequences: Sequences;
+  /** f32 `[B, Hk, M]` and the selection, or undefined when no sequence has more pages than the budget */
+  selecting: { scores: Tensor; selection: Selection } | undefined;
+}
+
+/** Device memory that holds the numbers of a decode step, refreshed in place at every step. */
+export class DecodeBatch {
+  readonly #numbers: Tensor;
+  readonly #pageTable: Tensor;
+  readonly #scores: Tensor;
+  readonly #selected: Tensor;
+  readonly #counts: Tensor;
+  readonly #tableWidth: number;
+  /** What the device's page table holds: by row, the sequence and how many of its pages are written. */
+  #written: { sequence: Sequence; numPages: number }[] = [];
+  #step: DecodeStep | undefined;
+  #staging = new Int32Array(0);
+
+  constructor(device: Device, readonly pool: KvPool, readonly policy: PagePolicy) {
+    const { maxSequences, maxPagesPerSequence, numKvHeads } = pool.shape;
+    this.#tableWidth = maxPagesPerSequence;
+    this.#numbers = device.createTensor("i32", [4, maxSequences]);
+    this.#pageTable = device.createTensor("i32", [maxSequences, maxPagesPerSequence]);
+    this.#scores = device.createTensor("f32", [maxSequences, numKvHeads, maxPagesPerSequence]);
+    this.#selected = device.createTensor("i32", [maxSequences, numKvHeads, policy.budgetPages]);
+    this.#counts = device.createTensor("i32", [maxSequences, numKvHeads]);
+  }
+
+  /** Takes in one token a sequence and describes the step. The sequences grow by one. */
+  advance(sequences: readonly Sequence[], ids: readonly number[]): DecodeStep {
+    const count = sequences.length;
+    if (this.#staging.length !== 4 * count) this.#staging = new Int32Array(4 * count);
+    sequences.forEach((sequence, row) => {
+      const [slot = 0] = sequence.extend(1);
+      this.#staging[row] = ids[row] ?? 0;
+      this.#staging[count + row] = sequence.length - 1;
+      this.#staging[2 * count + row] = slot;
+      this.#staging[3 * count + row] = sequence.length;
+    });
+    this.#numbers.write(this.#staging);
+    this.#writePageTable(sequences);
+    const selects = sequences.some((sequence) => exceedsBudget(this.policy, sequence.length));
+    return this.#describe(count, selects);
+  }
+
+  /** Writes the rows that belong to another sequence now, and the pages that were added to the others. */
+  #writePageTable(sequences: readonly Sequence[]): void {
+    sequences.forEach((sequence, row) => {
+      const known = this.#written[row];
+      const first = known?.sequence === sequence ? known.numPages : 0;
+      const numPages = sequence.pages.length;
+      if (first < numPages) {
+        this.#pageTable.rows(row, 1).columns(first, 1).write(Int32Array.from(sequence.pages.slice(first)));
+      }
+      this.#written[row] = { sequence, numPages };
+    });
+    this.#written.length = sequences.length;
+  }
+
+  #describe(count: number, selects: boolean): DecodeStep {
+    const known = this.#step;
+    if (known && known.ids.shape[0] === count && (known.selecting !== undefined) === selects) return known;
+    const numbers = (row: number): Tensor => this.#numbers.flat(row * count, count);
+    this.#step = {
+      ids: numbers(0),
+      positions: numbers(1),
+      slots: numbers(2),
+      sequences: { pageTable: this.#pageTable.rows(0, count), lengths: numbers(3) },
+      selecting: selects
+        ? {
+          scores: this.#scores.rows(0, count),
+          selection: { selected: this.#selected.rows(0, count), counts: this.#counts.rows(0, count) },
+        }
+        : undefined,
+    };
+    return this.#step;
+  }
+
+  close(): void {
+    for (const tensor of [this.#numbers, this.#pageTable, this.#scores, this.#selected, this.#counts]) {
+      tensor.buffer.close();
+    }
+  }
+
+  /** Whether this memory still fits the pool and the policy. */
+  serves(pool: KvPool, policy: PagePolicy): boolean {
+    return this.pool === pool && this.policy.budgetPages === policy.budgetPages &&
+      this.#tableWidth === pool.shape.maxPagesPerSequence;
+  }
+}

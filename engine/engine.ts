@@ -1,0 +1,261 @@
+import type { Device } from "../ffi/device.ts";
+import { openCheckpoint } from "./checkpoint.ts";
+import { type ModelConfig, readGenerationConfig, readModelConfig } from "./config.ts";
+import { type DeviceChoice, deviceLabel, openDevice } from "./devices.ts";
+import { PagesiftError } from "./errors.ts";
+import { Generation, longestTokens } from "./generation.ts";
+import { cacheShape, KvPool, type PoolNeed } from "./kv_pool.ts";
+import { checkCacheFits, checkWeightsFit, memoryError } from "./memory.ts";
+import { Model } from "./model.ts";
+import { type PagePolicy, resolvePolicy } from "./page_policy.ts";
+import { breather, Prefill } from "./prefill.ts";
+import { DEFAULT_MAX_TOKENS, Request } from "./request.ts";
+import { ropeFrequencies } from "./rope.ts";
+import { emptyStats, type EngineFacts, RunStats } from "./run_stats.ts";
+import { Tokenizer } from "./tokenizer.ts";
+import type {
+  BatchPiece,
+  EngineStats,
+  GenerateOptions,
+  GenerateRequest,
+  Piece,
+  PrefillProgress,
+  SparseOptions,
+} from "./types.ts";
+import { planWeights, type WeightDType } from "./weight_plan.ts";
+import { weightBytes, Weights } from "./weights.ts";
+
+/** Tokens that prefill takes in at once. */
+const CHUNK_TOKENS = 512;
+/** Requests of a batch that decode together. */
+const MAX_BATCH = 16;
+
+export interface EngineOptions {
+  /** Default `auto`: CUDA when a device answers, else the CPU. */
+  device?: DeviceChoice;
+  /** Tokens; at most what the model was made for, which is the default. */
+  maxContext?: number;
+  /** Defaults for every generation. */
+  sparse?: SparseOptions;
+  /** CPU threads. Default: one a core. */
+  threads?: number;
+  /** Ends loading. */
+  signal?: AbortSignal;
+}
+
+/** Options of a whole batch. */
+export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse"> {
+  onPrefill?: (progress: PrefillProgress, index: number) => void;
+}
+
+/** A loaded model that generates text. One generation runs at a time. */
+export class Engine implements AsyncDisposable {
+  /** What the device choice left to say, for people. */
+  readonly deviceNotice: string | undefined;
+  #pool: KvPool | undefined;
+  #stats: EngineStats;
+  #run: RunStats | undefined;
+  #busy = false;
+
+  private constructor(
+    readonly device: Device,
+    readonly model: Model,
+    /** The model's config, with the context in force. */
+    readonly config: ModelConfig,
+    readonly tokenizer: Tokenizer,
+    readonly sparse: SparseOptions,
+    readonly dtype: WeightDType,
+    readonly facts: EngineFacts,
+    notice: string | undefined,
+  ) {
+    this.deviceNotice = notice;
+    this.#stats = emptyStats(facts);
+  }
+
+  /**
+   * Loads a Hugging Face model folder.
+   *
+   * @throws {PagesiftError} of kind "model", "device", "memory" or "usage"
+   */
+  static async load(folder: string, options: EngineOptions = {}): Promise<Engine> {
+    const read = await readModelConfig(folder);
+    const { eosTokenIds } = await readGenerationConfig(folder);
+    const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
+    resolvePolicy(options.sparse ?? {}, config.slidingWindows);
+    const plan = planWeights(config, (await openCheckpoint(folder)).tensors);
+    const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
+    const { device, notice } = openDevice(options.device ?? "auto", options.threads);
+    try {
+      checkWeightsFit(device, weightBytes(plan));
+      const weights = await Weights.load(device, plan, options.signal);
+      // The rotation depends on the context the model was made for, not on the one in force.
+      const frequencies = ropeFrequencies(read.rope, read.headDim, read.maxContext);
+      const model = new Model(device, config, weights, frequencies, Math.min(CHUNK_TOKENS, config.maxContext));
+      const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
+      return new Engine(device, model, config, tokenizer, options.sparse ?? {}, plan.dtype, facts, notice);
+    } catch (error) {
+      device.close();
+      throw memoryError(error);
+    }
+  }
+
+  /** What the latest generation did. */
+  get stats(): EngineStats {
+    return this.#run ? this.#run.snapshot() : this.#stats;
+  }
+
+  /** Logits of every position, `[ids.length, vocabSize]`, from a dense prefill. */
+  async logits(ids: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
+    this.#checkPrompt(ids);
+    using _lock = this.#lock();
+    const policy = resolvePolicy({ ...this.sparse, mode: "off" }, this.config.slidingWindows);
+    const pool = this.#openPool(policy, { totalTokens: ids.length, longestTokens: ids.length, maxSequences: 1 });
+    const prefill = new Prefill(this.model, pool, policy);
+    const sequence = pool.openSequence();
+    const out = new Float32Array(ids.length * this.config.vocabSize);
+    try {
+      await prefill.run(sequence, ids, breather(undefined), (hidden, done) => {
+        const rows = hidden.shape[0] ?? 0;
+        for (let first = 0; first < rows; first += this.model.maxLogitRows) {
+          const count = Math.min(this.model.maxLogitRows, rows - first);
+          out.set(
+            this.model.logits(hidden.rows(first, count)).readFloats(),
+            (done - rows + first) * this.config.vocabSize,
+          );
+        }
+      });
+    } finally {
+      sequence.release();
+      prefill.close();
+    }
+    return out;
+  }
+
+  /**
+   * Generates from a text or from token ids; pieces arrive as their text becomes whole.
+   *
+   * @throws {PagesiftError} of kind "usage", "context", "memory" or "numeric"
+   */
+  async *generate(prompt: string | readonly number[], options: GenerateOptions = {}): AsyncGenerator<Piece> {
+    const { signal, sparse, onPrefill, ...request } = options;
+    const batch = {
+      ...(signal && { signal }),
+      ...(sparse && { sparse }),
+      ...(onPrefill && { onPrefill }),
+    };
+    for await (const { index: _index, ...piece } of this.generateBatch([{ prompt, options: request }], batch)) {
+      yield piece;
+    }
+  }
+
+  /** Generates for several requests together; their pieces arrive interleaved. */
+  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
+    const policy = resolvePolicy({ ...this.sparse, ...options.sparse }, this.config.slidingWindows);
+    const prompts = requests.map(({ prompt }) =>
+      typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt]
+    );
+    prompts.forEach((ids) => this.#checkPrompt(ids));
+    if (requests.length === 0) return;
+    using _lock = this.#lock();
+    const pool = this.#openPool(policy, this.#need(requests, prompts));
+    const limits = { eosTokenIds: this.config.eosTokenIds, maxContext: this.config.maxContext };
+    const running = requests.map(({ options: own = {} }, index) => {
+      checkMaxTokens(own.maxTokens);
+      return new Request(index, prompts[index] ?? [], own, this.tokenizer.stream(), limits, pool.openSequence());
+    });
+    const { signal, onPrefill } = options;
+    const stats = this.#run = new RunStats(this.facts, pool, policy);
+    yield* new Generation({ model: this.model, pool, policy, stats, signal, onPrefill }, running).run();
+    this.#stats = stats.snapshot();
+  }
+
+  #need(requests: readonly GenerateRequest[], prompts: readonly number[][]): PoolNeed {
+    const { maxContext } = this.config;
+    const tokens = requests.map(({ options }, index) =>
+      longestTokens({
+        promptIds: prompts[index] ?? [],
+        maxTokens: options?.maxTokens ?? DEFAULT_MAX_TOKENS,
+        limits: { maxContext },
+      })
+    ).sort((a, b) => b - a);
+    const together = tokens.slice(0, MAX_BATCH);
+    return {
+      totalTokens: together.reduce((sum, count) => sum + count, 0),
+      longestTokens: tokens[0] ?? 1,
+      maxSequences: together.length,
+    };
+  }
+
+  /** The present pool when it serves, else a new one. */
+  #openPool(policy: PagePolicy, need: PoolNeed): KvPool {
+    const shape = cacheShape(this.config, this.dtype, policy, need);
+    if (this.#pool?.covers(shape)) return this.#pool;
+    if (this.#run) this.#stats = this.#run.snapshot();
+    this.#run = undefined;
+    this.#pool?.close();
+    this.#pool = undefined;
+    checkCacheFits(this.device, shape, this.facts.weightBytes);
+    try {
+      return this.#pool = new KvPool(this.device, shape);
+    } catch (error) {
+      throw memoryError(error);
+    }
+  }
+
+  #checkPrompt(ids: readonly number[]): void {
+    const { vocabSize, maxContext } = this.config;
+    if (ids.length === 0) throw new PagesiftError("usage", "The prompt is empty");
+    const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (wrong !== undefined) {
+      throw new PagesiftError("usage", `Token id ${wrong} lies outside the vocabulary of ${vocabSize}`);
+    }
+    if (ids.length <= maxContext) return;
+    const [tokens, limit, over] = [ids.length, maxContext, ids.length - maxContext].map((count) =>
+      count.toLocaleString("en-US")
+    );
+    throw new PagesiftError(
+      "context",
+      `The prompt is longer than the context: ${tokens} tokens, limit ${limit}, over by ${over}`,
+    );
+  }
+
+  #lock(): Disposable {
+    if (this.#busy) {
+      throw new PagesiftError(
+        "usage",
+        "The engine is busy with another generation; wait for it, or load a second engine",
+      );
+    }
+    this.#busy = true;
+    return {
+      [Symbol.dispose]: () => {
+        this.#busy = false;
+      },
+    };
+  }
+
+  /** Frees the model, the cache and the device. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.device.closed) return;
+    this.#stats = this.stats;
+    this.#run = undefined;
+    await this.device.wait();
+    this.device.close();
+  }
+}
+
+function checkMaxTokens(maxTokens: number | undefined): void {
+  if (maxTokens === undefined || (Number.isSafeInteger(maxTokens) && maxTokens >= 1)) return;
+  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, wanted a whole number from 1`);
+}
+
+function limitContext(config: ModelConfig, maxContext: number | undefined): ModelConfig {
+  if (maxContext === undefined) return config;
+  if (!Number.isSafeInteger(maxContext) || maxContext < 1 || maxContext > config.maxContext) {
+    throw new PagesiftError(
+      "usage",
+      `Context of ${maxContext} tokens is not possible, wanted 1 to ${config.maxContext}, which the model was made for`,
+    );
+  }
+  return { ...config, maxContext };
+}

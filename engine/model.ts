@@ -1,0 +1,162 @@
+import type { Device } from "../ffi/device.ts";
+import { add, argmax, embedding, matmul, rmsNorm, rope, ropeTable } from "../ffi/ops.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import { Activations, type ActivationViews } from "./activations.ts";
+import type { ModelConfig } from "./config.ts";
+import type { DecodeStep } from "./decode_batch.ts";
+import { feedForward } from "./feed_forward.ts";
+import type { KvPool } from "./kv_pool.ts";
+import type { PagePolicy } from "./page_policy.ts";
+import type { RopeFrequencies } from "./rope.ts";
+import type { Weights } from "./weights.ts";
+
+/** A run of tokens of one sequence that are taken in together. i32 tensors `[T]`, `[T]`, `[T]`, `[M]`. */
+export interface PrefillChunk {
+  ids: Tensor;
+  positions: Tensor;
+  slots: Tensor;
+  pageTable: Tensor;
+  /** Position of the first token. */
+  start: number;
+}
+
+/** What both kinds of step give to a layer. */
+type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
+type Attend = (layer: number, views: ActivationViews) => void;
+
+/** Rows of logits that are computed at once when all are wanted. */
+const LOGIT_ROWS = 64;
+
+/** The forward pass, layer by layer, one native call an operation. */
+export class Model {
+  readonly activations: Activations;
+  readonly #logits: Tensor;
+  readonly #best: Tensor;
+  readonly #invFreq: Tensor;
+  readonly #frequencies: RopeFrequencies;
+
+  constructor(
+    readonly device: Device,
+    readonly config: ModelConfig,
+    readonly weights: Weights,
+    frequencies: RopeFrequencies,
+    chunkTokens: number,
+  ) {
+    this.#frequencies = frequencies;
+    this.activations = new Activations(device, config, this.#frequencies.rotaryDim, chunkTokens);
+    const { invFreq } = this.#frequencies;
+    this.#invFreq = device.upload(new Float32Array(invFreq), [invFreq.length]);
+    const rows = Math.min(LOGIT_ROWS, chunkTokens);
+    this.#logits = device.createTensor("f32", [rows, config.vocabSize]);
+    this.#best = device.createTensor("i32", [rows]);
+  }
+
+  /** Rows whose logits fit at once. */
+  get maxLogitRows(): number {
+    return this.#logits.shape[0] ?? 1;
+  }
+
+  /** Takes in a chunk; `breathe` is awaited between layers. Returns the normed hidden states `[T, H]`. */
+  async prefill(pool: KvPool, policy: PagePolicy, chunk: PrefillChunk, breathe: () => Promise<void>): Promise<Tensor> {
+    const views = this.#start(chunk);
+    for (let layer = 0; layer < this.config.numLayers; layer++) {
+      this.#layer(layer, pool, chunk, views, (index, { q, attended }) => {
+        const window = windowOf(policy, index);
+        pool.cache.attendPrefill(index, chunk.start, q, chunk.pageTable, attended, { window });
+      });
+      await breathe();
+    }
+    return this.#finish(views);
+  }
+
+  /** Takes in one token a sequence. Returns the normed hidden states `[B, H]`. */
+  decode(
+    pool: KvPool,
+    policy: PagePolicy,
+    step: DecodeStep,
+    afterLayer?: (layer: number, hidden: Tensor) => void,
+  ): Tensor {
+    const views = this.#start(step);
+    const attend: Attend = (layer, { q, attended }) => attendDecode(pool, policy, step, layer, q, attended);
+    for (let layer = 0; layer < this.config.numLayers; layer++) {
+      this.#layer(layer, pool, step, views, attend);
+      afterLayer?.(layer, views.hidden);
+    }
+    return this.#finish(views);
+  }
+
+  /** Logits `[T, V]` of up to `maxLogitRows` normed hidden states. */
+  logits(hidden: Tensor): Tensor {
+    const rows = this.#logits.rows(0, hidden.shape[0] ?? 1);
+    const output = this.config.tieWordEmbeddings ? "embedding.weight" : "logits.weight";
+    matmul(this.device, hidden, this.weights.get(output), undefined, rows);
+    return rows;
+  }
+
+  /** The most likely token of every row of logits, -1 where there is none. */
+  best(logits: Tensor): Int32Array<ArrayBuffer> {
+    const best = this.#best.rows(0, logits.shape[0] ?? 1);
+    argmax(this.device, logits, best);
+    return best.readInts();
+  }
+
+  #start(step: Step): ActivationViews {
+    const views = this.activations.views(step.ids.shape[0] ?? 1);
+    const { attentionScaling: scale, positionBeta, positionOrigin } = this.#frequencies;
+    embedding(this.device, step.ids, this.weights.get("embedding.weight"), views.hidden);
+    ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta: 0, positionOrigin: 1 }, views.keyRope);
+    if (positionBeta !== 0) {
+      ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta, positionOrigin }, views.queryRope);
+    }
+    return views;
+  }
+
+  #layer(layer: number, pool: KvPool, step: Step, views: ActivationViews, attend: Attend): void {
+    const { device, weights, config } = this;
+    const name = `layers.${layer}`;
+    const { hidden, normed, qkv, q, k, v, delta } = views;
+    rmsNorm(device, hidden, weights.get(`${name}.attention_norm.weight`), config.rmsNormEps, normed);
+    matmul(device, normed, weights.get(`${name}.qkv.weight`), weights.find(`${name}.qkv.bias`), qkv);
+    if (config.qkNorm) {
+      rmsNorm(device, q, weights.get(`${name}.q_norm.weight`), config.rmsNormEps, q);
+      rmsNorm(device, k, weights.get(`${name}.k_norm.weight`), config.rmsNormEps, k);
+    }
+    rope(device, q, this.#frequencies.positionBeta === 0 ? views.keyRope : views.queryRope);
+    rope(device, k, views.keyRope);
+    pool.cache.append(layer, k, v, step.slots);
+    attend(layer, views);
+    matmul(
+      device,
+      views.attendedFlat,
+      weights.get(`${name}.output.weight`),
+      weights.find(`${name}.output.bias`),
+      delta,
+    );
+    add(device, hidden, delta);
+    rmsNorm(device, hidden, weights.get(`${name}.mlp_norm.weight`), config.rmsNormEps, normed);
+    feedForward(device, weights, name, views);
+    add(device, hidden, delta);
+  }
+
+  #finish(views: ActivationViews): Tensor {
+    rmsNorm(this.device, views.hidden, this.weights.get("norm.weight"), this.config.rmsNormEps, views.normed);
+    return views.normed;
+  }
+}
+
+function windowOf(policy: PagePolicy, layer: number): number {
+  const rule = policy.layers[layer];
+  return rule?.kind === "window" ? rule.tokens : 0;
+}
+
+function attendDecode(pool: KvPool, policy: PagePolicy, step: DecodeStep, layer: number, q: Tensor, out: Tensor): void {
+  const { sequences, selecting } = step;
+  if (policy.layers[layer]?.kind !== "sparse" || !selecting) {
+    pool.cache.attend(layer, q, sequences, out, { window: windowOf(policy, layer) });
+    return;
+  }
+  const { scores, selection } = selecting;
+  pool.cache.scorePages(layer, q, sequences, scores, policy);
+  pool.cache.selectPages(scores, sequences.lengths, selection, policy);
+  pool.cache.attend(layer, q, sequences, out, { selection });
+}

@@ -1,0 +1,94 @@
+import { PagesiftError } from "./errors.ts";
+import type { Scorer, SparseOptions } from "./types.ts";
+
+/** What the attention of one layer reads at a decode step. */
+export type LayerPolicy =
+  | { kind: "dense" }
+  | { kind: "sparse" }
+  /** The last `tokens` tokens only, never selected. */
+  | { kind: "window"; tokens: number };
+
+/** Which pages every layer reads: computed once, never changed. */
+export interface PagePolicy {
+  readonly pageSize: number;
+  /** Pages a KV head reads in a sparse layer. */
+  readonly budgetPages: number;
+  readonly scorer: Scorer;
+  readonly lambda: number;
+  readonly sinkPages: number;
+  readonly recentPages: number;
+  readonly layers: readonly LayerPolicy[];
+}
+
+export const PAGE_SIZES = [8, 16, 32, 64] as const;
+export const SCORERS: readonly Scorer[] = ["unique", "diag", "quest", "mean"];
+export const DEFAULT_SPARSE = {
+  mode: "auto",
+  budgetTokens: 512,
+  pageSize: 8,
+  scorer: "unique",
+  sinkPages: 1,
+  recentPages: 2,
+  denseLayers: 0,
+} as const satisfies SparseOptions;
+
+/** Weight of the spread where none is given (tests/fixtures/unique_reference.py, page_scores). */
+const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 4, quest: 0, mean: 0 };
+
+function refuse(message: string): never {
+  throw new PagesiftError("usage", message);
+}
+
+function checkCount(name: string, value: number): void {
+  if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, wanted a whole number from 0`);
+}
+
+function checkBudget(budgetTokens: number, pageSize: number): void {
+  if (Number.isSafeInteger(budgetTokens) && budgetTokens >= pageSize && budgetTokens % pageSize === 0) return;
+  const below = Math.floor(budgetTokens / pageSize) * pageSize;
+  const nearest = below >= pageSize ? `${below} or ${below + pageSize}` : `${pageSize}`;
+  refuse(
+    `Sparse budget is ${budgetTokens} tokens, wanted a multiple of the page size ${pageSize}` +
+      (Number.isFinite(budgetTokens) ? `; the nearest is ${nearest}` : ""),
+  );
+}
+
+function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: number): void {
+  if (!["auto", "on", "off"].includes(options.mode)) {
+    refuse(`Sparse mode "${options.mode}" is unknown; wanted auto, on or off`);
+  }
+  if (!PAGE_SIZES.some((size) => size === options.pageSize)) {
+    refuse(`Page size is ${options.pageSize} tokens, wanted ${PAGE_SIZES.join(", ")}`);
+  }
+  checkBudget(options.budgetTokens, options.pageSize);
+  if (!SCORERS.includes(options.scorer)) refuse(`Scorer "${options.scorer}" is unknown; wanted ${SCORERS.join(", ")}`);
+  if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, wanted a number from 0`);
+  checkCount("Number of sink pages", options.sinkPages);
+  checkCount("Number of recent pages", options.recentPages);
+  checkCount("Number of dense layers", options.denseLayers);
+}
+
+/**
+ * The policy for a model with these sliding windows (`[numLayers]`, tokens, 0 for none).
+ *
+ * @throws {PagesiftError} of kind "usage" that names the value and the nearest legal ones
+ */
+export function resolvePolicy(sparse: SparseOptions, slidingWindows: readonly number[]): PagePolicy {
+  const options = { ...DEFAULT_SPARSE, ...sparse };
+  const lambda = sparse.lambda ?? DEFAULT_LAMBDA[options.scorer] ?? 0;
+  checkOptions(options, lambda);
+  const { pageSize, scorer, sinkPages, recentPages, denseLayers, mode } = options;
+  return Object.freeze({
+    ...{ pageSize, scorer, lambda, sinkPages, recentPages },
+    budgetPages: options.budgetTokens / pageSize,
+    layers: slidingWindows.map((tokens, layer): LayerPolicy => {
+      if (tokens > 0) return { kind: "window", tokens };
+      return { kind: mode === "off" || layer < denseLayers ? "dense" : "sparse" };
+    }),
+  });
+}
+
+/** Whether a selection leaves pages out for a sequence of this many tokens. */
+export function exceedsBudget(policy: PagePolicy, lengthTokens: number): boolean {
+  return Math.ceil(lengthTokens / policy.pageSize) > policy.budgetPages;
+}

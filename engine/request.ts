@@ -1,0 +1,79 @@
+import { Sampler } from "./sampler.ts";
+import type { Sequence } from "./sequence.ts";
+import { StopStrings } from "./stop_strings.ts";
+import type { TextStream } from "./text_stream.ts";
+import type { FinishReason, GenerateRequest, Piece } from "./types.ts";
+
+/** The id of a closing piece that brings no token. */
+export const NO_TOKEN = -1;
+export const DEFAULT_MAX_TOKENS = 256;
+
+/** Limits that do not depend on the request. */
+export interface RequestLimits {
+  eosTokenIds: readonly number[];
+  /** Tokens. */
+  maxContext: number;
+}
+
+/** One request while it runs: what was generated so far, and what comes of the next token. */
+export class Request {
+  readonly sampler: Sampler;
+  /** Prompt and generated tokens. */
+  readonly history: number[];
+  readonly maxTokens: number;
+  readonly #stops: StopStrings;
+  #numGenerated = 0;
+  #finish: FinishReason | undefined;
+
+  constructor(
+    readonly index: number,
+    readonly promptIds: readonly number[],
+    options: NonNullable<GenerateRequest["options"]>,
+    readonly stream: TextStream,
+    readonly limits: RequestLimits,
+    readonly sequence: Sequence,
+  ) {
+    this.sampler = new Sampler(options);
+    this.#stops = new StopStrings(options.stop ?? []);
+    this.maxTokens = options.maxTokens ?? DEFAULT_MAX_TOKENS;
+    this.history = [...promptIds];
+    this.greedy = (options.temperature ?? 0) === 0 && (options.repeatPenalty ?? 1) === 1;
+  }
+
+  /** Whether the most likely token is all that is needed of the logits. */
+  readonly greedy: boolean;
+
+  get finished(): boolean {
+    return this.#finish !== undefined;
+  }
+
+  /** The token that goes in next. */
+  get lastId(): number {
+    return this.history.at(-1) ?? NO_TOKEN;
+  }
+
+  /** Takes a sampled token and gives the piece that becomes visible with it. */
+  accept(id: number): Piece {
+    this.history.push(id);
+    this.#numGenerated++;
+    if (this.limits.eosTokenIds.includes(id)) return this.#close(id, "", "stop");
+    const { text, stopped } = this.#stops.push(this.stream.push(id));
+    if (stopped) return this.#close(id, text, "stop", true);
+    if (this.#numGenerated >= this.maxTokens) return this.#close(id, text, "length");
+    if (this.sequence.length >= this.limits.maxContext) return this.#close(id, text, "context");
+    return { id, text };
+  }
+
+  /** Ends a request that was aborted, with the text that was held back. */
+  abort(): Piece {
+    return this.#close(NO_TOKEN, "", "aborted");
+  }
+
+  #close(id: number, text: string, finish: FinishReason, stopped = false): Piece {
+    this.#finish = finish;
+    if (stopped) return { id, text, finish };
+    const last = this.#stops.push(this.stream.flush());
+    const held = last.stopped ? "" : this.#stops.flush();
+    return { id, text: text + last.text + held, finish };
+  }
+}

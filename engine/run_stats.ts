@@ -1,0 +1,95 @@
+import type { Counters } from "../ffi/structs.ts";
+import type { KvPool } from "./kv_pool.ts";
+import type { PagePolicy } from "./page_policy.ts";
+import type { EngineStats, FinishReason } from "./types.ts";
+
+/** What stays the same for all runs of an engine. */
+export interface EngineFacts {
+  device: string;
+  weightBytes: number;
+  maxContext: number;
+}
+
+/** The stats before anything ran. */
+export function emptyStats(facts: EngineFacts): EngineStats {
+  return {
+    ...facts,
+    ...{
+      promptTokens: 0,
+      prefillTokens: 0,
+      prefillSeconds: 0,
+      decodeTokens: 0,
+      decodeSeconds: 0,
+      firstTokenSeconds: 0,
+    },
+    ...{
+      decodeSteps: 0,
+      selectedSteps: 0,
+      pagesRead: 0,
+      pagesDense: 0,
+      bytesRead: 0,
+      bytesDense: 0,
+      statisticsBytes: 0,
+    },
+    ...{ peakKvBytes: 0, contextTokens: 0, finishReason: undefined },
+  };
+}
+
+/** Measures one run. Pages and selections are the native counters' differences, never what TypeScript believes it asked for. */
+export class RunStats {
+  readonly #stats: EngineStats;
+  readonly #started = performance.now();
+  #rowsSelected = 0;
+
+  constructor(facts: EngineFacts, readonly pool: KvPool, readonly policy: PagePolicy) {
+    this.#stats = emptyStats(facts);
+    pool.cache.resetCounters();
+    pool.allocator.resetPeak();
+  }
+
+  prefilled(tokens: number, seconds: number): void {
+    this.#stats.promptTokens += tokens;
+    this.#stats.prefillTokens += tokens;
+    this.#stats.prefillSeconds += seconds;
+    if (this.#stats.firstTokenSeconds === 0) this.#stats.firstTokenSeconds = (performance.now() - this.#started) / 1000;
+    this.contextReached(tokens);
+  }
+
+  /** One decode step that gave `tokens` tokens. */
+  decoded(tokens: number, seconds: number): void {
+    const { rowsSelected } = this.pool.cache.counters();
+    this.#stats.decodeSteps++;
+    if (rowsSelected > this.#rowsSelected) this.#stats.selectedSteps++;
+    this.#rowsSelected = rowsSelected;
+    this.#stats.decodeTokens += tokens;
+    this.#stats.decodeSeconds += seconds;
+  }
+
+  contextReached(tokens: number): void {
+    this.#stats.contextTokens = Math.max(this.#stats.contextTokens, tokens);
+  }
+
+  finished(reason: FinishReason): void {
+    this.#stats.finishReason = reason;
+  }
+
+  /** The stats so far. */
+  snapshot(): EngineStats {
+    if (this.pool.cache.closed) return { ...this.#stats };
+    const counters = this.pool.cache.counters();
+    return { ...this.#stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
+  }
+
+  #traffic(
+    counters: Counters,
+  ): Pick<EngineStats, "pagesRead" | "pagesDense" | "bytesRead" | "bytesDense" | "statisticsBytes"> {
+    const { pageBytes } = this.pool;
+    return {
+      pagesRead: counters.pagesAttended,
+      pagesDense: counters.pagesInContext,
+      bytesRead: counters.pagesAttended * pageBytes,
+      bytesDense: counters.pagesInContext * pageBytes,
+      statisticsBytes: counters.pagesScored * this.pool.statisticsBytes(this.policy),
+    };
+  }
+}

@@ -1,0 +1,64 @@
+import { type PageAllocator, pagesFor } from "./page_table.ts";
+
+/** What a truncation leaves to do on the device: the statistics of a page that now holds fewer tokens. */
+export interface TailPage {
+  page: number;
+  numTokens: number;
+}
+
+/** The place of one sequence in the KV pool: how many tokens it holds and in which physical pages. */
+export class Sequence {
+  #length = 0;
+  readonly #pages: number[] = [];
+
+  constructor(readonly allocator: PageAllocator, readonly pageSize: number) {}
+
+  /** Tokens in the cache. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Physical pages in logical order. */
+  get pages(): readonly number[] {
+    return this.#pages;
+  }
+
+  /**
+   * Makes room for the next `numTokens` tokens and returns their slots (physical page * page size + place).
+   *
+   * @throws {RangeError} when the pool is full; the sequence is then unchanged
+   */
+  extend(numTokens: number): Int32Array<ArrayBuffer> {
+    const missing = pagesFor(this.#length + numTokens, this.pageSize) - this.#pages.length;
+    if (missing > this.allocator.numFree) {
+      throw new RangeError(`${missing} pages wanted, ${this.allocator.numFree} of ${this.allocator.numPages} free`);
+    }
+    for (let added = 0; added < missing; added++) this.#pages.push(this.allocator.allocate());
+    const slots = new Int32Array(numTokens);
+    for (let index = 0; index < numTokens; index++) slots[index] = this.#slot(this.#length + index);
+    this.#length += numTokens;
+    return slots;
+  }
+
+  /** Forgets all tokens from `length` on and gives their pages back. */
+  truncate(length: number): TailPage | undefined {
+    if (length < 0 || length > this.#length) {
+      throw new RangeError(`Cannot truncate a sequence of ${this.#length} tokens to ${length}`);
+    }
+    this.#length = length;
+    this.allocator.free(this.#pages.splice(pagesFor(length, this.pageSize)));
+    const numTokens = length % this.pageSize;
+    const page = this.#pages.at(-1);
+    return numTokens === 0 || page === undefined ? undefined : { page, numTokens };
+  }
+
+  /** Gives all pages back. */
+  release(): void {
+    this.truncate(0);
+  }
+
+  #slot(position: number): number {
+    const page = this.#pages[Math.floor(position / this.pageSize)] ?? 0;
+    return page * this.pageSize + position % this.pageSize;
+  }
+}

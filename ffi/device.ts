@@ -1,0 +1,147 @@
+/** A device, and the memory on it. */
+import { NativeError, Status } from "./errors.ts";
+import { Handle, pointerFrom } from "./handle.ts";
+import { type LibraryKind, openLibrary } from "./library.ts";
+import {
+  type DeviceInfo,
+  deviceOptionsStruct,
+  type DType,
+  DTYPE_BYTES,
+  readDeviceInfo,
+  STRUCT_BYTES,
+} from "./structs.ts";
+import type { Symbols } from "./symbols.ts";
+import { Tensor } from "./tensor.ts";
+
+const MESSAGE_BYTES = 1024;
+
+export interface DeviceOptions {
+  /** Which device of this kind. Default 0. */
+  index?: number;
+  /** CPU only. Default: one a core. */
+  threads?: number;
+}
+
+function textOf(message: Uint8Array): string {
+  return new TextDecoder().decode(message.subarray(0, message.indexOf(0)));
+}
+
+/** A CPU or a GPU that holds buffers and KV caches and runs operations on them. Closing it closes all of them. */
+export class Device extends Handle {
+  readonly native: Symbols;
+  readonly #children = new Set<Handle>();
+
+  private constructor(pointer: Deno.PointerObject, native: Symbols) {
+    super(pointer);
+    this.native = native;
+  }
+
+  /** @throws {NativeError} when there is no such device, or no library for it. */
+  static open(kind: LibraryKind = "cpu", options: DeviceOptions = {}): Device {
+    const native = openLibrary(kind);
+    const out = new BigUint64Array(1);
+    const message = new Uint8Array(MESSAGE_BYTES);
+    const status = native.ps_device_open(
+      deviceOptionsStruct(options.index ?? 0, options.threads ?? 0),
+      out,
+      message,
+      MESSAGE_BYTES,
+    );
+    if (status !== Status.Ok) throw new NativeError(status, textOf(message) || "The device could not be opened");
+    return new Device(pointerFrom(out), native);
+  }
+
+  /** Throws what the device says of its latest failure, unless the status is `Ok`. */
+  check(status: number): void {
+    if (status === Status.Ok) return;
+    const message = new Uint8Array(MESSAGE_BYTES);
+    this.native.ps_device_message(this.pointer, message, MESSAGE_BYTES);
+    throw new NativeError(status, textOf(message));
+  }
+
+  describe(): DeviceInfo {
+    const out = new Uint8Array(STRUCT_BYTES.ps_device_info);
+    this.check(this.native.ps_device_describe(this.pointer, out));
+    return readDeviceInfo(out);
+  }
+
+  /** Resolves when all work given to the device is done. */
+  async wait(): Promise<void> {
+    this.check(await this.native.ps_device_wait(this.pointer));
+  }
+
+  /** A buffer of zeros. */
+  createBuffer(bytes: number): DeviceBuffer {
+    const out = new BigUint64Array(1);
+    this.check(this.native.ps_buffer_create(this.pointer, BigInt(bytes), out));
+    return new DeviceBuffer(this, pointerFrom(out), bytes);
+  }
+
+  /** A tensor of zeros in a buffer of its own, which closes with the device or with `tensor.buffer.close()`. */
+  createTensor(dtype: DType, shape: readonly number[]): Tensor {
+    const count = shape.reduce((product, size) => product * size, 1);
+    return new Tensor(this.createBuffer(count * DTYPE_BYTES[dtype]), dtype, shape);
+  }
+
+  /** A tensor that holds a copy of `data`, in a buffer of its own. */
+  upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, shape: readonly number[]): Tensor {
+    const tensor = this.createTensor(data instanceof Float32Array ? "f32" : "i32", shape);
+    tensor.write(data);
+    return tensor;
+  }
+
+  /** Registers something that must be closed before the device. */
+  adopt(child: Handle): void {
+    this.#children.add(child);
+  }
+
+  forget(child: Handle): void {
+    this.#children.delete(child);
+  }
+
+  protected override release(pointer: Deno.PointerObject): void {
+    for (const child of [...this.#children]) child.close();
+    this.native.ps_device_close(pointer);
+  }
+}
+
+/** Memory on a device. */
+export class DeviceBuffer extends Handle {
+  readonly address: bigint;
+
+  constructor(readonly device: Device, pointer: Deno.PointerObject, readonly bytes: number) {
+    super(pointer);
+    this.address = Deno.UnsafePointer.value(pointer);
+    device.adopt(this);
+  }
+
+  /** Copies `source` to the device. @throws {NativeError} when it does not fit. */
+  write(source: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
+    this.device.check(
+      this.device.native.ps_buffer_write(this.pointer, BigInt(offsetBytes), bytesOf(source), BigInt(source.byteLength)),
+    );
+  }
+
+  /** Waits for the device, then fills `target`. */
+  read(target: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
+    this.device.check(
+      this.device.native.ps_buffer_read(this.pointer, BigInt(offsetBytes), bytesOf(target), BigInt(target.byteLength)),
+    );
+  }
+
+  /** Reads all of it, as fast as the device can, and returns the exclusive or of its words; for measuring read bandwidth. */
+  scan(): number {
+    const out = new Uint32Array(1);
+    this.device.check(this.device.native.ps_buffer_scan(this.pointer, out));
+    return out[0] ?? 0;
+  }
+
+  protected override release(pointer: Deno.PointerObject): void {
+    this.device.native.ps_buffer_close(pointer);
+    this.device.forget(this);
+  }
+}
+
+function bytesOf(view: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+}

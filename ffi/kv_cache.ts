@@ -1,0 +1,230 @@
+import type { Device } from "./device.ts";
+import { Handle, pointerFrom } from "./handle.ts";
+import {
+  type CacheBytes,
+  cacheDescStruct,
+  type CacheShape,
+  type Counters,
+  readInt64Fields,
+  STRUCT_BYTES,
+} from "./structs.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** Order of `ps_scorer`. */
+const SCORERS = ["unique", "diag", "quest", "mean"] as const;
+const DEFAULT_LAMBDA = { unique: 0.5, diag: 4, quest: 0, mean: 0 } as const;
+
+/** Order of `ps_cache_field`. */
+const FIELDS = ["keys", "values", "mean", "std", "var", "min", "max"] as const;
+export type CacheField = (typeof FIELDS)[number];
+
+/** The page tables of B sequences, as the kernels read them. */
+export interface Sequences {
+  /** i32 `[B, M]`: physical pages, in logical order. */
+  pageTable: Tensor;
+  /** i32 `[B]`: tokens in the cache. */
+  lengths: Tensor;
+}
+
+/** The pages chosen for each sequence and KV head. */
+export interface Selection {
+  /** i32 `[B, Hk, k]`: logical pages, ascending. */
+  selected: Tensor;
+  /** i32 `[B, Hk]`: how many of the k places are used. */
+  counts: Tensor;
+}
+
+/**
+ * Paged keys and values of all layers, and the statistics of every page (`tests/fixtures/unique_reference.py`). Which physical page
+ * belongs to whom is the caller's business: the cache sees slots and page tables.
+ */
+export class KvCache extends Handle {
+  readonly shape: CacheShape;
+
+  private constructor(readonly device: Device, pointer: Deno.PointerObject, shape: CacheShape) {
+    super(pointer);
+    this.shape = shape;
+    device.adopt(this);
+  }
+
+  /** @throws {NativeError} when the shape is refused, or there is not enough memory. */
+  static create(device: Device, shape: CacheShape): KvCache {
+    const out = new BigUint64Array(1);
+    device.check(device.native.ps_cache_create(device.pointer, cacheDescStruct(shape), out));
+    return new KvCache(device, pointerFrom(out), Object.freeze({ ...shape }));
+  }
+
+  /** How many bytes a cache of this shape takes. */
+  static measure(device: Device, shape: CacheShape): CacheBytes {
+    const out = new Uint8Array(STRUCT_BYTES.ps_cache_bytes);
+    device.check(device.native.ps_cache_measure(device.pointer, cacheDescStruct(shape), out));
+    const [kv = 0, statistics = 0, scratch = 0] = readInt64Fields(out);
+    return { kv, statistics, scratch };
+  }
+
+  /**
+   * Stores keys and values and renews the statistics of the pages they fall in.
+   *
+   * @param k f32 `[T, Hk, d]`
+   * @param v f32 `[T, Hk, d]`
+   * @param slots i32 `[T]`: physical page * page size + place; ascending within a page
+   */
+  append(layer: number, k: Tensor, v: Tensor, slots: Tensor): void {
+    this.device.check(
+      this.device.native.ps_append_kv(this.pointer, layer, k.struct, v.struct, slots.struct),
+    );
+  }
+
+  /** Renews the statistics of a page that a truncation left with its first `numTokens` tokens, in all layers. */
+  renewPage(page: number, numTokens: number): void {
+    this.device.check(this.device.native.ps_page_statistics(this.pointer, page, numTokens));
+  }
+
+  /**
+   * Scores every page for one query a sequence: the largest over the query heads of a KV head.
+   *
+   * @param q f32 `[B, Hq, d]`
+   * @param scores f32 `[B, Hk, M]`, written for the pages that a sequence has
+   */
+  scorePages(
+    layer: number,
+    q: Tensor,
+    sequences: Sequences,
+    scores: Tensor,
+    options: { scorer?: (typeof SCORERS)[number]; lambda?: number } = {},
+  ): void {
+    const scorer = options.scorer ?? "unique";
+    const lambda = options.lambda ?? DEFAULT_LAMBDA[scorer];
+    const { pageTable, lengths } = sequences;
+    this.device.check(
+      this.device.native.ps_page_score(
+        this.pointer,
+        layer,
+        SCORERS.indexOf(scorer),
+        lambda,
+        q.struct,
+        pageTable.struct,
+        lengths.struct,
+        scores.struct,
+      ),
+    );
+  }
+
+  /**
+   * Chooses the k best pages of each sequence and KV head; k is the last dimension of `selection.selected`. Not more pages than k:
+   * all of them. Otherwise the last `recentPages` and the first `sinkPages` are always in.
+   */
+  selectPages(
+    scores: Tensor,
+    lengths: Tensor,
+    selection: Selection,
+    options: { sinkPages?: number; recentPages?: number } = {},
+  ): void {
+    this.device.check(
+      this.device.native.ps_page_select(
+        this.pointer,
+        options.sinkPages ?? 1,
+        options.recentPages ?? 2,
+        scores.struct,
+        lengths.struct,
+        selection.selected.struct,
+        selection.counts.struct,
+      ),
+    );
+  }
+
+  /**
+   * Attention of one query a sequence over the selected pages, or over all pages without a selection.
+   *
+   * @param q f32 `[B, Hq, d]`
+   * @param out f32 `[B, Hq, d]`
+   */
+  attend(
+    layer: number,
+    q: Tensor,
+    sequences: Sequences,
+    out: Tensor,
+    options: { selection?: Selection; scale?: number; window?: number } = {},
+  ): void {
+    const { selection } = options;
+    this.device.check(
+      this.device.native.ps_decode_attention(
+        this.pointer,
+        layer,
+        options.scale ?? 1 / Math.sqrt(this.shape.headDim),
+        options.window ?? 0,
+        q.struct,
+        sequences.pageTable.struct,
+        sequences.lengths.struct,
+        selection ? selection.selected.struct : null,
+        selection ? selection.counts.struct : null,
+        out.struct,
+      ),
+    );
+  }
+
+  /**
+   * Causal attention of T consecutive tokens of one sequence whose keys and values are stored already.
+   *
+   * @param start position of the first token
+   * @param q f32 `[T, Hq, d]`
+   * @param pageTable i32 `[M]`
+   * @param out f32 `[T, Hq, d]`
+   */
+  attendPrefill(
+    layer: number,
+    start: number,
+    q: Tensor,
+    pageTable: Tensor,
+    out: Tensor,
+    options: { scale?: number; window?: number } = {},
+  ): void {
+    this.device.check(
+      this.device.native.ps_prefill_attention(
+        this.pointer,
+        layer,
+        options.scale ?? 1 / Math.sqrt(this.shape.headDim),
+        options.window ?? 0,
+        start,
+        q.struct,
+        pageTable.struct,
+        out.struct,
+      ),
+    );
+  }
+
+  /** One field of one physical page: keys and values `[Hk, S, d]`, std `[Hk]`, the rest `[Hk, d]`. */
+  readPage(layer: number, page: number, field: CacheField): Float32Array<ArrayBuffer> {
+    const { numKvHeads, headDim, pageSize } = this.shape;
+    const width = field === "std" ? 1 : field === "keys" || field === "values" ? pageSize * headDim : headDim;
+    const out = new Float32Array(numKvHeads * width);
+    this.device.check(
+      this.device.native.ps_cache_read(
+        this.pointer,
+        layer,
+        page,
+        FIELDS.indexOf(field),
+        new Uint8Array(out.buffer),
+        BigInt(out.length),
+      ),
+    );
+    return out;
+  }
+
+  /** What the operations on this cache did since it was made or the counters were reset. */
+  counters(): Counters {
+    const out = new Uint8Array(STRUCT_BYTES.ps_counters);
+    this.device.check(this.device.native.ps_cache_counters(this.pointer, out));
+    const [rowsSelected = 0, pagesScored = 0, pagesAttended = 0, pagesInContext = 0] = readInt64Fields(out);
+    return { rowsSelected, pagesScored, pagesAttended, pagesInContext };
+  }
+
+  resetCounters(): void {
+    this.device.check(this.device.native.ps_cache_reset_counters(this.pointer));
+  }
+
+  protected override release(pointer: Deno.PointerObject): void {
+    this.device.native.ps_cache_close(pointer);
+    this.device.forget(this);
+  }
+}

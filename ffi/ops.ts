@@ -1,0 +1,64 @@
+/** The operations that need no KV cache, one native call each. Activations are f32; weights are f32, f16 or bf16. */
+import type { Device } from "./device.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** out[t] = table[ids[t]]. ids i32 `[T]`, table `[V, H]`, out `[T, H]`. */
+export function embedding(device: Device, ids: Tensor, table: Tensor, out: Tensor): void {
+  device.check(device.native.ps_embedding(device.pointer, ids.struct, table.struct, out.struct));
+}
+
+/** Root-mean-square norm over the last dimension. x, out `[T, n]` or `[T, heads, n]`, weight `[n]`; in place allowed. */
+export function rmsNorm(device: Device, x: Tensor, weight: Tensor, eps: number, out: Tensor): void {
+  device.check(device.native.ps_rms_norm(device.pointer, x.struct, weight.struct, eps, out.struct));
+}
+
+/** How positions turn into angles (`engine/rope.ts`). */
+export interface RopeScale {
+  scale: number;
+  /** Growth of the scale with the logarithm of the position; 0 for none. */
+  positionBeta: number;
+  /** Tokens, where the growth starts. */
+  positionOrigin: number;
+}
+
+/** Cosines, then sines, of every position. positions i32 `[T]`, invFreq `[r / 2]`, out `[T, r]`. */
+export function ropeTable(device: Device, positions: Tensor, invFreq: Tensor, rope: RopeScale, out: Tensor): void {
+  device.check(
+    device.native.ps_rope_table(
+      device.pointer,
+      positions.struct,
+      invFreq.struct,
+      rope.scale,
+      rope.positionBeta,
+      rope.positionOrigin,
+      out.struct,
+    ),
+  );
+}
+
+/** Rotates the first r numbers of every head in place. x `[T, heads, d]`, table `[T, r]`. */
+export function rope(device: Device, x: Tensor, table: Tensor): void {
+  device.check(device.native.ps_rope(device.pointer, x.struct, table.struct));
+}
+
+/** out = silu(gate) * up, all `[T, n]`. */
+export function siluMul(device: Device, gate: Tensor, up: Tensor, out: Tensor): void {
+  device.check(device.native.ps_silu_mul(device.pointer, gate.struct, up.struct, out.struct));
+}
+
+/** out = x * weight^T + bias. x `[T, K]`, weight `[N, K]`, bias `[N]` or none, out `[T, N]`. */
+export function matmul(device: Device, x: Tensor, weight: Tensor, bias: Tensor | undefined, out: Tensor): void {
+  device.check(
+    device.native.ps_matmul(device.pointer, x.struct, weight.struct, bias ? bias.struct : null, out.struct),
+  );
+}
+
+/** x += y, both `[T, n]`. */
+export function add(device: Device, x: Tensor, y: Tensor): void {
+  device.check(device.native.ps_add(device.pointer, x.struct, y.struct));
+}
+
+/** Lowest index of each row's largest number, or -1 where a NaN or no finite maximum stands. x `[T, n]`, out i32 `[T]`. */
+export function argmax(device: Device, x: Tensor, out: Tensor): void {
+  device.check(device.native.ps_argmax(device.pointer, x.struct, out.struct));
+}

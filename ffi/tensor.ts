@@ -1,0 +1,81 @@
+import type { DeviceBuffer } from "./device.ts";
+import { type DType, DTYPE_BYTES, tensorStruct } from "./structs.ts";
+
+/**
+ * A view of a device buffer: one to three dimensions, of which the inner ones are contiguous and the rows lie `rowStride` elements
+ * apart. Views are cheap and share the buffer; the buffer owns the memory.
+ */
+export class Tensor {
+  readonly #struct: Uint8Array<ArrayBuffer>;
+  readonly shape: readonly number[];
+  readonly rowStride: number;
+
+  constructor(
+    readonly buffer: DeviceBuffer,
+    readonly dtype: DType,
+    shape: readonly number[],
+    readonly offsetBytes = 0,
+    rowStride?: number,
+  ) {
+    this.shape = shape;
+    this.rowStride = rowStride ?? shape.slice(1).reduce((product, size) => product * size, 1);
+    this.#struct = tensorStruct(buffer.address, offsetBytes, this.rowStride, shape, dtype);
+  }
+
+  /** The `ps_tensor` that native calls take. @throws {Error} once the buffer is closed. */
+  get struct(): Uint8Array<ArrayBuffer> {
+    this.buffer.pointer;
+    return this.#struct;
+  }
+
+  get #rowBytes(): number {
+    return this.rowStride * DTYPE_BYTES[this.dtype];
+  }
+
+  /** Rows `[first, first + count)`. */
+  rows(first: number, count: number): Tensor {
+    const shape = [count, ...this.shape.slice(1)];
+    return new Tensor(this.buffer, this.dtype, shape, this.offsetBytes + first * this.#rowBytes, this.rowStride);
+  }
+
+  /** Columns `[first, first + count)` of a tensor of two dimensions. */
+  columns(first: number, count: number): Tensor {
+    const offset = this.offsetBytes + first * DTYPE_BYTES[this.dtype];
+    return new Tensor(this.buffer, this.dtype, [this.shape[0] ?? 1, count], offset, this.rowStride);
+  }
+
+  /** `count` numbers from number `first` on of a tensor without gaps, as one dimension. */
+  flat(first: number, count: number): Tensor {
+    return new Tensor(this.buffer, this.dtype, [count], this.offsetBytes + first * DTYPE_BYTES[this.dtype]);
+  }
+
+  /** The same rows seen as `[rows, heads, width / heads]`. */
+  heads(heads: number): Tensor {
+    const width = this.shape.slice(1).reduce((product, size) => product * size, 1);
+    const shape = [this.shape[0] ?? 1, heads, width / heads];
+    return new Tensor(this.buffer, this.dtype, shape, this.offsetBytes, this.rowStride);
+  }
+
+  /** Copies numbers into a tensor without gaps, from its start. */
+  write(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>): void {
+    this.buffer.write(data, this.offsetBytes);
+  }
+
+  /** The numbers of an f32 tensor without gaps. */
+  readFloats(): Float32Array<ArrayBuffer> {
+    const out = new Float32Array(this.#count);
+    this.buffer.read(out, this.offsetBytes);
+    return out;
+  }
+
+  /** The numbers of an i32 tensor without gaps. */
+  readInts(): Int32Array<ArrayBuffer> {
+    const out = new Int32Array(this.#count);
+    this.buffer.read(out, this.offsetBytes);
+    return out;
+  }
+
+  get #count(): number {
+    return this.shape.reduce((product, size) => product * size, 1);
+  }
+}
