@@ -18,7 +18,7 @@
 namespace ps {
 namespace PS_ISA {
 
-static Kernels kernels(const char *name) {
+static constexpr Kernels kernels(const char *name) {
   return {name,   scan,      embedding,       rms_norm,   rope_table,  rope,             silu_mul,         matmul, add,
           argmax, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
 }
