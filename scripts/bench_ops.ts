@@ -7,7 +7,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { Device } from "../ffi/device.ts";
 import { KvCache } from "../ffi/kv_cache.ts";
-import type { Tensor } from "../ffi/tensor.ts";
+import { Tensor } from "../ffi/tensor.ts";
 import { matmul } from "../ffi/ops.ts";
 
 /** One thing to time: `bytes` are what it must read. */
@@ -54,16 +54,18 @@ function randomFloats(count: number): Float32Array<ArrayBuffer> {
 
 /** Several weight matrices in turn, together far larger than the caches. */
 function matvecArm(device: Device, rows: number, columns: number, dtype: "f32" | "bf16"): Arm {
-  const copies = Math.ceil(300e6 / (rows * columns * (dtype === "f32" ? 4 : 2)));
-  const weights: Tensor[] = Array.from({ length: copies }, () => device.createTensor(dtype, [rows, columns]));
-  const pattern = new Uint16Array(rows * columns * (dtype === "f32" ? 2 : 1)).map((_, index) => 0x3c00 + index % 512);
-  weights.forEach((weight) => weight.buffer.write(pattern));
+  const bytes = rows * columns * (dtype === "f32" ? 4 : 2);
+  const copies = Math.ceil(300e6 / bytes);
+  const buffer = device.createBuffer(copies * bytes); // one buffer, as the weights of a model are
+  const pattern = new Uint16Array(bytes / 2).map((_, index) => 0x3c00 + index % 512);
+  const weights = Array.from({ length: copies }, (_, copy) => new Tensor(buffer, dtype, [rows, columns], copy * bytes));
+  for (let copy = 0; copy < copies; copy++) buffer.write(pattern, copy * bytes);
   const x = device.upload(randomFloats(columns), [1, columns]);
   const out = device.createTensor("f32", [1, rows]);
   let turn = 0;
   return {
     name: `matvec ${dtype} ${rows} x ${columns}`,
-    bytes: weights[0]?.buffer.bytes ?? 0,
+    bytes,
     run: () => matmul(device, x, weights[turn++ % copies] as Tensor, undefined, out),
   };
 }
@@ -120,7 +122,8 @@ function main(): void {
   const repeats = Number(flags["repeats"] ?? 31);
   using device = Device.open("cpu", { threads });
   const large = device.createBuffer(1 << 28);
-  large.write(randomFloats(1 << 20));
+  const filling = randomFloats(1 << 20); // untouched memory would be one shared page of zeros
+  for (let offset = 0; offset < large.bytes; offset += filling.byteLength) large.write(filling, offset);
   const scan: Arm = { name: "read 256 MiB", bytes: large.bytes, run: () => large.scan() };
   const arms = [
     scan,

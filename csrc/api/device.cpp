@@ -31,8 +31,7 @@ void copy_text(const std::string &text, char *out, int32_t bytes) {
 
 void check_range(const ps_buffer &buffer, int64_t offset, const void *memory, int64_t bytes) {
   require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset,
-          "Bytes " + std::to_string(offset) + " to " + std::to_string(offset + bytes) + " lie outside a buffer of " +
-              std::to_string(buffer.bytes));
+          "Bytes ", int64_t(offset), " to ", int64_t(offset + bytes), " lie outside a buffer of ", int64_t(buffer.bytes));
   require(memory != nullptr || bytes == 0, "No memory given to copy from or to");
 }
 
@@ -103,7 +102,7 @@ int32_t ps_device_wait(ps_device *device) {
 int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {
   return ps::guard(device, [&] {
     ps::require(out != nullptr, "No place given for the buffer");
-    ps::require(bytes > 0, "A buffer of " + std::to_string(bytes) + " bytes cannot be made");
+    ps::require(bytes > 0, "A buffer of ", int64_t(bytes), " bytes cannot be made");
     auto buffer = std::make_unique<ps_buffer>(ps_buffer{device, nullptr, bytes});
     buffer->memory = ps::allocate(*device, bytes);
     *out = buffer.release();

@@ -32,10 +32,14 @@ struct ps_cache {
 
 namespace ps {
 
-/* Throws PS_INVALID_ARGUMENT with the message unless the condition holds. */
-template <typename Message>
-void require(bool condition, const Message &message) {
-  if (!condition) throw Error(PS_INVALID_ARGUMENT, message);
+/* Throws PS_INVALID_ARGUMENT with the message, made of its parts, unless the condition holds. The parts are joined only then:
+ * these checks run at every operation. */
+inline std::string text_of(const char *part) { return part; }
+inline std::string text_of(int64_t part) { return std::to_string(part); }
+
+template <typename... Parts>
+void require(bool condition, const Parts &...parts) {
+  if (!condition) throw Error(PS_INVALID_ARGUMENT, (std::string() + ... + text_of(parts)));
 }
 
 /* Runs the body of a call; whatever it throws becomes the status, with its text left on the device. */

@@ -15,9 +15,9 @@ void check_desc(const ps_cache_desc *desc) {
   require(desc != nullptr, "No cache description given");
   const ps_cache_desc &d = *desc;
   const bool page_size_ok = d.page_size == 8 || d.page_size == 16 || d.page_size == 32 || d.page_size == 64;
-  require(page_size_ok, "Page size " + std::to_string(d.page_size) + " is not supported; wanted 8, 16, 32 or 64");
+  require(page_size_ok, "Page size ", int64_t(d.page_size), " is not supported; wanted 8, 16, 32 or 64");
   require(d.head_dim >= 16 && d.head_dim <= 512 && d.head_dim % 16 == 0,
-          "Head size " + std::to_string(d.head_dim) + " is not supported; wanted a multiple of 16 up to 512");
+          "Head size ", int64_t(d.head_dim), " is not supported; wanted a multiple of 16 up to 512");
   require(d.num_layers >= 1 && d.num_layers <= 4096, "num_layers must lie in [1, 4096]");
   require(d.num_kv_heads >= 1 && d.num_query_heads >= 1 && d.num_query_heads <= 4096 && d.num_query_heads % d.num_kv_heads == 0,
           "num_query_heads must be a multiple of num_kv_heads, at most 4096");
@@ -77,7 +77,7 @@ CacheView view_cache(const ps_cache_desc &desc, const Plan &plan, void *memory) 
 
 void check_layer(const ps_cache &cache, int32_t layer) {
   require(layer >= 0 && layer < cache.view.desc.num_layers,
-          "Layer " + std::to_string(layer) + " lies outside the cache's " + std::to_string(cache.view.desc.num_layers));
+          "Layer ", int64_t(layer), " lies outside the cache's ", int64_t(cache.view.desc.num_layers));
 }
 
 /* page_table [B, M] (nullptr where it is not read) and lengths [B]. */
@@ -95,7 +95,7 @@ SequencesView check_sequences(const ps_cache &cache, const ps_tensor *page_table
 }
 
 int64_t columns(const ps_tensor *tensor, const char *name) {
-  require(tensor != nullptr, std::string(name) + " is missing");
+  require(tensor != nullptr, name, " is missing");
   return tensor->shape[tensor->rank == 3 ? 2 : tensor->rank == 2 ? 1 : 0];
 }
 
@@ -151,8 +151,8 @@ int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const p
 int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
   return guard_cache(cache, [&] {
     const ps_cache_desc &desc = cache->view.desc;
-    require(page >= 0 && page < desc.num_pages, "Page " + std::to_string(page) + " lies outside the pool");
-    require(num_tokens >= 1 && num_tokens <= desc.page_size, "A page holds 1 to " + std::to_string(desc.page_size) + " tokens");
+    require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " lies outside the pool");
+    require(num_tokens >= 1 && num_tokens <= desc.page_size, "A page holds 1 to ", int64_t(desc.page_size), " tokens");
     page_statistics(*cache->device->backend, {cache->view, page, num_tokens});
   });
 }
@@ -162,7 +162,7 @@ int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lamb
   return guard_cache(cache, [&] {
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
-    require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer " + std::to_string(scorer));
+    require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
     require(scorer != PS_DIAG || desc.statistics & PS_STATISTICS_VARIANCE, "The cache keeps no variances, which diag needs");
     require(scorer != PS_QUEST || desc.statistics & PS_STATISTICS_MIN_MAX, "The cache keeps no minima and maxima, which quest needs");
     const SequencesView sequences = check_sequences(*cache, page_table, lengths, columns(page_table, "page_table"));
@@ -229,13 +229,13 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
   return guard_cache(cache, [&] {
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
-    require(page >= 0 && page < desc.num_pages, "Page " + std::to_string(page) + " lies outside the pool");
-    require(field >= PS_FIELD_KEYS && field <= PS_FIELD_MAX, "Unknown cache field " + std::to_string(field));
+    require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " lies outside the pool");
+    require(field >= PS_FIELD_KEYS && field <= PS_FIELD_MAX, "Unknown cache field ", int64_t(field));
     const bool kept = (field != PS_FIELD_VAR || cache->view.variance) && (field < PS_FIELD_MIN || cache->view.min);
     require(kept, "The cache does not keep this statistic");
     const int64_t width = field <= PS_FIELD_VALUES ? int64_t(desc.page_size) * desc.head_dim : field == PS_FIELD_STD ? 1 : desc.head_dim;
     require(out != nullptr && num_floats == desc.num_kv_heads * width,
-            "The field takes " + std::to_string(desc.num_kv_heads * width) + " floats, " + std::to_string(num_floats) + " given");
+            "The field takes ", int64_t(desc.num_kv_heads * width), " floats, ", int64_t(num_floats), " given");
     cache_read(*cache->device->backend, cache->view, layer, page, static_cast<ps_cache_field>(field), out);
   });
 }

@@ -29,29 +29,29 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
   constexpr int64_t kLimit = int64_t(1) << 46; /* elements; keeps every product below 2^63 */
   int64_t inner = 1;
   for (int i = 0; i < 3; i++) {
-    require(tensor.shape[i] >= 1 && tensor.shape[i] < kLimit, std::string(name) + " has a dimension outside [1, 2^46)");
-    if (i > 0) require(inner <= kLimit / tensor.shape[i], std::string(name) + " is too large");
+    require(tensor.shape[i] >= 1 && tensor.shape[i] < kLimit, name, " has a dimension outside [1, 2^46)");
+    if (i > 0) require(inner <= kLimit / tensor.shape[i], name, " is too large");
     if (i > 0) inner *= tensor.shape[i];
   }
-  require(tensor.row_stride >= 0 && tensor.row_stride < kLimit, std::string(name) + " has a row stride outside [0, 2^46)");
-  require(tensor.shape[0] == 1 || tensor.row_stride >= inner, std::string(name) + " has rows that overlap");
+  require(tensor.row_stride >= 0 && tensor.row_stride < kLimit, name, " has a row stride outside [0, 2^46)");
+  require(tensor.shape[0] == 1 || tensor.row_stride >= inner, name, " has rows that overlap");
   require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride,
-          std::string(name) + " is too large");
+          name, " is too large");
   const int64_t bytes = ((tensor.shape[0] - 1) * tensor.row_stride + inner) * dtype_bytes(tensor.dtype);
   require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0,
-          std::string(name) + " starts at a byte that does not fit its dtype");
+          name, " starts at a byte that does not fit its dtype");
   require(tensor.offset_bytes <= tensor.buffer->bytes && bytes <= tensor.buffer->bytes - tensor.offset_bytes,
-          std::string(name) + " reaches past the end of its buffer");
+          name, " reaches past the end of its buffer");
 }
 
 }  // namespace
 
 Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
                      std::initializer_list<int64_t> shape) {
-  require(tensor != nullptr && tensor->buffer != nullptr, std::string(name) + " is missing");
-  require(tensor->buffer->device == &device, std::string(name) + " belongs to another device");
+  require(tensor != nullptr && tensor->buffer != nullptr, name, " is missing");
+  require(tensor->buffer->device == &device, name, " belongs to another device");
   require(tensor->dtype >= 0 && tensor->dtype < 4 && (dtypes >> tensor->dtype & 1u) != 0,
-          std::string(name) + " has dtype " + dtype_name(tensor->dtype) + ", which this operation does not take");
+          name, " has dtype ", dtype_name(tensor->dtype), ", which this operation does not take");
   bool fits = tensor->rank == static_cast<int32_t>(shape.size());
   size_t i = 0;
   for (int64_t wanted : shape) {
@@ -63,7 +63,7 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
     throw Error(PS_INVALID_ARGUMENT, std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", wanted " +
                                          shape_text(shape.begin(), shape.size()));
   }
-  for (size_t j = shape.size(); j < 3; j++) require(tensor->shape[j] == 1, std::string(name) + " has more dimensions than its rank");
+  for (size_t j = shape.size(); j < 3; j++) require(tensor->shape[j] == 1, name, " has more dimensions than its rank");
   check_bounds(name, *tensor);
   Checked checked{static_cast<char *>(tensor->buffer->memory) + tensor->offset_bytes, tensor->row_stride, {}, static_cast<ps_dtype>(tensor->dtype)};
   for (int d = 0; d < 3; d++) checked.shape[d] = tensor->shape[d];
@@ -73,7 +73,7 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
 Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
                     std::initializer_list<int64_t> shape) {
   Checked checked = check_tensor(device, name, tensor, dtypes, shape);
-  require(checked.shape[0] == 1 || checked.stride == checked.shape[1] * checked.shape[2], std::string(name) + " has gaps between its rows");
+  require(checked.shape[0] == 1 || checked.stride == checked.shape[1] * checked.shape[2], name, " has gaps between its rows");
   return checked;
 }
 

@@ -9,6 +9,13 @@
 
 #include "numbers.h"
 
+/* Before a loop over an array that must stay in registers: rolled, the compilers keep the array in memory. */
+#if defined(__clang__)
+#define PS_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define PS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define PS_INLINE static inline __attribute__((always_inline))
 
 namespace ps {
@@ -33,7 +40,18 @@ PS_INLINE Vec load(const float *p) {
 }
 PS_INLINE void store(float *p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
-PS_INLINE Vec widen_bf16(VecHalf half) { return (Vec)(__builtin_convertvector(half, VecBits) << 16); }
+/* The compilers turn the generic conversion into several instructions where one does. */
+PS_INLINE VecBits widen_bits(VecHalf half) {
+#if defined(__AVX512F__)
+  return (VecBits)_mm512_cvtepu16_epi32((__m256i)half);
+#elif defined(__AVX2__)
+  return (VecBits)_mm256_cvtepu16_epi32((__m128i)half);
+#else
+  return __builtin_convertvector(half, VecBits);
+#endif
+}
+
+PS_INLINE Vec widen_bf16(VecHalf half) { return (Vec)(widen_bits(half) << 16); }
 
 PS_INLINE Vec widen_f16(VecHalf half) {
 #if defined(__AVX512F__)
@@ -41,7 +59,7 @@ PS_INLINE Vec widen_f16(VecHalf half) {
 #elif defined(__F16C__)
   return (Vec)_mm256_cvtph_ps((__m128i)half);
 #else
-  const VecBits bits = __builtin_convertvector(half, VecBits);
+  const VecBits bits = widen_bits(half);
   const VecBits magnitude = (bits & 0x7fffu) << 13;
   const VecBits finite = (VecBits)((Vec)magnitude * 0x1p112f);
   const VecBits special = (VecBits)(magnitude >= 0x0f800000u);

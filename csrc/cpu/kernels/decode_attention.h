@@ -33,23 +33,34 @@ PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, cons
   const int64_t octets = block.pages * page_size / kOctet;
   for (int64_t first = 0; first < octets; first += kOctetsAtOnce) {
     const T *base[kOctetsAtOnce];
+    PS_UNROLL
     for (int i = 0; i < kOctetsAtOnce; i++) {
       const int64_t octet = first + i < octets ? first + i : first; /* past the end: read again, written to the margin */
       base[i] = static_cast<const T *>(block.keys[octet * kOctet / page_size]) + octet * kOctet % page_size;
     }
-    Vec sum[Heads][kVectorsAtOnce] = {};
+    Vec sum[Heads][kVectorsAtOnce];
+    PS_UNROLL
+    for (int h = 0; h < Heads; h++) {
+      PS_UNROLL
+      for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = Vec{};
+    }
     for (int64_t i = 0; i < d; i++) {
       Vec k[kVectorsAtOnce];
+      PS_UNROLL
       for (int v = 0; v < kVectorsAtOnce; v++) {
         constexpr int kStep = kLanes / kOctet;
         k[v] = load_octets(base[v * kStep] + i * page_size, base[v * kStep + kStep - 1] + i * page_size);
       }
+      PS_UNROLL
       for (int h = 0; h < Heads; h++) {
         const Vec x = set1(q[h * d + i]);
+        PS_UNROLL
         for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = fma(x, k[v], sum[h][v]);
       }
     }
+    PS_UNROLL
     for (int h = 0; h < Heads; h++) {
+      PS_UNROLL
       for (int v = 0; v < kVectorsAtOnce; v++) store(scores + h * 2 * kBlockTokens + first * kOctet + v * kLanes, sum[h][v]);
     }
   }
@@ -93,7 +104,9 @@ PS_INLINE void sum_values(const Block &block, int64_t page_size, int64_t d, cons
   for (int64_t column = 0; column < d; column += kVectorsAtOnce * kLanes) {
     const int vectors = d - column >= kVectorsAtOnce * kLanes ? kVectorsAtOnce : 1; /* d is a multiple of 16, a vector at most 16 */
     Vec sum[Heads][kVectorsAtOnce];
+    PS_UNROLL
     for (int h = 0; h < Heads; h++) {
+      PS_UNROLL
       for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = v < vectors ? load(out + h * out_stride + column + v * kLanes) * factor[h] : Vec{};
     }
     for (int64_t page = 0; page < block.pages; page++) {
@@ -101,6 +114,7 @@ PS_INLINE void sum_values(const Block &block, int64_t page_size, int64_t d, cons
       const float *w = weights + page * page_size;
       for (int64_t i = block.begin[page]; i < block.end[page]; i++) {
         const Vec v0 = load(values + i * d), v1 = load(values + i * d + (vectors - 1) * kLanes);
+        PS_UNROLL
         for (int h = 0; h < Heads; h++) {
           const Vec x = set1(w[h * 2 * kBlockTokens + i]);
           sum[h][0] = fma(x, v0, sum[h][0]);
@@ -108,7 +122,9 @@ PS_INLINE void sum_values(const Block &block, int64_t page_size, int64_t d, cons
         }
       }
     }
+    PS_UNROLL
     for (int h = 0; h < Heads; h++) {
+      PS_UNROLL
       for (int v = 0; v < vectors; v++) store(out + h * out_stride + column + v * kLanes, sum[h][v]);
     }
   }
@@ -119,6 +135,7 @@ template <typename T, int Heads>
 static void attend_heads(const Block &block, int64_t page_size, int64_t d, float scale, const float *q, float *partial, float *scores) {
   score_keys<T, Heads>(block, page_size, d, q, scores);
   float factor[Heads];
+  PS_UNROLL
   for (int h = 0; h < Heads; h++) {
     float *state = partial + h * partial_floats(d) + d;
     factor[h] = weigh_block(block, page_size, scale, scores + h * 2 * kBlockTokens, state, state + 1);

@@ -12,7 +12,8 @@ namespace PS_ISA {
 
 constexpr int64_t kFewTokens = 8;
 constexpr int64_t kPanelDepth = 512;    /* inputs a panel covers: kPanelDepth * kTileColumns floats stay in the first cache */
-constexpr int64_t kTaskBytes = 1 << 15; /* weight bytes a thread takes at a time */
+constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes a thread takes at a time */
+constexpr int64_t kPrefetchBytes = 2048; /* short rows leave the processor's own prefetching too little to go by */
 
 static inline float bias_at(const Typed &bias, int64_t index) {
   if (bias.data == nullptr) return 0;
@@ -21,52 +22,95 @@ static inline float bias_at(const Typed &bias, int64_t index) {
   return to_float(static_cast<const bf16 *>(bias.data)[index]);
 }
 
-/* Outputs [n, n + Outputs) of tokens [t, t + Tokens). Chains: independent sums a dot product is split into. */
-template <int Outputs, int Tokens, int Chains, typename W>
-PS_INLINE void dot_block(const MatmulParams &p, const W *weight, int64_t n, int64_t t) {
-  Vec sum[Outputs][Tokens][Chains] = {};
-  const W *w = weight + n * p.weight.stride;
+/* 2 * kLanes weights as two vectors. A pair of bf16 becomes two floats by a shift and a mask, so bf16 gives its even numbers, then
+ * its odd ones; arrange_pairs puts activations in the same order. */
+template <typename W>
+PS_INLINE void load_pair(const W *p, Vec &first, Vec &second) {
+  first = load(p);
+  second = load(p + kLanes);
+}
+PS_INLINE void load_pair(const bf16 *p, Vec &first, Vec &second) {
+  VecBits bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  first = (Vec)(bits << 16);
+  second = (Vec)(bits & 0xffff0000u);
+}
+
+static void arrange_pairs(const float *x, int64_t count, float *out) {
+  for (int64_t k = 0; k + 2 * kLanes <= count; k += 2 * kLanes) {
+    for (int i = 0; i < kLanes; i++) {
+      out[k + i] = x[k + 2 * i];
+      out[k + kLanes + i] = x[k + 2 * i + 1];
+    }
+  }
+}
+
+/* Outputs [n, n + Outputs) of Tokens tokens from t on. arranged: activations in load_pair's order, rows arranged_stride apart. */
+template <int Outputs, int Tokens, typename W>
+PS_INLINE void dot_block(const MatmulParams &p, const W *weight, const float *arranged, int64_t arranged_stride, int64_t n, int64_t t) {
+  constexpr int kSums = Tokens == 1 ? 2 : 1; /* enough independent sums to hide the latency of an addition */
+  Vec sum[Outputs][Tokens][kSums];
+  PS_UNROLL
+  for (int i = 0; i < Outputs; i++) {
+    PS_UNROLL
+    for (int j = 0; j < Tokens; j++) sum[i][j][0] = Vec{}, sum[i][j][kSums - 1] = Vec{};
+  }
+  const int64_t inputs = p.inputs, stride = p.weight.stride;
+  const W *w = weight + n * stride;
+  const float *x = arranged + t * arranged_stride;
   int64_t k = 0;
-  for (; k + Chains * kLanes <= p.inputs; k += Chains * kLanes) {
-    for (int c = 0; c < Chains; c++) {
-      Vec x[Tokens];
-      for (int j = 0; j < Tokens; j++) x[j] = load(p.x.row(t + j) + k + c * kLanes);
-      for (int i = 0; i < Outputs; i++) {
-        const Vec v = load(w + i * p.weight.stride + k + c * kLanes);
-        for (int j = 0; j < Tokens; j++) sum[i][j][c] = fma(v, x[j], sum[i][j][c]);
+  for (; k + 2 * kLanes <= inputs; k += 2 * kLanes) {
+    PS_UNROLL
+    for (int i = 0; i < Outputs; i++) {
+      Vec first, second;
+      load_pair(w + i * stride + k, first, second);
+      __builtin_prefetch(w + i * stride + k + kPrefetchBytes / int64_t(sizeof(W)));
+      PS_UNROLL
+      for (int j = 0; j < Tokens; j++) {
+        sum[i][j][0] = fma(first, load(x + j * arranged_stride + k), sum[i][j][0]);
+        sum[i][j][kSums - 1] = fma(second, load(x + j * arranged_stride + k + kLanes), sum[i][j][kSums - 1]);
       }
     }
   }
+  PS_UNROLL
   for (int i = 0; i < Outputs; i++) {
+    PS_UNROLL
     for (int j = 0; j < Tokens; j++) {
-      Vec total = sum[i][j][0];
-      for (int c = 1; c < Chains; c++) total += sum[i][j][c];
-      float result = reduce_add(total);
-      for (int64_t tail = k; tail < p.inputs; tail++) result += p.x.row(t + j)[tail] * to_float(w[i * p.weight.stride + tail]);
+      float result = reduce_add(kSums == 2 ? sum[i][j][0] + sum[i][j][1] : sum[i][j][0]);
+      for (int64_t tail = k; tail < inputs; tail++) result += p.x.row(t + j)[tail] * to_float(w[i * stride + tail]);
       p.out.row(t + j)[n + i] = result + bias_at(p.bias, n + i);
     }
   }
 }
 
 template <int Tokens, typename W>
-static void dot_range(const MatmulParams &p, const W *weight, int64_t first, int64_t end, int64_t t) {
+static void dot_range(const MatmulParams &p, const W *weight, const float *arranged, int64_t arranged_stride, int64_t first, int64_t end,
+                      int64_t t) {
   constexpr int kOutputs = Tokens <= 2 ? 4 : Tokens <= 4 ? 2 : 1;
-  constexpr int kChains = Tokens == 1 ? 2 : 1;
   int64_t n = first;
-  for (; n + kOutputs <= end; n += kOutputs) dot_block<kOutputs, Tokens, kChains>(p, weight, n, t);
-  for (; n < end; n++) dot_block<1, Tokens, kChains>(p, weight, n, t);
+  for (; n + kOutputs <= end; n += kOutputs) dot_block<kOutputs, Tokens>(p, weight, arranged, arranged_stride, n, t);
+  for (; n < end; n++) dot_block<1, Tokens>(p, weight, arranged, arranged_stride, n, t);
 }
 
 template <typename W>
 static void matmul_few(ThreadPool &pool, const MatmulParams &p, const W *weight) {
+  const float *arranged = p.x.data;
+  int64_t stride = p.x.stride;
+  if (p.weight.dtype == PS_BF16) {
+    pool.reserve_scratch(p.tokens * p.inputs * int64_t(sizeof(float)));
+    float *memory = static_cast<float *>(pool.scratch(0));
+    for (int64_t t = 0; t < p.tokens; t++) arrange_pairs(p.x.row(t), p.inputs, memory + t * p.inputs);
+    arranged = memory;
+    stride = p.inputs;
+  }
   const int64_t row_bytes = p.inputs * int64_t(sizeof(W));
   const int64_t grain = (kTaskBytes + row_bytes - 1) / row_bytes;
   parallel_ranges(pool, p.outputs, grain, [&](int64_t first, int64_t end) {
     int64_t t = 0;
-    for (; t + 8 <= p.tokens; t += 8) dot_range<8>(p, weight, first, end, t);
-    for (; t + 4 <= p.tokens; t += 4) dot_range<4>(p, weight, first, end, t);
-    for (; t + 2 <= p.tokens; t += 2) dot_range<2>(p, weight, first, end, t);
-    for (; t < p.tokens; t++) dot_range<1>(p, weight, first, end, t);
+    for (; t + 8 <= p.tokens; t += 8) dot_range<8>(p, weight, arranged, stride, first, end, t);
+    for (; t + 4 <= p.tokens; t += 4) dot_range<4>(p, weight, arranged, stride, first, end, t);
+    for (; t + 2 <= p.tokens; t += 2) dot_range<2>(p, weight, arranged, stride, first, end, t);
+    for (; t < p.tokens; t++) dot_range<1>(p, weight, arranged, stride, first, end, t);
   });
 }
 

@@ -19,18 +19,23 @@ template <int Rows>
 PS_INLINE void tile_rows(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride, float *out,
                          int64_t out_stride, bool accumulate) {
   Vec sum[Rows][kTileVectors];
+  PS_UNROLL
   for (int r = 0; r < Rows; r++) {
+    PS_UNROLL
     for (int v = 0; v < kTileVectors; v++) sum[r][v] = accumulate ? load(out + r * out_stride + v * kLanes) : Vec{};
   }
   for (int64_t k = 0; k < depth; k++) {
     const Vec b0 = load(b + k * b_stride), b1 = load(b + k * b_stride + kLanes);
+    PS_UNROLL
     for (int r = 0; r < Rows; r++) {
       const Vec x = set1(a[r * a_stride + k]);
       sum[r][0] = fma(x, b0, sum[r][0]);
       sum[r][1] = fma(x, b1, sum[r][1]);
     }
   }
+  PS_UNROLL
   for (int r = 0; r < Rows; r++) {
+    PS_UNROLL
     for (int v = 0; v < kTileVectors; v++) store(out + r * out_stride + v * kLanes, sum[r][v]);
   }
 }

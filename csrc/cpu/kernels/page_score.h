@@ -24,16 +24,26 @@ struct StatisticRows {
 /* raw[i] = the score's parts for query i: first = q.mean (or quest's sum), second = sum q^2 var (diag only). */
 template <typename T, int Queries, int Pages>
 PS_INLINE void dot_pages(const float *const *q, const T *const *rows, int64_t d, float out[Queries][Pages]) {
-  Vec sum[Queries][Pages] = {};
+  Vec sum[Queries][Pages];
+  PS_UNROLL
+  for (int h = 0; h < Queries; h++) {
+    PS_UNROLL
+    for (int p = 0; p < Pages; p++) sum[h][p] = Vec{};
+  }
   for (int64_t i = 0; i < d; i += kLanes) {
     Vec x[Pages];
+    PS_UNROLL
     for (int p = 0; p < Pages; p++) x[p] = load(rows[p] + i);
+    PS_UNROLL
     for (int h = 0; h < Queries; h++) {
       const Vec query = load(q[h] + i);
+      PS_UNROLL
       for (int p = 0; p < Pages; p++) sum[h][p] = fma(query, x[p], sum[h][p]);
     }
   }
+  PS_UNROLL
   for (int h = 0; h < Queries; h++) {
+    PS_UNROLL
     for (int p = 0; p < Pages; p++) out[h][p] = reduce_add(sum[h][p]);
   }
 }
@@ -49,15 +59,19 @@ PS_INLINE void score_block(ps_scorer scorer, float lambda, const StatisticRows<T
                            int64_t d, float *best) {
   const float *first[Queries], *second[Queries];
   const T *a[Pages], *b[Pages];
+  PS_UNROLL
   for (int h = 0; h < Queries; h++) first[h] = queries[h].first, second[h] = queries[h].second;
+  PS_UNROLL
   for (int p = 0; p < Pages; p++) {
     a[p] = (scorer == PS_QUEST ? rows.max : rows.mean) + physical[p] * d;
     b[p] = (scorer == PS_QUEST ? rows.min : rows.variance) + physical[p] * d;
   }
-  float main[Queries][Pages], other[Queries][Pages] = {};
+  float main[Queries][Pages], other[Queries][Pages];
   dot_pages<T, Queries, Pages>(first, a, d, main);
   if (scorer == PS_DIAG || scorer == PS_QUEST) dot_pages<T, Queries, Pages>(second, b, d, other);
+  PS_UNROLL
   for (int p = 0; p < Pages; p++) {
+    PS_UNROLL
     for (int h = 0; h < Queries; h++) {
       float score = main[h][p];
       if (scorer == PS_UNIQUE) score += queries[h].spread * rows.std[physical[p]];
