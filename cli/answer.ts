@@ -1,0 +1,63 @@
+import type { FinishReason, GenerateOptions } from "../engine/types.ts";
+import type { LoadedModel } from "./load.ts";
+import type { Session } from "./session.ts";
+import { statsLines } from "./stats.ts";
+
+/** How the answer is printed. */
+export interface AnswerStyle {
+  json: boolean;
+  noStream: boolean;
+}
+
+interface Answer {
+  text: string;
+  ids: number[];
+  finish: FinishReason;
+}
+
+/** Generates, prints the answer as it comes, or at the end where the style asks for that, then the stats. */
+export async function printAnswer(
+  ids: readonly number[],
+  options: GenerateOptions,
+  model: LoadedModel,
+  style: AnswerStyle,
+  session: Session,
+): Promise<void> {
+  const { output } = session;
+  const streams = !style.json && !style.noStream;
+  const answer = await collect(ids, options, model, session, streams ? (text) => output.answer(text) : () => {});
+  if (style.json) {
+    output.result(JSON.stringify({ ...answer, stats: jsonStats(model, options) }) + "\n");
+  } else {
+    if (!streams) output.answer(answer.text);
+    if (answer.finish !== "aborted" || answer.text !== "") output.endAnswer();
+  }
+  const seed: [string, string][] = options.temperature ? [["seed", String(options.seed)]] : [];
+  output.stats([...statsLines(model.engine.stats, model.name), ...seed, ["finish", answer.finish]]);
+}
+
+async function collect(
+  ids: readonly number[],
+  options: GenerateOptions,
+  { engine }: LoadedModel,
+  { interrupt, output }: Session,
+  onText: (text: string) => void,
+): Promise<Answer> {
+  const answer: Answer = { text: "", ids: [], finish: "aborted" };
+  try {
+    for await (const piece of engine.generate(ids, options)) {
+      if (piece.id >= 0) answer.ids.push(piece.id);
+      answer.text += piece.text;
+      if (piece.finish !== undefined) answer.finish = piece.finish;
+      onText(piece.text);
+    }
+  } catch (error) {
+    if (error !== interrupt.signal.reason) throw error;
+  }
+  output.clearStatus();
+  return answer;
+}
+
+function jsonStats({ engine, name }: LoadedModel, { temperature, seed }: GenerateOptions): Record<string, unknown> {
+  return { model: name, ...engine.stats, ...temperature ? { seed } : {} };
+}

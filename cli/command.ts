@@ -1,0 +1,21 @@
+import type { HelpText } from "./help.ts";
+import type { OptionTable, Values } from "./option.ts";
+import type { commonOptions } from "./options_common.ts";
+import type { Session } from "./session.ts";
+
+type Common = typeof commonOptions;
+
+/** A command of the program. */
+export interface Command<T extends OptionTable & Common = Common> {
+  readonly name: string;
+  /** One line for the program's own help. */
+  readonly summary: string;
+  readonly help: HelpText;
+  readonly options: T;
+  run(values: Values<T>, words: readonly string[], session: Session): Promise<void>;
+}
+
+/** Hides a command's own table, so that commands with different ones fit in one list. */
+export function defineCommand<T extends OptionTable & Common>(command: Command<T>): Command {
+  return command as unknown as Command;
+}

@@ -1,0 +1,87 @@
+import { PagesiftError } from "../engine/errors.ts";
+import type { TokenizerPort } from "./engine_port.ts";
+import { formatCount, plural } from "./format.ts";
+import type { PromptEncoder } from "./prompt_encoder.ts";
+
+/** Which part of a prompt is dropped. */
+export type Cut = "head" | "middle" | "tail";
+
+/** What a prompt has to fit into. */
+export interface Room {
+  /** Tokens of the context. */
+  limit: number;
+  maxTokens: number;
+  truncate: Cut | undefined;
+}
+
+/** A prompt that fits the context, and what the user should be told about that. */
+export interface FittedPrompt {
+  ids: number[];
+  warning?: string;
+}
+
+/** Encodes a prompt and makes sure that it fits; `name` stands for it in messages. */
+export function fitPrompt(
+  text: string,
+  name: string,
+  room: Room,
+  encode: PromptEncoder,
+  tokenizer: TokenizerPort,
+): FittedPrompt {
+  const ids = encode(text);
+  if (ids.length <= room.limit) return withEarlyEndWarning(ids, name, room);
+  if (room.truncate === undefined) throw tooLong(name, ids.length, room.limit);
+  const shorter = truncated(text, ids.length, room, encode, tokenizer);
+  if (shorter.length > room.limit) throw tooLong(`${name}, even truncated,`, shorter.length, room.limit);
+  const dropped = `${formatCount(ids.length - shorter.length)} of ${plural(ids.length, "token")}`;
+  return { ids: shorter, warning: `${name} truncated: dropped ${dropped} from its ${room.truncate}` };
+}
+
+function withEarlyEndWarning(ids: number[], name: string, { limit, maxTokens }: Room): FittedPrompt {
+  const possible = limit - ids.length + 1; // the last token is told, not fed back
+  if (maxTokens <= possible) return { ids };
+  const left = `leaves ${formatCount(possible)} of the ${plural(maxTokens, "token")} asked for`;
+  return { ids, warning: `${name} of ${plural(ids.length, "token")} ${left}; the context holds ${formatCount(limit)}` };
+}
+
+function tooLong(name: string, tokens: number, limit: number): PagesiftError {
+  const counts = `${plural(tokens, "token")}, limit ${formatCount(limit)}, over by ${formatCount(tokens - limit)}`;
+  return new PagesiftError(
+    "context",
+    `${name} is longer than the context: ${counts}; --truncate head|middle|tail cuts it`,
+  );
+}
+
+/**
+ * Cuts the text rather than the encoded prompt, so that what a template or the tokenizer puts around it stays whole.
+ * Tokens may join differently at a seam, so the cut is repeated until the prompt is short enough.
+ */
+function truncated(
+  text: string,
+  tokens: number,
+  room: Room,
+  encode: PromptEncoder,
+  tokenizer: TokenizerPort,
+): number[] {
+  const wanted = room.limit - Math.min(room.maxTokens, Math.floor(room.limit / 2));
+  const textIds = tokenizer.encode(text, { addSpecialTokens: false, specialTokensAsText: true });
+  const overhead = tokens - textIds.length;
+  let keep = Math.max(0, wanted - overhead);
+  for (;;) {
+    const ids = encode(cutText(textIds, keep, room.truncate!, tokenizer));
+    if (ids.length <= wanted || keep === 0) return ids;
+    keep = Math.max(0, keep - (ids.length - wanted));
+  }
+}
+
+function cutText(ids: readonly number[], keep: number, cut: Cut, tokenizer: TokenizerPort): string {
+  const fromStart = cut === "tail" ? keep : cut === "head" ? 0 : Math.ceil(keep / 2);
+  const start = decode(ids.slice(0, fromStart), tokenizer).replace(/\uFFFD+$/, "");
+  const end = decode(ids.slice(ids.length - (keep - fromStart)), tokenizer).replace(/^\uFFFD+/, "");
+  return start + end;
+}
+
+/** Text of ids; a cut inside a character leaves a replacement character, which the caller takes off the seam. */
+function decode(ids: readonly number[], tokenizer: TokenizerPort): string {
+  return ids.length === 0 ? "" : tokenizer.decode(ids, { skipSpecialTokens: false });
+}

@@ -1,0 +1,89 @@
+import { PagesiftError } from "../engine/errors.ts";
+import { printAnswer } from "./answer.ts";
+import { runBatch } from "./batch.ts";
+import { type Command, defineCommand } from "./command.ts";
+import { fitPrompt } from "./context.ts";
+import { samplingOf, sparseOf } from "./generate_options.ts";
+import { hasNoPrompt, readPrompt } from "./input.ts";
+import { type LoadedModel, loadModel } from "./load.ts";
+import { type GenerateFlags, generateOptions } from "./options_generate.ts";
+import { Progress } from "./progress.ts";
+import { checkStyle, promptEncoder, promptStyleName } from "./prompt_encoder.ts";
+import type { Session } from "./session.ts";
+import { formatCount } from "./format.ts";
+import type { PrefillProgress, SparseOptions } from "../engine/types.ts";
+
+const help = {
+  usage: [
+    "generate [OPTIONS] [PROMPT]",
+    'generate [OPTIONS] -f FILE "QUESTION"',
+    'generate [OPTIONS] "QUESTION" < FILE',
+  ],
+  description: [
+    "Continues a prompt with a language model and prints the new text to stdout.",
+    "The prompt is what comes through stdin when that is no terminal, then the files of -f, then -p, then PROMPT,\n" +
+    "with a blank line between parts. A newline that ends the prompt is left out unless it was typed.",
+  ],
+  notes: [
+    "Counts of tokens may be given as 32k or 32K, which both mean 32 x 1024. Of a flag given twice the last one\n" +
+    'counts. "--" ends the options.',
+    "Exit codes: 0 done, or the reader of stdout went away; 1 internal error or output not writable; 2 usage or\n" +
+    "input; 3 model invalid; 4 prompt longer than the context; 5 no usable device; 6 out of memory; 7 network or\n" +
+    "cache; 8 numeric failure. Ctrl-C prints what is there and the stats, then ends by the signal; a second one\n" +
+    "ends at once.",
+  ],
+};
+
+/** `pagesift generate`: a prompt to streamed text. */
+export const generate: Command = defineCommand({
+  name: "generate",
+  summary: "Continue a prompt, from a question to a whole book",
+  help,
+  options: generateOptions,
+  run,
+});
+
+async function run(flags: GenerateFlags, words: readonly string[], session: Session): Promise<void> {
+  checkStyle(flags);
+  if (flags.jsonl !== undefined) return await runBatch(flags, flags.jsonl, words, session);
+  const sparse = sparseOf(flags);
+  const sources = { ...flags, words };
+  if (hasNoPrompt(sources, session.world.stdin)) throw nothingToDo();
+  const prompt = await readPrompt(sources, session);
+  await runPrompt(prompt, flags, sparse, session);
+}
+
+async function runPrompt(prompt: string, flags: GenerateFlags, sparse: SparseOptions, session: Session): Promise<void> {
+  const progress = new Progress(session.output);
+  const model = await loadModel(flags, sparse, session, progress);
+  await using _engine = model.engine;
+  const ids = fittedIds(prompt, flags, model, session);
+  const sampling = { ...samplingOf(flags), seed: flags.seed ?? randomSeed() };
+  const onPrefill = (state: PrefillProgress): void => progress.prefill(state);
+  const options = { ...sampling, sparse, signal: session.interrupt.signal, onPrefill };
+  await printAnswer(ids, options, model, flags, session);
+}
+
+function fittedIds(
+  prompt: string,
+  flags: GenerateFlags,
+  { engine, limit }: LoadedModel,
+  { output }: Session,
+): number[] {
+  const room = { limit, maxTokens: flags.maxTokens, truncate: flags.truncate };
+  const { ids, warning } = fitPrompt(prompt, "Prompt", room, promptEncoder(flags, engine.tokenizer), engine.tokenizer);
+  if (warning !== undefined) output.warn(warning);
+  output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
+  return ids;
+}
+
+/** Drawn here rather than in the engine, so that the stats can tell it. */
+function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0]!;
+}
+
+function nothingToDo(): PagesiftError {
+  const ways =
+    `give a prompt, as in: pagesift generate "Once upon a time", or: pagesift generate "Question" < book.txt`;
+  return new PagesiftError("usage", `Nothing to do; ${ways}; --help lists all options`);
+}

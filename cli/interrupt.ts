@@ -1,0 +1,47 @@
+import type { EndSignal, World } from "./world.ts";
+
+/**
+ * Turns the first end signal into an abort, so that a run can print what it has; the second ends the process at once.
+ */
+export class Interrupt implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #listener: Disposable;
+  #received: EndSignal | undefined;
+
+  constructor(world: World) {
+    this.#listener = world.onEndSignal((signal) => {
+      if (this.#received !== undefined) {
+        this.#listener[Symbol.dispose]();
+        world.dieBySignal(signal);
+      }
+      this.#received = signal;
+      this.#controller.abort();
+    });
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** The signal that ended the run, if one did. */
+  get received(): EndSignal | undefined {
+    return this.#received;
+  }
+
+  /** Waits for work that cannot be stopped itself, and leaves it behind when a signal comes. */
+  async race<T>(work: Promise<T>): Promise<T> {
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const onAbort = (): void => reject(this.signal.reason);
+    this.signal.addEventListener("abort", onAbort);
+    try {
+      this.signal.throwIfAborted();
+      return await Promise.race([work, aborted]);
+    } finally {
+      this.signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener[Symbol.dispose]();
+  }
+}

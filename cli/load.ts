@@ -1,0 +1,56 @@
+import { fromFileUrl } from "@std/path";
+import type { SparseOptions } from "../engine/types.ts";
+import type { EnginePort, LoadOptions } from "./engine_port.ts";
+import type { GenerateFlags } from "./options_generate.ts";
+import type { Progress } from "./progress.ts";
+import type { Session } from "./session.ts";
+
+/** Flags that say which model to load and where to run it. */
+export type LoadFlags = Pick<GenerateFlags, "model" | "ctxSize" | "device" | "threads" | "revision" | "offline">;
+
+/** A model that is ready to run. */
+export interface LoadedModel {
+  engine: EnginePort;
+  /** The model as the user named it, for the stats. */
+  name: string;
+  /** Tokens that the context holds. */
+  limit: number;
+}
+
+/** Finds and loads the model of the flags. */
+export async function loadModel(
+  flags: LoadFlags,
+  sparse: SparseOptions,
+  { world, interrupt, output }: Session,
+  progress: Progress,
+): Promise<LoadedModel> {
+  const named = flags.model ?? (world.env("PAGESIFT_MODEL") || undefined);
+  const folder = await interrupt.race(world.models.findModelFolder(named ?? shippedModel(), {
+    offline: flags.offline,
+    signal: interrupt.signal,
+    onProgress: (state) => progress.download(state),
+    ...flags.revision !== undefined && { revision: flags.revision },
+  }));
+  progress.stage(`Loading ${folder}`);
+  const engine = await interrupt.race(
+    world.models.loadEngine(folder, { ...loadOptions(flags, sparse), signal: interrupt.signal }),
+  );
+  output.clearStatus();
+  if (engine.deviceNotice !== undefined) output.warn(engine.deviceNotice);
+  const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
+  return { engine, name: named ?? "default", limit };
+}
+
+/** Found from this file, since the working directory is the user's. */
+function shippedModel(): string {
+  return fromFileUrl(new URL("../models/default", import.meta.url));
+}
+
+function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {
+  return {
+    device: flags.device,
+    sparse,
+    ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
+    ...flags.threads !== undefined && { threads: flags.threads },
+  };
+}

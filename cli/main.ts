@@ -1,0 +1,133 @@
+import denoConfig from "../deno.json" with { type: "json" };
+import { type ErrorKind, PagesiftError } from "../engine/errors.ts";
+import { parseArguments } from "./args.ts";
+import type { Command } from "./command.ts";
+import { generate } from "./generate.ts";
+import { renderHelp } from "./help.ts";
+import { Interrupt } from "./interrupt.ts";
+import { commonOptions } from "./options_common.ts";
+import { Output, OutputError } from "./output.ts";
+import type { Session } from "./session.ts";
+import { didYouMean } from "./suggest.ts";
+import { systemWorld } from "./system_world.ts";
+import type { EndSignal, World } from "./world.ts";
+
+/** How the process is to end. */
+export type Ending = { code: number } | { signal: EndSignal };
+
+const commands: readonly Command[] = [generate];
+
+const INTERNAL_ERROR = 1;
+
+const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
+  usage: 2,
+  model: 3,
+  context: 4,
+  device: 5,
+  memory: 6,
+  network: 7,
+  numeric: 8,
+};
+
+/** Milliseconds in which a signal that we sent ourselves has surely arrived. */
+const SIGNAL_GRACE_MS = 1000;
+
+/** Runs the program in a world and says how the process is to end. */
+export async function run(args: readonly string[], world: World): Promise<Ending> {
+  using interrupt = new Interrupt(world);
+  const session = { world, interrupt, output: new Output(world) };
+  const code = await runProgram(args, session).catch((error) => reportFailure(error, session));
+  return interrupt.received === undefined ? { code } : { signal: interrupt.received };
+}
+
+async function runProgram(args: readonly string[], session: MutableSession): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name.startsWith("-")) return runWithoutCommand(args, session.output);
+  const command = commands.find((each) => each.name === name);
+  if (command === undefined) throw unknownCommand(name);
+  const { values, positional } = parseArguments(command.options, rest);
+  session.output = new Output(session.world, values);
+  if (values.help) session.output.result(renderHelp(command.help, command.options));
+  else if (values.version) session.output.result(versionLine());
+  else await command.run(values, positional, session);
+  return 0;
+}
+
+/** The flags decide how the output looks, so it is replaced once they are known. */
+interface MutableSession extends Session {
+  output: Output;
+}
+
+function runWithoutCommand(args: readonly string[], output: Output): number {
+  const { help, version } = commonOptions;
+  const { values } = parseArguments({ help, version }, args);
+  if (values.help) output.result(programHelp());
+  else if (values.version) output.result(versionLine());
+  else throw new PagesiftError("usage", `No command given; commands: ${commandNames()}; --help tells more`);
+  return 0;
+}
+
+function programHelp(): string {
+  const list = commands.map(({ name, summary }) => `  ${name.padEnd(16)}${summary}`).join("\n");
+  const { help, version } = commonOptions;
+  return renderHelp({
+    usage: ["COMMAND [OPTIONS]"],
+    description: [
+      `${denoConfig.name.split("/")[1]} reads long text with a language model and only the pages that matter.`,
+    ],
+    notes: [`Commands:\n${list}`, "pagesift COMMAND --help lists the options of a command."],
+  }, { help: { ...help, group: "Options" }, version: { ...version, group: "Options" } });
+}
+
+function versionLine(): string {
+  return `pagesift ${denoConfig.version}\n`;
+}
+
+function commandNames(): string {
+  return commands.map(({ name }) => name).join(", ");
+}
+
+function unknownCommand(name: string): PagesiftError {
+  const suggestion = didYouMean(name, commands.map((command) => command.name));
+  return new PagesiftError("usage", `Unknown command "${name}"${suggestion || `; commands: ${commandNames()}`}`);
+}
+
+/** Tells what ended the run and gives its exit code; nothing is told of an end that a signal brought. */
+function reportFailure(error: unknown, { output, interrupt }: Session): number {
+  output.clearStatus();
+  const { code, message } = describeFailure(error);
+  if (message === undefined || interrupt.received !== undefined) return code;
+  output.error(message);
+  if (code === INTERNAL_ERROR && error instanceof Error) output.trace(error);
+  return code;
+}
+
+/** Exit code and message of a failure; a reader of stdout that went away, as `head` does, is none. */
+function describeFailure(error: unknown): { code: number; message?: string } {
+  if (error instanceof PagesiftError) return { code: EXIT_CODES[error.kind], message: error.message };
+  if (error instanceof OutputError) {
+    return error.closed ? { code: 0 } : { code: INTERNAL_ERROR, message: error.message };
+  }
+  if (isOutOfMemory(error)) return { code: EXIT_CODES.memory, message: `Not enough memory: ${error.message}` };
+  const text = error instanceof Error ? error.message : String(error);
+  return { code: INTERNAL_ERROR, message: `Internal error: ${text}; --verbose shows where` };
+}
+
+/** What the JavaScript engine throws when a buffer cannot be allocated. */
+function isOutOfMemory(error: unknown): error is RangeError {
+  return error instanceof RangeError &&
+    /allocation failed|invalid (typed )?array( buffer)? length/i.test(error.message);
+}
+
+/** Dies by the signal rather than with a code, so that a calling script sees it and stops too. */
+function dieBySignal(signal: EndSignal): void {
+  Deno.kill(Deno.pid, signal);
+}
+
+if (import.meta.main) {
+  const ending = await run(Deno.args, systemWorld(dieBySignal));
+  if ("code" in ending) Deno.exit(ending.code);
+  dieBySignal(ending.signal);
+  await new Promise((resolve) => setTimeout(resolve, SIGNAL_GRACE_MS));
+  Deno.exit(INTERNAL_ERROR);
+}

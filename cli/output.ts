@@ -1,0 +1,154 @@
+import { escapeControls, oneLine } from "./escape.ts";
+import type { Sink, World } from "./world.ts";
+
+/** How much is shown beside the answer. */
+export interface Display {
+  quiet: boolean;
+  verbose: boolean;
+  color: "auto" | "on" | "off";
+}
+
+/** stdout could not be written. */
+export class OutputError extends Error {
+  override readonly name = "OutputError";
+
+  /** `closed`: the reader went away, as `head` does, which is no failure. */
+  constructor(readonly closed: boolean, options: ErrorOptions) {
+    super(`The output could not be written: ${(options.cause as Error).message}`, options);
+  }
+}
+
+const CLEAR_LINE = "\r\x1b[K";
+const RETRY_MS = 5;
+
+/** The only writer of the program: results go to stdout, all else to stderr. */
+export class Output {
+  /** stderr takes colour codes. */
+  readonly #colored: boolean;
+  /** stderr takes a line that is rewritten in place. */
+  readonly #showsProgress: boolean;
+  readonly #showsStats: boolean;
+  readonly #showsStages: boolean;
+  readonly #verbose: boolean;
+  readonly #world: World;
+  readonly #quiet: boolean;
+  readonly #escapes: boolean;
+  /** Whether the answer's last line is open; undefined before there is any text. */
+  #lineOpen: boolean | undefined;
+  #hasStatus = false;
+
+  constructor(world: World, display: Display = { quiet: false, verbose: false, color: "auto" }) {
+    const terminal = world.stderr.isTerminal();
+    const plain = Boolean(world.env("NO_COLOR")) || world.env("TERM") === "dumb" || !terminal;
+    this.#world = world;
+    this.#quiet = display.quiet;
+    this.#verbose = display.verbose;
+    this.#escapes = world.stdout.isTerminal();
+    this.#colored = display.color === "on" || display.color === "auto" && !plain;
+    this.#showsProgress = terminal && this.#colored && world.env("TERM") !== "dumb" && !display.quiet;
+    this.#showsStats = (terminal || display.verbose) && !display.quiet;
+    this.#showsStages = display.verbose && !display.quiet && !this.#showsProgress;
+  }
+
+  /** Writes a part of the answer to stdout; on a terminal its control characters are made visible. */
+  answer(text: string): void {
+    if (text === "") return;
+    this.clearStatus();
+    this.#lineOpen = !text.endsWith("\n");
+    writeAll(this.#world.stdout, this.#escapes ? escapeControls(text) : text);
+  }
+
+  /** Ends the answer with a newline unless it has one. */
+  endAnswer(): void {
+    if (this.#lineOpen !== false) this.answer("\n");
+  }
+
+  /** Writes a whole result, such as JSON or help, to stdout as it is. */
+  result(text: string): void {
+    this.clearStatus();
+    writeAll(this.#world.stdout, text);
+  }
+
+  /** Tells why the run failed, on a line of its own even when an answer has begun. */
+  error(message: string): void {
+    if (this.#lineOpen) writeQuietly(this.#world.stdout, "\n");
+    this.#message("Error: ", "\x1b[31m", message);
+  }
+
+  /** Writes where an internal error arose, under `--verbose`. */
+  trace(error: Error): void {
+    if (this.#verbose) this.#write(escapeControls(`${error.stack}\n`));
+  }
+
+  warn(message: string): void {
+    if (!this.#quiet) this.#message("Warning: ", "\x1b[33m", message);
+  }
+
+  /** Tells something the user should know but need not act on. */
+  note(message: string): void {
+    if (!this.#quiet) this.#message("", "", message);
+  }
+
+  /** Tells a stage of the run under `--verbose`, where no progress line shows it. */
+  stage(message: string): void {
+    if (this.#showsStages) this.#message("", "", message);
+  }
+
+  /** Writes lines of stats, labels in front. */
+  stats(lines: readonly (readonly [label: string, text: string])[]): void {
+    if (!this.#showsStats) return;
+    const [dim, reset] = this.#colored ? ["\x1b[2m", "\x1b[0m"] : ["", ""];
+    this.#write(lines.map(([label, text]) => `${dim}${label.padEnd(9)}${reset}${oneLine(text)}\n`).join(""));
+  }
+
+  /** Shows a line that the next one replaces. */
+  status(text: string): void {
+    if (!this.#showsProgress) return;
+    this.#hasStatus = true;
+    writeQuietly(this.#world.stderr, CLEAR_LINE + oneLine(text).slice(0, this.#world.columns() - 1));
+  }
+
+  clearStatus(): void {
+    if (!this.#hasStatus) return;
+    this.#hasStatus = false;
+    writeQuietly(this.#world.stderr, CLEAR_LINE);
+  }
+
+  #message(prefix: string, color: string, message: string): void {
+    const shown = this.#colored && color !== "" ? `${color}${prefix}\x1b[0m` : prefix;
+    this.#write(`${shown}${oneLine(message)}\n`);
+  }
+
+  #write(text: string): void {
+    this.clearStatus();
+    writeQuietly(this.#world.stderr, text);
+  }
+}
+
+/** Messages are best effort: a closed stderr must not end a run whose answer still has a reader. */
+function writeQuietly(sink: Sink, text: string): void {
+  try {
+    writeAll(sink, text);
+  } catch (error) {
+    if (!(error instanceof OutputError)) throw error;
+  }
+}
+
+function writeAll(sink: Sink, text: string): void {
+  let rest = new TextEncoder().encode(text);
+  while (rest.length > 0) rest = rest.subarray(writeSome(sink, rest));
+}
+
+/** Bytes taken; 0 where the stream is full, which happens on pipes that another program made non-blocking. */
+function writeSome(sink: Sink, bytes: Uint8Array): number {
+  try {
+    return sink.writeSync(bytes);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.WouldBlock)) {
+      const closed = error instanceof Deno.errors.BrokenPipe || error instanceof Deno.errors.ConnectionReset;
+      throw new OutputError(closed, { cause: error });
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+    return 0;
+  }
+}

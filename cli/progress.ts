@@ -1,0 +1,53 @@
+import type { PrefillProgress } from "../engine/types.ts";
+import { format as formatBytes } from "@std/fmt/bytes";
+import type { DownloadProgress } from "./engine_port.ts";
+import { formatCount, formatRate, formatSeconds } from "./format.ts";
+import type { Output } from "./output.ts";
+
+/** Milliseconds between two states of the progress line; more often is only flicker. */
+const REDRAW_MS = 100;
+
+/** Shows how far a long step is, on one line of stderr where that is a terminal. */
+export class Progress {
+  readonly #output: Output;
+  #lastDrawn = -Infinity;
+
+  constructor(output: Output) {
+    this.#output = output;
+  }
+
+  /** Names a stage that has no measure. */
+  stage(text: string): void {
+    this.#output.stage(text);
+    this.#output.status(text);
+  }
+
+  download(progress: DownloadProgress): void {
+    const { file, doneBytes, totalBytes } = progress;
+    this.#draw(`Downloading ${file} ${formatBytes(doneBytes)}${totalBytes ? ` of ${formatBytes(totalBytes)}` : ""}`);
+  }
+
+  prefill(progress: PrefillProgress, prompt = "prompt"): void {
+    const { doneTokens, totalTokens, seconds } = progress;
+    if (doneTokens < totalTokens) return this.#draw(prefillLine(progress, prompt));
+    this.#output.clearStatus();
+    this.#output.stage(`Read ${prompt}, ${formatCount(totalTokens)} tokens in ${formatSeconds(seconds)}`);
+  }
+
+  #draw(text: string): void {
+    const now = performance.now();
+    if (now - this.#lastDrawn < REDRAW_MS) return;
+    this.#lastDrawn = now;
+    this.#output.status(text);
+  }
+}
+
+/** The prefill's state, as in `Reading prompt 25 %, 2,048 of 8,192 tokens, 1,024.0 tokens/s, 6.0 s left`. */
+export function prefillLine(progress: PrefillProgress, prompt = "prompt"): string {
+  const { doneTokens, totalTokens, seconds } = progress;
+  const percent = Math.floor(100 * doneTokens / totalTokens);
+  const counts = `${formatCount(doneTokens)} of ${formatCount(totalTokens)} tokens`;
+  if (doneTokens === 0 || seconds === 0) return `Reading ${prompt} ${percent} %, ${counts}`;
+  const left = formatSeconds((totalTokens - doneTokens) * seconds / doneTokens);
+  return `Reading ${prompt} ${percent} %, ${counts}, ${formatRate(doneTokens, seconds)}, ${left} left`;
+}

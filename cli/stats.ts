@@ -1,0 +1,32 @@
+import { format } from "@std/fmt/bytes";
+import type { EngineStats } from "../engine/types.ts";
+import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "./format.ts";
+
+/** Labelled lines of a run's stats, as stderr shows them. */
+export function statsLines(stats: EngineStats, model: string): [label: string, text: string][] {
+  const { promptTokens, prefillTokens, prefillSeconds, decodeTokens, decodeSeconds, firstTokenSeconds } = stats;
+  const firstToken = `first token after ${formatSeconds(firstTokenSeconds)}`;
+  return [
+    ["model", `${model} on ${stats.device}`],
+    ["prompt", `${plural(promptTokens, "token")}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`],
+    ["answer", `${plural(decodeTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
+    ["sparse", sparseLine(stats)],
+    ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],
+    ["context", `${formatCount(stats.contextTokens)} of ${plural(stats.maxContext, "token")}`],
+  ];
+}
+
+/** What the kernels counted, so that a run shows whether selection was on. */
+function sparseLine(stats: EngineStats): string {
+  const steps = `selected in ${formatCount(stats.selectedSteps)} of ${plural(stats.decodeSteps, "step")}`;
+  const share = stats.pagesDense > 0 ? ` (${formatTenths(100 * stats.pagesRead / stats.pagesDense)} %)` : "";
+  const pages = `read ${formatCount(stats.pagesRead)} of ${formatCount(stats.pagesDense)} KV pages${share}`;
+  const amounts = `${bytes(stats.bytesRead)} of ${bytes(stats.bytesDense)} and ${
+    bytes(stats.statisticsBytes)
+  } of statistics`;
+  return `${steps}, ${pages}, ${amounts}`;
+}
+
+function bytes(count: number): string {
+  return format(count, { binary: true, maximumFractionDigits: 1 });
+}

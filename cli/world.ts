@@ -1,0 +1,33 @@
+import type { ModelSource } from "./engine_port.ts";
+
+/** A stream that text is read from. */
+export interface Source {
+  isTerminal(): boolean;
+  /** Bytes read into the buffer, or null at the end. */
+  read(buffer: Uint8Array<ArrayBuffer>): Promise<number | null>;
+}
+
+/** A stream that bytes are written to. */
+export interface Sink {
+  isTerminal(): boolean;
+  /** Bytes taken of those given. */
+  writeSync(bytes: Uint8Array): number;
+}
+
+/** Signals that end a run early. */
+export type EndSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
+
+/** Everything of the machine that the program touches, so that tests can run it in-process with another. */
+export interface World {
+  readonly stdin: Source;
+  readonly stdout: Sink;
+  readonly stderr: Sink;
+  readonly models: ModelSource;
+  env(name: string): string | undefined;
+  /** Width of the terminal behind stderr, in columns. */
+  columns(): number;
+  /** Calls the handler at every end signal until the result is disposed. */
+  onEndSignal(handler: (signal: EndSignal) => void): Disposable;
+  /** Ends the process at once as the signal would have. */
+  dieBySignal(signal: EndSignal): void;
+}

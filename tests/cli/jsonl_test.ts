@@ -1,0 +1,137 @@
+import { assertEquals, assertMatch } from "@std/assert";
+import type { BatchPiece } from "../../engine/types.ts";
+import { FakeSource, type FakeWorld, runGenerate, type RunResult } from "./fake_world.ts";
+
+function runLines(
+  lines: string,
+  args: string[] = [],
+  prepare: (world: FakeWorld) => void = () => {},
+): Promise<RunResult> {
+  return runGenerate(["--jsonl", "-", ...args], (world) => {
+    world.stdin = new FakeSource(lines);
+    prepare(world);
+  });
+}
+
+async function assertRefused(lines: string, message: string): Promise<void> {
+  const { stderr, stdout, ending, engine } = await runLines(lines);
+  assertEquals([stderr, stdout, ending], [`Error: ${message}\n`, "", { code: 2 }]);
+  assertEquals(engine.loaded, undefined);
+}
+
+Deno.test("generate --jsonl prints a line for each prompt", async () => {
+  const { stdout, ending } = await runLines('{"prompt": "a"}\n\n{"prompt": "b"}\n');
+  const line = '{"text":"Hello world","ids":[72,87],"finish":"stop"}\n';
+  assertEquals([stdout, ending], [line + line, { code: 0 }]);
+});
+
+Deno.test("generate --jsonl encodes prompts as generate does", async () => {
+  assertEquals((await runLines('{"prompt": "a"}', ["--chat"])).engine.prompts, ["<user>a<assistant>"]);
+});
+
+Deno.test("generate --jsonl gives the fields of a line to its request", async () => {
+  const fields =
+    '"max_tokens": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "min_p": 0.1, "seed": 5, "stop": "END"';
+  const { engine } = await runLines(`{"prompt": "a", ${fields}}`);
+  const { maxTokens, temperature, topK, topP, minP, seed, stop } = engine.requests[0]!.options!;
+  assertEquals({ maxTokens, temperature, topK, topP }, { maxTokens: 3, temperature: 0.5, topK: 4, topP: 0.9 });
+  assertEquals({ minP, seed, stop }, { minP: 0.1, seed: 5, stop: ["END"] });
+});
+
+Deno.test("generate --jsonl takes what a line leaves out from the flags", async () => {
+  const { engine } = await runLines('{"prompt": "a", "seed": 5}', ["-n", "9", "--seed", "1"]);
+  const { maxTokens, seed } = engine.requests[0]!.options!;
+  assertEquals({ maxTokens, seed }, { maxTokens: 9, seed: 5 });
+});
+
+const interleaved: BatchPiece[] = [
+  { index: 1, id: 1, text: "second", finish: "stop" },
+  { index: 0, id: 2, text: "fi" },
+  { index: 2, id: 3, text: "third", finish: "length" },
+  { index: 0, id: 4, text: "rst", finish: "stop" },
+];
+
+Deno.test("generate --jsonl prints the lines in the order of the prompts", async () => {
+  const { stdout } = await runLines(
+    '{"prompt": "a"}\n'.repeat(3),
+    [],
+    ({ engine }) => engine.batchPieces = interleaved,
+  );
+  const texts = stdout.trim().split("\n").map((line) => JSON.parse(line).text);
+  assertEquals(texts, ["first", "second", "third"]);
+});
+
+Deno.test("generate --jsonl prints a line as soon as all earlier ones are done", async () => {
+  const counts: number[] = [];
+  await runLines('{"prompt": "a"}\n'.repeat(4), [], (world) => {
+    world.engine.batchPieces = [...interleaved, { index: 3, id: 5, text: "", finish: "stop" }];
+    world.engine.beforePiece = () => counts.push(world.stdout.text.split("\n").length - 1);
+  });
+  assertEquals(counts, [0, 0, 0, 0, 3]);
+});
+
+Deno.test("generate --jsonl prints no line for a prompt that an abort kept from starting", async () => {
+  const { stdout, ending } = await runLines('{"prompt": "a"}\n'.repeat(3), [], (world) => {
+    world.engine.beforePiece = (index) => index === 2 && world.signal("SIGTERM");
+  });
+  assertEquals([stdout.split("\n").length - 1, ending], [1, { signal: "SIGTERM" }]);
+});
+
+Deno.test("generate --jsonl --verbose ends with the number of prompts", async () => {
+  assertMatch((await runLines('{"prompt": "a"}\n'.repeat(3), ["--verbose"])).stderr, /\nbatch +3 prompts\n$/);
+});
+
+const bad: [name: string, line: string, problem: string][] = [
+  ["an array", "[1]", 'wanted an object {"prompt": "..."}, found [1]'],
+  ["a prompt that is no string", '{"prompt": 5}', '"prompt" wanted as a string, found 5'],
+  ["a line without a prompt", "{}", '"prompt" wanted as a string, found undefined'],
+  ["an empty prompt", '{"prompt": " "}', '"prompt" is empty'],
+  ["an unknown field", '{"prompt": "a", "max_token": 5}', 'unknown field "max_token", did you mean "max_tokens"?'],
+  [
+    "a number out of range",
+    '{"prompt": "a", "top_p": 2}',
+    "top_p 2 is out of range: wanted a number above 0 and up to 1",
+  ],
+  ["a number that is text", '{"prompt": "a", "seed": "1"}', '"seed" wanted as a number, found "1"'],
+  [
+    "an empty stop string",
+    '{"prompt": "a", "stop": [""]}',
+    '"stop" wanted as a string or a list of strings, found [""]',
+  ],
+];
+
+for (const [name, line, problem] of bad) {
+  Deno.test(`generate --jsonl refuses ${name} and runs nothing`, () =>
+    assertRefused(`{"prompt": "a"}\n${line}\n`, `stdin:2: ${problem}`));
+}
+
+Deno.test("generate --jsonl refuses a line that is not JSON", async () => {
+  const { stderr, ending } = await runLines('{"prompt": "a"}\n{"prompt"\n');
+  assertMatch(stderr, /^Error: stdin:2: not JSON: /);
+  assertEquals(ending, { code: 2 });
+});
+
+Deno.test("generate --jsonl refuses a file without prompts", async () => {
+  await assertRefused("\n\n", 'stdin holds no prompts; wanted lines {"prompt": "..."}');
+});
+
+Deno.test("generate --jsonl names the line whose prompt is longer than the context", async () => {
+  const { stderr, stdout, ending } = await runLines(`{"prompt": "a"}\n{"prompt": "${"x".repeat(1000)}"}`);
+  assertMatch(stderr, /^Error: Prompt of stdin:2 is longer than the context: 1,001 tokens, limit 1,000, over by 1/);
+  assertEquals([stdout, ending], ["", { code: 4 }]);
+});
+
+const excluded: [string[], string][] = [
+  [["-p", "a"], "--prompt"],
+  [["-f", "a"], "--file"],
+  [["--json"], "--json"],
+  [["--no-stdin"], "--no-stdin"],
+  [["hello"], 'the prompt "hello"'],
+];
+
+for (const [args, name] of excluded) {
+  Deno.test(`generate --jsonl excludes ${name}`, async () => {
+    const { stderr, ending } = await runLines("", args);
+    assertEquals([stderr, ending], [`Error: --jsonl - and ${name} exclude each other\n`, { code: 2 }]);
+  });
+}
