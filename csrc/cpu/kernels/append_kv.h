@@ -17,8 +17,9 @@ static void renew_statistics(const CacheView &cache, int64_t layer, int64_t head
   for (int64_t dim = 0; dim < layout.head_dim; dim++) {
     const T *x = keys + layout.key(0, dim);
     float sum = 0, low = to_float(x[0]), high = low;
-    for (int64_t i = 0; i < count; i++) sum += to_float(x[i]);
-    const float mean = sum / static_cast<float>(count);
+    const float origin = low - low == 0 ? low : 0; /* equal keys have exactly themselves as mean, so that their pages tie */
+    for (int64_t i = 0; i < count; i++) sum += to_float(x[i]) - origin;
+    const float mean = origin + sum / static_cast<float>(count);
     float squares = 0;
     for (int64_t i = 0; i < count; i++) {
       const float value = to_float(x[i]), distance = value - mean;
