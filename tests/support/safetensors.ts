@@ -1,27 +1,19 @@
-/** A tensor of a test file: dtype, shape and, where not right behind the one before it, its offsets. */
-export interface TestTensor {
-  dtype?: unknown;
-  shape?: unknown;
-  data_offsets?: unknown;
+/** A reader of the fixtures' safetensors files: f32 tensors only, nothing checked. */
+
+export type Tensors = Readonly<Record<string, Float32Array<ArrayBuffer>>>;
+
+interface Entry {
+  dtype: string;
+  data_offsets: [number, number];
 }
 
-/** Bytes of a safetensors file: header length, header (text or an object), then `dataBytes` bytes counting up from 0. */
-export function safetensorsBytes(header: unknown, dataBytes = 0): Uint8Array {
-  const text = typeof header === "string" ? header : JSON.stringify(header);
-  return rawSafetensors(new TextEncoder().encode(text), dataBytes);
-}
-
-/** The same with a header of any bytes, and a length that may lie. */
-export function rawSafetensors(header: Uint8Array, dataBytes = 0, headerLength = BigInt(header.length)): Uint8Array {
-  const bytes = new Uint8Array(8 + header.length + dataBytes);
-  new DataView(bytes.buffer).setBigUint64(0, headerLength, true);
-  bytes.set(header, 8);
-  for (let i = 0; i < dataBytes; i++) bytes[8 + header.length + i] = i;
-  return bytes;
-}
-
-/** A file of U8 tensors of four bytes each, one behind the other. */
-export function fileOf(...names: string[]): Uint8Array {
-  const entries = names.map((name, i) => [name, { dtype: "U8", shape: [4], data_offsets: [4 * i, 4 * i + 4] }]);
-  return safetensorsBytes(Object.fromEntries(entries), 4 * names.length);
+export function readFixtureTensors(path: string | URL): Tensors {
+  const bytes = Deno.readFileSync(path);
+  const headerBytes = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const header: Record<string, Entry> = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + headerBytes)));
+  const entries = Object.entries(header).map(([name, { dtype, data_offsets: [begin, end] }]) => {
+    if (dtype !== "F32") throw new Error(`Tensor "${name}" holds ${dtype}, wanted F32`);
+    return [name, new Float32Array(bytes.slice(8 + headerBytes + begin, 8 + headerBytes + end).buffer)];
+  });
+  return Object.fromEntries(entries);
 }

@@ -1,0 +1,74 @@
+/** Devices for tests: opened, used, closed, and nothing left behind. */
+import { assertEquals } from "@std/assert";
+import { basename, dirname, fromFileUrl, join } from "@std/path";
+import { Device, type DeviceOptions } from "../../ffi/device.ts";
+import { type LibraryKind, liveHandles, openLibrary } from "../../ffi/library.ts";
+
+const ROOT = fromFileUrl(new URL("../..", import.meta.url));
+const COPIES = join(ROOT, "build", "test");
+
+/** Which build the kernel tests run against: `PAGESIFT_TEST_DEVICE`, else the CPU's. */
+export const DEVICE_KIND: LibraryKind = Deno.env.get("PAGESIFT_TEST_DEVICE") === "cuda" ? "cuda" : "cpu";
+/** Two, so that work is shared out, whatever the machine. */
+const DEFAULT_THREADS = 2;
+
+let isolated = false;
+
+/** The library that tests copy: the one asked for, else the one `deno task build` makes. */
+function builtLibrary(): string {
+  const extension = Deno.build.os === "darwin" ? "dylib" : "so";
+  return Deno.env.get("PAGESIFT_LIBRARY") ||
+    join(ROOT, "build", DEVICE_KIND, `libpagesift_${DEVICE_KIND}.${extension}`);
+}
+
+/** Where this test file's copy lies; brought up to date by a rename, so that nobody sees half a file. */
+function refreshCopy(library: string): string {
+  const main = fromFileUrl(Deno.mainModule);
+  const copy = join(COPIES, `${basename(dirname(main))}_${basename(main, ".ts")}_${basename(library)}`);
+  const built = Deno.statSync(library);
+  try {
+    const { mtime, size } = Deno.statSync(copy);
+    if (size === built.size && (mtime?.getTime() ?? 0) >= (built.mtime?.getTime() ?? 0)) return copy;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  const temporary = `${copy}.${Deno.pid}.tmp`;
+  Deno.copyFileSync(library, temporary);
+  Deno.renameSync(temporary, copy);
+  return copy;
+}
+
+/**
+ * Opens a copy of the native library that belongs to this test file alone. `deno test --parallel` runs the files as threads of one
+ * process, in which one library counts the handles of all of them; with a copy each, zero live handles is a fact about one file.
+ */
+export function isolateLibrary(): void {
+  if (isolated) return;
+  isolated = true;
+  Deno.mkdirSync(COPIES, { recursive: true });
+  using lock = Deno.openSync(join(COPIES, "lock"), { create: true, write: true });
+  lock.lockSync(true); // the environment belongs to all threads
+  const before = Deno.env.get("PAGESIFT_LIBRARY");
+  try {
+    Deno.env.set("PAGESIFT_LIBRARY", refreshCopy(builtLibrary()));
+    openLibrary(DEVICE_KIND);
+  } finally {
+    if (before === undefined) Deno.env.delete("PAGESIFT_LIBRARY");
+    else Deno.env.set("PAGESIFT_LIBRARY", before);
+  }
+}
+
+/** Opens a device, runs the body, closes the device, and asserts that no native handle is left. */
+export function withDevice(body: (device: Device) => void, options: DeviceOptions = {}): void {
+  isolateLibrary();
+  {
+    using device = Device.open(DEVICE_KIND, { threads: DEFAULT_THREADS, ...options });
+    body(device);
+  }
+  assertEquals(liveHandles(), 0, "native handles are still open");
+}
+
+/** Registers a test that runs with a device of its own. */
+export function deviceTest(name: string, body: (device: Device) => void, options: DeviceOptions = {}): void {
+  Deno.test(name, () => withDevice(body, options));
+}

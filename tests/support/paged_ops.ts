@@ -1,0 +1,105 @@
+/** The cache's operations on a batch of paged sequences, numbers in and numbers out. */
+import type { Selection } from "../../ffi/kv_cache.ts";
+import type { Tensor } from "../../ffi/tensor.ts";
+import type { Scorer } from "../reference/page_score.ts";
+import type { Paged } from "./paged.ts";
+
+function pagesOf(paged: Paged, sequence: number): number {
+  return Math.ceil(paged.tokens[sequence]! / paged.shape.pageSize);
+}
+
+/** `[B, Hk, M]` on the device; places past a sequence's pages hold infinity, which nothing may choose. */
+export function scoreTensor(
+  paged: Paged,
+  q: Float32Array<ArrayBuffer>,
+  scorer: Scorer = "unique",
+  lambda?: number,
+): Tensor {
+  const { device, cache, shape, tokens } = paged;
+  const size = [tokens.length, shape.numKvHeads, cache.shape.maxPagesPerSequence];
+  const scores = device.upload(new Float32Array(size.reduce((a, b) => a * b)).fill(Infinity), size);
+  const query = device.upload(q, [tokens.length, shape.numQueryHeads, shape.headDim]);
+  cache.scorePages(0, query, paged.sequences, scores, { scorer, ...(lambda === undefined ? {} : { lambda }) });
+  return scores;
+}
+
+/** One row of scores for each sequence and KV head. */
+export function scoreRows(paged: Paged, scores: Tensor): Float32Array[] {
+  const [heads, maxPages] = [paged.shape.numKvHeads, paged.cache.shape.maxPagesPerSequence];
+  const numbers = scores.readFloats();
+  return Array.from({ length: paged.tokens.length * heads }, (_, row) => {
+    const first = row * maxPages;
+    return numbers.slice(first, first + pagesOf(paged, Math.floor(row / heads)));
+  });
+}
+
+/** Room for k pages a row. */
+export function emptySelection(paged: Paged, k: number): Selection {
+  const rows = [paged.tokens.length, paged.shape.numKvHeads];
+  return { selected: paged.device.createTensor("i32", [...rows, k]), counts: paged.device.createTensor("i32", rows) };
+}
+
+export interface SelectOptions {
+  k: number;
+  sinkPages?: number;
+  recentPages?: number;
+}
+
+export function select(paged: Paged, scores: Tensor, options: SelectOptions): Selection {
+  const selection = emptySelection(paged, options.k);
+  paged.cache.selectPages(scores, paged.sequences.lengths, selection, options);
+  return selection;
+}
+
+/** The chosen pages of each sequence and KV head. */
+export function selectionRows({ selected, counts }: Selection): number[][] {
+  const k = selected.shape[2]!;
+  const pages = selected.readInts();
+  return Array.from(counts.readInts(), (count, row) => Array.from(pages.slice(row * k, row * k + count)));
+}
+
+/** A selection of the pages in `rows`. */
+export function uploadSelection(paged: Paged, rows: readonly (readonly number[])[]): Selection {
+  const k = Math.max(...rows.map((row) => row.length));
+  const selection = emptySelection(paged, k);
+  selection.selected.write(
+    Int32Array.from(rows.flatMap((row) => [...row, ...new Array<number>(k - row.length).fill(-1)])),
+  );
+  selection.counts.write(Int32Array.from(rows, (row) => row.length));
+  return selection;
+}
+
+export interface AttendOptions {
+  selection?: Selection;
+  window?: number;
+  scale?: number;
+}
+
+/** `[B, Hq, d]`. */
+export function attend(
+  paged: Paged,
+  q: Float32Array<ArrayBuffer>,
+  options: AttendOptions = {},
+): Float32Array<ArrayBuffer> {
+  const { device, cache, shape, tokens } = paged;
+  const size = [tokens.length, shape.numQueryHeads, shape.headDim];
+  const out = device.upload(new Float32Array(q.length).fill(NaN), size);
+  cache.attend(0, device.upload(q, size), paged.sequences, out, options);
+  return out.readFloats();
+}
+
+/** `[T, Hq, d]` of T tokens of the first sequence, the first of them at position `start`. */
+export function attendPrefill(
+  paged: Paged,
+  q: Float32Array<ArrayBuffer>,
+  start: number,
+  window = 0,
+): Float32Array<ArrayBuffer> {
+  const { device, cache, shape, tables } = paged;
+  const width = shape.numQueryHeads * shape.headDim;
+  const size = [q.length / width, shape.numQueryHeads, shape.headDim];
+  const out = device.upload(new Float32Array(q.length).fill(NaN), size);
+  const table = device.upload(Int32Array.from(tables[0]!), [tables[0]!.length]);
+  cache.attendPrefill(0, start, device.upload(q, size), table, out, { window });
+  return out.readFloats();
+}
