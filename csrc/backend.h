@@ -38,6 +38,8 @@ void silu_mul(Backend &backend, const SiluMulParams &params);
 void matmul(Backend &backend, const MatmulParams &params);
 void add(Backend &backend, const AddParams &params);
 void argmax(Backend &backend, const ArgmaxParams &params);
+void route_experts(Backend &backend, const RouteExpertsParams &params);
+void scatter_add(Backend &backend, const ScatterAddParams &params);
 
 int64_t cache_scratch_bytes(const ps_cache_desc &desc);
 void append_kv(Backend &backend, const AppendKvParams &params);

@@ -85,6 +85,22 @@ struct ArgmaxParams {
   int64_t tokens, width;
 };
 
+struct RouteExpertsParams {
+  Rows<const float> logits; /* [tokens, experts] */
+  Rows<int32_t> chosen;     /* [tokens, k] */
+  Rows<float> weights;      /* [tokens, k] */
+  int64_t tokens, experts, k;
+  bool normalize;
+};
+
+struct ScatterAddParams {
+  Rows<const float> x;  /* [count, width] */
+  const int32_t *rows;  /* [count], checked by the backend against tokens */
+  const float *weights; /* [count] */
+  Rows<float> out;      /* [tokens, width] */
+  int64_t count, tokens, width;
+};
+
 /* The memory of a KV cache. Every pool is cut into [layers, Hk, pages, ...]; how one page lies inside is the backend's. */
 struct CacheView {
   ps_cache_desc desc;

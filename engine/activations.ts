@@ -38,7 +38,7 @@ export class Activations {
   constructor(device: Device, config: ModelConfig, rotaryDim: number, readonly maxTokens: number) {
     this.#config = config;
     const { hiddenSize, numQueryHeads, numKvHeads, headDim } = config;
-    const intermediate = Math.max(config.intermediateSize, config.moe?.intermediateSize ?? 0);
+    const intermediate = Math.max(config.intermediateSize, config.moe?.intermediateSize ?? 0); // experts use the same memory
     const make = (width: number): Tensor => device.createTensor("f32", [maxTokens, width]);
     this.#full = this.#cut({
       hidden: make(hiddenSize),

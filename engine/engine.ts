@@ -10,6 +10,7 @@ import { Model } from "./model.ts";
 import { type PagePolicy, resolvePolicy } from "./page_policy.ts";
 import { breather, Prefill } from "./prefill.ts";
 import { DEFAULT_MAX_TOKENS, Request } from "./request.ts";
+import { roundFloats } from "./tensor_data.ts";
 import { ropeFrequencies } from "./rope.ts";
 import { emptyStats, type EngineFacts, RunStats } from "./run_stats.ts";
 import { Tokenizer } from "./tokenizer.ts";
@@ -39,6 +40,11 @@ export interface EngineOptions {
   sparse?: SparseOptions;
   /** CPU threads. Default: one a core. */
   threads?: number;
+  /**
+   * Precision of the rotary frequencies. `weights` rounds them to the dtype of the weights, as PyTorch's `model.to(dtype)` does; for
+   * comparing with such a run. Default `f32`, as models are trained.
+   */
+  ropeDtype?: "f32" | "weights";
   /** Ends loading. */
   signal?: AbortSignal;
 }
@@ -89,7 +95,9 @@ export class Engine implements AsyncDisposable {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
-      const frequencies = ropeFrequencies(read.rope, read.headDim, read.maxContext);
+      const exact = ropeFrequencies(read.rope, read.headDim, read.maxContext);
+      const rounded = options.ropeDtype === "weights" ? roundFloats(exact.invFreq, plan.dtype) : exact.invFreq;
+      const frequencies = { ...exact, invFreq: rounded };
       const model = new Model(device, config, weights, frequencies, Math.min(CHUNK_TOKENS, config.maxContext));
       const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
       return new Engine(device, model, config, tokenizer, options.sparse ?? {}, plan.dtype, facts, notice);

@@ -4,6 +4,7 @@ import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
 import type { DecodeStep } from "./decode_batch.ts";
+import { Experts } from "./experts.ts";
 import { feedForward } from "./feed_forward.ts";
 import type { KvPool } from "./kv_pool.ts";
 import type { PagePolicy } from "./page_policy.ts";
@@ -33,6 +34,7 @@ export class Model {
   readonly #logits: Tensor;
   readonly #best: Tensor;
   readonly #invFreq: Tensor;
+  readonly #experts: Experts | undefined;
   readonly #frequencies: RopeFrequencies;
 
   constructor(
@@ -49,6 +51,7 @@ export class Model {
     const rows = Math.min(LOGIT_ROWS, chunkTokens);
     this.#logits = device.createTensor("f32", [rows, config.vocabSize]);
     this.#best = device.createTensor("i32", [rows]);
+    this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
   }
 
   /** Rows whose logits fit at once. */
@@ -134,6 +137,10 @@ export class Model {
     );
     add(device, hidden, delta);
     rmsNorm(device, hidden, weights.get(`${name}.mlp_norm.weight`), config.rmsNormEps, normed);
+    if (this.#experts && config.moe?.sparseLayers[layer]) {
+      this.#experts.addTo(name, views);
+      return;
+    }
     feedForward(device, weights, name, views);
     add(device, hidden, delta);
   }

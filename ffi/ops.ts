@@ -62,3 +62,24 @@ export function add(device: Device, x: Tensor, y: Tensor): void {
 export function argmax(device: Device, x: Tensor, out: Tensor): void {
   device.check(device.native.ps_argmax(device.pointer, x.struct, out.struct));
 }
+
+/**
+ * The k largest of each row's softmax, largest first; `normalize` scales them to sum to 1.
+ * logits `[T, E]`, experts i32 `[T, k]`, weights `[T, k]`.
+ */
+export function routeExperts(
+  device: Device,
+  logits: Tensor,
+  normalize: boolean,
+  experts: Tensor,
+  weights: Tensor,
+): void {
+  device.check(
+    device.native.ps_route_experts(device.pointer, logits.struct, normalize ? 1 : 0, experts.struct, weights.struct),
+  );
+}
+
+/** out[rows[i]] += weights[i] * x[i]. x `[N, n]`, rows i32 `[N]`, none twice, weights `[N]`, out `[T, n]`. */
+export function scatterAdd(device: Device, x: Tensor, rows: Tensor, weights: Tensor, out: Tensor): void {
+  device.check(device.native.ps_scatter_add(device.pointer, x.struct, rows.struct, weights.struct, out.struct));
+}

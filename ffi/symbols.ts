@@ -143,6 +143,26 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ps_route_experts: {
+    parameters: [
+      "pointer", // ps_device *device
+      "buffer", // const ps_tensor *logits
+      "i32", // int32_t normalize
+      "buffer", // const ps_tensor *experts
+      "buffer", // const ps_tensor *weights
+    ],
+    result: "i32",
+  },
+  ps_scatter_add: {
+    parameters: [
+      "pointer", // ps_device *device
+      "buffer", // const ps_tensor *x
+      "buffer", // const ps_tensor *rows
+      "buffer", // const ps_tensor *weights
+      "buffer", // const ps_tensor *out
+    ],
+    result: "i32",
+  },
 
   ps_cache_measure: {
     parameters: [

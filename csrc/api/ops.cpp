@@ -92,4 +92,24 @@ int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out) {
   });
 }
 
+int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights) {
+  return guard(device, [&] {
+    const Checked l = check_tensor(*device, "logits", logits, kF32, {-1, -1});
+    const Checked e = check_tensor(*device, "experts", experts, kI32, {l.shape[0], -1});
+    const Checked w = check_tensor(*device, "weights", weights, kF32, {l.shape[0], e.shape[1]});
+    require(e.shape[1] <= l.shape[1], "More experts a token than there are");
+    route_experts(*device->backend, {l.rows<const float>(), e.rows<int32_t>(), w.rows<float>(), l.shape[0], l.shape[1], e.shape[1], normalize != 0});
+  });
+}
+
+int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
+    const Checked r = check_tensor(*device, "rows", rows, kI32, {a.shape[0]});
+    const Checked w = check_tensor(*device, "weights", weights, kF32, {a.shape[0]});
+    const Checked o = check_tensor(*device, "out", out, kF32, {-1, a.shape[1]});
+    scatter_add(*device->backend, {a.rows<const float>(), r.ints(), w.floats(), o.rows<float>(), a.shape[0], o.shape[0], a.shape[1]});
+  });
+}
+
 }  // extern "C"

@@ -89,6 +89,12 @@ void silu_mul(Backend &backend, const SiluMulParams &params) { backend.kernels.s
 void matmul(Backend &backend, const MatmulParams &params) { backend.kernels.matmul(backend.pool, params); }
 void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
 void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }
+void route_experts(Backend &backend, const RouteExpertsParams &params) { backend.kernels.route_experts(backend.pool, params); }
+
+void scatter_add(Backend &backend, const ScatterAddParams &params) {
+  check_indices("rows", params.rows, params.count, params.tokens);
+  backend.kernels.scatter_add(backend.pool, params);
+}
 
 int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
   return int64_t(desc.max_sequences) * desc.num_query_heads * kMaxSplits * (desc.head_dim + 2) * int64_t(sizeof(float));

@@ -17,6 +17,8 @@ struct Kernels {
   void (*matmul)(ThreadPool &, const MatmulParams &);
   void (*add)(ThreadPool &, const AddParams &);
   void (*argmax)(ThreadPool &, const ArgmaxParams &);
+  void (*route_experts)(ThreadPool &, const RouteExpertsParams &);
+  void (*scatter_add)(ThreadPool &, const ScatterAddParams &);
   void (*append_kv)(ThreadPool &, const AppendKvParams &);
   void (*page_statistics)(ThreadPool &, const PageStatisticsParams &);
   void (*page_score)(ThreadPool &, const PageScoreParams &);

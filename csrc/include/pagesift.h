@@ -168,6 +168,13 @@ PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y)
 /* The lowest index of the largest number of each row; -1 for a row with a NaN or an infinite maximum.
  * x [T, n]; out [T] i32. */
 PS_API int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out);
+/* The k largest of the softmax of each row, equal ones to the lower index, largest first; normalize: scaled to sum to 1.
+ * logits [T, E]; experts [T, k] i32; weights [T, k] f32. */
+PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts,
+                                const ps_tensor *weights);
+/* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T) and none twice; weights [N]; out [T, n]. */
+PS_API int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights,
+                              const ps_tensor *out);
 
 /* ---- KV cache ---- */
 

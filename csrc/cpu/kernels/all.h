@@ -12,15 +12,17 @@
 #include "prefill_attention.h"
 #include "rms_norm.h"
 #include "rope.h"
+#include "route_experts.h"
 #include "scan.h"
+#include "scatter_add.h"
 #include "silu_mul.h"
 
 namespace ps {
 namespace PS_ISA {
 
 static constexpr Kernels kernels(const char *name) {
-  return {name,   scan,      embedding,       rms_norm,   rope_table,  rope,             silu_mul,         matmul, add,
-          argmax, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
+  return {name,          scan,        embedding, rms_norm,        rope_table, rope,        silu_mul,         matmul, add, argmax,
+          route_experts, scatter_add, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
 }
 
 }  // namespace PS_ISA

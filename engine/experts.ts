@@ -1,0 +1,81 @@
+import type { Device } from "../ffi/device.ts";
+import { embedding, matmul, routeExperts, scatterAdd, siluMul } from "../ffi/ops.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import type { ActivationViews } from "./activations.ts";
+import type { ModelConfig, MoeConfig } from "./config.ts";
+import type { Weights } from "./weights.ts";
+
+/** The tokens that go to one expert, and their shares. */
+interface Assignment {
+  rows: number[];
+  shares: number[];
+}
+
+/** Sorts a routing `[T, k]` by expert. */
+export function groupByExpert(experts: Int32Array, shares: Float32Array, numPerToken: number): Map<number, Assignment> {
+  const groups = new Map<number, Assignment>();
+  experts.forEach((expert, index) => {
+    const group = groups.get(expert) ?? { rows: [], shares: [] };
+    group.rows.push(Math.floor(index / numPerToken));
+    group.shares.push(shares[index] ?? 0);
+    groups.set(expert, group);
+  });
+  return groups;
+}
+
+/** A feed-forward block of which every token uses a few of many. The routing is read back once a layer to group tokens by expert. */
+export class Experts {
+  readonly #moe: MoeConfig;
+  readonly #logits: Tensor;
+  readonly #chosen: Tensor;
+  readonly #shares: Tensor;
+  /** `[C, H]`: the tokens of one expert */
+  readonly #gathered: Tensor;
+  readonly #rows: Tensor;
+  readonly #rowShares: Tensor;
+
+  constructor(
+    readonly device: Device,
+    readonly weights: Weights,
+    config: ModelConfig,
+    moe: MoeConfig,
+    chunkTokens: number,
+  ) {
+    this.#moe = moe;
+    this.#logits = device.createTensor("f32", [chunkTokens, moe.numExperts]);
+    this.#chosen = device.createTensor("i32", [chunkTokens, moe.numExpertsPerToken]);
+    this.#shares = device.createTensor("f32", [chunkTokens, moe.numExpertsPerToken]);
+    this.#gathered = device.createTensor("f32", [chunkTokens, config.hiddenSize]);
+    this.#rows = device.createTensor("i32", [chunkTokens]);
+    this.#rowShares = device.createTensor("f32", [chunkTokens]);
+  }
+
+  /** hidden += the chosen experts' answers to normed, weighted by their shares. */
+  addTo(name: string, views: ActivationViews): void {
+    const tokens = views.hidden.shape[0] ?? 1;
+    const [logits, chosen, shares] = [this.#logits, this.#chosen, this.#shares].map((tensor) => tensor.rows(0, tokens));
+    if (!logits || !chosen || !shares) return;
+    matmul(this.device, views.normed, this.weights.get(`${name}.router.weight`), undefined, logits);
+    routeExperts(this.device, logits, this.#moe.normTopkProb, chosen, shares);
+    const groups = groupByExpert(chosen.readInts(), shares.readFloats(), this.#moe.numExpertsPerToken);
+    for (const [expert, group] of groups) this.#addExpert(`${name}.experts.${expert}`, group, views);
+  }
+
+  #addExpert(name: string, group: Assignment, views: ActivationViews): void {
+    const { device, weights } = this;
+    const count = group.rows.length;
+    const width = this.#moe.intermediateSize;
+    const rows = this.#rows.rows(0, count);
+    const shares = this.#rowShares.rows(0, count);
+    rows.write(Int32Array.from(group.rows));
+    shares.write(Float32Array.from(group.shares));
+    const [gathered, gateUp] = [this.#gathered.rows(0, count), views.gateUp.rows(0, count)];
+    const product = views.product.rows(0, count).columns(0, width);
+    const answer = views.delta.rows(0, count);
+    embedding(device, rows, views.normed, gathered);
+    matmul(device, gathered, weights.get(`${name}.gate_up.weight`), undefined, gateUp.columns(0, 2 * width));
+    siluMul(device, gateUp.columns(0, width), gateUp.columns(width, width), product);
+    matmul(device, product, weights.get(`${name}.down.weight`), undefined, answer);
+    scatterAdd(device, answer, rows, shares, views.hidden);
+  }
+}

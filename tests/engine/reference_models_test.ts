@@ -1,0 +1,104 @@
+/**
+ * The models of tests/fixtures/hf against logits and greedy tokens that the transformers library computed.
+ *
+ * The 16-bit references were computed by models whose rotary frequencies had been rounded with the weights (scripts/reference_logits.py).
+ * Ours are f32, as in a model that transformers loads itself. For one fixture that matters: it is compared with both.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import { Engine, type EngineOptions } from "../../engine/engine.ts";
+import { readTensor } from "../../engine/tensor_data.ts";
+import { liveHandles } from "../../ffi/library.ts";
+
+const FOLDER = fromFileUrl(new URL("../fixtures/hf", import.meta.url));
+
+interface Reference {
+  inputIds: number[];
+  positions: Int32Array | Float32Array;
+  /** `[positions, vocabSize]` */
+  logits: Int32Array | Float32Array;
+  greedy: number[];
+  tolerance: number;
+}
+
+async function readReference(name: string, source: string): Promise<Reference> {
+  const folder = join(FOLDER, name);
+  const original = JSON.parse(Deno.readTextFileSync(join(folder, "reference.json")));
+  return {
+    inputIds: original.input_ids,
+    positions: await readTensor(join(folder, "reference.safetensors"), "positions"),
+    logits: await readTensor(join(folder, `${source}.safetensors`), "logits"),
+    greedy: JSON.parse(Deno.readTextFileSync(join(folder, `${source}.json`))).greedy,
+    tolerance: original.dtype === "torch.float32" ? 2e-3 : 5e-2,
+  };
+}
+
+async function largestDifference(engine: Engine, reference: Reference): Promise<number> {
+  const { vocabSize } = engine.config;
+  const logits = await engine.logits(reference.inputIds);
+  let worst = 0;
+  reference.positions.forEach((position, row) => {
+    for (let token = 0; token < vocabSize; token++) {
+      const difference = Math.abs(
+        (logits[position * vocabSize + token] ?? NaN) - (reference.logits[row * vocabSize + token] ?? NaN),
+      );
+      if (!(difference <= worst)) worst = difference;
+    }
+  });
+  return worst;
+}
+
+/** How many of the reference's greedy tokens its top two tell apart by more than the tolerance, as far as an EOS. */
+async function countSureTokens(engine: Engine, reference: Reference): Promise<number> {
+  const { vocabSize, eosTokenIds } = engine.config;
+  const logits = await engine.logits([...reference.inputIds, ...reference.greedy]);
+  for (const [index, token] of reference.greedy.entries()) {
+    const start = (reference.inputIds.length - 1 + index) * vocabSize;
+    const [second = 0, first = 0] = logits.slice(start, start + vocabSize).sort().slice(-2);
+    if (first - second <= reference.tolerance) return index;
+    if (eosTokenIds.includes(token)) return index + 1;
+  }
+  return reference.greedy.length;
+}
+
+function testModel(name: string, source: string, options: EngineOptions): void {
+  const label = source === "reference" && !options.ropeDtype
+    ? name
+    : `${name} (${source}${options.ropeDtype ? ", rounded frequencies" : ""})`;
+
+  Deno.test(`Engine.logits agrees with the reference of ${label}`, async () => {
+    const reference = await readReference(name, source);
+    await using engine = await Engine.load(join(FOLDER, name), { device: "cpu", ...options });
+    const worst = await largestDifference(engine, reference);
+    assert(worst <= reference.tolerance, `largest difference ${worst}, wanted at most ${reference.tolerance}`);
+  });
+
+  Deno.test(`Engine.generate gives the greedy tokens of ${label} while the reference is sure of them`, async () => {
+    const reference = await readReference(name, source);
+    await using engine = await Engine.load(join(FOLDER, name), { device: "cpu", ...options });
+    const ids: number[] = [];
+    for await (
+      const piece of engine.generate(reference.inputIds, {
+        maxTokens: reference.greedy.length,
+        sparse: { mode: "off" },
+      })
+    ) {
+      ids.push(piece.id);
+    }
+    const sure = await countSureTokens(engine, reference);
+    assertEquals(ids.slice(0, sure), reference.greedy.slice(0, sure));
+  });
+}
+
+for (const { name } of [...Deno.readDirSync(FOLDER)].sort((a, b) => a.name.localeCompare(b.name))) {
+  testModel(name, name === "llama3-rope-bf16" ? "from_pretrained" : "reference", {});
+}
+testModel("llama3-rope-bf16", "reference", { ropeDtype: "weights" });
+
+Deno.test("Engine leaves no native handle behind", async () => {
+  {
+    await using engine = await Engine.load(join(FOLDER, "qwen3-qknorm-f32"), { device: "cpu" });
+    await engine.logits([1, 2, 3]);
+  }
+  assertEquals(liveHandles(), 0);
+});
