@@ -61,7 +61,7 @@ async function countSureTokens(engine: Engine, reference: Reference): Promise<nu
   return reference.greedy.length;
 }
 
-function testModel(name: string, source: string, options: EngineOptions): void {
+function testLogits(name: string, source: string, options: EngineOptions): void {
   const label = source === "reference" && !options.ropeDtype
     ? name
     : `${name} (${source}${options.ropeDtype ? ", rounded frequencies" : ""})`;
@@ -72,10 +72,12 @@ function testModel(name: string, source: string, options: EngineOptions): void {
     const worst = await largestDifference(engine, reference);
     assert(worst <= reference.tolerance, `largest difference ${worst}, wanted at most ${reference.tolerance}`);
   });
+}
 
-  Deno.test(`Engine.generate gives the greedy tokens of ${label} while the reference is sure of them`, async () => {
+function testGreedy(name: string, source: string): void {
+  Deno.test(`Engine.generate gives the greedy tokens of ${name} while the reference is sure of them`, async () => {
     const reference = await readReference(name, source);
-    await using engine = await Engine.load(join(FOLDER, name), { device: "cpu", ...options });
+    await using engine = await Engine.load(join(FOLDER, name), { device: "cpu" });
     const ids: number[] = [];
     for await (
       const piece of engine.generate(reference.inputIds, {
@@ -91,9 +93,12 @@ function testModel(name: string, source: string, options: EngineOptions): void {
 }
 
 for (const { name } of [...Deno.readDirSync(FOLDER)].sort((a, b) => a.name.localeCompare(b.name))) {
-  testModel(name, name === "llama3-rope-bf16" ? "from_pretrained" : "reference", {});
+  const source = name === "llama3-rope-bf16" ? "from_pretrained" : "reference";
+  testLogits(name, source, {});
+  testGreedy(name, source);
 }
-testModel("llama3-rope-bf16", "reference", { ropeDtype: "weights" });
+// Its greedy tokens contradict its own logits (the first is 191, where the logits say 423 by 0.17), so they are not compared.
+testLogits("llama3-rope-bf16", "reference", { ropeDtype: "weights" });
 
 Deno.test("Engine leaves no native handle behind", async () => {
   {
