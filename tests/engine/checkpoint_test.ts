@@ -3,7 +3,7 @@ import { fromFileUrl, join } from "@std/path";
 import { openCheckpoint } from "../../engine/checkpoint.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { withFiles } from "../support/folders.ts";
-import { fileOf } from "../support/safetensors.ts";
+import { fileOf } from "../support/safetensors_bytes.ts";
 
 const FIXTURES = fromFileUrl(new URL("../fixtures/hf", import.meta.url));
 const INDEX = "model.safetensors.index.json";

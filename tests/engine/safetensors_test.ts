@@ -3,7 +3,7 @@ import { fromFileUrl, join } from "@std/path";
 import { PagesiftError } from "../../engine/errors.ts";
 import { readSafetensorsHeader, readTensorInPieces, type TensorEntry } from "../../engine/safetensors.ts";
 import { withFiles } from "../support/folders.ts";
-import { rawSafetensors, safetensorsBytes, type TestTensor } from "../support/safetensors.ts";
+import { rawSafetensors, safetensorsBytes, type TestTensor } from "../support/safetensors_bytes.ts";
 
 const FIXTURES = fromFileUrl(new URL("../fixtures/hf", import.meta.url));
 const GOOD: TestTensor = { dtype: "F32", shape: [2, 2], data_offsets: [0, 16] };

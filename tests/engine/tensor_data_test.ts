@@ -3,7 +3,7 @@ import { fromFileUrl, join } from "@std/path";
 import { PagesiftError } from "../../engine/errors.ts";
 import { bfloat16ToFloat32, decodeTensor, readTensor } from "../../engine/tensor_data.ts";
 import { withFiles } from "../support/folders.ts";
-import { fileOf } from "../support/safetensors.ts";
+import { fileOf } from "../support/safetensors_bytes.ts";
 
 const REFERENCE = fromFileUrl(new URL("../fixtures/hf/llama-f32/reference.safetensors", import.meta.url));
 
