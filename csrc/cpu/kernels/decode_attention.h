@@ -16,6 +16,8 @@ constexpr int64_t kOctet = 8; /* the smallest page: tokens that are contiguous f
 constexpr int kVectorsAtOnce = 2;
 constexpr int kOctetsAtOnce = kVectorsAtOnce * kLanes / kOctet;
 constexpr int kHeadsAtOnce = 4;
+constexpr int64_t kScoreFloats = kHeadsAtOnce * 2 * kBlockTokens; /* a head's scores, and a margin for whole vectors */
+constexpr int64_t kPrefetchDims = 8; /* dimensions of keys between two requests for values; divides every d */
 
 /* The pages of one task's block: first and one past the last token that counts, by page. */
 struct Block {
@@ -27,16 +29,34 @@ struct Block {
 /* What a split leaves: per query head of the group, weighted sum of values [d], then maximum and sum of the weights. */
 static inline int64_t partial_floats(int64_t d) { return d + 2; }
 
-/* scores[h, token] for all tokens of the block's pages, masked ones too. */
+/* Pages lie anywhere and are short, so the processor cannot foresee them: each pass asks for what the next pass reads. */
+PS_INLINE void prefetch_bytes(const void *base, int64_t first, int64_t bytes) {
+  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char *>(base) + first + byte);
+}
+
+/* q [group, d] as runs of up to kHeadsAtOnce heads, each [d, heads]: the numbers that one dimension needs lie together. */
+static void arrange_queries(const float *q, int64_t group, int64_t d, float *out) {
+  for (int64_t first = 0; first < group; first += kHeadsAtOnce) {
+    const int64_t heads = group - first < kHeadsAtOnce ? group - first : kHeadsAtOnce;
+    for (int64_t h = 0; h < heads; h++) {
+      for (int64_t i = 0; i < d; i++) out[first * d + i * heads + h] = q[(first + h) * d + i];
+    }
+  }
+}
+
+/* scores[h, token] for all tokens of the block's pages, masked ones too. Asks for the block's values. */
 template <typename T, int Heads>
 PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, const float *q, float *scores) {
   const int64_t octets = block.pages * page_size / kOctet;
   for (int64_t first = 0; first < octets; first += kOctetsAtOnce) {
     const T *base[kOctetsAtOnce];
+    const void *values[kOctetsAtOnce];
+    constexpr int64_t kOctetStep = kPrefetchDims * kOctet * int64_t(sizeof(T)); /* bytes of values to ask for at a time */
     PS_UNROLL
     for (int i = 0; i < kOctetsAtOnce; i++) {
       const int64_t octet = first + i < octets ? first + i : first; /* past the end: read again, written to the margin */
       base[i] = static_cast<const T *>(block.keys[octet * kOctet / page_size]) + octet * kOctet % page_size;
+      values[i] = static_cast<const T *>(block.values[octet * kOctet / page_size]) + octet * kOctet % page_size * d;
     }
     Vec sum[Heads][kVectorsAtOnce];
     PS_UNROLL
@@ -44,18 +64,22 @@ PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, cons
       PS_UNROLL
       for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = Vec{};
     }
-    for (int64_t i = 0; i < d; i++) {
-      Vec k[kVectorsAtOnce];
+    for (int64_t dims = 0; dims < d; dims += kPrefetchDims) {
       PS_UNROLL
-      for (int v = 0; v < kVectorsAtOnce; v++) {
-        constexpr int kStep = kLanes / kOctet;
-        k[v] = load_octets(base[v * kStep] + i * page_size, base[v * kStep + kStep - 1] + i * page_size);
-      }
-      PS_UNROLL
-      for (int h = 0; h < Heads; h++) {
-        const Vec x = set1(q[h * d + i]);
+      for (int i = 0; i < kOctetsAtOnce; i++) prefetch_bytes(values[i], dims / kPrefetchDims * kOctetStep, kOctetStep);
+      for (int64_t i = dims; i < dims + kPrefetchDims; i++) {
+        Vec k[kVectorsAtOnce];
         PS_UNROLL
-        for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = fma(x, k[v], sum[h][v]);
+        for (int v = 0; v < kVectorsAtOnce; v++) {
+          constexpr int kStep = kLanes / kOctet;
+          k[v] = load_octets(base[v * kStep] + i * page_size, base[v * kStep + kStep - 1] + i * page_size);
+        }
+        PS_UNROLL
+        for (int h = 0; h < Heads; h++) {
+          const Vec x = set1(q[i * Heads + h]);
+          PS_UNROLL
+          for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = fma(x, k[v], sum[h][v]);
+        }
       }
     }
     PS_UNROLL
@@ -97,9 +121,10 @@ PS_INLINE float weigh_block(const Block &block, int64_t page_size, float scale, 
   return factor;
 }
 
-/* out[h] = out[h] * factor[h] + sum_token weight[h, token] * value[token], kVectorsAtOnce vectors of d at a time. */
+/* out[h] = out[h] * factor[h] + sum_token weight[h, token] * value[token], kVectorsAtOnce vectors of d at a time. Asks for the next
+ * block's keys. */
 template <typename T, int Heads>
-PS_INLINE void sum_values(const Block &block, int64_t page_size, int64_t d, const float *weights, const float *factor, float *out,
+PS_INLINE void sum_values(const Block &block, const Block &next, int64_t page_size, int64_t d, const float *weights, const float *factor, float *out,
                           int64_t out_stride) {
   for (int64_t column = 0; column < d; column += kVectorsAtOnce * kLanes) {
     const int vectors = d - column >= kVectorsAtOnce * kLanes ? kVectorsAtOnce : 1; /* d is a multiple of 16, a vector at most 16 */
@@ -112,6 +137,8 @@ PS_INLINE void sum_values(const Block &block, int64_t page_size, int64_t d, cons
     for (int64_t page = 0; page < block.pages; page++) {
       const T *values = static_cast<const T *>(block.values[page]) + column;
       const float *w = weights + page * page_size;
+      const int64_t share = page_size * kVectorsAtOnce * kLanes * int64_t(sizeof(T));
+      if (page < next.pages) prefetch_bytes(next.keys[page], column * page_size * int64_t(sizeof(T)), share);
       for (int64_t i = block.begin[page]; i < block.end[page]; i++) {
         const Vec v0 = load(values + i * d), v1 = load(values + i * d + (vectors - 1) * kLanes);
         PS_UNROLL
@@ -132,7 +159,7 @@ PS_INLINE void sum_values(const Block &block, int64_t page_size, int64_t d, cons
 
 /* One block for Heads query heads; partial: their rows of partial_floats(d). */
 template <typename T, int Heads>
-static void attend_heads(const Block &block, int64_t page_size, int64_t d, float scale, const float *q, float *partial, float *scores) {
+static void attend_heads(const Block &block, const Block &next, int64_t page_size, int64_t d, float scale, const float *q, float *partial, float *scores) {
   score_keys<T, Heads>(block, page_size, d, q, scores);
   float factor[Heads];
   PS_UNROLL
@@ -140,20 +167,20 @@ static void attend_heads(const Block &block, int64_t page_size, int64_t d, float
     float *state = partial + h * partial_floats(d) + d;
     factor[h] = weigh_block(block, page_size, scale, scores + h * 2 * kBlockTokens, state, state + 1);
   }
-  sum_values<T, Heads>(block, page_size, d, scores, factor, partial, partial_floats(d));
+  sum_values<T, Heads>(block, next, page_size, d, scores, factor, partial, partial_floats(d));
 }
 
 template <typename T>
-static void attend_block(const Block &block, int64_t page_size, int64_t d, int64_t group, float scale, const float *q, float *partial,
-                         float *scores) {
+static void attend_block(const Block &block, const Block &next, int64_t page_size, int64_t d, int64_t group, float scale, const float *q,
+                         float *partial, float *scores) {
   for (int64_t h = 0; h < group; h += kHeadsAtOnce) {
     const int64_t heads = group - h < kHeadsAtOnce ? group - h : kHeadsAtOnce;
     const float *query = q + h * d;
     float *out = partial + h * partial_floats(d);
-    if (heads == 4) attend_heads<T, 4>(block, page_size, d, scale, query, out, scores);
-    else if (heads == 3) attend_heads<T, 3>(block, page_size, d, scale, query, out, scores);
-    else if (heads == 2) attend_heads<T, 2>(block, page_size, d, scale, query, out, scores);
-    else attend_heads<T, 1>(block, page_size, d, scale, query, out, scores);
+    if (heads == 4) attend_heads<T, 4>(block, next, page_size, d, scale, query, out, scores);
+    else if (heads == 3) attend_heads<T, 3>(block, next, page_size, d, scale, query, out, scores);
+    else if (heads == 2) attend_heads<T, 2>(block, next, page_size, d, scale, query, out, scores);
+    else attend_heads<T, 1>(block, next, page_size, d, scale, query, out, scores);
   }
 }
 
@@ -181,29 +208,41 @@ static PageList list_pages(const DecodeAttentionParams &p, int64_t sequence, int
   return list;
 }
 
+/* The pages of the list from place `first` on, as many as a block takes before `end`. */
+template <typename T>
+static Block gather_block(const DecodeAttentionParams &p, const PageList &list, int64_t head, int64_t first, int64_t end) {
+  const Layout layout(p.cache.desc);
+  const int64_t page_size = layout.page_size;
+  Block block{};
+  for (int64_t i = first; i < end && block.pages < kBlockTokens / page_size; i++) {
+    const int64_t logical = list.selected ? list.selected[i] : list.first_page + i, start = logical * page_size;
+    const int64_t base = layout.tokens(p.layer, head, list.table[logical]);
+    block.keys[block.pages] = static_cast<const T *>(p.cache.keys) + base;
+    block.values[block.pages] = static_cast<const T *>(p.cache.values) + base;
+    block.begin[block.pages] = static_cast<int32_t>(list.first_token > start ? list.first_token - start : 0);
+    block.end[block.pages] = static_cast<int32_t>(list.length - start < page_size ? list.length - start : page_size);
+    block.pages++;
+  }
+  return block;
+}
+
 template <typename T>
 static void attend_split(const DecodeAttentionParams &p, const PageList &list, int64_t sequence, int64_t head, int64_t split, float *partial,
-                         float *scores) {
-  const Layout layout(p.cache.desc);
-  const int64_t d = layout.head_dim, page_size = layout.page_size, group = p.cache.desc.num_query_heads / layout.heads;
-  const float *q = p.q.row(sequence) + head * group * d;
+                         float *memory) {
+  const int64_t d = p.cache.desc.head_dim, group = p.cache.desc.num_query_heads / p.cache.desc.num_kv_heads;
+  float *scores = memory, *q = memory + kScoreFloats;
+  arrange_queries(p.q.row(sequence) + head * group * d, group, d, q);
   for (int64_t h = 0; h < group; h++) {
     float *row = partial + h * partial_floats(d);
     for (int64_t i = 0; i < d + 2; i++) row[i] = i == d ? -__builtin_inff() : 0.f;
   }
   const int64_t first = list.count * split / list.splits, end = list.count * (split + 1) / list.splits;
-  for (int64_t i = first; i < end;) {
-    Block block{};
-    for (; i < end && block.pages < kBlockTokens / page_size; i++) {
-      const int64_t logical = list.selected ? list.selected[i] : list.first_page + i, start = logical * page_size;
-      const int64_t base = layout.tokens(p.layer, head, list.table[logical]);
-      block.keys[block.pages] = static_cast<const T *>(p.cache.keys) + base;
-      block.values[block.pages] = static_cast<const T *>(p.cache.values) + base;
-      block.begin[block.pages] = static_cast<int32_t>(list.first_token > start ? list.first_token - start : 0);
-      block.end[block.pages] = static_cast<int32_t>(list.length - start < page_size ? list.length - start : page_size);
-      block.pages++;
-    }
-    attend_block<T>(block, page_size, d, group, p.scale, q, partial, scores);
+  Block block = gather_block<T>(p, list, head, first, end);
+  for (int64_t i = first; block.pages > 0;) {
+    i += block.pages;
+    const Block next = gather_block<T>(p, list, head, i, end);
+    attend_block<T>(block, next, p.cache.desc.page_size, d, group, p.scale, q, partial, scores);
+    block = next;
   }
 }
 
@@ -237,7 +276,7 @@ static void decode_attention(ThreadPool &pool, const DecodeAttentionParams &p) {
     p.cache.counters->pages_attended += list.count;
     p.cache.counters->pages_in_context += (list.length + desc.page_size - 1) / desc.page_size;
   }
-  pool.reserve_scratch(kHeadsAtOnce * 2 * kBlockTokens * int64_t(sizeof(float)));
+  pool.reserve_scratch((kScoreFloats + group * d) * int64_t(sizeof(float)));
   with_dtype(desc.dtype, [&](auto type) {
     pool.parallel_for(rows * most_splits, [&](int64_t task, int thread) {
       const int64_t row = task / most_splits, split = task % most_splits;
