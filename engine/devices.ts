@@ -1,5 +1,6 @@
 import { Device } from "../ffi/device.ts";
 import { NativeError, Status } from "../ffi/errors.ts";
+import { isBuilt } from "../ffi/library.ts";
 import { PagesiftError } from "./errors.ts";
 
 export type DeviceChoice = "auto" | "cpu" | "cuda";
@@ -24,11 +25,17 @@ export function openDevice(choice: DeviceChoice, threads: number | undefined): O
   const options = threads === undefined ? {} : { threads };
   try {
     if (choice !== "auto") return { device: Device.open(choice, options), notice: undefined };
+    if (!isBuilt("cuda")) {
+      return { device: Device.open("cpu", options), notice: "The CUDA library is not built; using the CPU" };
+    }
     try {
       return { device: Device.open("cuda", options), notice: undefined };
     } catch (error) {
       if (!(error instanceof NativeError) || error.status === Status.InvalidArgument) throw error;
-      return { device: Device.open("cpu", options), notice: `No CUDA device: ${error.message}. Using the CPU` };
+      return {
+        device: Device.open("cpu", options),
+        notice: `No CUDA device answered (${error.message}); using the CPU`,
+      };
     }
   } catch (error) {
     throw deviceError(error);

@@ -31,14 +31,31 @@ function checkAbi(path: string, native: Symbols): void {
   );
 }
 
+function loadFailure(path: string, cause: unknown): string {
+  try {
+    Deno.statSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "is missing";
+  }
+  return `could not be opened (${cause instanceof Error ? cause.message.split("\n")[0] : cause})`;
+}
+
+/** Whether the library was built. */
+export function isBuilt(kind: LibraryKind): boolean {
+  try {
+    return Deno.statSync(libraryPath(kind)).isFile;
+  } catch {
+    return false;
+  }
+}
+
 function load(path: string): Symbols {
   try {
     return Deno.dlopen(path, symbols).symbols;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
     throw new NativeError(
       Status.NoDevice,
-      `Native library "${path}" could not be opened (${reason}); run "deno task build", or set PAGESIFT_LIBRARY`,
+      `Native library "${path}" ${loadFailure(path, cause)}; run "deno task build", or set PAGESIFT_LIBRARY`,
       { cause },
     );
   }
