@@ -7,9 +7,8 @@ namespace ps {
 namespace PS_ISA {
 
 PS_INLINE Vec silu(Vec x) {
-  const Vec limit = set1(88.f);
-  const Vec negated = -vmax(x, -limit); /* e^88 is the last power that is finite */
-  return x / (exp(negated) + 1.f);
+  const Vec limited = vmax(set1(-88.f), x); /* e^88 is the last power that is finite; in this order NaN stays NaN */
+  return limited / (exp(-limited) + 1.f);
 }
 
 static void silu_mul_row(const float *gate, const float *up, float *out, int64_t width) {
