@@ -1,0 +1,99 @@
+import { Random } from "../../engine/random.ts";
+import type { Device } from "../../ffi/device.ts";
+import { matmul } from "../../ffi/ops.ts";
+import { matmul as reference } from "../reference/matmul.ts";
+import { normals } from "../support/cases.ts";
+import { assertNumbersClose, assertSameBits } from "../support/compare.ts";
+import { deviceTest } from "../support/device.ts";
+import { FLOAT_TYPES, type FloatType, rounded, uploadAs } from "../support/numbers.ts";
+
+const TOKENS = [1, 2, 3, 4, 7, 8, 9, 16, 17, 100];
+/** Inputs and outputs: below a vector, beside multiples of it, and past the depth of a panel. */
+const SIZES = [[1, 1], [5, 3], [31, 33], [64, 48], [100, 65], [517, 70], [1030, 19]] as const;
+
+interface Shape {
+  tokens: number;
+  inputs: number;
+  outputs: number;
+}
+
+/** Runs the product and gives what came out and what should. */
+function multiply(
+  device: Device,
+  dtype: FloatType,
+  shape: Shape,
+  bias: boolean,
+): [Float32Array<ArrayBuffer>, Float64Array] {
+  const { tokens, inputs, outputs } = shape;
+  const random = new Random(tokens * 1000 + inputs);
+  const x = normals(random, tokens * inputs);
+  const weight = normals(random, outputs * inputs, 0.1);
+  const offsets = bias ? normals(random, outputs) : undefined;
+  const out = device.upload(new Float32Array(tokens * outputs).fill(NaN), [tokens, outputs]);
+  matmul(
+    device,
+    device.upload(x, [tokens, inputs]),
+    uploadAs(device, dtype, weight, [outputs, inputs]),
+    offsets && uploadAs(device, dtype, offsets, [outputs]),
+    out,
+  );
+  const wanted = reference(x, rounded(dtype, weight), offsets && rounded(dtype, offsets), inputs);
+  return [out.readFloats(), wanted];
+}
+
+for (const dtype of FLOAT_TYPES) {
+  for (const tokens of TOKENS) {
+    deviceTest(`matmul of ${tokens} tokens with ${dtype} weights of every size`, (device) => {
+      for (const [inputs, outputs] of SIZES) {
+        const [found, wanted] = multiply(device, dtype, { tokens, inputs, outputs }, false);
+        assertNumbersClose(found, wanted, [tokens, outputs]);
+      }
+    });
+  }
+
+  for (const tokens of [1, 3, 9, 17]) {
+    deviceTest(`matmul of ${tokens} tokens adds a ${dtype} bias`, (device) => {
+      const [found, wanted] = multiply(device, dtype, { tokens, inputs: 48, outputs: 37 }, true);
+      assertNumbersClose(found, wanted, [tokens, 37]);
+    });
+  }
+}
+
+for (const tokens of [1, 4, 20]) {
+  deviceTest(`matmul of ${tokens} tokens reads and writes columns of wider tensors`, (device) => {
+    const [inputs, outputs, wide] = [40, 21, 90];
+    const random = new Random(tokens);
+    const x = normals(random, tokens * wide);
+    const weight = normals(random, outputs * wide);
+    const out = device.upload(new Float32Array(tokens * wide).fill(-7), [tokens, wide]);
+    matmul(
+      device,
+      device.upload(x, [tokens, wide]).columns(11, inputs),
+      device.upload(weight, [outputs, wide]).columns(30, inputs),
+      undefined,
+      out.columns(50, outputs),
+    );
+    const cut = (numbers: Float32Array, rows: number, first: number): number[] =>
+      Array.from({ length: rows * inputs }, (_, i) => numbers[Math.floor(i / inputs) * wide + first + i % inputs]!);
+    const product = reference(cut(x, tokens, 11), cut(weight, outputs, 30), undefined, inputs);
+    const wanted = new Float64Array(tokens * wide).fill(-7);
+    for (let t = 0; t < tokens; t++) wanted.set(product.subarray(t * outputs, (t + 1) * outputs), t * wide + 50);
+    assertNumbersClose(out.readFloats(), wanted, [tokens, wide]);
+  });
+
+  deviceTest(`matmul of ${tokens} tokens shows a NaN in its own row and in no other`, (device) => {
+    const [inputs, outputs] = [40, 21];
+    const x = new Float32Array(tokens * inputs).fill(1);
+    x[tokens * inputs - 1] = NaN;
+    const weight = new Float32Array(outputs * inputs).fill(0.5);
+    const out = device.createTensor("f32", [tokens, outputs]);
+    matmul(device, device.upload(x, [tokens, inputs]), device.upload(weight, [outputs, inputs]), undefined, out);
+    assertNumbersClose(out.readFloats(), reference(x, weight, undefined, inputs), [tokens, outputs]);
+  });
+}
+
+deviceTest("matmul of the same numbers gives the same bits twice", (device) => {
+  const shape = { tokens: 17, inputs: 517, outputs: 333 };
+  const runs = [0, 1].map(() => multiply(device, "bf16", shape, true)[0]);
+  assertSameBits(runs[0]!, runs[1]!, [17, 333]);
+}, { threads: 3 });
