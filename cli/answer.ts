@@ -33,7 +33,7 @@ export async function printAnswer(
     if (answer.finish !== "aborted" || answer.text !== "") output.endAnswer();
   }
   const seed: [string, string][] = options.temperature ? [["seed", String(options.seed)]] : [];
-  output.stats([...statsLines(model.engine.stats, model.name), ...seed, ["finish", answer.finish]]);
+  output.stats([...statsLines(model.engine.stats, model.name, answer.ids.length), ...seed, ["finish", answer.finish]]);
 }
 
 async function collect(

@@ -30,8 +30,8 @@ export async function runBatch(
   const requests = lines.map((line) => requestOf(line, flags, model, session.output));
   const onPrefill = (state: PrefillProgress, index: number): void => progress.prefill(state, `prompt ${index + 1}`);
   const pieces = engine.generateBatch(requests, { sparse, signal: session.interrupt.signal, onPrefill });
-  await printInOrder(requests.length, pieces, session);
-  session.output.stats([...statsLines(engine.stats, model.name), ["batch", plural(lines.length, "prompt")]]);
+  const newTokens = await printInOrder(requests.length, pieces, session);
+  session.output.stats([...statsLines(engine.stats, model.name, newTokens), ["batch", plural(lines.length, "prompt")]]);
 }
 
 function checkCombination(flags: GenerateFlags, file: string, words: readonly string[]): void {
@@ -59,8 +59,11 @@ function requestOf(line: PromptLine, flags: GenerateFlags, model: LoadedModel, o
   return { prompt: ids, options };
 }
 
-/** Prints a line for each request as soon as all earlier ones are done; what an abort kept from starting gets none. */
-async function printInOrder(count: number, pieces: AsyncIterable<BatchPiece>, session: Session): Promise<void> {
+/**
+ * Prints a line for each request as soon as all earlier ones are done; what an abort kept from starting gets none.
+ * Gives the number of tokens generated.
+ */
+async function printInOrder(count: number, pieces: AsyncIterable<BatchPiece>, session: Session): Promise<number> {
   const answers = Array.from({ length: count }, () => new BatchAnswer());
   let printed = 0;
   const printDone = (): void => {
@@ -75,20 +78,21 @@ async function printInOrder(count: number, pieces: AsyncIterable<BatchPiece>, se
     if (error !== session.interrupt.signal.reason) throw error;
   }
   session.output.clearStatus();
+  return answers.reduce((sum, answer) => sum + answer.ids.length, 0);
 }
 
 class BatchAnswer {
   finish: FinishReason | undefined;
-  readonly #ids: number[] = [];
+  readonly ids: number[] = [];
   #text = "";
 
   add(piece: BatchPiece): void {
-    if (piece.id >= 0) this.#ids.push(piece.id);
+    if (piece.id >= 0) this.ids.push(piece.id);
     this.#text += piece.text;
     if (piece.finish !== undefined) this.finish = piece.finish;
   }
 
   toLine(): string {
-    return JSON.stringify({ text: this.#text, ids: this.#ids, finish: this.finish }) + "\n";
+    return JSON.stringify({ text: this.#text, ids: this.ids, finish: this.finish }) + "\n";
   }
 }

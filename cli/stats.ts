@@ -2,14 +2,14 @@ import { format } from "@std/fmt/bytes";
 import type { EngineStats } from "../engine/types.ts";
 import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "./format.ts";
 
-/** Labelled lines of a run's stats, as stderr shows them. */
-export function statsLines(stats: EngineStats, model: string): [label: string, text: string][] {
+/** Labelled lines of a run's stats, as stderr shows them; `newTokens` counts the prefill's own token too. */
+export function statsLines(stats: EngineStats, model: string, newTokens: number): [label: string, text: string][] {
   const { promptTokens, prefillTokens, prefillSeconds, decodeTokens, decodeSeconds, firstTokenSeconds } = stats;
   const firstToken = `first token after ${formatSeconds(firstTokenSeconds)}`;
   return [
     ["model", `${model} on ${stats.device}`],
     ["prompt", `${plural(promptTokens, "token")}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`],
-    ["answer", `${plural(decodeTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
+    ["answer", `${plural(newTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
     ["sparse", sparseLine(stats)],
     ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],
     ["context", `${formatCount(stats.contextTokens)} of ${plural(stats.maxContext, "token")}`],

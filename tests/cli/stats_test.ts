@@ -8,10 +8,10 @@ import { runGenerate } from "./fake_world.ts";
 const stats = new FakeEngine().stats;
 
 Deno.test("statsLines() tells speed, pages, memory and context", () => {
-  assertEquals(statsLines(stats, "tiny"), [
+  assertEquals(statsLines(stats, "tiny", 51), [
     ["model", "tiny on cpu (2 threads)"],
     ["prompt", "8,192 tokens, prefill 2,048.0 tokens/s, first token after 4.25 s"],
-    ["answer", "50 tokens, decode 25.0 tokens/s"],
+    ["answer", "51 tokens, decode 25.0 tokens/s"],
     [
       "sparse",
       "selected in 49 of 50 steps, read 1,024 of 16,384 KV pages (6.3 %), 1 MiB of 16 MiB and 512 kiB of statistics",
@@ -23,8 +23,8 @@ Deno.test("statsLines() tells speed, pages, memory and context", () => {
 
 Deno.test("statsLines() shows a dash where nothing was measured", () => {
   const idle = { ...stats, decodeTokens: 0, decodeSeconds: 0, pagesRead: 0, pagesDense: 0 };
-  const lines = Object.fromEntries(statsLines(idle, "tiny"));
-  assertEquals(lines.answer, "0 tokens, decode - tokens/s");
+  const lines = Object.fromEntries(statsLines(idle, "tiny", 1));
+  assertEquals(lines.answer, "1 token, decode - tokens/s");
   assertEquals(lines.sparse!.includes("read 0 of 0 KV pages,"), true);
 });
 
