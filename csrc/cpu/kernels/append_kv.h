@@ -24,8 +24,8 @@ static void renew_statistics(const CacheView &cache, int64_t layer, int64_t head
     for (int64_t i = 0; i < count; i++) {
       const float value = to_float(x[i]), distance = value - mean;
       squares += distance * distance;
-      low = value < low ? value : low;
-      high = value > high ? value : high;
+      low = value < low || value != value ? value : low; /* NaN stays, as in the mean */
+      high = value > high || value != value ? value : high;
     }
     const float variance = squares / static_cast<float>(count);
     total += variance;
@@ -66,6 +66,15 @@ static int64_t next_run(const AppendKvParams &p, int64_t t) {
   return t;
 }
 
+/* Whether a page may have several runs in this call: a second one opens in mid-page, as the first of the call may too. */
+static bool may_return_to_page(const AppendKvParams &p) {
+  const int64_t page_size = p.cache.desc.page_size;
+  for (int64_t t = 1; t < p.tokens; t++) {
+    if (p.slots[t] % page_size != 0 && p.slots[t] / page_size != p.slots[t - 1] / page_size) return true;
+  }
+  return false;
+}
+
 static void append_kv(ThreadPool &pool, const AppendKvParams &p) {
   const int64_t heads = p.cache.desc.num_kv_heads, grain = rows_per_task(p.cache.desc.head_dim * 4);
   with_dtype(p.cache.desc.dtype, [&](auto type) {
@@ -73,6 +82,10 @@ static void append_kv(ThreadPool &pool, const AppendKvParams &p) {
     const int64_t ranges = (p.tokens + grain - 1) / grain;
     if (ranges == 1) { /* too little work to wake a thread */
       for (int64_t head = 0; head < heads; head++) append_range<T>(p, head, 0, p.tokens);
+      return;
+    }
+    if (may_return_to_page(p)) { /* the runs of a page in order, on one thread */
+      pool.parallel_for(heads, [&](int64_t head, int) { append_range<T>(p, head, 0, p.tokens); });
       return;
     }
     pool.parallel_for(ranges * heads, [&](int64_t task, int) {
