@@ -20,11 +20,16 @@ export interface WeightPlan {
   readonly dtype: WeightDType;
 }
 
-/** A tensor that we want: our name, the checkpoint's names, and their shape once stacked. */
+/** A tensor of the checkpoint that we want. */
+interface Source {
+  name: string;
+  shape: number[];
+}
+
+/** A tensor that we want: our name, and what is stacked to make it. */
 interface Wanted {
   name: string;
-  sources: string[];
-  shape: number[];
+  sources: Source[];
 }
 
 const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
@@ -32,36 +37,34 @@ const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f
 const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
 const NAMES_IN_MESSAGE = 8;
 
-function linear(name: string, sources: string[], rows: number, columns: number, bias: boolean): Wanted[] {
-  const wanted = [{
+/** The checkpoint's name of a projection, and its rows. */
+type Projection = [name: string, rows: number];
+
+function linear(name: string, projections: Projection[], columns: number, bias: boolean): Wanted[] {
+  const weight: Wanted = {
     name: `${name}.weight`,
-    sources: sources.map((source) => `${source}.weight`),
-    shape: [rows, columns],
-  }];
-  return bias
-    ? [...wanted, { name: `${name}.bias`, sources: sources.map((source) => `${source}.bias`), shape: [rows] }]
-    : wanted;
+    sources: projections.map(([source, rows]) => ({ name: `${source}.weight`, shape: [rows, columns] })),
+  };
+  if (!bias) return [weight];
+  const sources = projections.map(([source, rows]) => ({ name: `${source}.bias`, shape: [rows] }));
+  return [weight, { name: `${name}.bias`, sources }];
+}
+
+function norm(name: string, source: string, width: number): Wanted {
+  return { name: `${name}.weight`, sources: [{ name: `${source}.weight`, shape: [width] }] };
 }
 
 function attentionTensors(config: ModelConfig, ours: string, theirs: string): Wanted[] {
-  const { hiddenSize, numQueryHeads, numKvHeads, headDim, attentionBias } = config;
-  const projections = config.fusedProjections ? ["qkv_proj"] : ["q_proj", "k_proj", "v_proj"];
-  const sources = projections.map((projection) => `${theirs}.self_attn.${projection}`);
-  const norms = config.qkNorm ? ["q_norm", "k_norm"] : [];
+  const { hiddenSize, headDim, attentionBias, qkNorm } = config;
+  const [queryRows, keyRows] = [config.numQueryHeads * headDim, config.numKvHeads * headDim];
+  const attention = `${theirs}.self_attn`;
+  const projections: Projection[] = config.fusedProjections
+    ? [[`${attention}.qkv_proj`, queryRows + 2 * keyRows]]
+    : [[`${attention}.q_proj`, queryRows], [`${attention}.k_proj`, keyRows], [`${attention}.v_proj`, keyRows]];
   return [
-    ...linear(`${ours}.qkv`, sources, (numQueryHeads + 2 * numKvHeads) * headDim, hiddenSize, attentionBias.qkv),
-    ...linear(
-      `${ours}.output`,
-      [`${theirs}.self_attn.o_proj`],
-      hiddenSize,
-      numQueryHeads * headDim,
-      attentionBias.output,
-    ),
-    ...norms.map((norm) => ({
-      name: `${ours}.${norm}.weight`,
-      sources: [`${theirs}.self_attn.${norm}.weight`],
-      shape: [headDim],
-    })),
+    ...linear(`${ours}.qkv`, projections, hiddenSize, attentionBias.qkv),
+    ...linear(`${ours}.output`, [[`${attention}.o_proj`, hiddenSize]], queryRows, attentionBias.output),
+    ...(qkNorm ? ["q_norm", "k_norm"] : []).map((name) => norm(`${ours}.${name}`, `${attention}.${name}`, headDim)),
   ];
 }
 
@@ -72,16 +75,13 @@ function feedForwardTensors(
   width: number,
   fused: boolean,
 ): Wanted[] {
-  const sources = fused ? ["gate_up_proj"] : ["gate_proj", "up_proj"];
+  const { hiddenSize, mlpBias } = config;
+  const projections: Projection[] = fused
+    ? [[`${theirs}.gate_up_proj`, 2 * width]]
+    : [[`${theirs}.gate_proj`, width], [`${theirs}.up_proj`, width]];
   return [
-    ...linear(
-      `${ours}.gate_up`,
-      sources.map((source) => `${theirs}.${source}`),
-      2 * width,
-      config.hiddenSize,
-      config.mlpBias,
-    ),
-    ...linear(`${ours}.down`, [`${theirs}.down_proj`], config.hiddenSize, width, config.mlpBias),
+    ...linear(`${ours}.gate_up`, projections, hiddenSize, mlpBias),
+    ...linear(`${ours}.down`, [[`${theirs}.down_proj`, hiddenSize]], width, mlpBias),
   ];
 }
 
@@ -90,7 +90,7 @@ function expertTensors(config: ModelConfig, ours: string, theirs: string): Wante
   if (!moe) return [];
   const experts = Array.from({ length: moe.numExperts }, (_, index) => index);
   return [
-    ...linear(`${ours}.router`, [`${theirs}.gate`], moe.numExperts, hiddenSize, false),
+    ...linear(`${ours}.router`, [[`${theirs}.gate`, moe.numExperts]], hiddenSize, false),
     ...experts.flatMap((index) =>
       feedForwardTensors(config, `${ours}.experts.${index}`, `${theirs}.experts.${index}`, moe.intermediateSize, false)
     ),
@@ -100,32 +100,24 @@ function expertTensors(config: ModelConfig, ours: string, theirs: string): Wante
 function layerTensors(config: ModelConfig, layer: number): Wanted[] {
   const ours = `layers.${layer}`;
   const theirs = `model.layers.${layer}`;
-  const sparse = config.moe?.sparseLayers[layer] === true;
+  const { hiddenSize, intermediateSize, fusedProjections } = config;
   return [
-    {
-      name: `${ours}.attention_norm.weight`,
-      sources: [`${theirs}.input_layernorm.weight`],
-      shape: [config.hiddenSize],
-    },
+    norm(`${ours}.attention_norm`, `${theirs}.input_layernorm`, hiddenSize),
     ...attentionTensors(config, ours, theirs),
-    {
-      name: `${ours}.mlp_norm.weight`,
-      sources: [`${theirs}.post_attention_layernorm.weight`],
-      shape: [config.hiddenSize],
-    },
-    ...(sparse
+    norm(`${ours}.mlp_norm`, `${theirs}.post_attention_layernorm`, hiddenSize),
+    ...(config.moe?.sparseLayers[layer]
       ? expertTensors(config, ours, `${theirs}.mlp`)
-      : feedForwardTensors(config, ours, `${theirs}.mlp`, config.intermediateSize, config.fusedProjections)),
+      : feedForwardTensors(config, ours, `${theirs}.mlp`, intermediateSize, fusedProjections)),
   ];
 }
 
 function wantedTensors(config: ModelConfig): Wanted[] {
   const { vocabSize, hiddenSize } = config;
   return [
-    { name: "embedding.weight", sources: ["model.embed_tokens.weight"], shape: [vocabSize, hiddenSize] },
+    ...linear("embedding", [["model.embed_tokens", vocabSize]], hiddenSize, false),
     ...Array.from({ length: config.numLayers }, (_, layer) => layerTensors(config, layer)).flat(),
-    { name: "norm.weight", sources: ["model.norm.weight"], shape: [hiddenSize] },
-    ...(config.tieWordEmbeddings ? [] : linear("logits", ["lm_head"], vocabSize, hiddenSize, false)),
+    norm("norm", "model.norm", hiddenSize),
+    ...(config.tieWordEmbeddings ? [] : linear("logits", [["lm_head", vocabSize]], hiddenSize, false)),
   ];
 }
 
@@ -134,30 +126,32 @@ function listNames(names: readonly string[]): string {
   return names.length > NAMES_IN_MESSAGE ? `${shown} and ${names.length - NAMES_IN_MESSAGE} more` : shown;
 }
 
-function planTensor(wanted: Wanted, found: ReadonlyMap<string, CheckpointTensor>): PlannedTensor {
-  const parts = wanted.sources.flatMap((source) => found.get(source) ?? []);
+function shapeText(shape: readonly number[]): string {
+  return `[${shape.join(", ")}]`;
+}
+
+function planTensor({ name, sources }: Wanted, found: ReadonlyMap<string, CheckpointTensor>): PlannedTensor {
+  const parts = sources.flatMap((source) => found.get(source.name) ?? []);
   const [first] = parts;
   const dtype = first && DTYPE_NAMES[first.dtype];
   if (!first || !dtype || parts.some((part) => part.dtype !== first.dtype)) {
     const dtypes = [...new Set(parts.map((part) => part.dtype))].join(", ");
     throw new PagesiftError(
       "model",
-      `Tensor "${wanted.sources[0]}" has dtype ${dtypes}, wanted one of F32, F16, BF16 for all its parts`,
+      `Tensor ${listNames(sources.map((source) => source.name))} has dtype ${dtypes}, ` +
+        "wanted F32, F16 or BF16, the same for all that are stacked",
     );
   }
-  const rows = parts.reduce((sum, part) => sum + (part.shape[0] ?? 0), 0);
-  const fits = rows === wanted.shape[0] &&
-    parts.every((part) => part.shape.length === wanted.shape.length && part.shape[1] === wanted.shape[1]);
-  if (!fits) {
-    const shapes = parts.map((part) => `[${part.shape.join(", ")}]`).join(" + ");
+  sources.forEach((source, index) => {
+    const shape = parts[index]?.shape ?? [];
+    if (shapeText(shape) === shapeText(source.shape)) return;
     throw new PagesiftError(
       "model",
-      `Tensor ${listNames(wanted.sources)} has shape ${shapes}, but config.json asks for [${
-        wanted.shape.join(", ")
-      }] in all`,
+      `Tensor "${source.name}" has shape ${shapeText(shape)}, but config.json asks for ${shapeText(source.shape)}`,
     );
-  }
-  return { name: wanted.name, shape: wanted.shape, dtype, parts };
+  });
+  const rows = sources.reduce((sum, source) => sum + (source.shape[0] ?? 0), 0);
+  return { name, shape: [rows, ...first.shape.slice(1)], dtype, parts };
 }
 
 /**
@@ -167,7 +161,7 @@ function planTensor(wanted: Wanted, found: ReadonlyMap<string, CheckpointTensor>
  */
 export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
   const wanted = wantedTensors(config);
-  const sources = new Set(wanted.flatMap((tensor) => tensor.sources));
+  const sources = new Set(wanted.flatMap((tensor) => tensor.sources.map((source) => source.name)));
   const missing = [...sources].filter((name) => !found.has(name));
   if (missing.length > 0) {
     throw new PagesiftError(
