@@ -23,7 +23,6 @@ export class DecodeBatch {
   readonly #scores: Tensor;
   readonly #selected: Tensor;
   readonly #counts: Tensor;
-  readonly #tableWidth: number;
   /** What the device's page table holds: by row, the sequence and how many of its pages are written. */
   #written: { sequence: Sequence; numPages: number }[] = [];
   #step: DecodeStep | undefined;
@@ -31,11 +30,12 @@ export class DecodeBatch {
 
   constructor(device: Device, readonly pool: KvPool, readonly policy: PagePolicy) {
     const { maxSequences, maxPagesPerSequence, numKvHeads } = pool.shape;
-    this.#tableWidth = maxPagesPerSequence;
     this.#numbers = device.createTensor("i32", [4, maxSequences]);
     this.#pageTable = device.createTensor("i32", [maxSequences, maxPagesPerSequence]);
     this.#scores = device.createTensor("f32", [maxSequences, numKvHeads, maxPagesPerSequence]);
-    this.#selected = device.createTensor("i32", [maxSequences, numKvHeads, policy.budgetPages]);
+    // A budget that no sequence can exceed never selects, whatever its size.
+    const selectedPages = Math.min(policy.budgetPages, maxPagesPerSequence);
+    this.#selected = device.createTensor("i32", [maxSequences, numKvHeads, selectedPages]);
     this.#counts = device.createTensor("i32", [maxSequences, numKvHeads]);
   }
 
@@ -93,11 +93,5 @@ export class DecodeBatch {
     for (const tensor of [this.#numbers, this.#pageTable, this.#scores, this.#selected, this.#counts]) {
       tensor.buffer.close();
     }
-  }
-
-  /** Whether this memory still fits the pool and the policy. */
-  serves(pool: KvPool, policy: PagePolicy): boolean {
-    return this.pool === pool && this.policy.budgetPages === policy.budgetPages &&
-      this.#tableWidth === pool.shape.maxPagesPerSequence;
   }
 }

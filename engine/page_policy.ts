@@ -77,10 +77,12 @@ export function resolvePolicy(sparse: SparseOptions, slidingWindows: readonly nu
   const options = { ...DEFAULT_SPARSE, ...sparse };
   const lambda = sparse.lambda ?? DEFAULT_LAMBDA[options.scorer] ?? 0;
   checkOptions(options, lambda);
-  const { pageSize, scorer, sinkPages, recentPages, denseLayers, mode } = options;
+  const { pageSize, scorer, denseLayers, mode } = options;
+  const budgetPages = options.budgetTokens / pageSize;
   return Object.freeze({
-    ...{ pageSize, scorer, lambda, sinkPages, recentPages },
-    budgetPages: options.budgetTokens / pageSize,
+    ...{ pageSize, budgetPages, scorer, lambda },
+    sinkPages: Math.min(options.sinkPages, budgetPages),
+    recentPages: Math.min(options.recentPages, budgetPages),
     layers: slidingWindows.map((tokens, layer): LayerPolicy => {
       if (tokens > 0) return { kind: "window", tokens };
       return { kind: mode === "off" || layer < denseLayers ? "dense" : "sparse" };

@@ -49,6 +49,14 @@ Deno.test("resolvePolicy takes a budget of one page", () => {
   assertEquals(resolvePolicy({ budgetTokens: 64, pageSize: 64 }, NO_WINDOWS).budgetPages, 1);
 });
 
+Deno.test("resolvePolicy keeps no more sink and recent pages than the budget has", () => {
+  const { sinkPages, recentPages } = resolvePolicy(
+    { budgetTokens: 16, sinkPages: 2 ** 40, recentPages: 3 },
+    NO_WINDOWS,
+  );
+  assertEquals([sinkPages, recentPages], [2, 2]);
+});
+
 Deno.test("resolvePolicy reads all pages in the first dense layers", () => {
   assertEquals(kinds({ denseLayers: 2 }), ["dense", "dense", "sparse"]);
 });
