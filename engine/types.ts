@@ -63,6 +63,7 @@ export type FinishReason = "stop" | "length" | "context" | "aborted";
 
 /** One generated token and the text that became whole with it (empty while a character or a stop string is still open). */
 export interface Piece {
+  /** The token, or -1 on the piece that closes an aborted generation and brings none. */
   id: number;
   text: string;
   /** On the last piece of a generation only. Its `text` then also holds everything that was held back. */
