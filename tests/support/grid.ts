@@ -34,9 +34,11 @@ function* enumerate(): Generator<GridCase> {
 
 export const GRID: readonly GridCase[] = [...enumerate()];
 
-/** Lengths of a batch: the first of some pages and a bit, the second of one token, the others at random. */
+/** Lengths of a batch: four pages, the last of them mostly not full; the second sequence holds one token. */
 export function gridLengths({ shape, batch, seed }: GridCase): number[] {
   const random = new Random(seed);
-  const longest = 5 * shape.pageSize;
-  return Array.from({ length: batch }, (_, b) => b === 1 ? 1 : longest - integerBelow(random, 2 * shape.pageSize));
+  return Array.from(
+    { length: batch },
+    (_, b) => b === 1 ? 1 : 4 * shape.pageSize - integerBelow(random, shape.pageSize),
+  );
 }
