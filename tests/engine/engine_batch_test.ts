@@ -1,0 +1,166 @@
+/** Requests that run together: each gives what it gives alone, and leaves nothing behind. */
+import { assert, assertEquals } from "@std/assert";
+import type { Engine } from "../../engine/engine.ts";
+import { Generation } from "../../engine/generation.ts";
+import { cacheShape, KvPool } from "../../engine/kv_pool.ts";
+import { resolvePolicy } from "../../engine/page_policy.ts";
+import { Request } from "../../engine/request.ts";
+import { RunStats } from "../../engine/run_stats.ts";
+import type { BatchPiece, GenerateRequest, SparseOptions } from "../../engine/types.ts";
+import { liveHandles } from "../../ffi/library.ts";
+import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
+
+const MODEL = "llama-f32";
+const DENSE: SparseOptions = { mode: "off" };
+const SMALL: SparseOptions = { budgetTokens: 32 };
+
+/** Prompts and answers of many lengths: one token, pages and a part, several chunks. */
+const LENGTHS = [[1, 3], [220, 9], [7, 1], [8, 12], [9, 5], [600, 4], [40, 2], [64, 7]] as const;
+
+function makeRequests(lengths: readonly (readonly [number, number])[], model = MODEL): GenerateRequest[] {
+  return lengths.map(([tokens, maxTokens], index) => ({
+    prompt: promptIds(model, tokens + index).slice(index),
+    options: { maxTokens },
+  }));
+}
+
+async function collectBatch(pieces: AsyncIterable<BatchPiece>, count: number): Promise<Outcome[]> {
+  const outcomes = Array.from({ length: count }, (): Outcome => ({ ids: [], text: "", finish: undefined }));
+  for await (const piece of pieces) {
+    const outcome = outcomes[piece.index];
+    assert(outcome && !outcome.finish, `piece of request ${piece.index} after its end`);
+    add(outcome, piece);
+  }
+  return outcomes;
+}
+
+async function runAlone(
+  engine: Engine,
+  requests: readonly GenerateRequest[],
+  sparse: SparseOptions,
+): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  for (const { prompt, options } of requests) {
+    outcomes.push(await collect(engine.generate(prompt, { ...options, sparse })));
+  }
+  return outcomes;
+}
+
+async function assertSameTogether(
+  requests: readonly GenerateRequest[],
+  sparse: SparseOptions,
+  model = MODEL,
+): Promise<void> {
+  await using engine = await loadFixture(model);
+  const together = await collectBatch(engine.generateBatch(requests, { sparse }), requests.length);
+  assertEquals(together, await runAlone(engine, requests, sparse));
+}
+
+for (const model of [MODEL, "qwen2-yarn-bf16", "mistral-sliding-bf16", "qwen3-moe-f32"]) {
+  for (const [label, sparse] of [["dense", DENSE], ["sparse", SMALL]] as const) {
+    Deno.test(`Engine.generateBatch gives each ${label} request what it gives alone (${model})`, async () => {
+      await assertSameTogether(makeRequests(LENGTHS, model), sparse, model);
+    });
+  }
+}
+
+Deno.test("Engine.generateBatch gives 40 requests, more than decode together, what they give alone", async () => {
+  const lengths = Array.from({ length: 40 }, (_, index) => [1 + 13 * index % 70, 1 + 5 * index % 11] as const);
+  await assertSameTogether(makeRequests(lengths), SMALL);
+});
+
+Deno.test("Engine.generateBatch gives sampled requests what they give alone with their seeds", async () => {
+  const requests = makeRequests(LENGTHS).map(({ prompt, options }, seed) => ({
+    prompt,
+    options: { ...options, seed, temperature: seed % 2 },
+  }));
+  await assertSameTogether(requests, SMALL);
+});
+
+Deno.test("Engine.generateBatch cuts each request at its own stop string", async () => {
+  await using engine = await loadFixture(MODEL);
+  const prompt = promptIds(MODEL);
+  const { text } = await collect(engine.generate(prompt, { maxTokens: 12 }));
+  const stop = text.slice(4, 6);
+  const requests = [{ prompt, options: { maxTokens: 12 } }, { prompt, options: { maxTokens: 12, stop: [stop] } }];
+  const [whole, cut] = await collectBatch(engine.generateBatch(requests), 2);
+  assertEquals([whole?.text, whole?.finish], [text, "length"]);
+  assertEquals([cut?.text, cut?.finish], [text.slice(0, text.indexOf(stop)), "stop"]);
+});
+
+Deno.test("Engine.generateBatch counts the tokens of all requests", async () => {
+  await using engine = await loadFixture(MODEL);
+  const requests = makeRequests(LENGTHS);
+  await collectBatch(engine.generateBatch(requests), requests.length);
+  const sum = (which: 0 | 1): number => LENGTHS.reduce((total, lengths) => total + lengths[which], 0);
+  const { promptTokens, prefillTokens, decodeTokens, decodeSteps } = engine.stats;
+  assertEquals([promptTokens, prefillTokens, decodeTokens], [sum(0), sum(0), sum(1) - LENGTHS.length]);
+  assertEquals(decodeSteps, 11); // the longest answer's
+});
+
+Deno.test("Engine.generateBatch of nothing gives nothing", async () => {
+  await using engine = await loadFixture(MODEL);
+  assertEquals(await collectBatch(engine.generateBatch([]), 0), []);
+});
+
+/** A generation over a pool of its own, with requests of 30 and 34 tokens in the cache at most. */
+function makeGeneration(engine: Engine, totalTokens: number): { pool: KvPool; generation: Generation } {
+  const policy = resolvePolicy(SMALL, engine.config.slidingWindows);
+  const need = { totalTokens, longestTokens: 34, maxSequences: 2 };
+  const pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
+  const { eosTokenIds, maxContext } = engine.config;
+  const requests = [26, 30, 26].map((tokens, index) => {
+    const stream = engine.tokenizer.stream();
+    const ids = promptIds(MODEL, tokens);
+    return new Request(index, ids, { maxTokens: 5 }, stream, { eosTokenIds, maxContext }, pool.openSequence());
+  });
+  const context = { model: engine.model, pool, policy, stats: new RunStats(engine.facts, pool, policy) };
+  return { pool, generation: new Generation(context, requests) };
+}
+
+Deno.test("Generation lets requests wait until the pool has room for all of their tokens", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { pool, generation } = makeGeneration(engine, 34); // 7 pages: one request of 4 or 5 pages at a time
+  const order: number[] = [];
+  for await (const { index } of generation.run()) order.push(index);
+  assertEquals(order, [0, 1, 2].flatMap((index) => Array<number>(5).fill(index)));
+  assertEquals(pool.allocator.peakUsed, 5);
+});
+
+Deno.test("Generation gives all pages back at the end", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { pool, generation } = makeGeneration(engine, 68);
+  for await (const _piece of generation.run());
+  assertEquals([pool.allocator.numUsed, pool.allocator.peakUsed], [0, 9]);
+});
+
+Deno.test("Generation gives all pages back when its consumer leaves half-way", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { pool, generation } = makeGeneration(engine, 68);
+  for await (const { index } of generation.run()) if (index === 1) break;
+  assertEquals(pool.allocator.numUsed, 0);
+});
+
+Deno.test("Engine leaves no handle behind after 200 generations of all kinds", async () => {
+  const before = liveHandles();
+  {
+    await using engine = await loadFixture(MODEL);
+    const runOnce = async (round: number): Promise<void> => {
+      const pageSize = [8, 16][round % 2] ?? 8;
+      const scorer = round % 3 === 0 ? "quest" : "unique";
+      const pieces = engine.generate(promptIds(MODEL, 1 + round % 90), {
+        maxTokens: 1 + round % 4,
+        sparse: { budgetTokens: 32, pageSize, scorer },
+      });
+      if (round % 7 === 0) await pieces.next(), await pieces.return(undefined);
+      else await collect(pieces);
+    };
+    for (let round = 0; round < 10; round++) await runOnce(round);
+    const warm = liveHandles();
+    for (let round = 0; round < 190; round++) {
+      await runOnce(round);
+      assertEquals(liveHandles(), warm);
+    }
+  }
+  assertEquals([before, liveHandles()], [0, 0]);
+});
