@@ -6,7 +6,7 @@
  * same bits as dense, on any number of threads. */
 #pragma once
 
-#include "common.h"
+#include "page_list.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -182,30 +182,6 @@ static void attend_block(const Block &block, const Block &next, int64_t page_siz
     else if (heads == 2) attend_heads<T, 2>(block, next, page_size, d, scale, query, out, scores);
     else attend_heads<T, 1>(block, next, page_size, d, scale, query, out, scores);
   }
-}
-
-/* One sequence and KV head: which pages its query reads. */
-struct PageList {
-  const int32_t *table, *selected; /* selected: nullptr for all from first_page on */
-  int64_t first_page, count, splits, first_token, length;
-};
-
-static PageList list_pages(const DecodeAttentionParams &p, int64_t sequence, int64_t head) {
-  const int64_t page_size = p.cache.desc.page_size, length = p.sequences.lengths[sequence];
-  PageList list{p.sequences.page_table + sequence * p.sequences.table_stride, nullptr, 0, (length + page_size - 1) / page_size, 1, 0, length};
-  if (p.window > 0 && length > p.window) {
-    list.first_token = length - p.window;
-    list.first_page = list.first_token / page_size;
-    list.count -= list.first_page;
-  }
-  if (p.selected != nullptr) {
-    const int64_t row = sequence * p.cache.desc.num_kv_heads + head;
-    list.selected = p.selected + row * p.k;
-    list.count = p.counts[row];
-  }
-  const int64_t splits = (list.count * page_size + kSplitTokens - 1) / kSplitTokens;
-  list.splits = splits < 1 ? 1 : splits > kMaxSplits ? kMaxSplits : splits;
-  return list;
 }
 
 /* The pages of the list from place `first` on, as many as a block takes before `end`. */
