@@ -84,15 +84,13 @@ export class Generation {
     const { model, stats, onPrefill } = this.context;
     const started = performance.now();
     const totalTokens = request.promptIds.length;
-    let id = NO_TOKEN;
+    let id: number | undefined;
     await this.#prefill.run(request.sequence, request.promptIds, this.#breathe, (hidden, doneTokens) => {
-      if (doneTokens === totalTokens) {
-        id = this.#sample(hidden.rows((hidden.shape[0] ?? 1) - 1, 1), [request], () =>
-          `in the prompt of ${totalTokens} tokens`)[0] ?? NO_TOKEN;
-      }
+      if (doneTokens === totalTokens) [id] = this.#sample(hidden.rows((hidden.shape[0] ?? 1) - 1, 1), [request]) ?? [];
       onPrefill?.({ doneTokens, totalTokens, seconds: (performance.now() - started) / 1000 }, request.index);
     });
     await model.device.wait();
+    if (id === undefined) throw numericError(await this.#badPlaceOfPrompt(request));
     stats.prefilled(totalTokens, (performance.now() - started) / 1000);
     return request.accept(id);
   }
@@ -107,7 +105,8 @@ export class Generation {
       requests.map((request) => request.lastId),
     );
     const hidden = model.decode(pool, policy, step);
-    const ids = this.#sample(hidden, requests, () => this.#firstBadLayer(step));
+    const ids = this.#sample(hidden, requests);
+    if (!ids) throw numericError(this.#badPlaceOfStep(step));
     stats.decoded(requests.length, (performance.now() - started) / 1000);
     return requests.map((request, row) => {
       stats.contextReached(request.sequence.length);
@@ -123,34 +122,52 @@ export class Generation {
     return { ...piece, index: request.index };
   }
 
-  /** One token for each row of hidden states. */
-  #sample(hidden: Tensor, requests: readonly Request[], where: () => string): number[] {
+  /** One token for each row of hidden states, or undefined when a row has no finite best logit. */
+  #sample(hidden: Tensor, requests: readonly Request[]): number[] | undefined {
     const { model } = this.context;
     const logits = model.logits(hidden);
-    if (requests.every((request) => request.greedy)) {
-      const ids = Array.from(model.best(logits));
-      if (ids.includes(NO_TOKEN)) throw numericError(where());
-      return ids;
-    }
+    const best = Array.from(model.best(logits));
+    if (best.includes(NO_TOKEN)) return undefined;
+    if (requests.every((request) => request.greedy)) return best;
     const numbers = logits.readFloats();
     const { vocabSize } = model.config;
-    return requests.map((request, row) => {
-      const rowLogits = numbers.subarray(row * vocabSize, (row + 1) * vocabSize);
-      if (rowLogits.some(Number.isNaN)) throw numericError(where());
-      return request.sampler.sample(rowLogits, request.history);
-    });
+    return requests.map((request, row) =>
+      request.sampler.sample(numbers.subarray(row * vocabSize, (row + 1) * vocabSize), request.history)
+    );
   }
 
-  /** Runs the step again, which changes nothing, and looks at the hidden states after every layer. */
-  #firstBadLayer(step: DecodeStep): string {
-    const { model, pool, policy, stats } = this.context;
-    let found: number | undefined;
-    model.decode(pool, policy, step, (layer, hidden) => {
-      if (found === undefined && !hidden.readFloats().every(Number.isFinite)) found = layer;
-    });
-    const origin = found === undefined ? "the output projection" : `layer ${found}`;
-    return `at decode step ${stats.snapshot().decodeSteps + 1}, first in ${origin}`;
+  /** Takes the last chunk of a prompt in again and looks at the hidden states after every layer. */
+  async #badPlaceOfPrompt({ promptIds, sequence }: Request): Promise<string> {
+    const { model: { activations }, pool } = this.context;
+    const start = Math.floor((promptIds.length - 1) / activations.maxTokens) * activations.maxTokens;
+    const chunk = promptIds.slice(start);
+    const finite: boolean[] = [];
+    const look = (): Promise<void> => {
+      finite.push(allFinite(activations.views(chunk.length).hidden));
+      return Promise.resolve();
+    };
+    pool.truncate(sequence, start);
+    await this.#prefill.run(sequence, chunk, look, () => {});
+    return `in the prompt of ${promptIds.length} tokens, ${firstBadLayer(finite)}`;
   }
+
+  /** Runs a step again, which changes nothing, and looks at the hidden states after every layer. */
+  #badPlaceOfStep(step: DecodeStep): string {
+    const { model, pool, policy, stats } = this.context;
+    const finite: boolean[] = [];
+    model.decode(pool, policy, step, (_layer, hidden) => finite.push(allFinite(hidden)));
+    return `at decode step ${stats.snapshot().decodeSteps + 1}, ${firstBadLayer(finite)}`;
+  }
+}
+
+function allFinite(hidden: Tensor): boolean {
+  return hidden.readFloats().every(Number.isFinite);
+}
+
+/** `finite`: whether the hidden states were finite after each layer. */
+function firstBadLayer(finite: readonly boolean[]): string {
+  const layer = finite.indexOf(false);
+  return `first in ${layer < 0 ? "the output projection" : `layer ${layer}`}`;
 }
 
 /** Tokens that a request holds in the cache at most; the last generated one never goes in. */
@@ -163,6 +180,6 @@ export function longestTokens(
 function numericError(where: string): PagesiftError {
   return new PagesiftError(
     "numeric",
-    `The model gave logits that are not finite ${where}; check the weights, or load the model as f32`,
+    `The model gave logits that are not finite ${where}; check the weights, or use a copy of the model in f32`,
   );
 }

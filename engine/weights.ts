@@ -43,6 +43,7 @@ export class Weights {
     let offset = 0;
     let sinceBreath = 0;
     for (const planned of plan.tensors.values()) {
+      signal?.throwIfAborted();
       tensors.set(planned.name, new Tensor(buffer, planned.dtype, planned.shape, offset));
       let target = offset;
       for (const part of planned.parts) {
@@ -55,7 +56,6 @@ export class Weights {
       if (sinceBreath < BREATH_BYTES) continue;
       sinceBreath = 0;
       await new Promise((resolve) => setTimeout(resolve, 0));
-      signal?.throwIfAborted();
     }
     return new Weights(tensors, bytes);
   }
