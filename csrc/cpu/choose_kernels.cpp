@@ -11,7 +11,7 @@ const Kernels &choose_kernels() {
   const auto wanted = [asked](const Kernels &kernels) { return asked == nullptr || *asked == '\0' || std::strcmp(asked, kernels.name) == 0; };
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* all that have AVX2 have F16C; clang cannot ask */
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   if (avx512 && wanted(kAvx512Kernels)) return kAvx512Kernels;
