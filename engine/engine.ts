@@ -98,7 +98,8 @@ export class Engine implements AsyncDisposable {
       const exact = ropeFrequencies(read.rope, read.headDim, read.maxContext);
       const rounded = options.ropeDtype === "weights" ? roundFloats(exact.invFreq, plan.dtype) : exact.invFreq;
       const frequencies = { ...exact, invFreq: rounded };
-      const model = new Model(device, config, weights, frequencies, Math.min(CHUNK_TOKENS, config.maxContext));
+      const stepTokens = Math.max(MAX_BATCH, Math.min(CHUNK_TOKENS, config.maxContext));
+      const model = new Model(device, config, weights, frequencies, stepTokens);
       const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
       return new Engine(device, model, config, tokenizer, options.sparse ?? {}, plan.dtype, facts, notice);
     } catch (error) {

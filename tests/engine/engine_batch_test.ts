@@ -98,6 +98,13 @@ Deno.test("Engine.generateBatch counts the tokens of all requests", async () => 
   assertEquals(decodeSteps, 11); // the longest answer's
 });
 
+Deno.test("Engine.generateBatch decodes more requests together than the context has tokens", async () => {
+  await using engine = await loadFixture(MODEL, { maxContext: 8 });
+  const requests = makeRequests(Array.from({ length: 16 }, () => [5, 4]));
+  const together = await collectBatch(engine.generateBatch(requests), requests.length);
+  assertEquals(together, await runAlone(engine, requests, {}));
+});
+
 Deno.test("Engine.generateBatch of nothing gives nothing", async () => {
   await using engine = await loadFixture(MODEL);
   assertEquals(await collectBatch(engine.generateBatch([]), 0), []);

@@ -9,7 +9,9 @@ Deno.test("findModelFolder takes a folder as it is", async () => {
   await withFiles({}, async (folder) => assertEquals(await findModelFolder(folder, { env: {} }), folder));
 });
 
-for (const name of ["nowhere", "./nowhere/model", "/nowhere/model", "a/b/c", "../no-such-folder", "org/..", "a--b/c", ""]) {
+for (
+  const name of ["nowhere", "./nowhere/model", "/nowhere/model", "a/b/c", "../no-such-folder", "org/..", "a--b/c", ""]
+) {
   Deno.test(`findModelFolder refuses "${name}", which is no folder and no Hub name`, async () => {
     await assertRefused(() => findModelFolder(name, { env: {} }), "model", "No model folder", '"org/name"');
   });

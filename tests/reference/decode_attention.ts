@@ -14,7 +14,7 @@ export function inPages(selected: readonly (readonly number[])[], pageSize: numb
   return (position, kvHead) => sets[kvHead]!.has(Math.floor(position / pageSize));
 }
 
-function dot(q: Numbers, first: number, keys: Numbers, start: number, count: number): number {
+function dot(q: Float64Array, first: number, keys: Float64Array, start: number, count: number): number {
   let sum = 0;
   for (let i = 0; i < count; i++) sum += q[first + i]! * keys[start + i]!;
   return sum;
@@ -30,18 +30,20 @@ export function decodeAttention(
   scale: number = 1 / Math.sqrt(heads.headDim),
 ): Float64Array {
   const { numQueryHeads, numKvHeads, headDim } = heads;
-  const tokens = k.length / (numKvHeads * headDim);
+  const [queries, keys, values] = [new Float64Array(q), new Float64Array(k), new Float64Array(v)];
+  const tokens = keys.length / (numKvHeads * headDim);
   const out = new Float64Array(numQueryHeads * headDim);
   for (let h = 0; h < numQueryHeads; h++) {
     const j = Math.floor(h / (numQueryHeads / numKvHeads));
     const seen = Array.from({ length: tokens }, (_, t) => t).filter((t) => sees(t, j));
     const start = (t: number): number => (t * numKvHeads + j) * headDim;
-    const scores = seen.map((t) => scale * dot(q, h * headDim, k, start(t), headDim));
+    const scores = seen.map((t) => scale * dot(queries, h * headDim, keys, start(t), headDim));
     const largest = scores.reduce((best, score) => Math.max(best, score), -Infinity);
     const weights = scores.map((score) => Math.exp(score - largest));
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     seen.forEach((t, index) => {
-      for (let i = 0; i < headDim; i++) out[h * headDim + i]! += weights[index]! / total * v[start(t) + i]!;
+      const weight = weights[index]! / total;
+      for (let i = 0; i < headDim; i++) out[h * headDim + i]! += weight * values[start(t) + i]!;
     });
   }
   return out;

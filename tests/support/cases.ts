@@ -4,10 +4,12 @@ import type { HeadShape } from "../reference/numbers.ts";
 
 /** Normal numbers of mean 0. */
 export function normals(random: Random, count: number, deviation = 1): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length: count }, () => {
+  const numbers = new Float32Array(count);
+  for (let i = 0; i < count; i++) {
     const radius = Math.sqrt(-2 * Math.log(1 - random.nextFloat()));
-    return deviation * radius * Math.cos(2 * Math.PI * random.nextFloat());
-  });
+    numbers[i] = deviation * radius * Math.cos(2 * Math.PI * random.nextFloat());
+  }
+  return numbers;
 }
 
 /** Keys `[n, Hk, d]` that drift, so that neighbours resemble each other, as in `unique_reference.py`. */
@@ -46,5 +48,8 @@ export function shuffled(random: Random, count: number): number[] {
 
 /** The arrays of several sequences, one after the other. */
 export function joined(parts: readonly Float32Array[]): Float32Array<ArrayBuffer> {
-  return Float32Array.from(parts.flatMap((part) => Array.from(part)));
+  const lengths = parts.map((part) => part.length);
+  const out = new Float32Array(lengths.reduce((a, b) => a + b, 0));
+  parts.forEach((part, i) => out.set(part, lengths.slice(0, i).reduce((a, b) => a + b, 0)));
+  return out;
 }

@@ -19,7 +19,7 @@ function positionOf(index: number, shape: readonly number[]): string {
 }
 
 function rootMeanSquare(numbers: ArrayLike<number>): number {
-  const finite = Array.from(numbers).filter(Number.isFinite);
+  const finite = new Float64Array(numbers).filter(Number.isFinite);
   return Math.sqrt(finite.reduce((sum, x) => sum + x * x, 0) / Math.max(finite.length, 1));
 }
 
