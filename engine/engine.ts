@@ -170,7 +170,14 @@ export class Engine implements AsyncDisposable {
     const limits = { eosTokenIds: this.config.eosTokenIds, maxContext: this.config.maxContext };
     const running = requests.map(({ prompt, options: own = {} }, index) => {
       checkMaxTokens(own.maxTokens);
-      return new Request(index, prompts[index] ?? [], own, this.tokenizer.stream(typeof prompt === "string" ? prompts[index] : []), limits, pool.openSequence());
+      return new Request(
+        index,
+        prompts[index] ?? [],
+        own,
+        this.tokenizer.stream(typeof prompt === "string" ? prompts[index] : []),
+        limits,
+        pool.openSequence(),
+      );
     });
     const { signal, onPrefill } = options;
     const stats = this.#run = new RunStats(this.facts, pool, policy);
