@@ -10,7 +10,14 @@ const ROOT = fromFileUrl(new URL("..", import.meta.url));
 const BUILD = join(ROOT, "build", "cpu");
 const COMMON_FLAGS = [
   ...["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"],
-  ...["-Wall", "-Wextra", "-Wno-psabi", "-Wno-maybe-uninitialized", "-Wno-uninitialized"], // g++ 12 warns inside its own AVX-512 header
+  ...[
+    "-Wall",
+    "-Wextra",
+    "-Wno-unknown-warning-option",
+    "-Wno-psabi",
+    "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",
+  ], // g++ 12 warns inside its own AVX-512 header
 ];
 const X86_FLAGS: Record<string, string[]> = {
   isa_avx2: ["-mavx2", "-mfma", "-mf16c"],

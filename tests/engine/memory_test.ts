@@ -1,0 +1,130 @@
+/** What fits, what does not, and what the errors advise. The free memory is a number of the test's. */
+import { assert, assertEquals, assertMatch, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { cacheShape, type PoolNeed } from "../../engine/kv_pool.ts";
+import type { Engine } from "../../engine/engine.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { checkCacheFits, checkWeightsFit, memoryError } from "../../engine/memory.ts";
+import { resolvePolicy } from "../../engine/page_policy.ts";
+import type { Device } from "../../ffi/device.ts";
+import { NativeError, Status } from "../../ffi/errors.ts";
+import { KvCache } from "../../ffi/kv_cache.ts";
+import type { CacheShape } from "../../ffi/structs.ts";
+import { deviceTest } from "../support/device.ts";
+import { collect, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
+
+const MODEL = "llama-f32";
+const MIB = 1 << 20;
+
+/** From now on the device says that this much is free. */
+function setFree(device: Device, availableBytes: number): void {
+  const info = device.describe();
+  device.describe = () => ({ ...info, availableBytes });
+}
+
+/** A fixture that claims a context of a billion tokens. */
+async function withHugeContext(body: (engine: Engine) => Promise<void>): Promise<void> {
+  using copy = ModelCopy.of(MODEL).configure({ max_position_embeddings: 1e9 });
+  await using engine = await loadFolder(copy.folder);
+  await body(engine);
+}
+
+function shapeOf(engine: Engine, need: PoolNeed, pageSize = 8): CacheShape {
+  return cacheShape(engine.config, engine.dtype, resolvePolicy({ pageSize }, engine.config.slidingWindows), need);
+}
+
+/** The context that an error advises, in tokens. */
+function advice({ message }: PagesiftError): number {
+  return Number(/about (\d+) tokens would fit/.exec(message)?.[1]);
+}
+
+Deno.test("Engine.generate refuses an answer that memory cannot hold, and says what takes it", async () => {
+  await withHugeContext(async (engine) => {
+    const { kind, message } = await assertRejects(
+      () => collect(engine.generate(promptIds(MODEL), { maxTokens: 1e12 })),
+      PagesiftError,
+    );
+    assertEquals(kind, "memory");
+    assertMatch(
+      message,
+      /^Not enough memory for a context of 1000000000 tokens: KV [\d.]+ GiB, statistics [\d.]+ GiB, scratch [\d.]+ \w+ needed /,
+    );
+    assertMatch(message, /beside weights of [\d.]+ kiB, [\d.]+ GiB free; about \d+ tokens would fit \(--ctx-size, /);
+  });
+});
+
+Deno.test("Engine.generate serves on after it ran out of memory", async () => {
+  await withHugeContext(async (engine) => {
+    const first = await collect(engine.generate(promptIds(MODEL), { maxTokens: 3 }));
+    await assertRejects(() => engine.generate([1], { maxTokens: 1e12 }).next(), PagesiftError);
+    assertEquals(await collect(engine.generate(promptIds(MODEL), { maxTokens: 3 })), first);
+  });
+});
+
+Deno.test("Engine.generateBatch refuses requests that only together need too many pages", async () => {
+  await withHugeContext(async (engine) => {
+    const requests = Array.from({ length: 16 }, () => ({ prompt: [1], options: { maxTokens: 9e8 } }));
+    const { kind } = await assertRejects(() => engine.generateBatch(requests).next(), PagesiftError);
+    assertEquals(kind, "memory");
+  });
+});
+
+for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]] as const) {
+  Deno.test(`checkCacheFits advises a context that fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
+    await withHugeContext(async (engine) => {
+      setFree(engine.device, freeBytes);
+      const sparse = { pageSize };
+      const failed = await assertRejects(() => engine.generate([1], { maxTokens: 1e12, sparse }).next(), PagesiftError);
+      const tokens = advice(failed);
+      const { finish } = await collect(engine.generate([1], { maxTokens: 1, sparse }));
+      assertEquals(finish, "length");
+      const pieces = engine.generate([1], { maxTokens: tokens, sparse });
+      assertEquals((await pieces.next()).done, false);
+      await pieces.return(undefined);
+    });
+  });
+
+  Deno.test(`checkCacheFits advises most of what fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
+    await withHugeContext(async (engine) => {
+      setFree(engine.device, freeBytes);
+      const need = (tokens: number): PoolNeed => ({ totalTokens: tokens, longestTokens: tokens, maxSequences: 1 });
+      const check = (tokens: number): void =>
+        checkCacheFits(engine.device, shapeOf(engine, need(tokens), pageSize), engine.facts.weightBytes);
+      const tokens = advice(assertThrows(() => check(1e8), PagesiftError));
+      check(tokens);
+      assertThrows(() => check(tokens + Math.max(8 * pageSize, tokens / 50)), PagesiftError);
+    });
+  });
+}
+
+Deno.test("checkCacheFits advises no tokens where not even the scratch memory fits", async () => {
+  await using engine = await loadFixture(MODEL);
+  setFree(engine.device, 100);
+  const shape = shapeOf(engine, { totalTokens: 8, longestTokens: 8, maxSequences: 1 });
+  assertEquals(advice(assertThrows(() => checkCacheFits(engine.device, shape, 0), PagesiftError)), 0);
+});
+
+Deno.test("checkCacheFits measures what the cache then takes", async () => {
+  await using engine = await loadFixture(MODEL);
+  const shape = shapeOf(engine, { totalTokens: 5000, longestTokens: 5000, maxSequences: 3 });
+  const before = engine.device.describe().allocatedBytes;
+  using _cache = KvCache.create(engine.device, shape);
+  const { kv, statistics, scratch } = KvCache.measure(engine.device, shape);
+  assertEquals(engine.device.describe().allocatedBytes - before, kv + statistics + scratch);
+});
+
+deviceTest("checkWeightsFit names what is needed and what is free", (device) => {
+  setFree(device, 3 * MIB);
+  checkWeightsFit(device, 3 * MIB);
+  const { kind, message } = assertThrows(() => checkWeightsFit(device, 5 * MIB), PagesiftError);
+  assertEquals([kind, message], [
+    "memory",
+    "Not enough memory for the weights: 5 MiB needed, 3 MiB free; free some, or use a smaller model",
+  ]);
+});
+
+Deno.test("memoryError turns a failed allocation into an error of kind memory and leaves others alone", () => {
+  const failed = memoryError(new NativeError(Status.OutOfMemory, "Out of main memory"));
+  assert(failed instanceof PagesiftError && failed.kind === "memory");
+  const other = new NativeError(Status.Internal, "other");
+  assertStrictEquals(memoryError(other), other);
+});
