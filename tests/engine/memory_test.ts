@@ -84,6 +84,7 @@ for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]]
   });
 
   Deno.test(`checkCacheFits advises most of what fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
+    // deno-lint-ignore require-await
     await withHugeContext(async (engine) => {
       setFree(engine.device, freeBytes);
       const need = (tokens: number): PoolNeed => ({ totalTokens: tokens, longestTokens: tokens, maxSequences: 1 });
