@@ -21,26 +21,45 @@ export function checkWeightsFit(device: Device, weightBytes: number): void {
   );
 }
 
-/** The longest context whose cache would fit, in tokens; pools of one sequence grow by whole pages. */
+/** Slots are numbered in 32 bits. */
+const MAX_POOL_TOKENS = 2 ** 31 - 1;
+
+function cacheBytes(device: Device, shape: CacheShape): number {
+  const { kv, statistics, scratch } = KvCache.measure(device, shape);
+  return kv + statistics + scratch;
+}
+
+/** The longest context of one sequence whose cache would fit, in tokens. */
 function largestContext(device: Device, shape: CacheShape, availableBytes: number): number {
-  const perPage = (numPages: number): number => {
-    const { kv, statistics } = KvCache.measure(device, { ...shape, numPages });
-    return kv + statistics;
-  };
-  const { scratch } = KvCache.measure(device, shape);
-  return Math.max(0, Math.floor((availableBytes - scratch) / (perPage(1025) - perPage(1)) * 1024)) * shape.pageSize;
+  const fits = (pages: number): boolean =>
+    cacheBytes(device, { ...shape, maxSequences: 1, numPages: pages + 1, maxPagesPerSequence: pages }) <=
+      availableBytes;
+  let [low, high] = [0, Math.floor(MAX_POOL_TOKENS / shape.pageSize)];
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (fits(middle)) low = middle;
+    else high = middle;
+  }
+  return low * shape.pageSize;
 }
 
 /** @throws {PagesiftError} of kind "memory" that says what a cache of this shape takes, what is free, and what context would fit */
 export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: number): void {
+  const poolTokens = shape.numPages * shape.pageSize;
+  if (poolTokens > MAX_POOL_TOKENS) {
+    throw new PagesiftError(
+      "memory",
+      `A KV pool of ${poolTokens} tokens is not possible, wanted at most ${MAX_POOL_TOKENS}; send fewer requests at once, or lower --max-tokens`,
+    );
+  }
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   const { availableBytes } = device.describe();
   if (kv + statistics + scratch <= availableBytes) return;
   throw new PagesiftError(
     "memory",
-    `Not enough memory for a context of ${shape.numPages * shape.pageSize} tokens: KV ${bytes(kv)}, statistics ${
-      bytes(statistics)
-    }, ` +
+    `Not enough memory for a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens: KV ${
+      bytes(kv)
+    }, statistics ${bytes(statistics)}, ` +
       `scratch ${bytes(scratch)} needed beside weights of ${bytes(weightBytes)}, ${bytes(availableBytes)} free; ` +
       `about ${largestContext(device, shape, availableBytes)} tokens would fit (--ctx-size, --max-tokens)`,
   );
