@@ -5,7 +5,7 @@ import { type DeviceChoice, deviceLabel, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { Generation, longestTokens } from "./generation.ts";
 import { cacheShape, KvPool, type PoolNeed } from "./kv_pool.ts";
-import { checkCacheFits, checkWeightsFit, memoryError } from "./memory.ts";
+import { allocating, checkCacheFits, checkWeightsFit, memoryError } from "./memory.ts";
 import { Model } from "./model.ts";
 import { type PagePolicy, resolvePolicy } from "./page_policy.ts";
 import { breather, Prefill } from "./prefill.ts";
@@ -119,7 +119,7 @@ export class Engine implements AsyncDisposable {
     using _lock = this.#lock();
     const policy = resolvePolicy({ ...this.sparse, mode: "off" }, this.config.slidingWindows);
     const pool = this.#openPool(policy, { totalTokens: ids.length, longestTokens: ids.length, maxSequences: 1 });
-    const prefill = new Prefill(this.model, pool, policy);
+    const prefill = allocating(() => new Prefill(this.model, pool, policy));
     const sequence = pool.openSequence();
     const out = new Float32Array(ids.length * this.config.vocabSize);
     try {
@@ -181,7 +181,8 @@ export class Engine implements AsyncDisposable {
     });
     const { signal, onPrefill } = options;
     const stats = this.#run = new RunStats(this.facts, pool, policy);
-    yield* new Generation({ model: this.model, pool, policy, stats, signal, onPrefill }, running).run();
+    const context = { model: this.model, pool, policy, stats, signal, onPrefill };
+    yield* allocating(() => new Generation(context, running)).run();
     this.#stats = stats.snapshot();
   }
 
@@ -211,11 +212,7 @@ export class Engine implements AsyncDisposable {
     this.#pool?.close();
     this.#pool = undefined;
     checkCacheFits(this.device, shape, this.facts.weightBytes);
-    try {
-      return this.#pool = new KvPool(this.device, shape);
-    } catch (error) {
-      throw memoryError(error);
-    }
+    return this.#pool = allocating(() => new KvPool(this.device, shape));
   }
 
   #checkPrompt(ids: readonly number[]): void {

@@ -70,3 +70,12 @@ export function memoryError(error: unknown): unknown {
   if (!(error instanceof NativeError) || error.status !== Status.OutOfMemory) return error;
   return new PagesiftError("memory", error.message, { cause: error });
 }
+
+/** Runs what allocates. @throws {PagesiftError} of kind "memory" when the device has too little */
+export function allocating<T>(allocate: () => T): T {
+  try {
+    return allocate();
+  } catch (error) {
+    throw memoryError(error);
+  }
+}

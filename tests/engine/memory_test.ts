@@ -75,8 +75,6 @@ for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]]
       const sparse = { pageSize };
       const failed = await assertRejects(() => engine.generate([1], { maxTokens: 1e12, sparse }).next(), PagesiftError);
       const tokens = advice(failed);
-      const { finish } = await collect(engine.generate([1], { maxTokens: 1, sparse }));
-      assertEquals(finish, "length");
       const pieces = engine.generate([1], { maxTokens: tokens, sparse });
       assertEquals((await pieces.next()).done, false);
       await pieces.return(undefined);
@@ -84,18 +82,31 @@ for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]]
   });
 
   Deno.test(`checkCacheFits advises most of what fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
-    // deno-lint-ignore require-await
-    await withHugeContext(async (engine) => {
-      setFree(engine.device, freeBytes);
-      const need = (tokens: number): PoolNeed => ({ totalTokens: tokens, longestTokens: tokens, maxSequences: 1 });
-      const check = (tokens: number): void =>
-        checkCacheFits(engine.device, shapeOf(engine, need(tokens), pageSize), engine.facts.weightBytes);
-      const tokens = advice(assertThrows(() => check(1e8), PagesiftError));
-      check(tokens);
-      assertThrows(() => check(tokens + Math.max(8 * pageSize, tokens / 50)), PagesiftError);
-    });
+    await using engine = await loadFixture(MODEL);
+    setFree(engine.device, freeBytes);
+    const check = (tokens: number): void => {
+      const need = { totalTokens: tokens, longestTokens: tokens, maxSequences: 1 };
+      checkCacheFits(engine.device, shapeOf(engine, need, pageSize), engine.facts.weightBytes);
+    };
+    const tokens = advice(assertThrows(() => check(1e8), PagesiftError));
+    check(tokens);
+    assertThrows(() => check(tokens + Math.max(8 * pageSize, tokens / 50)), PagesiftError);
   });
 }
+
+Deno.test("Engine reports a failed allocation for the steps as kind memory, and serves on", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { device } = engine;
+  const createBuffer = device.createBuffer;
+  device.createBuffer = () => {
+    throw new NativeError(Status.OutOfMemory, "Out of main memory");
+  };
+  for (const work of [() => engine.generate([1]).next(), () => engine.logits([1])]) {
+    assertEquals((await assertRejects(work, PagesiftError)).kind, "memory");
+  }
+  device.createBuffer = createBuffer;
+  assertEquals((await collect(engine.generate([1], { maxTokens: 2 }))).ids.length, 2);
+});
 
 Deno.test("checkCacheFits advises no tokens where not even the scratch memory fits", async () => {
   await using engine = await loadFixture(MODEL);
