@@ -14,6 +14,7 @@ export function sparseOf(flags: GenerateFlags): SparseOptions {
     sinkPages: flags.sparseSink,
     recentPages: flags.sparseRecent,
     denseLayers: flags.denseLayers,
+    levels: flags.sparseLevels,
     ...flags.sparseLambda !== undefined && { lambda: flags.sparseLambda },
   };
 }

@@ -230,6 +230,13 @@ const sparseOptions = {
     fallback: 0,
     help: "First layers that read all pages",
   }),
+  sparseLevels: numberChoiceOption({
+    flags: ["--sparse-levels"],
+    group: "Sparse attention",
+    choices: [1, 2],
+    fallback: 2,
+    help: "On CUDA, 2 scores groups of 8 pages first; 1 scores every page",
+  }),
 };
 
 const outputOptions = {

@@ -29,6 +29,11 @@ void memory_free(Backend &backend, void *memory, int64_t bytes);
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
 
+void graph_begin(Backend &backend);
+void *graph_end(Backend &backend);
+void graph_launch(Backend &backend, void *graph);
+void graph_close(Backend &backend, void *graph);
+
 void scan(Backend &backend, const ScanParams &params);
 void embedding(Backend &backend, const EmbeddingParams &params);
 void rms_norm(Backend &backend, const RmsNormParams &params);
@@ -41,11 +46,13 @@ void argmax(Backend &backend, const ArgmaxParams &params);
 void route_experts(Backend &backend, const RouteExpertsParams &params);
 void scatter_add(Backend &backend, const ScatterAddParams &params);
 
+extern const bool kKeepsGroups; /* whether caches keep statistics of groups of pages */
 int64_t cache_scratch_bytes(const ps_cache_desc &desc);
 void append_kv(Backend &backend, const AppendKvParams &params);
 void page_statistics(Backend &backend, const PageStatisticsParams &params);
 void page_score(Backend &backend, const PageScoreParams &params);
 void page_select(Backend &backend, const PageSelectParams &params);
+void page_choose(Backend &backend, const PageChooseParams &params);
 void decode_attention(Backend &backend, const DecodeAttentionParams &params);
 void prefill_attention(Backend &backend, const PrefillAttentionParams &params);
 void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out);

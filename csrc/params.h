@@ -6,6 +6,13 @@
 
 #include "include/pagesift.h"
 
+/* Structs go to CUDA kernels as they are, so their functions must run there too. */
+#if defined(__CUDACC__)
+#define PS_HOST_DEVICE __host__ __device__
+#else
+#define PS_HOST_DEVICE
+#endif
+
 namespace ps {
 
 /* A matrix whose rows are contiguous and lie `stride` elements apart. */
@@ -13,7 +20,7 @@ template <typename T>
 struct Rows {
   T *data;
   int64_t stride;
-  T *row(int64_t index) const { return data + index * stride; }
+  PS_HOST_DEVICE T *row(int64_t index) const { return data + index * stride; }
 };
 
 /* Numbers stored as f32, f16 or bf16. */
@@ -107,6 +114,9 @@ struct CacheView {
   void *keys, *values;              /* S * d numbers of desc.dtype a page and head */
   void *mean, *variance, *min, *max; /* d numbers of desc.dtype; variance, min and max may be nullptr */
   float *std;                       /* 1 number */
+  float *mean_scale;                /* 1 number, or nullptr; then means are e4m3 and stand for themselves times it */
+  void *group_mean;                 /* [layers, Hk, pages / group_pages, d] of desc.dtype, or nullptr */
+  float *group_std;                 /* [layers, Hk, pages / group_pages], or nullptr */
   void *scratch;                    /* cache_scratch_bytes(desc) */
   ps_counters *counters;            /* device memory */
 };
@@ -149,6 +159,12 @@ struct PageSelectParams {
   int32_t *counts;         /* [sequences, Hk] */
   int64_t k;
   int32_t sink_pages, recent_pages;
+};
+
+/* The scores are scratch; pages of the two parts are the same. */
+struct PageChooseParams {
+  PageScoreParams score;
+  PageSelectParams select;
 };
 
 struct DecodeAttentionParams {

@@ -4,10 +4,10 @@ import { PagesiftError } from "./errors.ts";
 import type { KvPool } from "./kv_pool.ts";
 import type { Model } from "./model.ts";
 import type { PagePolicy } from "./page_policy.ts";
-import { pagesFor } from "./page_table.ts";
 import { Aborted, breather, Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";
+import { StepRunner } from "./step_runner.ts";
 import type { BatchPiece, PrefillProgress } from "./types.ts";
 
 /** What a run needs beside its requests. */
@@ -29,6 +29,7 @@ export class Generation {
   readonly #breathe: () => Promise<void>;
   readonly #prefill: Prefill;
   readonly #batch: DecodeBatch;
+  readonly #runner: StepRunner;
   #active: Request[] = [];
 
   constructor(readonly context: RunContext, requests: readonly Request[]) {
@@ -36,6 +37,7 @@ export class Generation {
     this.#breathe = breather(context.signal);
     this.#prefill = new Prefill(context.model, context.pool, context.policy);
     this.#batch = new DecodeBatch(context.model.device, context.pool, context.policy);
+    this.#runner = new StepRunner(context.model, context.pool, context.policy);
   }
 
   /** Pieces of all requests as they appear. An abort ends every request that had started with a closing piece. */
@@ -65,6 +67,7 @@ export class Generation {
   #close(): void {
     for (const request of this.#active) request.sequence.release();
     this.#prefill.close();
+    this.#runner.close();
     this.#batch.close();
   }
 
@@ -74,7 +77,7 @@ export class Generation {
     const [next] = this.#waiting;
     const active = this.#active.filter((request) => !request.finished);
     if (!next || active.length >= pool.shape.maxSequences) return undefined;
-    const pages = (request: Request): number => pagesFor(longestTokens(request), pool.shape.pageSize);
+    const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
     const reserved = active.reduce((sum, request) => sum + pages(request), 0);
     return reserved + pages(next) <= pool.shape.numPages ? this.#waiting.shift() : undefined;
   }
@@ -86,7 +89,7 @@ export class Generation {
     const totalTokens = request.promptIds.length;
     let id: number | undefined;
     await this.#prefill.run(request.sequence, request.promptIds, this.#breathe, (hidden, doneTokens) => {
-      if (doneTokens === totalTokens) [id] = this.#sample(hidden.rows((hidden.shape[0] ?? 1) - 1, 1), [request]) ?? [];
+      if (doneTokens === totalTokens) [id] = this.#sampleAfterPrompt(hidden, request) ?? [];
       onPrefill?.({ doneTokens, totalTokens, seconds: (performance.now() - started) / 1000 }, request.index);
     });
     await model.device.wait();
@@ -97,15 +100,15 @@ export class Generation {
 
   /** One step of all active requests. */
   #decode(): BatchPiece[] {
-    const { model, pool, policy, stats } = this.context;
+    const { stats } = this.context;
     const started = performance.now();
     const requests = this.#active;
     const step = this.#batch.advance(
       requests.map((request) => request.sequence),
       requests.map((request) => request.lastId),
     );
-    const hidden = model.decode(pool, policy, step);
-    const ids = this.#sample(hidden, requests);
+    const { logits, best } = this.#runner.run(step);
+    const ids = this.#sample(logits, best, requests);
     if (!ids) throw numericError(this.#badPlaceOfStep(step));
     stats.decoded(requests.length, (performance.now() - started) / 1000);
     return requests.map((request, row) => {
@@ -122,15 +125,20 @@ export class Generation {
     return { ...piece, index: request.index };
   }
 
-  /** One token for each row of hidden states, or undefined when a row has no finite best logit. */
-  #sample(hidden: Tensor, requests: readonly Request[]): number[] | undefined {
+  /** The first token after the prompt, from the hidden states of its last chunk. */
+  #sampleAfterPrompt(hidden: Tensor, request: Request): number[] | undefined {
     const { model } = this.context;
-    const logits = model.logits(hidden);
-    const best = Array.from(model.best(logits));
-    if (best.includes(NO_TOKEN)) return undefined;
-    if (requests.every((request) => request.greedy)) return best;
+    const logits = model.logits(hidden.rows((hidden.shape[0] ?? 1) - 1, 1));
+    return this.#sample(logits, model.best(logits), [request]);
+  }
+
+  /** One token for each row of logits, or undefined when a row has no finite best one. */
+  #sample(logits: Tensor, best: Tensor, requests: readonly Request[]): number[] | undefined {
+    const ids = Array.from(best.readInts());
+    if (ids.includes(NO_TOKEN)) return undefined;
+    if (requests.every((request) => request.greedy)) return ids;
     const numbers = logits.readFloats();
-    const { vocabSize } = model.config;
+    const { vocabSize } = this.context.model.config;
     return requests.map((request, row) =>
       request.sampler.sample(numbers.subarray(row * vocabSize, (row + 1) * vocabSize), request.history)
     );

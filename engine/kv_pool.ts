@@ -3,7 +3,7 @@ import { KvCache } from "../ffi/kv_cache.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { ModelConfig } from "./config.ts";
 import type { PagePolicy } from "./page_policy.ts";
-import { PageAllocator, pagesFor } from "./page_table.ts";
+import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { Sequence } from "./sequence.ts";
 
 /** What a pool must hold. */
@@ -16,6 +16,11 @@ export interface PoolNeed {
   maxSequences: number;
 }
 
+/** Physical pages that hold `numTokens` tokens of `numSequences` sequences, each of which may leave one group part empty. */
+export function poolPages(numTokens: number, numSequences: number, pageSize: number, groupPages: number): number {
+  return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
+}
+
 /** The cache shape for a model, a policy and a need. */
 export function cacheShape(
   config: ModelConfig,
@@ -23,11 +28,10 @@ export function cacheShape(
   policy: PagePolicy,
   need: PoolNeed,
 ): CacheShape {
-  const longest = pagesFor(need.longestTokens, policy.pageSize);
+  const { pageSize, groupPages } = policy;
   return {
-    // Every sequence may leave one page part empty.
-    numPages: pagesFor(need.totalTokens, policy.pageSize) + need.maxSequences,
-    maxPagesPerSequence: longest,
+    numPages: poolPages(need.totalTokens, need.maxSequences, pageSize, groupPages),
+    maxPagesPerSequence: pagesFor(need.longestTokens, pageSize),
     numLayers: config.numLayers,
     numQueryHeads: config.numQueryHeads,
     numKvHeads: config.numKvHeads,
@@ -36,6 +40,7 @@ export function cacheShape(
     dtype,
     statistics: { variance: policy.scorer === "diag", minMax: policy.scorer === "quest" },
     maxSequences: need.maxSequences,
+    groupPages: groupPages === 1 ? 0 : groupPages,
   };
 }
 
@@ -46,16 +51,22 @@ export class KvPool {
 
   constructor(device: Device, readonly shape: CacheShape) {
     this.cache = KvCache.create(device, shape);
-    this.allocator = new PageAllocator(shape.numPages);
+    this.allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
   }
 
   /** Whether this pool can serve where `wanted` was asked for. */
   covers(wanted: CacheShape): boolean {
     const { shape } = this;
-    return !this.cache.closed && shape.pageSize === wanted.pageSize && shape.numPages >= wanted.numPages &&
+    return !this.cache.closed && shape.pageSize === wanted.pageSize &&
+      shape.groupPages === wanted.groupPages && shape.numPages >= wanted.numPages &&
       shape.maxPagesPerSequence >= wanted.maxPagesPerSequence && shape.maxSequences >= wanted.maxSequences &&
       (shape.statistics.variance || !wanted.statistics.variance) &&
       (shape.statistics.minMax || !wanted.statistics.minMax);
+  }
+
+  /** Pages that a sequence takes to hold this many tokens. */
+  pagesTaken(tokens: number): number {
+    return pagesTaken(tokens, this.shape.pageSize, this.allocator.groupPages);
   }
 
   openSequence(): Sequence {

@@ -4,6 +4,7 @@ import { NativeError, Status } from "../ffi/errors.ts";
 import { KvCache } from "../ffi/kv_cache.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { PagesiftError } from "./errors.ts";
+import { poolPages } from "./kv_pool.ts";
 
 function bytes(count: number): string {
   return format(count, { binary: true });
@@ -31,10 +32,12 @@ function cacheBytes(device: Device, shape: CacheShape): number {
 
 /** The longest context of one sequence whose cache would fit, in tokens. */
 function largestContext(device: Device, shape: CacheShape, availableBytes: number): number {
-  const fits = (pages: number): boolean =>
-    cacheBytes(device, { ...shape, maxSequences: 1, numPages: pages + 1, maxPagesPerSequence: pages }) <=
-      availableBytes;
-  let [low, high] = [0, Math.floor(MAX_POOL_TOKENS / shape.pageSize)];
+  const groupPages = shape.groupPages || 1;
+  const fits = (pages: number): boolean => {
+    const numPages = poolPages(pages * shape.pageSize, 1, shape.pageSize, groupPages);
+    return cacheBytes(device, { ...shape, maxSequences: 1, numPages, maxPagesPerSequence: pages }) <= availableBytes;
+  };
+  let [low, high] = [0, Math.floor(MAX_POOL_TOKENS / shape.pageSize) - 2 * groupPages];
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
     if (fits(middle)) low = middle;

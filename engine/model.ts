@@ -96,11 +96,16 @@ export class Model {
     return rows;
   }
 
-  /** The most likely token of every row of logits, -1 where there is none. */
-  best(logits: Tensor): Int32Array<ArrayBuffer> {
+  /** The most likely token of every row of logits, i32 `[T]`, -1 where there is none. */
+  best(logits: Tensor): Tensor {
     const best = this.#best.rows(0, logits.shape[0] ?? 1);
     argmax(this.device, logits, best);
-    return best.readInts();
+    return best;
+  }
+
+  /** Whether a decode step can be recorded: it must read nothing back, as the routing of experts does. */
+  get canRecord(): boolean {
+    return this.#experts === undefined && this.device.describe().records;
   }
 
   #start(step: Step): ActivationViews {
@@ -163,7 +168,6 @@ function attendDecode(pool: KvPool, policy: PagePolicy, step: DecodeStep, layer:
     return;
   }
   const { scores, selection } = selecting;
-  pool.cache.scorePages(layer, q, sequences, scores, policy);
-  pool.cache.selectPages(scores, sequences.lengths, selection, policy);
+  pool.cache.choosePages(layer, q, sequences, scores, selection, policy);
   pool.cache.attend(layer, q, sequences, out, { selection });
 }

@@ -11,6 +11,8 @@ export type LayerPolicy =
 /** Which pages every layer reads: computed once, never changed. */
 export interface PagePolicy {
   readonly pageSize: number;
+  /** Pages that lie side by side: 8 where groups of pages are scored first, else 1. */
+  readonly groupPages: 1 | 8;
   /** Pages a KV head reads in a sparse layer. */
   readonly budgetPages: number;
   readonly scorer: Scorer;
@@ -30,6 +32,7 @@ export const DEFAULT_SPARSE = {
   sinkPages: 1,
   recentPages: 2,
   denseLayers: 0,
+  levels: 2,
 } as const satisfies SparseOptions;
 
 /** Weight of the spread where none is given (tests/fixtures/unique_reference.py, page_scores). */
@@ -62,6 +65,7 @@ function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: 
   }
   checkBudget(options.budgetTokens, options.pageSize);
   if (!SCORERS.includes(options.scorer)) refuse(`Scorer "${options.scorer}" is unknown; wanted ${SCORERS.join(", ")}`);
+  if (options.levels !== 1 && options.levels !== 2) refuse(`Score levels are ${options.levels}, wanted 1 or 2`);
   if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, wanted a number from 0`);
   checkCount("Number of sink pages", options.sinkPages);
   checkCount("Number of recent pages", options.recentPages);
@@ -69,18 +73,23 @@ function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: 
 }
 
 /**
- * The policy for a model with these sliding windows (`[numLayers]`, tokens, 0 for none).
+ * The policy for a model with these sliding windows (`[numLayers]`, tokens, 0 for none), on a device that scores groups of pages or not.
  *
  * @throws {PagesiftError} of kind "usage" that names the value and the nearest legal ones
  */
-export function resolvePolicy(sparse: SparseOptions, slidingWindows: readonly number[]): PagePolicy {
+export function resolvePolicy(
+  sparse: SparseOptions,
+  slidingWindows: readonly number[],
+  scoresGroups = false,
+): PagePolicy {
   const options = { ...DEFAULT_SPARSE, ...sparse };
   const lambda = sparse.lambda ?? DEFAULT_LAMBDA[options.scorer] ?? 0;
   checkOptions(options, lambda);
   const { pageSize, scorer, denseLayers, mode } = options;
   const budgetPages = options.budgetTokens / pageSize;
   return Object.freeze({
-    ...{ pageSize, budgetPages, scorer, lambda },
+    ...{ pageSize, groupPages: scoresGroups && options.levels === 2 ? 8 as const : 1 as const },
+    ...{ budgetPages, scorer, lambda },
     sinkPages: Math.min(options.sinkPages, budgetPages),
     recentPages: Math.min(options.recentPages, budgetPages),
     layers: slidingWindows.map((tokens, layer): LayerPolicy => {
@@ -88,6 +97,11 @@ export function resolvePolicy(sparse: SparseOptions, slidingWindows: readonly nu
       return { kind: mode === "off" || layer < denseLayers ? "dense" : "sparse" };
     }),
   });
+}
+
+/** Layers that select pages. */
+export function countSparseLayers(policy: PagePolicy): number {
+  return policy.layers.filter(({ kind }) => kind === "sparse").length;
 }
 
 /** Whether a selection leaves pages out for a sequence of this many tokens. */

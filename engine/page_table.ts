@@ -1,19 +1,26 @@
-/** Hands out the physical pages of a KV pool. Low pages first, so that a lone sequence lies in one piece. */
+/** Hands out the physical pages of a KV pool in groups of neighbours. Low pages first, so that a lone sequence lies in one piece. */
 export class PageAllocator {
+  /** First pages of the free groups. */
   readonly #free: number[];
   #peak = 0;
 
-  /** @param numPages pages in the pool */
-  constructor(readonly numPages: number) {
-    this.#free = Array.from({ length: numPages }, (_, index) => numPages - 1 - index);
+  /**
+   * @param numPages pages in the pool
+   * @param groupPages pages that are handed out together, a divisor of `numPages`
+   */
+  constructor(readonly numPages: number, readonly groupPages = 1) {
+    const numGroups = numPages / groupPages;
+    if (!Number.isInteger(numGroups)) throw new RangeError(`${numPages} pages do not make groups of ${groupPages}`);
+    this.#free = Array.from({ length: numGroups }, (_, index) => (numGroups - 1 - index) * groupPages);
   }
 
+  /** Pages in free groups. */
   get numFree(): number {
-    return this.#free.length;
+    return this.#free.length * this.groupPages;
   }
 
   get numUsed(): number {
-    return this.numPages - this.#free.length;
+    return this.numPages - this.numFree;
   }
 
   /** The most pages that were in use at once. */
@@ -21,7 +28,7 @@ export class PageAllocator {
     return this.#peak;
   }
 
-  /** @throws {RangeError} when no page is free */
+  /** Takes a group and returns its first page. @throws {RangeError} when none is free */
   allocate(): number {
     const page = this.#free.pop();
     if (page === undefined) throw new RangeError(`No free page: all ${this.numPages} pages of the KV pool are in use`);
@@ -29,10 +36,10 @@ export class PageAllocator {
     return page;
   }
 
-  /** Takes pages back, to be handed out again in their present order. */
-  free(pages: readonly number[]): void {
-    for (let index = pages.length - 1; index >= 0; index--) {
-      const page = pages[index];
+  /** Takes groups back, each named by its first page, to be handed out again in their present order. */
+  free(firstPages: readonly number[]): void {
+    for (let index = firstPages.length - 1; index >= 0; index--) {
+      const page = firstPages[index];
       if (page !== undefined) this.#free.push(page);
     }
   }
@@ -46,4 +53,9 @@ export class PageAllocator {
 /** Pages that hold this many tokens. */
 export function pagesFor(tokens: number, pageSize: number): number {
   return Math.ceil(tokens / pageSize);
+}
+
+/** Pages that a sequence of this many tokens takes from an allocator. */
+export function pagesTaken(tokens: number, pageSize: number, groupPages: number): number {
+  return Math.ceil(pagesFor(tokens, pageSize) / groupPages) * groupPages;
 }

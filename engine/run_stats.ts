@@ -1,6 +1,6 @@
 import type { Counters } from "../ffi/structs.ts";
 import type { KvPool } from "./kv_pool.ts";
-import type { PagePolicy } from "./page_policy.ts";
+import { countSparseLayers, type PagePolicy } from "./page_policy.ts";
 import type { EngineStats, FinishReason } from "./types.ts";
 
 /** What stays the same for all runs of an engine. */
@@ -39,7 +39,6 @@ export function emptyStats(facts: EngineFacts): EngineStats {
 export class RunStats {
   readonly #stats: EngineStats;
   readonly #started = performance.now();
-  #rowsSelected = 0;
 
   constructor(facts: EngineFacts, readonly pool: KvPool, readonly policy: PagePolicy) {
     this.#stats = emptyStats(facts);
@@ -57,10 +56,7 @@ export class RunStats {
 
   /** One decode step that gave `tokens` tokens. */
   decoded(tokens: number, seconds: number): void {
-    const { rowsSelected } = this.pool.cache.counters();
     this.#stats.decodeSteps++;
-    if (rowsSelected > this.#rowsSelected) this.#stats.selectedSteps++;
-    this.#rowsSelected = rowsSelected;
     this.#stats.decodeTokens += tokens;
     this.#stats.decodeSeconds += seconds;
   }
@@ -82,9 +78,11 @@ export class RunStats {
 
   #traffic(
     counters: Counters,
-  ): Pick<EngineStats, "pagesRead" | "pagesDense" | "bytesRead" | "bytesDense" | "statisticsBytes"> {
+  ): Pick<EngineStats, "selectedSteps" | "pagesRead" | "pagesDense" | "bytesRead" | "bytesDense" | "statisticsBytes"> {
     const { pageBytes } = this.pool;
     return {
+      // Every sparse layer of a step selects once.
+      selectedSteps: counters.selections / Math.max(1, countSparseLayers(this.policy)),
       pagesRead: counters.pagesAttended,
       pagesDense: counters.pagesInContext,
       bytesRead: counters.pagesAttended * pageBytes,

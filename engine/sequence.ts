@@ -29,11 +29,12 @@ export class Sequence {
    * @throws {RangeError} when the pool is full; the sequence is then unchanged
    */
   extend(numTokens: number): Int32Array<ArrayBuffer> {
-    const missing = pagesFor(this.#length + numTokens, this.pageSize) - this.#pages.length;
+    const wanted = pagesFor(this.#length + numTokens, this.pageSize);
+    const missing = wanted - this.#roomPages;
     if (missing > this.allocator.numFree) {
       throw new RangeError(`${missing} pages wanted, ${this.allocator.numFree} of ${this.allocator.numPages} free`);
     }
-    for (let added = 0; added < missing; added++) this.#pages.push(this.allocator.allocate());
+    while (this.#pages.length < wanted) this.#pages.push(this.#nextPage());
     const slots = new Int32Array(numTokens);
     for (let index = 0; index < numTokens; index++) slots[index] = this.#slot(this.#length + index);
     this.#length += numTokens;
@@ -46,7 +47,9 @@ export class Sequence {
       throw new RangeError(`Cannot truncate a sequence of ${this.#length} tokens to ${length}`);
     }
     this.#length = length;
-    this.allocator.free(this.#pages.splice(pagesFor(length, this.pageSize)));
+    const kept = pagesFor(length, this.pageSize);
+    const dropped = this.#pages.splice(kept);
+    this.allocator.free(dropped.filter((_, index) => (kept + index) % this.allocator.groupPages === 0));
     const numTokens = length % this.pageSize;
     const page = this.#pages.at(-1);
     return numTokens === 0 || page === undefined ? undefined : { page, numTokens };
@@ -55,6 +58,18 @@ export class Sequence {
   /** Gives all pages back. */
   release(): void {
     this.truncate(0);
+  }
+
+  /** Pages in the groups that the sequence has. */
+  get #roomPages(): number {
+    const { groupPages } = this.allocator;
+    return Math.ceil(this.#pages.length / groupPages) * groupPages;
+  }
+
+  /** The next page of the last group, or the first of a new one. */
+  #nextPage(): number {
+    const inGroup = this.#pages.length % this.allocator.groupPages;
+    return inGroup === 0 ? this.allocator.allocate() : (this.#pages.at(-1) ?? 0) + 1;
   }
 
   #slot(position: number): number {

@@ -19,6 +19,11 @@ export interface SparseOptions {
   recentPages?: number;
   /** First layers that always read all pages. Default 0. */
   denseLayers?: number;
+  /**
+   * On CUDA, with `unique` and `mean`: 2 scores groups of 8 pages first, then the pages of the best groups; 1 scores every page, as the
+   * CPU always does. Default 2.
+   */
+  levels?: number;
 }
 
 /** How a token is drawn from the logits. */

@@ -90,6 +90,27 @@ export class Device extends Handle {
     return tensor;
   }
 
+  /**
+   * Records the operations that `work` starts instead of running them, to be replayed with one call. They read positions, lengths and
+   * tables from device memory at every replay. `work` must not allocate, copy or wait.
+   *
+   * @throws {NativeError} where the device records nothing ({@link DeviceInfo.records}), or what `work` threw
+   */
+  record(work: () => void): Graph {
+    this.check(this.native.ps_graph_begin(this.pointer));
+    const out = new BigUint64Array(1);
+    let failed = true;
+    try {
+      work();
+      failed = false;
+    } finally {
+      const status = this.native.ps_graph_end(this.pointer, out);
+      if (failed && status === Status.Ok) this.native.ps_graph_close(pointerFrom(out));
+      if (!failed) this.check(status);
+    }
+    return new Graph(this, pointerFrom(out));
+  }
+
   /** Registers something that must be closed before the device. */
   adopt(child: Handle): void {
     this.#children.add(child);
@@ -138,6 +159,24 @@ export class DeviceBuffer extends Handle {
 
   protected override release(pointer: Deno.PointerObject): void {
     this.device.native.ps_buffer_close(pointer);
+    this.device.forget(this);
+  }
+}
+
+/** Recorded work. The buffers and caches that it uses must outlive it. */
+export class Graph extends Handle {
+  constructor(readonly device: Device, pointer: Deno.PointerObject) {
+    super(pointer);
+    device.adopt(this);
+  }
+
+  /** Starts what was recorded. */
+  launch(): void {
+    this.device.check(this.device.native.ps_graph_launch(this.pointer));
+  }
+
+  protected override release(pointer: Deno.PointerObject): void {
+    this.device.native.ps_graph_close(pointer);
     this.device.forget(this);
   }
 }

@@ -34,6 +34,28 @@ export interface Selection {
   counts: Tensor;
 }
 
+export interface ScoreOptions {
+  /** Default `unique`. */
+  scorer?: (typeof SCORERS)[number];
+  /** Weight of the spread. Default 0.5 for `unique`, 4 for `diag`. */
+  lambda?: number;
+}
+
+export interface SelectOptions {
+  /** Default 1. */
+  sinkPages?: number;
+  /** Default 2. */
+  recentPages?: number;
+}
+
+function scorerArguments({ scorer = "unique", lambda = DEFAULT_LAMBDA[scorer] }: ScoreOptions): [number, number] {
+  return [SCORERS.indexOf(scorer), lambda];
+}
+
+function forcedArguments({ sinkPages = 1, recentPages = 2 }: SelectOptions): [number, number] {
+  return [sinkPages, recentPages];
+}
+
 /**
  * Paged keys and values of all layers, and the statistics of every page (`tests/fixtures/unique_reference.py`). Which physical page
  * belongs to whom is the caller's business: the cache sees slots and page tables.
@@ -91,17 +113,14 @@ export class KvCache extends Handle {
     q: Tensor,
     sequences: Sequences,
     scores: Tensor,
-    options: { scorer?: (typeof SCORERS)[number]; lambda?: number } = {},
+    options: ScoreOptions = {},
   ): void {
-    const scorer = options.scorer ?? "unique";
-    const lambda = options.lambda ?? DEFAULT_LAMBDA[scorer];
     const { pageTable, lengths } = sequences;
     this.device.check(
       this.device.native.ps_page_score(
         this.pointer,
         layer,
-        SCORERS.indexOf(scorer),
-        lambda,
+        ...scorerArguments(options),
         q.struct,
         pageTable.struct,
         lengths.struct,
@@ -118,15 +137,44 @@ export class KvCache extends Handle {
     scores: Tensor,
     lengths: Tensor,
     selection: Selection,
-    options: { sinkPages?: number; recentPages?: number } = {},
+    options: SelectOptions = {},
   ): void {
     this.device.check(
       this.device.native.ps_page_select(
         this.pointer,
-        options.sinkPages ?? 1,
-        options.recentPages ?? 2,
+        ...forcedArguments(options),
         scores.struct,
         lengths.struct,
+        selection.selected.struct,
+        selection.counts.struct,
+      ),
+    );
+  }
+
+  /**
+   * {@link scorePages} and {@link selectPages} in one, faster. A cache with groups of pages scores groups first, for `unique` and `mean`,
+   * and can then miss a page whose group scored low.
+   *
+   * @param scores f32 `[B, Hk, M]`, scratch
+   */
+  choosePages(
+    layer: number,
+    q: Tensor,
+    sequences: Sequences,
+    scores: Tensor,
+    selection: Selection,
+    options: ScoreOptions & SelectOptions = {},
+  ): void {
+    this.device.check(
+      this.device.native.ps_page_choose(
+        this.pointer,
+        layer,
+        ...scorerArguments(options),
+        ...forcedArguments(options),
+        q.struct,
+        sequences.pageTable.struct,
+        sequences.lengths.struct,
+        scores.struct,
         selection.selected.struct,
         selection.counts.struct,
       ),
@@ -215,8 +263,10 @@ export class KvCache extends Handle {
   counters(): Counters {
     const out = new Uint8Array(STRUCT_BYTES.ps_counters);
     this.device.check(this.device.native.ps_cache_counters(this.pointer, out));
-    const [rowsSelected = 0, pagesScored = 0, pagesAttended = 0, pagesInContext = 0] = readInt64Fields(out);
-    return { rowsSelected, pagesScored, pagesAttended, pagesInContext };
+    const [rowsSelected = 0, pagesScored = 0, pagesAttended = 0, pagesInContext = 0, selections = 0] = readInt64Fields(
+      out,
+    );
+    return { rowsSelected, pagesScored, pagesAttended, pagesInContext, selections };
   }
 
   resetCounters(): void {

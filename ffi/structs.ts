@@ -2,10 +2,10 @@
 export const STRUCT_BYTES = {
   ps_tensor: 56,
   ps_device_options: 8,
-  ps_device_info: 96,
-  ps_cache_desc: 48,
+  ps_device_info: 104,
+  ps_cache_desc: 56,
   ps_cache_bytes: 24,
-  ps_counters: 32,
+  ps_counters: 40,
 } as const;
 
 export type DType = "f32" | "f16" | "bf16" | "i32";
@@ -64,19 +64,25 @@ export interface DeviceInfo {
   allocatedBytes: number;
   backend: "cpu" | "cuda";
   numThreads: number;
+  /** Whether work can be recorded and replayed ({@link Device.record}). */
+  records: boolean;
+  /** CUDA compute capability times ten, 90 for 9.0; 0 on the CPU. */
+  capability: number;
   /** Instruction set, or the GPU's name. */
   name: string;
 }
 
 export function readDeviceInfo(bytes: Uint8Array<ArrayBuffer>): DeviceInfo {
   const view = new DataView(bytes.buffer);
-  const name = bytes.subarray(32, 96);
+  const name = bytes.subarray(40, 104);
   return {
     totalBytes: Number(view.getBigInt64(0, true)),
     availableBytes: Number(view.getBigInt64(8, true)),
     allocatedBytes: Number(view.getBigInt64(16, true)),
     backend: view.getInt32(24, true) === 0 ? "cpu" : "cuda",
     numThreads: view.getInt32(28, true),
+    records: view.getInt32(32, true) !== 0,
+    capability: view.getInt32(36, true),
     name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
   };
 }
@@ -85,6 +91,8 @@ export function readDeviceInfo(bytes: Uint8Array<ArrayBuffer>): DeviceInfo {
 export interface KeptStatistics {
   variance?: boolean;
   minMax?: boolean;
+  /** Means as 8-bit floats (e4m3) with one scale a row. CUDA, pages of 16 bits. */
+  f8Means?: boolean;
 }
 
 /** Shape of a KV cache. Each page spans all layers and KV heads. */
@@ -106,14 +114,20 @@ export interface CacheShape {
   statistics: KeptStatistics;
   /** Largest batch of a decode step. */
   maxSequences: number;
+  /**
+   * 8 where every sequence takes its pages in groups of 8 neighbours (`engine/page_table.ts`), so that the CUDA build can score groups
+   * first; default 0.
+   */
+  groupPages?: 0 | 8;
 }
 
 export function cacheDescStruct(shape: CacheShape): Uint8Array<ArrayBuffer> {
-  const statistics = (shape.statistics.variance ? 1 : 0) | (shape.statistics.minMax ? 2 : 0);
+  const { variance, minMax, f8Means } = shape.statistics;
+  const statistics = (variance ? 1 : 0) | (minMax ? 2 : 0) | (f8Means ? 4 : 0);
   return new StructWriter(STRUCT_BYTES.ps_cache_desc)
     .i64(shape.numPages, shape.maxPagesPerSequence)
     .i32(shape.numLayers, shape.numQueryHeads, shape.numKvHeads, shape.headDim, shape.pageSize)
-    .i32(DTYPES.indexOf(shape.dtype), statistics, shape.maxSequences).bytes;
+    .i32(DTYPES.indexOf(shape.dtype), statistics, shape.maxSequences, shape.groupPages ?? 0, 0).bytes;
 }
 
 /** Bytes of a KV cache. */
@@ -127,11 +141,14 @@ export interface CacheBytes {
 export interface Counters {
   /** Rows whose selection left at least one page out. */
   rowsSelected: number;
+  /** Rows of statistics read, of pages and of groups of pages. */
   pagesScored: number;
   /** Pages that decode attention read. */
   pagesAttended: number;
   /** Pages that dense attention would have read. */
   pagesInContext: number;
+  /** Selections, each of a layer and step, that left a page out in at least one row. */
+  selections: number;
 }
 
 /** The numbers of a struct that holds i64 fields only. */

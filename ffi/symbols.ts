@@ -26,10 +26,7 @@ export const symbols = {
     result: "i32",
   },
   ps_device_describe: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // ps_device_info *out
-    ],
+    parameters: ["pointer", /* ps_device *device */ "buffer" /* ps_device_info *out */],
     result: "i32",
   },
   ps_device_wait: { parameters: ["pointer" /* ps_device *device */], result: "i32", nonblocking: true },
@@ -62,12 +59,17 @@ export const symbols = {
     result: "i32",
   },
   ps_buffer_scan: {
-    parameters: [
-      "pointer", // ps_buffer *buffer
-      "buffer", // uint32_t *out
-    ],
+    parameters: ["pointer", /* ps_buffer *buffer */ "buffer" /* uint32_t *out */],
     result: "i32",
   },
+
+  ps_graph_begin: { parameters: ["pointer" /* ps_device *device */], result: "i32" },
+  ps_graph_end: {
+    parameters: ["pointer", /* ps_device *device */ "buffer" /* ps_graph **out */],
+    result: "i32",
+  },
+  ps_graph_launch: { parameters: ["pointer" /* ps_graph *graph */], result: "i32" },
+  ps_graph_close: { parameters: ["pointer" /* ps_graph *graph */], result: "i32" },
 
   ps_embedding: {
     parameters: [
@@ -219,6 +221,23 @@ export const symbols = {
       "i32", // int32_t recent_pages
       "buffer", // const ps_tensor *scores
       "buffer", // const ps_tensor *lengths
+      "buffer", // const ps_tensor *selected
+      "buffer", // const ps_tensor *counts
+    ],
+    result: "i32",
+  },
+  ps_page_choose: {
+    parameters: [
+      "pointer", // ps_cache *cache
+      "i32", // int32_t layer
+      "i32", // int32_t scorer
+      "f32", // float lambda
+      "i32", // int32_t sink_pages
+      "i32", // int32_t recent_pages
+      "buffer", // const ps_tensor *q
+      "buffer", // const ps_tensor *page_table
+      "buffer", // const ps_tensor *lengths
+      "buffer", // const ps_tensor *scores
       "buffer", // const ps_tensor *selected
       "buffer", // const ps_tensor *counts
     ],

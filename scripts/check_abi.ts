@@ -23,7 +23,7 @@ function withoutComments(header: string): string {
 /** The Deno type of a C parameter: our handles are pointers, everything else that is pointed to is a buffer. */
 function denoType(parameter: string): string {
   if (parameter.includes("**")) return "buffer";
-  if (/\bps_(device|buffer|cache) \*/.test(parameter)) return "pointer";
+  if (/\bps_(device|buffer|cache|graph) \*/.test(parameter)) return "pointer";
   if (parameter.includes("*")) return "buffer";
   return { int32_t: "i32", int64_t: "i64", float: "f32" }[parameter.trim().split(/\s+/)[0] ?? ""] ??
     `unknown (${parameter.trim()})`;

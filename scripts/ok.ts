@@ -1,7 +1,10 @@
-/** The gate: formatting, lint, types, ABI, import arrows, then all tests. Stops at the first that fails. */
-import { fromFileUrl } from "@std/path";
+/**
+ * The gate: formatting, lint, types, ABI, import arrows, then all tests on the CPU, and those of the GPU where one answers. Stops at the
+ * first that fails.
+ */
+import { ROOT } from "./support/native_library.ts";
+import { countLine, runTests, say } from "./support/test_run.ts";
 
-const ROOT = fromFileUrl(new URL("..", import.meta.url));
 const SOURCES = ["mod.ts", "cli", "engine", "ffi", "scripts", "tests"];
 const STEPS: [title: string, args: string[]][] = [
   ["format", ["fmt", "--check"]],
@@ -10,11 +13,8 @@ const STEPS: [title: string, args: string[]][] = [
   ["C contract", ["run", "-A", "scripts/check_abi.ts"]],
   ["import arrows", ["run", "-A", "scripts/check_layers.ts"]],
   ["build", ["run", "-A", "scripts/build.ts"]],
+  ["GPU tests", ["run", "-A", "scripts/test_gpu.ts"]],
 ];
-
-function say(line: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
-}
 
 async function run(title: string, args: string[]): Promise<void> {
   say(`== ${title}`);
@@ -24,22 +24,8 @@ async function run(title: string, args: string[]): Promise<void> {
   Deno.exit(1);
 }
 
-/** Runs the tests, shows what they print, and closes with the plain line that counts them. */
-async function runTests(): Promise<boolean> {
-  say("== tests");
-  const args = ["test", "-A", "--trace-leaks", "--parallel", "tests/"];
-  const child = new Deno.Command(Deno.execPath(), { args, cwd: ROOT, stdin: "null", stdout: "piped" }).spawn();
-  let tail = "";
-  for await (const chunk of child.stdout) {
-    Deno.stdout.writeSync(chunk);
-    tail = (tail + new TextDecoder().decode(chunk)).slice(-4096);
-  }
-  const { success } = await child.status;
-  // deno-lint-ignore no-control-regex
-  const counted = tail.replaceAll(/\x1b\[[0-9;]*m/g, "").match(/(\d+) passed.*?\| (\d+) failed/);
-  say(`${counted?.[1] ?? 0} passed, ${counted?.[2] ?? 1} failed`);
-  return success;
-}
-
 for (const [title, args] of STEPS) await run(title, args);
-if (!await runTests()) Deno.exit(1);
+say("== tests");
+const { success, counts } = await runTests({ args: ["--parallel", "tests/"] });
+say(countLine(counts));
+if (!success) Deno.exit(1);

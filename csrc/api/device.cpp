@@ -8,6 +8,7 @@ std::atomic<int64_t> ps_open_handles{0};
 namespace ps {
 
 void *allocate(ps_device &device, int64_t bytes) {
+  require_running(device);
   void *memory = memory_allocate(*device.backend, bytes);
   device.allocated_bytes += bytes;
   device.children++;
@@ -70,7 +71,7 @@ int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *
 int32_t ps_device_close(ps_device *device) {
   if (device == nullptr) return PS_INVALID_ARGUMENT;
   if (device->children != 0) {
-    device->message = "The device still has " + std::to_string(device->children) + " open buffers and caches; close them first";
+    device->message = "The device still has " + std::to_string(device->children) + " open buffers, caches and graphs; close them first";
     return PS_INVALID_ARGUMENT;
   }
   ps::backend_close(device->backend);
@@ -96,7 +97,10 @@ int32_t ps_device_describe(ps_device *device, ps_device_info *out) {
 }
 
 int32_t ps_device_wait(ps_device *device) {
-  return ps::guard(device, [&] { ps::backend_wait(*device->backend); });
+  return ps::guard(device, [&] {
+    ps::require_running(*device);
+    ps::backend_wait(*device->backend);
+  });
 }
 
 int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {
@@ -121,6 +125,7 @@ int32_t ps_buffer_close(ps_buffer *buffer) {
 int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset, const void *source, int64_t bytes) {
   if (buffer == nullptr) return PS_INVALID_ARGUMENT;
   return ps::guard(buffer->device, [&] {
+    ps::require_running(*buffer->device);
     ps::check_range(*buffer, offset, source, bytes);
     ps::memory_write(*buffer->device->backend, static_cast<char *>(buffer->memory) + offset, source, bytes);
   });
@@ -129,6 +134,7 @@ int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset, const void *source, i
 int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t bytes) {
   if (buffer == nullptr) return PS_INVALID_ARGUMENT;
   return ps::guard(buffer->device, [&] {
+    ps::require_running(*buffer->device);
     ps::check_range(*buffer, offset, target, bytes);
     ps::memory_read(*buffer->device->backend, target, static_cast<const char *>(buffer->memory) + offset, bytes);
   });
@@ -137,6 +143,7 @@ int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t 
 int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out) {
   if (buffer == nullptr) return PS_INVALID_ARGUMENT;
   return ps::guard(buffer->device, [&] {
+    ps::require_running(*buffer->device);
     ps::require(out != nullptr, "No place given for the result of a scan");
     ps::scan(*buffer->device->backend, {static_cast<const uint32_t *>(buffer->memory), buffer->bytes / 4, out});
   });

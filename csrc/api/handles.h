@@ -15,12 +15,18 @@ struct ps_device {
   int64_t children = 0;
   std::string message;
   ps_status poison = PS_OK; /* a device error stays */
+  bool recording = false;
 };
 
 struct ps_buffer {
   ps_device *device;
   void *memory;
   int64_t bytes;
+};
+
+struct ps_graph {
+  ps_device *device;
+  void *graph;
 };
 
 struct ps_cache {
@@ -64,6 +70,11 @@ int32_t guard(ps_device *device, Body &&body) {
     device->message = "Unknown failure in the native library";
     return PS_INTERNAL;
   }
+}
+
+/* Refuses what cannot be recorded. */
+inline void require_running(const ps_device &device) {
+  require(!device.recording, "The device is recording a graph; end it first");
 }
 
 /* Memory of a device, counted on its handle. */

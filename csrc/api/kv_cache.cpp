@@ -22,16 +22,19 @@ void check_desc(const ps_cache_desc *desc) {
   require(d.num_kv_heads >= 1 && d.num_query_heads >= 1 && d.num_query_heads <= 4096 && d.num_query_heads % d.num_kv_heads == 0,
           "num_query_heads must be a multiple of num_kv_heads, at most 4096");
   require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "Pages hold f32, f16 or bf16");
-  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX), "Unknown page statistics asked for");
+  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8), "Unknown page statistics asked for");
+  require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means go with pages of 16 bits");
   require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must lie in [1, 65536]");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
+  require((d.group_pages == 0 || d.group_pages == 8) && d.reserved == 0, "group_pages must be 0 or 8");
+  require(d.group_pages == 0 || d.num_pages % d.group_pages == 0, "num_pages must be a multiple of group_pages");
   require(d.max_pages_per_sequence >= 1 && d.max_pages_per_sequence <= INT32_MAX / d.page_size,
           "max_pages_per_sequence must be at least 1, and its tokens must fit an i32");
 }
 
 /* Offsets of the pools in the cache's one allocation; -1 for one that is not kept. */
 struct Plan {
-  int64_t keys, values, mean, std, variance, min, max, scratch, counters, total;
+  int64_t keys, values, mean, mean_scale, std, variance, min, max, group_mean, group_std, scratch, counters, total;
   ps_cache_bytes bytes;
 };
 
@@ -47,11 +50,17 @@ Plan plan_cache(const ps_cache_desc &desc) {
   plan.keys = place(vector * desc.page_size, true);
   plan.values = place(vector * desc.page_size, true);
   plan.bytes.kv = plan.total;
-  plan.mean = place(vector, true);
+  const bool f8 = desc.statistics & PS_STATISTICS_F8;
+  plan.mean = place(f8 ? aligned(rows * desc.head_dim) : vector, true);
+  plan.mean_scale = place(aligned(rows * 4), f8);
   plan.std = place(aligned(rows * 4), true);
   plan.variance = place(vector, desc.statistics & PS_STATISTICS_VARIANCE);
   plan.min = place(vector, desc.statistics & PS_STATISTICS_MIN_MAX);
   plan.max = place(vector, desc.statistics & PS_STATISTICS_MIN_MAX);
+  const bool groups = kKeepsGroups && desc.group_pages > 0;
+  const int64_t group_rows = groups ? rows / desc.group_pages : 0;
+  plan.group_mean = place(aligned(group_rows * desc.head_dim * dtype_bytes(desc.dtype)), groups);
+  plan.group_std = place(aligned(group_rows * 4), groups);
   plan.bytes.statistics = plan.total - plan.bytes.kv;
   plan.scratch = place(aligned(cache_scratch_bytes(desc)), true);
   plan.counters = place(aligned(sizeof(ps_counters)), true);
@@ -66,10 +75,13 @@ CacheView view_cache(const ps_cache_desc &desc, const Plan &plan, void *memory) 
   view.keys = at(plan.keys);
   view.values = at(plan.values);
   view.mean = at(plan.mean);
+  view.mean_scale = static_cast<float *>(at(plan.mean_scale));
   view.std = static_cast<float *>(at(plan.std));
   view.variance = at(plan.variance);
   view.min = at(plan.min);
   view.max = at(plan.max);
+  view.group_mean = at(plan.group_mean);
+  view.group_std = static_cast<float *>(at(plan.group_std));
   view.scratch = at(plan.scratch);
   view.counters = static_cast<ps_counters *>(at(plan.counters));
   return view;
@@ -97,6 +109,30 @@ SequencesView check_sequences(const ps_cache &cache, const ps_tensor *page_table
 int64_t columns(const ps_tensor *tensor, const char *name) {
   require(tensor != nullptr, name, " is missing");
   return tensor->shape[tensor->rank == 3 ? 2 : tensor->rank == 2 ? 1 : 0];
+}
+
+PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q,
+                            const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores) {
+  check_layer(cache, layer);
+  const ps_cache_desc &desc = cache.view.desc;
+  require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
+  require(scorer != PS_DIAG || desc.statistics & PS_STATISTICS_VARIANCE, "The cache keeps no variances, which diag needs");
+  require(scorer != PS_QUEST || desc.statistics & PS_STATISTICS_MIN_MAX, "The cache keeps no minima and maxima, which quest needs");
+  const SequencesView sequences = check_sequences(cache, page_table, lengths, columns(page_table, "page_table"));
+  const Checked a = check_tensor(*cache.device, "q", q, kF32, {sequences.sequences, desc.num_query_heads, desc.head_dim});
+  const Checked s = check_dense(*cache.device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
+  return {cache.view, sequences, a.rows<const float>(), s.floats(), layer, static_cast<ps_scorer>(scorer), lambda};
+}
+
+PageSelectParams check_select(const ps_cache &cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores,
+                              const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts) {
+  const ps_cache_desc &desc = cache.view.desc;
+  require(sink_pages >= 0 && recent_pages >= 0, "sink_pages and recent_pages cannot be negative");
+  const SequencesView sequences = check_sequences(cache, nullptr, lengths, columns(scores, "scores"));
+  const Checked s = check_dense(*cache.device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
+  const Checked p = check_dense(*cache.device, "selected", selected, kI32, {sequences.sequences, desc.num_kv_heads, -1});
+  const Checked c = check_dense(*cache.device, "counts", counts, kI32, {sequences.sequences, desc.num_kv_heads});
+  return {cache.view, sequences, s.floats(), p.ints(), c.ints(), p.shape[2], sink_pages, recent_pages};
 }
 
 template <typename Body>
@@ -160,30 +196,23 @@ int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
 int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                       const ps_tensor *lengths, const ps_tensor *scores) {
   return guard_cache(cache, [&] {
-    check_layer(*cache, layer);
-    const ps_cache_desc &desc = cache->view.desc;
-    require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
-    require(scorer != PS_DIAG || desc.statistics & PS_STATISTICS_VARIANCE, "The cache keeps no variances, which diag needs");
-    require(scorer != PS_QUEST || desc.statistics & PS_STATISTICS_MIN_MAX, "The cache keeps no minima and maxima, which quest needs");
-    const SequencesView sequences = check_sequences(*cache, page_table, lengths, columns(page_table, "page_table"));
-    const Checked a = check_tensor(*cache->device, "q", q, kF32, {sequences.sequences, desc.num_query_heads, desc.head_dim});
-    const Checked s = check_dense(*cache->device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
-    page_score(*cache->device->backend,
-               {cache->view, sequences, a.rows<const float>(), s.floats(), layer, static_cast<ps_scorer>(scorer), lambda});
+    page_score(*cache->device->backend, check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores));
   });
 }
 
 int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
                        const ps_tensor *selected, const ps_tensor *counts) {
   return guard_cache(cache, [&] {
-    const ps_cache_desc &desc = cache->view.desc;
-    require(sink_pages >= 0 && recent_pages >= 0, "sink_pages and recent_pages cannot be negative");
-    const SequencesView sequences = check_sequences(*cache, nullptr, lengths, columns(scores, "scores"));
-    const Checked s = check_dense(*cache->device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
-    const Checked p = check_dense(*cache->device, "selected", selected, kI32, {sequences.sequences, desc.num_kv_heads, -1});
-    const Checked c = check_dense(*cache->device, "counts", counts, kI32, {sequences.sequences, desc.num_kv_heads});
-    page_select(*cache->device->backend,
-                {cache->view, sequences, s.floats(), p.ints(), c.ints(), p.shape[2], sink_pages, recent_pages});
+    page_select(*cache->device->backend, check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts));
+  });
+}
+
+int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
+                       const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
+                       const ps_tensor *selected, const ps_tensor *counts) {
+  return guard_cache(cache, [&] {
+    page_choose(*cache->device->backend, {check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
+                                          check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)});
   });
 }
 
@@ -228,6 +257,7 @@ int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_
 int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats) {
   return guard_cache(cache, [&] {
     check_layer(*cache, layer);
+    require_running(*cache->device);
     const ps_cache_desc &desc = cache->view.desc;
     require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " lies outside the pool");
     require(field >= PS_FIELD_KEYS && field <= PS_FIELD_MAX, "Unknown cache field ", int64_t(field));
@@ -242,6 +272,7 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
 
 int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
   return guard_cache(cache, [&] {
+    require_running(*cache->device);
     require(out != nullptr, "No struct given for the counters");
     memory_read(*cache->device->backend, out, cache->view.counters, sizeof(ps_counters));
   });
@@ -249,6 +280,7 @@ int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
 
 int32_t ps_cache_reset_counters(ps_cache *cache) {
   return guard_cache(cache, [&] {
+    require_running(*cache->device);
     const ps_counters zero{};
     memory_write(*cache->device->backend, cache->view.counters, &zero, sizeof(zero));
   });

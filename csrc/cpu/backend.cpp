@@ -17,6 +17,7 @@ struct Backend {
 };
 
 const ps_backend kBackendKind = PS_BACKEND_CPU;
+const bool kKeepsGroups = false; /* scoring every page is cheap beside the rest */
 
 Backend *backend_open(const ps_device_options &options) {
   if (options.index != 0) throw Error(PS_NO_DEVICE, "The CPU build has one device, number 0");
@@ -81,6 +82,11 @@ void embedding(Backend &backend, const EmbeddingParams &params) {
   backend.kernels.embedding(backend.pool, params);
 }
 
+void graph_begin(Backend &) { throw Error(PS_UNSUPPORTED, "The CPU build runs every operation at once and records none"); }
+void *graph_end(Backend &) { return nullptr; }
+void graph_launch(Backend &, void *) {}
+void graph_close(Backend &, void *) {}
+
 void scan(Backend &backend, const ScanParams &params) { backend.kernels.scan(backend.pool, params); }
 void rms_norm(Backend &backend, const RmsNormParams &params) { backend.kernels.rms_norm(backend.pool, params); }
 void rope_table(Backend &backend, const RopeTableParams &params) { backend.kernels.rope_table(backend.pool, params); }
@@ -97,6 +103,7 @@ void scatter_add(Backend &backend, const ScatterAddParams &params) {
 }
 
 int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
+  if (desc.statistics & PS_STATISTICS_F8) throw Error(PS_UNSUPPORTED, "The CPU build keeps means in the dtype of the pages only");
   return int64_t(desc.max_sequences) * desc.num_query_heads * kMaxSplits * (desc.head_dim + 2) * int64_t(sizeof(float));
 }
 
@@ -115,6 +122,11 @@ void page_score(Backend &backend, const PageScoreParams &params) {
 void page_select(Backend &backend, const PageSelectParams &params) {
   check_sequences(params.cache, params.sequences);
   backend.kernels.page_select(backend.pool, params);
+}
+
+void page_choose(Backend &backend, const PageChooseParams &params) {
+  page_score(backend, params.score);
+  page_select(backend, params.select);
 }
 
 void decode_attention(Backend &backend, const DecodeAttentionParams &params) {

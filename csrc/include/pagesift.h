@@ -2,14 +2,17 @@
  *
  * Two builds export these symbols: libpagesift_cpu and libpagesift_cuda.
  *
- * Ownership  Every handle has one owner, the caller, who closes it with the call of the same noun. Children (buffers, caches)
- *            must be closed before their device. The library never returns memory that the caller must free.
+ * Ownership  Every handle has one owner, the caller, who closes it with the call of the same noun. Children (buffers, caches,
+ *            graphs) must be closed before their device. The library never returns memory that the caller must free.
  * Errors     Every call returns a ps_status (int32_t). When it is not PS_OK, ps_device_message gives one line of text. Calls
  *            that have no device yet take a text buffer. No call throws, aborts or exits. A failed call changes nothing.
  * Threads    A device and its children are used from one thread at a time. ps_device_wait may run on another thread while no
  *            other call on that device is made.
  * Order      Operations on a device take effect in the order of the calls. A call may return before its work is done;
- *            ps_device_wait, ps_buffer_read and ps_cache_read wait for it. The CPU build computes before it returns.
+ *            ps_device_wait and the calls that read to main memory wait for it. The CPU build computes before it returns.
+ * Contents   Numbers in device memory that index something (ids, slots, page tables, lengths, selections) are checked where they are
+ *            used. The CPU build refuses the call; the CUDA build leaves out what they stand for, and the next call that waits
+ *            returns PS_INVALID_ARGUMENT with the same message.
  * Tensors    Operations take views (ps_tensor) into buffers. Every view is checked against its buffer and against the
  *            operation's shapes, in release builds too. Shapes stand in brackets, outermost first.
  *
@@ -31,11 +34,12 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 1
+#define PS_ABI_VERSION 2
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
 typedef struct ps_cache ps_cache;
+typedef struct ps_graph ps_graph;
 
 typedef enum ps_status {
   PS_OK = 0,
@@ -52,7 +56,11 @@ typedef enum ps_dtype { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3 } ps_dty
 typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
 
 /* Statistics that a cache keeps beside the mean and the standard deviation, which it always keeps. */
-typedef enum ps_statistics { PS_STATISTICS_VARIANCE = 1, PS_STATISTICS_MIN_MAX = 2 } ps_statistics;
+typedef enum ps_statistics {
+  PS_STATISTICS_VARIANCE = 1,
+  PS_STATISTICS_MIN_MAX = 2,
+  PS_STATISTICS_F8 = 4 /* means as 8-bit floats (e4m3) with one float32 scale a row, instead of the dtype of the pages */
+} ps_statistics;
 
 /* What ps_cache_read gives of one page of one layer. */
 typedef enum ps_cache_field {
@@ -86,6 +94,8 @@ typedef struct ps_device_info {
   int64_t allocated_bytes; /* what this device's buffers and caches hold */
   int32_t backend;         /* ps_backend */
   int32_t num_threads;     /* CPU threads, or 0 */
+  int32_t records;         /* 1 when ps_graph_begin is supported */
+  int32_t capability;      /* CUDA compute capability times ten, 90 for 9.0; 0 on the CPU */
   char name[64];           /* for people, NUL-terminated: instruction set, or the GPU's name */
 } ps_device_info;
 
@@ -100,6 +110,9 @@ typedef struct ps_cache_desc {
   int32_t dtype;           /* of keys, values and page statistics: PS_F32, PS_F16 or PS_BF16; std is always float32 */
   int32_t statistics;      /* bits of ps_statistics */
   int32_t max_sequences;   /* largest B of a decode call, for scratch */
+  int32_t group_pages;     /* 0, or 8: logical pages 8 i to 8 i + 7 of a sequence are physical pages 8 j to 8 j + 7; then the CUDA build
+                            * keeps statistics of such groups too, and ps_page_choose reads those first. num_pages is a multiple of it */
+  int32_t reserved;        /* 0 */
 } ps_cache_desc;
 
 typedef struct ps_cache_bytes {
@@ -111,9 +124,10 @@ typedef struct ps_cache_bytes {
 /* Counted where the work is done; a (sequence, layer, KV head) is one row. */
 typedef struct ps_counters {
   int64_t rows_selected;   /* rows whose selection left at least one page out */
-  int64_t pages_scored;    /* summed over rows */
+  int64_t pages_scored;    /* rows of statistics read, of pages and of groups, summed over rows */
   int64_t pages_attended;  /* pages that decode attention read, summed over rows */
   int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
+  int64_t selections;      /* calls of ps_page_select of which at least one row left a page out */
 } ps_counters;
 
 /* ---- library ---- */
@@ -144,6 +158,17 @@ PS_API int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset_bytes, const vo
 PS_API int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset_bytes, void *target, int64_t bytes);
 /* Reads the whole buffer as fast as the device can and leaves the exclusive or of its 32-bit words: measures read bandwidth. */
 PS_API int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out);
+
+/* ---- recorded work ---- */
+
+/* From here to ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when
+ * they are launched. Calls that allocate, copy or wait are refused meanwhile. PS_UNSUPPORTED on the CPU. */
+PS_API int32_t ps_graph_begin(ps_device *device);
+/* Ends a recording, also one in which a call failed; then the status says so and nothing is made. */
+PS_API int32_t ps_graph_end(ps_device *device, ps_graph **out);
+/* Runs what was recorded. Buffers and caches that it uses must still be open. */
+PS_API int32_t ps_graph_launch(ps_graph *graph);
+PS_API int32_t ps_graph_close(ps_graph *graph);
 
 /* ---- operations; activations are f32, weights f32, f16 or bf16 ---- */
 
@@ -199,6 +224,12 @@ PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, flo
  * lower than every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
 PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores,
                               const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts);
+/* ps_page_score and ps_page_select in one call, faster. A cache with groups scores groups first and only the pages of the best ones,
+ * for PS_UNIQUE and PS_MEAN: then a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
+ * those of the two calls. */
+PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
+                              const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
+                              const ps_tensor *selected, const ps_tensor *counts);
 /* Attention of one query a sequence over the selected pages, or over all pages when `selected` and `counts` are NULL.
  * window > 0: only the last `window` tokens; refused together with a selection. scale multiplies q.k.
  * q, out [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; selected [B, Hk, k] i32 logical pages; counts [B, Hk] i32. */

@@ -2,27 +2,28 @@
 import { DecodeBatch } from "../../engine/decode_batch.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { cacheShape, KvPool } from "../../engine/kv_pool.ts";
-import { type PagePolicy, resolvePolicy } from "../../engine/page_policy.ts";
+import type { PagePolicy } from "../../engine/page_policy.ts";
 import { breather, Prefill } from "../../engine/prefill.ts";
 import type { Sequence } from "../../engine/sequence.ts";
+import { StepRunner } from "../../engine/step_runner.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 import type { Counters } from "../../ffi/structs.ts";
 
 export class DecodeSession implements Disposable {
   readonly pool: KvPool;
   readonly sequence: Sequence;
-  readonly #batches = new Map<PagePolicy, DecodeBatch>();
+  readonly #arms = new Map<PagePolicy, { batch: DecodeBatch; runner: StepRunner }>();
 
   /** @param maxTokens prompt and everything decoded after it */
   constructor(readonly engine: Engine, maxTokens: number, pageSize = 8) {
-    const policy = resolvePolicy({ pageSize }, engine.config.slidingWindows);
+    const policy = engine.policy({ pageSize });
     const need = { totalTokens: maxTokens, longestTokens: maxTokens, maxSequences: 1 };
     this.pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
     this.sequence = this.pool.openSequence();
   }
 
   policy(sparse: SparseOptions): PagePolicy {
-    return resolvePolicy({ pageSize: this.pool.shape.pageSize, ...sparse }, this.engine.config.slidingWindows);
+    return this.engine.policy({ pageSize: this.pool.shape.pageSize, ...sparse });
   }
 
   /** Takes the ids in densely, in chunks. Returns seconds. */
@@ -37,27 +38,33 @@ export class DecodeSession implements Disposable {
 
   /** Feeds one token through a decode step and returns the most likely next one. */
   step(id: number, policy: PagePolicy): number {
-    const { model } = this.engine;
-    const step = this.#batch(policy).advance([this.sequence], [id]);
-    return model.best(model.logits(model.decode(this.pool, policy, step)))[0] ?? -1;
+    const { batch, runner } = this.#arm(policy);
+    return runner.run(batch.advance([this.sequence], [id])).best.readInts()[0] ?? -1;
   }
 
   /** Back to the first `length` tokens. */
   rewind(length: number): void {
     this.pool.truncate(this.sequence, length);
     // A batch remembers which pages it has written; after a truncation they may be others.
-    for (const batch of this.#batches.values()) batch.close();
-    this.#batches.clear();
+    for (const { batch, runner } of this.#arms.values()) {
+      runner.close();
+      batch.close();
+    }
+    this.#arms.clear();
   }
 
   counters(): Counters {
     return this.pool.cache.counters();
   }
 
-  #batch(policy: PagePolicy): DecodeBatch {
-    let batch = this.#batches.get(policy);
-    if (!batch) this.#batches.set(policy, batch = new DecodeBatch(this.engine.device, this.pool, policy));
-    return batch;
+  #arm(policy: PagePolicy): { batch: DecodeBatch; runner: StepRunner } {
+    let arm = this.#arms.get(policy);
+    if (!arm) {
+      const { model, device } = this.engine;
+      arm = { batch: new DecodeBatch(device, this.pool, policy), runner: new StepRunner(model, this.pool, policy) };
+      this.#arms.set(policy, arm);
+    }
+    return arm;
   }
 
   [Symbol.dispose](): void {

@@ -24,6 +24,7 @@ function untyped(sparse: Record<string, unknown>): SparseOptions {
 Deno.test("resolvePolicy has the defaults of the method", () => {
   assertEquals(resolvePolicy({}, NO_WINDOWS), {
     pageSize: 8,
+    groupPages: 1,
     budgetPages: 64,
     scorer: "unique",
     lambda: 0.5,

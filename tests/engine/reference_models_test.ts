@@ -6,9 +6,10 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { Engine, type EngineOptions } from "../../engine/engine.ts";
+import type { Engine, EngineOptions } from "../../engine/engine.ts";
 import { readTensor } from "../../engine/tensor_data.ts";
 import { liveHandles } from "../../ffi/library.ts";
+import { fixtureFolder, loadFixture } from "../support/fixture_model.ts";
 
 const FOLDER = fromFileUrl(new URL("../fixtures/hf", import.meta.url));
 
@@ -22,7 +23,7 @@ interface Reference {
 }
 
 async function readReference(name: string, source: string): Promise<Reference> {
-  const folder = join(FOLDER, name);
+  const folder = fixtureFolder(name);
   const original = JSON.parse(Deno.readTextFileSync(join(folder, "reference.json")));
   return {
     inputIds: original.input_ids,
@@ -68,7 +69,7 @@ function testLogits(name: string, source: string, options: EngineOptions): void 
 
   Deno.test(`Engine.logits agrees with the reference of ${label}`, async () => {
     const reference = await readReference(name, source);
-    await using engine = await Engine.load(join(FOLDER, name), { device: "cpu", ...options });
+    await using engine = await loadFixture(name, options);
     const worst = await largestDifference(engine, reference);
     assert(worst <= reference.tolerance, `largest difference ${worst}, wanted at most ${reference.tolerance}`);
   });
@@ -77,7 +78,7 @@ function testLogits(name: string, source: string, options: EngineOptions): void 
 function testGreedy(name: string, source: string): void {
   Deno.test(`Engine.generate gives the greedy tokens of ${name} while the reference is sure of them`, async () => {
     const reference = await readReference(name, source);
-    await using engine = await Engine.load(join(FOLDER, name), { device: "cpu" });
+    await using engine = await loadFixture(name);
     const ids: number[] = [];
     for await (
       const piece of engine.generate(reference.inputIds, {
@@ -102,7 +103,7 @@ testLogits("llama3-rope-bf16", "reference", { ropeDtype: "weights" });
 
 Deno.test("Engine leaves no native handle behind", async () => {
   {
-    await using engine = await Engine.load(join(FOLDER, "qwen3-qknorm-f32"), { device: "cpu" });
+    await using engine = await loadFixture("qwen3-qknorm-f32");
     await engine.logits([1, 2, 3]);
   }
   assertEquals(liveHandles(), 0);

@@ -6,6 +6,7 @@ import { normals } from "../support/cases.ts";
 import { assertNumbersClose, assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
 import { FLOAT_TYPES, type FloatType, rounded, uploadAs } from "../support/numbers.ts";
+import { toleranceOf } from "../support/tolerance.ts";
 
 const TOKENS = [1, 2, 3, 4, 7, 8, 9, 16, 17, 100];
 /** Inputs and outputs: below a vector, beside multiples of it, and past the depth of a panel. */
@@ -46,7 +47,7 @@ for (const dtype of FLOAT_TYPES) {
     deviceTest(`matmul of ${tokens} tokens with ${dtype} weights of every size`, (device) => {
       for (const [inputs, outputs] of SIZES) {
         const [found, wanted] = multiply(device, dtype, { tokens, inputs, outputs }, false);
-        assertNumbersClose(found, wanted, [tokens, outputs]);
+        assertNumbersClose(found, wanted, [tokens, outputs], toleranceOf({ operation: "matmul", tokens }, dtype));
       }
     });
   }
@@ -54,7 +55,7 @@ for (const dtype of FLOAT_TYPES) {
   for (const tokens of [1, 3, 9, 17]) {
     deviceTest(`matmul of ${tokens} tokens adds a ${dtype} bias`, (device) => {
       const [found, wanted] = multiply(device, dtype, { tokens, inputs: 48, outputs: 37 }, true);
-      assertNumbersClose(found, wanted, [tokens, 37]);
+      assertNumbersClose(found, wanted, [tokens, 37], toleranceOf({ operation: "matmul", tokens }, dtype));
     });
   }
 }

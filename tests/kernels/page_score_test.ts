@@ -8,6 +8,7 @@ import { deviceTest } from "../support/device.ts";
 import { GRID, gridLengths } from "../support/grid.ts";
 import { buildPaged, type Paged, type PagedShape, randomSequence } from "../support/paged.ts";
 import { scoreRows, scoreTensor } from "../support/paged_ops.ts";
+import { toleranceOf } from "../support/tolerance.ts";
 
 const SHAPE: PagedShape = { dtype: "f32", pageSize: 8, numQueryHeads: 6, numKvHeads: 2, headDim: 32 };
 
@@ -29,7 +30,8 @@ function assertScores(paged: Paged, q: Float32Array<ArrayBuffer>, scorer: Scorer
   tables.forEach((table, b) => {
     const pages = table.map((page) => keptStatistics(paged, page));
     const wanted = pageScores(q.subarray(b * width, (b + 1) * width), pages, shape, scorer, lambda);
-    wanted.forEach((row, head) => assertNumbersClose(rows[b * shape.numKvHeads + head]!, row, [row.length]));
+    const tolerance = toleranceOf({ operation: "scorePages" }, shape.dtype);
+    wanted.forEach((row, head) => assertNumbersClose(rows[b * shape.numKvHeads + head]!, row, [row.length], tolerance));
   });
 }
 

@@ -6,6 +6,7 @@ import { deviceTest } from "../support/device.ts";
 import { GRID } from "../support/grid.ts";
 import { appendAt, buildPaged, type Paged, type PagedShape, randomSequence, slotsOf } from "../support/paged.ts";
 import { attend, attendPrefill } from "../support/paged_ops.ts";
+import { toleranceOf } from "../support/tolerance.ts";
 
 const SHAPE: PagedShape = { dtype: "f32", pageSize: 8, numQueryHeads: 6, numKvHeads: 2, headDim: 32 };
 
@@ -14,7 +15,8 @@ function assertPrefill(paged: Paged, q: Float32Array<ArrayBuffer>, start: number
   const wanted = prefillAttention(q, stored[0]!.keys, stored[0]!.values, shape, start, window);
   const tokens = q.length / (shape.numQueryHeads * shape.headDim);
   const size = [tokens, shape.numQueryHeads, shape.headDim];
-  assertNumbersClose(attendPrefill(paged, q, start, window), wanted, size);
+  const tolerance = toleranceOf({ operation: "attendPrefill", headDim: shape.headDim }, shape.dtype);
+  assertNumbersClose(attendPrefill(paged, q, start, window), wanted, size, tolerance);
 }
 
 for (const { name, shape, batch, seed } of GRID) {
@@ -75,7 +77,8 @@ for (const window of [0, 40]) {
       for (const length of [1, 8, 9, 64, 65, 100]) {
         const [from, to] = [(length - 1) * 6 * 32, length * 6 * 32];
         paged.sequences.lengths.write(Int32Array.of(length));
-        assertNumbersClose(attend(paged, q.slice(from, to), { window }), rows.slice(from, to), [6, 32]);
+        const tolerance = toleranceOf({ operation: "attend" }, dtype);
+        assertNumbersClose(attend(paged, q.slice(from, to), { window }), rows.slice(from, to), [6, 32], tolerance);
       }
     });
   }

@@ -7,7 +7,7 @@ import { type LibraryKind, liveHandles, openLibrary } from "../../ffi/library.ts
 const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 const COPIES = join(ROOT, "build", "test");
 
-/** Which build the kernel tests run against: `PAGESIFT_TEST_DEVICE`, else the CPU's. */
+/** Which build the tests of operations and models run against: `PAGESIFT_TEST_DEVICE`, else the CPU's. */
 export const DEVICE_KIND: LibraryKind = Deno.env.get("PAGESIFT_TEST_DEVICE") === "cuda" ? "cuda" : "cpu";
 /** Two, so that work is shared out, whatever the machine. */
 const DEFAULT_THREADS = 2;
@@ -58,11 +58,29 @@ export function isolateLibrary(): void {
   }
 }
 
+/** Opens a device of this file's own copy of the library; the caller closes it. */
+export function openDevice(options: DeviceOptions = {}): Device {
+  isolateLibrary();
+  return Device.open(DEVICE_KIND, { threads: DEFAULT_THREADS, ...options });
+}
+
+/**
+ * Waits until the device has done all that it was given. The CUDA build looks at slots, page tables and ids only there, and reports one
+ * that lies outside at the next call that waits; the CPU build has reported it before.
+ */
+export function settle(device: Device): void {
+  const probe = device.createBuffer(4);
+  try {
+    probe.read(new Uint8Array(4));
+  } finally {
+    probe.close();
+  }
+}
+
 /** Opens a device, runs the body, closes the device, and asserts that no native handle is left. */
 export function withDevice(body: (device: Device) => void, options: DeviceOptions = {}): void {
-  isolateLibrary();
   {
-    using device = Device.open(DEVICE_KIND, { threads: DEFAULT_THREADS, ...options });
+    using device = openDevice(options);
     body(device);
   }
   assertEquals(liveHandles(), 0, "native handles are still open");

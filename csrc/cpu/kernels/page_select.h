@@ -71,10 +71,13 @@ static void page_select(ThreadPool &pool, const PageSelectParams &p) {
     p.counts[row] = select_row(p.scores + row * p.sequences.max_pages, pages, p.k, p.sink_pages, p.recent_pages,
                                static_cast<uint32_t *>(pool.scratch(thread)), p.selected + row * p.k);
   });
+  bool any = false;
   for (int64_t row = 0; row < p.sequences.sequences * heads; row++) {
     const int64_t pages = (p.sequences.lengths[row / heads] + p.cache.desc.page_size - 1) / p.cache.desc.page_size;
     p.cache.counters->rows_selected += pages > p.k;
+    any = any || pages > p.k;
   }
+  p.cache.counters->selections += any;
 }
 
 }  // namespace PS_ISA

@@ -1,0 +1,48 @@
+/* Recorded work: operations that are replayed with one call. */
+#include <memory>
+
+#include "handles.h"
+
+using namespace ps;
+
+extern "C" {
+
+int32_t ps_graph_begin(ps_device *device) {
+  return guard(device, [&] {
+    require_running(*device);
+    graph_begin(*device->backend);
+    device->recording = true;
+  });
+}
+
+int32_t ps_graph_end(ps_device *device, ps_graph **out) {
+  return guard(device, [&] {
+    require(out != nullptr, "No place given for the graph");
+    require(device->recording, "The device is not recording a graph");
+    device->recording = false;
+    auto graph = std::make_unique<ps_graph>(ps_graph{device, nullptr});
+    graph->graph = graph_end(*device->backend);
+    *out = graph.release();
+    device->children++;
+    ps_open_handles++;
+  });
+}
+
+int32_t ps_graph_launch(ps_graph *graph) {
+  if (graph == nullptr) return PS_INVALID_ARGUMENT;
+  return guard(graph->device, [&] {
+    require_running(*graph->device);
+    graph_launch(*graph->device->backend, graph->graph);
+  });
+}
+
+int32_t ps_graph_close(ps_graph *graph) {
+  if (graph == nullptr) return PS_INVALID_ARGUMENT;
+  graph_close(*graph->device->backend, graph->graph);
+  graph->device->children--;
+  delete graph;
+  ps_open_handles--;
+  return PS_OK;
+}
+
+}  // extern "C"

@@ -1,0 +1,211 @@
+/* The CUDA build of csrc/backend.h: device, memory, recorded work. The operations are in kernels/, one a file. */
+#include "backend.h"
+
+#include <cstring>
+#include <memory>
+#include <string>
+
+namespace ps {
+
+const ps_backend kBackendKind = PS_BACKEND_CUDA;
+const bool kKeepsGroups = true;
+
+namespace {
+
+const char *const kIndexNames[] = {"", "ids", "rows", "slots", "page_table", "lengths", "selected", "counts"};
+constexpr int kOldestCapability = 80;
+
+bool is_out_of_memory(cudaError_t status) { return status == cudaErrorMemoryAllocation; }
+
+/* Failures after which no call on the device can work again. */
+bool is_sticky(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorUnknown: return true;
+    default: return false;
+  }
+}
+
+[[noreturn]] void refuse_device(cudaError_t status) {
+  std::string text = cudaGetErrorString(status);
+  if (status == cudaErrorInsufficientDriver) {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    text = driver == 0 ? "No NVIDIA driver is installed"
+                       : "The NVIDIA driver serves CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) + ", wanted 13.0 or newer; update it";
+  } else if (status == cudaErrorNoDevice) {
+    text = "No NVIDIA GPU is there, or CUDA_VISIBLE_DEVICES hides it";
+  }
+  throw Error(PS_NO_DEVICE, text + "; --device cpu works without");
+}
+
+/* The number that a kernel refused since the last look. */
+void check_bad_index(Backend &backend) {
+  const BadIndex bad = *backend.bad_index;
+  if (bad.array == kNoArray) return;
+  *backend.bad_index = {};
+  const bool counts_from_one = bad.array == kLengths || bad.array == kCounts;
+  throw Error(PS_INVALID_ARGUMENT, std::string(kIndexNames[bad.array]) + "[" + std::to_string(bad.place) + "] is " + std::to_string(bad.value) +
+                                       ", wanted " + (counts_from_one ? "1 to " + std::to_string(bad.limit) : "0 to " + std::to_string(bad.limit - 1)) +
+                                       (bad.array == kLengths ? " tokens" : ""));
+}
+
+void wait(Backend &backend) {
+  check_cuda(cudaStreamSynchronize(backend.stream), "Could not finish the work on the GPU");
+  check_bad_index(backend);
+}
+
+void enter(Backend &backend) { check_cuda(cudaSetDevice(backend.index), "Could not use the GPU"); }
+
+}  // namespace
+
+void check_cuda(cudaError_t status, const char *what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError(); /* so that the next call does not report it again */
+  const std::string text = std::string(what) + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")";
+  if (is_out_of_memory(status)) throw Error(PS_OUT_OF_MEMORY, text);
+  if (is_sticky(status)) throw Error(PS_DEVICE_ERROR, text + "; the GPU's state is lost, start the program again");
+  throw Error(PS_INTERNAL, text);
+}
+
+void *scratch(Backend &backend, int64_t bytes) {
+  if (bytes <= backend.scratch_bytes) return backend.scratch_blocks.back();
+  const int64_t wanted = bytes > 2 * backend.scratch_bytes ? bytes : 2 * backend.scratch_bytes;
+  void *block = nullptr;
+  check_cuda(cudaMalloc(&block, static_cast<size_t>(wanted)), "Could not allocate scratch memory on the GPU; use a smaller batch or context");
+  backend.scratch_blocks.push_back(block);
+  backend.scratch_bytes = wanted;
+  return block;
+}
+
+Backend *backend_open(const ps_device_options &options) {
+  int count = 0;
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess) refuse_device(status);
+  if (options.index < 0 || options.index >= count) {
+    throw Error(PS_NO_DEVICE, "There is no GPU number " + std::to_string(options.index) + "; this machine has " + std::to_string(count));
+  }
+  auto backend = std::make_unique<Backend>();
+  backend->index = options.index;
+  enter(*backend);
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, options.index), "Could not describe the GPU");
+  backend->capability = properties.major * 10 + properties.minor;
+  if (backend->capability < kOldestCapability) {
+    throw Error(PS_NO_DEVICE, std::string(properties.name) + " has compute capability " + std::to_string(properties.major) + "." +
+                                  std::to_string(properties.minor) + ", wanted 8.0 or newer; use --device cpu");
+  }
+  backend->multiprocessors = properties.multiProcessorCount;
+  backend->shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+  std::string(properties.name).copy(backend->name, sizeof backend->name - 1);
+  check_cuda(cudaStreamCreateWithFlags(&backend->stream, cudaStreamNonBlocking), "Could not open a stream on the GPU");
+  check_cuda(cudaHostAlloc(reinterpret_cast<void **>(&backend->bad_index), sizeof(BadIndex), cudaHostAllocMapped),
+             "Could not allocate page-locked memory");
+  *backend->bad_index = {};
+  check_cuda(cudaHostAlloc(&backend->staging, kStagingBytes, cudaHostAllocDefault), "Could not allocate page-locked memory");
+  return backend.release();
+}
+
+void backend_close(Backend *backend) {
+  cudaSetDevice(backend->index);
+  cudaStreamSynchronize(backend->stream);
+  if (backend->cublas) close_cublas(backend->cublas);
+  for (void *block : backend->scratch_blocks) cudaFree(block);
+  cudaFreeHost(backend->staging);
+  cudaFreeHost(backend->bad_index);
+  cudaStreamDestroy(backend->stream);
+  delete backend;
+}
+
+void backend_describe(Backend &backend, ps_device_info &out) {
+  enter(backend);
+  size_t free_bytes = 0, total_bytes = 0;
+  check_cuda(cudaMemGetInfo(&free_bytes, &total_bytes), "Could not read how much memory the GPU has");
+  out.total_bytes = static_cast<int64_t>(total_bytes);
+  out.available_bytes = static_cast<int64_t>(free_bytes);
+  out.records = 1;
+  out.capability = backend.capability;
+  std::memcpy(out.name, backend.name, sizeof out.name);
+}
+
+void backend_wait(Backend &backend) {
+  enter(backend); /* on whatever thread the caller waits */
+  wait(backend);
+}
+
+void *memory_allocate(Backend &backend, int64_t bytes) {
+  enter(backend);
+  void *memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
+  if (is_out_of_memory(status)) {
+    cudaGetLastError();
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    throw Error(PS_OUT_OF_MEMORY, "Out of GPU memory: " + std::to_string(bytes) + " bytes needed, " + std::to_string(free_bytes) + " of " +
+                                      std::to_string(total_bytes) + " free");
+  }
+  check_cuda(status, "Could not allocate GPU memory");
+  check_cuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), backend.stream), "Could not clear GPU memory");
+  return memory;
+}
+
+void memory_free(Backend &backend, void *memory, int64_t) {
+  cudaSetDevice(backend.index);
+  cudaStreamSynchronize(backend.stream);
+  cudaFree(memory);
+}
+
+void memory_write(Backend &backend, void *target, const void *source, int64_t bytes) {
+  enter(backend);
+  /* From pageable memory: returns when the source may be used again, and takes its turn on the stream. */
+  check_cuda(cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, backend.stream), "Could not copy to the GPU");
+}
+
+void memory_read(Backend &backend, void *target, const void *source, int64_t bytes) {
+  enter(backend);
+  void *landing = bytes <= kStagingBytes ? backend.staging : target;
+  check_cuda(cudaMemcpyAsync(landing, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, backend.stream), "Could not copy from the GPU");
+  wait(backend);
+  if (landing != target) std::memcpy(target, landing, static_cast<size_t>(bytes));
+}
+
+void graph_begin(Backend &backend) {
+  enter(backend);
+  check_cuda(cudaStreamBeginCapture(backend.stream, cudaStreamCaptureModeRelaxed), "Could not begin recording");
+  backend.recording = true;
+}
+
+void *graph_end(Backend &backend) {
+  backend.recording = false;
+  cudaGraph_t graph = nullptr;
+  check_cuda(cudaStreamEndCapture(backend.stream, &graph), "Could not record the operations");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  check_cuda(status, "Could not prepare the recorded operations");
+  return executable;
+}
+
+void graph_launch(Backend &backend, void *graph) {
+  enter(backend);
+  check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), backend.stream), "Could not launch the recorded operations");
+}
+
+void graph_close(Backend &backend, void *graph) {
+  cudaSetDevice(backend.index);
+  cudaStreamSynchronize(backend.stream);
+  cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
+}
+
+}  // namespace ps

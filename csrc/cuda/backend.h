@@ -1,0 +1,73 @@
+/* What the CUDA build keeps for a device, and how kernels are launched on it. Host code only; kernels include common.cuh. */
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <vector>
+
+#include "../backend.h"
+
+namespace ps {
+
+/* The arrays of numbers that kernels check because the host cannot see them. Order of kIndexNames in backend.cu. */
+enum IndexArray : int32_t { kNoArray = 0, kIds, kRows, kSlots, kPageTable, kLengths, kSelected, kCounts };
+
+/* The first number that a kernel refused. It then used none of it; the next call that waits for the device reports it. */
+struct BadIndex {
+  int32_t array; /* IndexArray */
+  int32_t place, value;
+  int32_t limit; /* wanted 0 to limit - 1, for lengths and counts 1 to limit */
+};
+
+struct Cublas; /* matmul_cublas.cpp: loaded when a product first needs it */
+
+struct Backend {
+  int index = 0;
+  cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
+  int capability = 0;          /* 90 for 9.0 */
+  int shared_bytes = 0;        /* largest dynamic shared memory of a block */
+  char name[64] = {};
+  BadIndex *bad_index = nullptr; /* device memory */
+  void *staging = nullptr;       /* page-locked main memory for small copies, kStagingBytes */
+  Cublas *cublas = nullptr;
+  std::vector<void *> scratch_blocks; /* the last one is in use; earlier ones may still stand in recorded graphs */
+  int64_t scratch_bytes = 0;
+  bool recording = false;
+};
+
+constexpr int64_t kStagingBytes = 1 << 16;
+
+/* Throws what a CUDA call returned, unless it is cudaSuccess. `what` says what was attempted: "Could not launch page_score". */
+void check_cuda(cudaError_t status, const char *what);
+
+/* Device memory of at least `bytes` that one operation uses until its kernels are done; the next operation reuses it. */
+void *scratch(Backend &backend, int64_t bytes);
+
+/* cuBLAS handle and library; closes with the device. */
+void close_cublas(Cublas *cublas);
+
+/* Launches a kernel on the device's stream. From compute capability 9.0 on it may start while the kernel before it still runs:
+ * every kernel calls wait_for_previous() (common.cuh) before it touches memory that another kernel wrote or reads. */
+template <typename... Params, typename... Args>
+void launch(Backend &backend, const char *what, void (*kernel)(Params...), dim3 grid, dim3 block, int64_t shared_bytes, Args... args) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = backend.stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = backend.capability >= 90 ? 1 : 0;
+  if (shared_bytes > 48 * 1024) {
+    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared_bytes)), what);
+  }
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace ps

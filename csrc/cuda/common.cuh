@@ -1,0 +1,100 @@
+/* What several kernels use: number formats, reductions, ordering of kernels, checks of indices. */
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "backend.h"
+
+namespace ps {
+
+using bf16 = __nv_bfloat16;
+using f16 = __half;
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+/* Calls body with a value of the C++ type that stores the dtype. */
+template <typename Body>
+void with_dtype(int32_t dtype, const Body &body) {
+  if (dtype == PS_F32) body(float{});
+  else if (dtype == PS_F16) body(f16{});
+  else body(bf16{});
+}
+
+__device__ __forceinline__ float to_float(float value) { return value; }
+__device__ __forceinline__ float to_float(f16 value) { return __half2float(value); }
+__device__ __forceinline__ float to_float(bf16 value) { return __bfloat162float(value); }
+
+/* Rounds to nearest, ties to even; NaN stays NaN. */
+__device__ __forceinline__ void store_number(float *out, float value) { *out = value; }
+__device__ __forceinline__ void store_number(f16 *out, float value) { *out = __float2half_rn(value); }
+__device__ __forceinline__ void store_number(bf16 *out, float value) { *out = __float2bfloat16_rn(value); }
+
+/* Waits until the kernels before this one are done and their writes can be seen. The first thing a kernel does with memory. */
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* Lets the next kernel be set up while this one still runs; it waits in wait_for_previous(). */
+__device__ __forceinline__ void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+/* The larger number; NaN if either is. */
+__device__ __forceinline__ float max_nan(float a, float b) {
+  float out;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(out) : "f"(a), "f"(b));
+  return out;
+}
+
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(kAllLanes, value, distance);
+  return value;
+}
+
+__device__ __forceinline__ float warp_max_nan(float value) {
+#pragma unroll
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) value = max_nan(value, __shfl_xor_sync(kAllLanes, value, distance));
+  return value;
+}
+
+/* Sum over the block, the same bits in every thread. `shared` [32] floats; all threads must call. */
+__device__ __forceinline__ float block_sum(float value, float *shared) {
+  value = warp_sum(value);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = (blockDim.x + kWarp - 1) / kWarp;
+  __syncthreads();
+  if (lane == 0) shared[warp] = value;
+  __syncthreads();
+  return warp_sum(lane < warps ? shared[lane] : 0.f);
+}
+
+/* Notes a number that a kernel refuses; only the first one is kept. */
+static __device__ __noinline__ void note_bad_index(BadIndex *out, IndexArray array, int64_t place, int32_t value, int64_t limit) {
+  if (atomicCAS(&out->array, kNoArray, array) != kNoArray) return;
+  out->place = static_cast<int32_t>(place);
+  out->value = value;
+  out->limit = static_cast<int32_t>(limit);
+}
+
+/* The index, or 0 with a note when it lies outside [0, limit). */
+__device__ __forceinline__ int32_t checked_index(BadIndex *out, IndexArray array, int64_t place, int32_t value, int64_t limit) {
+  if (static_cast<uint32_t>(value) < static_cast<uint64_t>(limit)) return value;
+  note_bad_index(out, array, place, value, limit);
+  return 0;
+}
+
+/* Tokens of sequence b, or 0 with a note when they are none or more than the page table can hold. */
+__device__ __forceinline__ int32_t checked_length(BadIndex *out, const SequencesView &view, int64_t b, int32_t page_size) {
+  const int32_t length = view.lengths[b];
+  if (length >= 1 && length <= view.max_pages * page_size) return length;
+  note_bad_index(out, kLengths, b, length, view.max_pages * page_size);
+  return 0;
+}
+
+}  // namespace ps

@@ -1,0 +1,18 @@
+/* Which token of a call closes a page, or a group of pages. */
+#pragma once
+
+#include "../common.cuh"
+
+namespace ps {
+
+/* Whether a later token of the call lies in the same unit of `unit_tokens` slots as token `token`. All threads of the block call. */
+__device__ inline bool is_continued(const int32_t *slots, int64_t tokens, int64_t token, int32_t unit_tokens) {
+  const int32_t unit = slots[token] / unit_tokens;
+  auto same = [&](int64_t i) { return slots[i] >= 0 && slots[i] / unit_tokens == unit; };
+  if (token + 1 < tokens && same(token + 1)) return true;
+  bool found = false;
+  for (int64_t i = token + 2 + threadIdx.x; i < tokens; i += blockDim.x) found |= same(i);
+  return __syncthreads_or(found);
+}
+
+}  // namespace ps

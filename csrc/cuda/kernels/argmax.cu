@@ -1,0 +1,77 @@
+/* The lowest index of each row's largest number; -1 for a row with a NaN or without a finite maximum. Bound by 4 bytes a number. A
+ * block a row: decode has few rows, and one multiprocessor reads the 0.6 MB of a large vocabulary in microseconds. */
+#include "pack.cuh"
+
+namespace ps {
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int kLoads = 4; /* packs in flight a thread */
+constexpr unsigned kInfinity = 0x7f800000u;
+
+/* Grows with the number, and among equal ones with a lower index. The two zeros are equal. */
+__device__ __forceinline__ uint64_t rank_of(float number, int64_t index) {
+  const unsigned bits = __float_as_uint(number + 0.f);
+  const unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return uint64_t(ordered) << 32 | ~static_cast<unsigned>(index);
+}
+
+__device__ __forceinline__ uint64_t warp_max(uint64_t rank) {
+#pragma unroll
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    const uint64_t other = __shfl_xor_sync(kAllLanes, rank, distance);
+    rank = other > rank ? other : rank;
+  }
+  return rank;
+}
+
+template <int N>
+__global__ void __launch_bounds__(kThreads) argmax_kernel(ArgmaxParams p) {
+  __shared__ uint64_t best_of_warp[kThreads / kWarp];
+  wait_for_previous();
+  let_next_start();
+  const float *x = p.x.row(blockIdx.x);
+  float best = __uint_as_float(kInfinity | 0x80000000u);
+  int64_t place = p.width; /* of the best; ranks last when nothing is above -infinity */
+  bool nan = false;
+  for (int64_t base = int64_t(threadIdx.x) * N; base < p.width; base += int64_t(kThreads) * N * kLoads) {
+    Pack<float, N> packs[kLoads];
+#pragma unroll
+    for (int load = 0; load < kLoads; load++) {
+      const int64_t i = base + int64_t(load) * kThreads * N;
+      packs[load] = load_pack<N>(x + (i < p.width ? i : base)); /* the base again: never before an equal number */
+    }
+#pragma unroll
+    for (int load = 0; load < kLoads; load++) {
+#pragma unroll
+      for (int j = 0; j < N; j++) {
+        const float number = packs[load].value[j];
+        nan = nan || number != number;
+        if (number > best) {
+          best = number;
+          place = base + int64_t(load) * kThreads * N + j;
+        }
+      }
+    }
+  }
+  const uint64_t rank = warp_max(rank_of(best, place));
+  if (threadIdx.x % kWarp == 0) best_of_warp[threadIdx.x / kWarp] = rank;
+  const bool any_nan = __syncthreads_or(nan) != 0;
+  if (threadIdx.x >= kWarp) return;
+  const uint64_t winner = warp_max(best_of_warp[threadIdx.x]);
+  const int32_t index = static_cast<int32_t>(~static_cast<unsigned>(winner));
+  if (threadIdx.x > 0) return;
+  const bool finite = index < p.width && (__float_as_uint(x[index]) & kInfinity) != kInfinity;
+  p.out[blockIdx.x] = finite && !any_nan ? index : -1;
+}
+static_assert(kThreads / kWarp == kWarp, "One warp joins the results of all warps");
+
+}  // namespace
+
+void argmax(Backend &backend, const ArgmaxParams &params) {
+  with_pack<4>(params.width % 4 == 0 && packs(params.x, 4), [&](auto n) {
+    launch(backend, "Could not launch argmax", argmax_kernel<n()>, dim3(static_cast<unsigned>(params.tokens)), kThreads, 0, params);
+  });
+}
+
+}  // namespace ps

@@ -1,0 +1,155 @@
+/* What the decode attention kernels share: which pages a row reads, and how its splits become one answer.
+ *
+ * A row is one sequence and up to kRowHeads query heads of one KV head. Its list of pages is cut into splits, one block each; the
+ * block that finishes last joins them in order. */
+#pragma once
+
+#include "../common.cuh"
+#include "../layout.cuh"
+
+namespace ps {
+
+constexpr int kRowHeads = 8;
+constexpr int kDecodeThreads = 128;
+constexpr int kMaxSplits = 64;
+constexpr int kWantedBlocks = 4096; /* enough to even out waves on 132 multiprocessors */
+constexpr int kPartialExtra = 4;    /* maximum, total, and padding to 16 bytes */
+
+inline PS_HOST_DEVICE int64_t row_blocks(const ps_cache_desc &desc) { return (desc.num_query_heads / desc.num_kv_heads + kRowHeads - 1) / kRowHeads; }
+
+/* Splits a row may have when there are so many rows; rows * splits stays below kWantedBlocks + rows. */
+inline PS_HOST_DEVICE int64_t max_splits(int64_t rows) {
+  const int64_t splits = (kWantedBlocks + rows - 1) / rows;
+  return splits < kMaxSplits ? splits : kMaxSplits;
+}
+
+/* Splits of a list of so many tokens. Depends on nothing else, so that dense and a selection of all pages give the same bits. */
+inline PS_HOST_DEVICE int64_t splits_of(int64_t tokens, int64_t rows) {
+  const int64_t smallest = rows >= 64 ? 256 : 64, wanted = (tokens + smallest - 1) / smallest, most = max_splits(rows);
+  return wanted < 1 ? 1 : wanted < most ? wanted : most;
+}
+
+struct DecodeLaunch {
+  DecodeAttentionParams params;
+  float *partials;    /* [rows, most_splits, kRowHeads, d + kPartialExtra] */
+  int32_t *arrivals;  /* [rows], zero between launches */
+  BadIndex *bad_index;
+  int32_t rows, most_splits; /* of this launch */
+};
+
+/* One block's share of the work. */
+struct RowPages {
+  int64_t sequence, head, first_query_head;
+  const int32_t *table, *selected; /* selected: nullptr for all from first_page on */
+  int32_t first_page, count, first_token, length;
+  int32_t row, split, splits, begin, end; /* places of the list that this block reads */
+  int32_t heads, page_shift; /* a page holds 1 << page_shift tokens */
+};
+
+/* Fills in the block's share; false when it has none. */
+__device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
+  const DecodeAttentionParams &p = launch.params;
+  const ps_cache_desc &desc = p.cache.desc;
+  const int32_t group = desc.num_query_heads / desc.num_kv_heads, blocks = static_cast<int32_t>(row_blocks(desc));
+  out.row = blockIdx.x / launch.most_splits;
+  out.split = blockIdx.x % launch.most_splits;
+  const int32_t pair = out.row / blocks, first_head = out.row % blocks * kRowHeads;
+  out.sequence = pair / desc.num_kv_heads;
+  out.head = pair % desc.num_kv_heads;
+  out.first_query_head = out.head * group + first_head;
+  out.heads = min(kRowHeads, group - first_head);
+  out.page_shift = __ffs(desc.page_size) - 1;
+  out.length = checked_length(launch.bad_index, p.sequences, out.sequence, desc.page_size);
+  if (out.length == 0) return false;
+  out.table = p.sequences.page_table + out.sequence * p.sequences.table_stride;
+  const int32_t pages = (out.length + desc.page_size - 1) / desc.page_size;
+  out.first_token = p.window > 0 && out.length > p.window ? out.length - p.window : 0;
+  out.first_page = out.first_token / desc.page_size;
+  out.count = pages - out.first_page;
+  out.selected = nullptr;
+  if (p.selected != nullptr) {
+    out.selected = p.selected + static_cast<int64_t>(pair) * p.k;
+    out.count = p.counts[pair];
+    if (out.count < 1 || out.count > p.k) {
+      note_bad_index(launch.bad_index, kCounts, pair, out.count, p.k);
+      return false;
+    }
+  }
+  out.splits = static_cast<int32_t>(splits_of(static_cast<int64_t>(out.count) * desc.page_size, launch.rows));
+  if (out.split == 0 && first_head == 0 && threadIdx.x == 0) {
+    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_attended), static_cast<unsigned long long>(out.count));
+    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_in_context), static_cast<unsigned long long>(pages));
+  }
+  out.begin = static_cast<int32_t>(static_cast<int64_t>(out.count) * out.split / out.splits);
+  out.end = static_cast<int32_t>(static_cast<int64_t>(out.count) * (out.split + 1) / out.splits);
+  return out.split < out.splits;
+}
+
+/* Logical page at a place of the list. */
+__device__ __forceinline__ int32_t logical_page(const DecodeLaunch &launch, const RowPages &row, int32_t place) {
+  if (row.selected == nullptr) return row.first_page + place;
+  const int32_t pages = (row.length + launch.params.cache.desc.page_size - 1) / launch.params.cache.desc.page_size;
+  return checked_index(launch.bad_index, kSelected, row.selected - launch.params.selected + place, row.selected[place], pages);
+}
+
+__device__ __forceinline__ int32_t physical_page(const DecodeLaunch &launch, const RowPages &row, int32_t logical) {
+  return checked_index(launch.bad_index, kPageTable, row.table - launch.params.sequences.page_table + logical, row.table[logical],
+                       launch.params.cache.desc.num_pages);
+}
+
+__device__ __forceinline__ float *out_row(const DecodeLaunch &launch, const RowPages &row, int head) {
+  const DecodeAttentionParams &p = launch.params;
+  return p.out.row(row.sequence) + (row.first_query_head + head) * p.cache.desc.head_dim;
+}
+
+/* Factor that brings a sum taken under `maximum` (base 2) to that of `joint`. */
+__device__ __forceinline__ float rescale(float maximum, float joint) { return maximum == -INFINITY ? 0.f : exp2f(maximum - joint); }
+
+/* Joins `count` parts of one query head and writes dimension `dim` of the answer. Part i: numbers at parts[i * stride + dim],
+ * maximum and total at parts[i * stride + d] and behind it. */
+__device__ inline float join_parts(const float *parts, int count, int64_t stride, int head_dim, int dim) {
+  float joint = -INFINITY, total = 0, sum = 0;
+#pragma unroll 8
+  for (int i = 0; i < count; i++) joint = fmaxf(joint, __ldcg(parts + i * stride + head_dim));
+#pragma unroll 8
+  for (int i = 0; i < count; i++) {
+    const float *part = parts + i * stride;
+    const float factor = rescale(__ldcg(part + head_dim), joint);
+    total += __ldcg(part + head_dim + 1) * factor;
+    sum += __ldcg(part + dim) * factor;
+  }
+  return sum / total;
+}
+
+/* Takes the block's answer from shared memory, acc [heads, d] with maxima (base 2) and totals [heads], and writes the row's answer:
+ * at once when the row has one split, else when this block is the last of the row. All threads call, after a barrier. */
+__device__ inline void finish_row(const DecodeLaunch &launch, const RowPages &row, const float *acc, const float *maxima, const float *totals) {
+  const int head_dim = launch.params.cache.desc.head_dim, numbers = row.heads * head_dim;
+  if (row.splits == 1) {
+    for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) out_row(launch, row, i / head_dim)[i % head_dim] = acc[i] / totals[i / head_dim];
+    return;
+  }
+  const int64_t stride = head_dim + kPartialExtra, split_stride = kRowHeads * stride;
+  float *parts = launch.partials + static_cast<int64_t>(row.row) * launch.most_splits * split_stride, *own = parts + row.split * split_stride;
+  for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) own[i / head_dim * stride + i % head_dim] = acc[i];
+  if (threadIdx.x < row.heads) {
+    own[threadIdx.x * stride + head_dim] = maxima[threadIdx.x];
+    own[threadIdx.x * stride + head_dim + 1] = totals[threadIdx.x];
+  }
+  __shared__ bool is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    is_last = atomicAdd(launch.arrivals + row.row, 1) == row.splits - 1;
+    if (is_last) launch.arrivals[row.row] = 0;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) {
+    const int head = i / head_dim, dim = i % head_dim;
+    out_row(launch, row, head)[dim] = join_parts(parts + head * stride, row.splits, split_stride, head_dim, dim);
+  }
+}
+
+}  // namespace ps

@@ -1,0 +1,11 @@
+/* Products with many tokens by cuBLAS, which is loaded when a product first needs it. Host code only. */
+#pragma once
+
+#include "../backend.h"
+
+namespace ps {
+
+/* params.out = x * params.weight^T, without bias. x [tokens, inputs] has the weights' dtype and stands in for params.x. */
+void matmul_cublas(Backend &backend, const MatmulParams &params, const Typed &x);
+
+}  // namespace ps

@@ -1,0 +1,184 @@
+/* Scores of 8 pages at a time on tensor cores, for statistics of 16 or 8 bits.
+ *
+ * The 16 rows of a product are 8 query heads twice, high parts and what rounding left (decode_attention_mma.cuh); its 8 columns are
+ * pages. Statistics go from memory straight to registers: lane (g, t) reads 8 numbers of page g at a time, and the queries are
+ * arranged to match, because the order of dimensions does not matter to a dot product. */
+#pragma once
+
+#include <cuda_fp8.h>
+
+#include "../layout.cuh"
+#include "mma.cuh"
+
+namespace ps {
+
+constexpr int kTilePages = 8;
+constexpr int kScoreHeads = 8; /* query heads of a product */
+
+struct f8 {
+  unsigned char bits; /* e4m3 */
+};
+
+/* What products are computed in. */
+template <typename T>
+struct ProductType { using type = T; };
+template <>
+struct ProductType<f8> { using type = f16; };
+
+/* Statistics of one layer and KV head. `group`: rows are those of groups of pages. */
+template <typename T>
+struct StatisticRows {
+  const T *mean;
+  const void *variance, *min, *max; /* of the pages' dtype */
+  const float *std, *scale;         /* scale: nullptr but for f8 */
+};
+
+/* 8 numbers of a row, packed in pairs as 16-bit floats. */
+__device__ __forceinline__ uint4 load_eight(const bf16 *row) { return __ldg(reinterpret_cast<const uint4 *>(row)); }
+__device__ __forceinline__ uint4 load_eight(const f16 *row) { return __ldg(reinterpret_cast<const uint4 *>(row)); }
+__device__ __forceinline__ uint2 load_eight(const f8 *row) { return __ldg(reinterpret_cast<const uint2 *>(row)); }
+
+__device__ __forceinline__ uint4 widen_eight(uint4 packed) { return packed; }
+
+/* Two e4m3 numbers as f16. Sign, exponent and mantissa move to where f16 has them; its exponent counts from 8 less, so times 2^8. There
+ * are no NaN: a row with one has NaN as its scale. */
+__device__ __forceinline__ uint32_t widen_two(uint32_t packed) {
+  const uint32_t spread = __byte_perm(packed, 0, 0x1404), moved = (spread & 0x80008000u) | (spread & 0x7f007f00u) >> 1;
+  const __half2 wide = __hmul2(reinterpret_cast<const __half2 &>(moved), __half2half2(__ushort_as_half(0x5c00)));
+  return reinterpret_cast<const uint32_t &>(wide);
+}
+__device__ __forceinline__ uint4 widen_eight(uint2 packed) {
+  return {widen_two(packed.x), widen_two(packed.x >> 16), widen_two(packed.y), widen_two(packed.y >> 16)};
+}
+
+/* One form of the queries of up to kScoreHeads heads, as rows of the product. */
+template <int D>
+struct QueryRows {
+  uint32_t a[D / 16][4];
+  float factor; /* of head g: what the product was divided by to fit 16 bits */
+};
+
+enum class Form { kPlain, kPositive, kNegative, kSquare };
+
+__device__ __forceinline__ float formed(Form form, float q) {
+  const float positive = q > 0 ? q : 0;
+  switch (form) {
+    case Form::kPositive: return positive;
+    case Form::kNegative: return q - positive; /* NaN ends up here */
+    case Form::kSquare: return q * q;
+    default: return q;
+  }
+}
+
+/* Lane (g, t) takes head g: dimensions 32 j + 8 t to + 7. q: the first of `heads` rows of D. Returns |q| of head g. */
+template <typename P, int D>
+__device__ __forceinline__ float load_query_rows(const float *q, int heads, Form form, QueryRows<D> &out) {
+  static_assert(D % 32 == 0, "Four lanes of 8 dimensions each read a page together");
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const bool used = g < heads;
+  const float *own = q + (used ? g : 0) * D + 8 * t;
+  float largest = 0, squares = 0;
+#pragma unroll
+  for (int i = 0; i < D / 4; i++) {
+    const float x = used ? own[i / 8 * 32 + i % 8] : 0.f;
+    squares += x * x;
+    largest = fmaxf(largest, fabsf(formed(form, x)));
+  }
+  squares += __shfl_xor_sync(kAllLanes, squares, 1);
+  squares += __shfl_xor_sync(kAllLanes, squares, 2);
+  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
+  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
+  const int exponent = largest > 0 && isfinite(largest) ? ilogbf(largest) : 0;
+  const float down = ldexpf(1.f, -exponent);
+#pragma unroll
+  for (int step = 0; step < D / 16; step++) {
+    float x[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = used ? formed(form, own[step / 2 * 32 + step % 2 * 4 + i]) * down : 0.f;
+    split<P>(x[0], x[1], out.a[step][0], out.a[step][1]);
+    split<P>(x[2], x[3], out.a[step][2], out.a[step][3]);
+  }
+  out.factor = ldexpf(1.f, exponent);
+  return sqrtf(squares);
+}
+
+/* A row of statistics as this lane reads it. */
+template <typename T, int D>
+struct PageRow {
+  decltype(load_eight(static_cast<const T *>(nullptr))) parts[D / 32];
+};
+
+template <typename T, int D>
+__device__ __forceinline__ void load_page_row(const T *rows, int64_t row, PageRow<T, D> &out) {
+  const T *own = rows + row * D + threadIdx.x % 4 * 8;
+#pragma unroll
+  for (int j = 0; j < D / 32; j++) out.parts[j] = load_eight(own + 32 * j);
+}
+
+/* out[i]: dot product of head g's query with page 2t + i of the tile. */
+template <typename T, int D>
+__device__ __forceinline__ void dot_tile(const QueryRows<D> &q, const PageRow<T, D> &page, float (&out)[2]) {
+  float c[4] = {};
+#pragma unroll
+  for (int j = 0; j < D / 32; j++) {
+    const uint4 b = widen_eight(page.parts[j]);
+    multiply_add<typename ProductType<T>::type>(c, q.a[2 * j], b.x, b.y);
+    multiply_add<typename ProductType<T>::type>(c, q.a[2 * j + 1], b.z, b.w);
+  }
+  out[0] = (c[0] + c[2]) * q.factor;
+  out[1] = (c[1] + c[3]) * q.factor;
+}
+
+/* This lane's number for its page g, seen for pages 2t and 2t + 1. */
+__device__ __forceinline__ void exchange(float own, float (&out)[2]) {
+  const int t = threadIdx.x % 4;
+  out[0] = __shfl_sync(kAllLanes, own, 8 * t);
+  out[1] = __shfl_sync(kAllLanes, own, 8 * t + 4);
+}
+
+/* Largest over the heads of the tile; NaN wins, so that it is seen and not hidden by another head. */
+__device__ __forceinline__ float largest_head(float score, int heads) {
+  if (static_cast<int>(threadIdx.x % kWarp / 4) >= heads) score = -INFINITY;
+  score = max_nan(score, __shfl_xor_sync(kAllLanes, score, 4));
+  score = max_nan(score, __shfl_xor_sync(kAllLanes, score, 8));
+  return max_nan(score, __shfl_xor_sync(kAllLanes, score, 16));
+}
+
+/* Queries of one row (sequence and KV head) for a score with one row of statistics a page, `unique` or `mean`; heads beyond
+ * kScoreHeads make a second product. */
+template <typename T, int D, int Blocks>
+struct PlainQueries {
+  QueryRows<D> rows[Blocks];
+  float spread[Blocks]; /* lambda |q| of head g */
+};
+
+template <typename T, int D, int Blocks>
+__device__ __forceinline__ void load_queries(const float *q, int group, float lambda, PlainQueries<T, D, Blocks> &out) {
+#pragma unroll
+  for (int block = 0; block < Blocks; block++) {
+    const float length = load_query_rows<typename ProductType<T>::type, D>(q + block * kScoreHeads * D, group - block * kScoreHeads, Form::kPlain,
+                                                                           out.rows[block]);
+    out.spread[block] = lambda * length;
+  }
+}
+
+/* best[i]: score of page 2t + i of the tile; std and scale are those of this lane's page g. */
+template <typename T, int D, int Blocks>
+__device__ __forceinline__ void score_tile(const PlainQueries<T, D, Blocks> &q, int group, const PageRow<T, D> &page, float std, float scale,
+                                           float (&best)[2]) {
+  float spreads[2], scales[2];
+  exchange(std, spreads);
+  exchange(scale, scales);
+#pragma unroll
+  for (int block = 0; block < Blocks; block++) {
+    float dot[2];
+    dot_tile<T, D>(q.rows[block], page, dot);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const float score = largest_head(dot[i] * scales[i] + q.spread[block] * spreads[i], group - block * kScoreHeads);
+      best[i] = block == 0 ? score : max_nan(best[i], score);
+    }
+  }
+}
+
+}  // namespace ps

@@ -1,0 +1,61 @@
+import type { Graph } from "../ffi/device.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import type { DecodeStep } from "./decode_batch.ts";
+import type { KvPool } from "./kv_pool.ts";
+import type { Model } from "./model.ts";
+import type { PagePolicy } from "./page_policy.ts";
+
+/** What a decode step gives: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. */
+export interface StepResult {
+  logits: Tensor;
+  best: Tensor;
+}
+
+/**
+ * Runs decode steps. Where the device records work, a step that looks like the one before it is recorded and from then on replayed
+ * with one call: positions, lengths and tables lie in device memory.
+ */
+export class StepRunner {
+  readonly #records: boolean;
+  #last: DecodeStep | undefined;
+  #recorded: { graph: Graph; result: StepResult } | undefined;
+
+  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {
+    this.#records = model.canRecord;
+  }
+
+  run(step: DecodeStep): StepResult {
+    if (step !== this.#last) {
+      // The first step of its kind runs at once: whatever it allocates is there when the next one is recorded.
+      this.close();
+      this.#last = step;
+      return this.#start(step);
+    }
+    this.#recorded ??= this.#records ? this.#record(step) : undefined;
+    if (!this.#recorded) return this.#start(step);
+    this.#recorded.graph.launch();
+    return this.#recorded.result;
+  }
+
+  #start(step: DecodeStep): StepResult {
+    const { model, pool, policy } = this;
+    const logits = model.logits(model.decode(pool, policy, step));
+    return { logits, best: model.best(logits) };
+  }
+
+  #record(step: DecodeStep): { graph: Graph; result: StepResult } {
+    let result: StepResult | undefined;
+    const graph = this.model.device.record(() => {
+      result = this.#start(step);
+    });
+    if (!result) throw new Error("A recorded step gave nothing");
+    return { graph, result };
+  }
+
+  /** Forgets what was recorded. */
+  close(): void {
+    this.#recorded?.graph.close();
+    this.#recorded = undefined;
+    this.#last = undefined;
+  }
+}

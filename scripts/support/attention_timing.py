@@ -1,0 +1,186 @@
+"""What the attention benchmarks share: cases, arms that alternate, medians, PyTorch's attention, the report."""
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Callable
+
+import numpy as np
+
+L2_BYTES = 64 << 20
+NUM_QUERIES = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """Decode attention of one layer: one query a sequence. Context and budget in tokens; keys and values in bf16."""
+    batch: int
+    context: int
+    query_heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 128
+    page_size: int = 8
+    budget: int = 512
+
+    @property
+    def name(self):
+        return f"batch {self.batch}, context {self.context}"
+
+    @property
+    def kv_bytes(self):
+        """Keys and values of one layer."""
+        return self.batch * self.context * self.kv_heads * self.head_dim * 2 * 2
+
+    @property
+    def pages(self):
+        return -(-self.context // self.page_size)
+
+    def copies(self, touched_bytes):
+        """How many layers to rotate over so that what a call touches has left the L2 when it comes again."""
+        return max(2, min(96, -(-4 * L2_BYTES // touched_bytes)))
+
+    def calls(self, copies):
+        """Calls in one graph: long enough that launching and waiting do not count; all copies equally often."""
+        wanted = 16 if self.kv_bytes > 1 << 30 else 64
+        return copies * -(-wanted // copies)
+
+
+@dataclass
+class Arm:
+    """`launch` starts `calls` calls, `wait` returns when they are done. `work`: bytes that must move, or flop, a call."""
+    name: str
+    launch: Callable
+    wait: Callable
+    calls: int
+    work: float
+    seconds: list = field(default_factory=list)
+    close: Callable = lambda: None
+
+    @property
+    def median(self):
+        return float(np.median(self.seconds))
+
+
+def parse_cases(text, **shape):
+    """'80x32768,1x4096' -> cases of batch x context."""
+    return [Case(*map(int, part.split("x")), **shape) for part in text.split(",") if part]
+
+
+def time_arms(arms, rounds):
+    """Wall-clock seconds a call, arms alternating."""
+    for arm in arms * 2:
+        arm.launch()
+        arm.wait()
+    for _ in range(rounds):
+        for arm in arms:
+            started = time.perf_counter()
+            arm.launch()
+            arm.wait()
+            arm.seconds.append((time.perf_counter() - started) / arm.calls)
+
+
+def record_torch(body, calls):
+    """A CUDA graph of body(0) .. body(calls - 1)."""
+    import torch
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for index in range(3):
+            body(index)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for index in range(calls):
+            body(index)
+    return graph
+
+
+def torch_arm(name, body, calls, work):
+    """An arm of a PyTorch graph, or None with a line on stderr when PyTorch refuses it."""
+    import torch
+    try:
+        graph = record_torch(body, calls)
+    except RuntimeError as error:
+        print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
+        torch.cuda.synchronize()
+        return None
+    return Arm(name, graph.replay, torch.cuda.synchronize, calls, work)
+
+
+def sdpa_body(backend, queries, keys, values, causal=False):
+    """Call number i of PyTorch's attention over rotated queries [B, Hq, T, d], keys and values [B, Hk, n, d]."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    def body(index):
+        with sdpa_kernel(getattr(SDPBackend, backend)):
+            return scaled_dot_product_attention(queries[index % len(queries)], keys[index % len(keys)],
+                                                values[index % len(values)], is_causal=causal, enable_gqa=True)
+    return body
+
+
+def sdpa_arms(case, backends=("CUDNN_ATTENTION", "FLASH_ATTENTION")):
+    """PyTorch's decode attention on the case's shape; its tensors live as long as the arms."""
+    import torch
+    copies = case.copies(case.kv_bytes)
+    calls = case.calls(copies)
+
+    def random(heads, tokens, count):
+        shape = (case.batch, heads, tokens, case.head_dim)
+        return [torch.empty(shape, dtype=torch.bfloat16, device="cuda").normal_() for _ in range(count)]
+    queries = random(case.query_heads, 1, NUM_QUERIES)
+    keys, values = random(case.kv_heads, case.context, copies), random(case.kv_heads, case.context, copies)
+    arms = [torch_arm(f"SDPA {backend.split('_')[0].lower()}", sdpa_body(backend, queries, keys, values), calls, case.kv_bytes)
+            for backend in backends]
+    return [arm for arm in arms if arm]
+
+
+def measure_torch_peak(gib, rounds=21):
+    """Bytes a second of reading `gib` GiB of random numbers, by a sum."""
+    import torch
+    words = torch.empty(gib << 28, dtype=torch.int32, device="cuda").random_()
+    arm = Arm("read", lambda: torch.sum(words, dtype=torch.int32), torch.cuda.synchronize, 1, gib << 30)
+    time_arms([arm], rounds)
+    return arm.work / arm.median
+
+
+def report(case_name, arms, peak, unit="GB/s", base="SDPA cudnn"):
+    """Prints a table and returns its rows. peak: work a second, or None. Speed against `base` is of medians in this run."""
+    reference = next((arm.median for arm in arms if arm.name == base), None)
+    scale = 1e9 if unit == "GB/s" else 1e12
+    print(f"\n{case_name}\n\n| arm | us | p10 | p90 | {'MB' if unit == 'GB/s' else 'GFLOP'} | {unit} | of peak | speed / {base} |")
+    print("|---|---|---|---|---|---|---|---|")
+    rows = []
+    for arm in arms:
+        low, high = np.percentile(arm.seconds, [10, 90])
+        rate = arm.work / arm.median
+        row = dict(case=case_name, arm=arm.name, us=arm.median * 1e6, us_p10=low * 1e6, us_p90=high * 1e6, work=arm.work,
+                   rate=rate, unit=unit, of_peak=rate / peak if peak and arm.work else None,
+                   speed_over_base=reference / arm.median if reference else None, calls_per_graph=arm.calls)
+        rows.append(row)
+        share = f"{row['of_peak']:.0%}" if row["of_peak"] else ""
+        ratio = f"{row['speed_over_base']:.2f}" if reference else ""
+        work = [f"{arm.work * 1e3 / scale:.1f}", f"{rate / scale:.0f}"] if arm.work else ["", ""]
+        print(f"| {arm.name} | {row['us']:.1f} | {low * 1e6:.1f} | {high * 1e6:.1f} | {' | '.join(work)} | {share} | {ratio} |")
+    sys.stdout.flush()
+    return rows
+
+
+def commit():
+    """The commit that is measured: PAGESIFT_COMMIT, or git's, with a mark when files differ from it."""
+    if os.environ.get("PAGESIFT_COMMIT"):
+        return os.environ["PAGESIFT_COMMIT"]
+    try:
+        run = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+        return run("rev-parse", "--short", "HEAD") + ("+changes" if run("status", "--porcelain", "--", "csrc") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_json(path, **facts):
+    """The facts of a run with its command and commit; nothing without a path."""
+    if not path:
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(dict(command=" ".join(["python3", *sys.argv]), commit=commit(), **facts), file, indent=1)

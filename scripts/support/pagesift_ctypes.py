@@ -1,0 +1,277 @@
+"""The C contract (csrc/include/pagesift.h) for Python measuring scripts: structs, handles, views. Needs NumPy only."""
+import ctypes as c
+
+import numpy as np
+
+ABI_VERSION = 2
+F32, F16, BF16, I32 = range(4)
+UNIQUE, DIAG, QUEST, MEAN = range(4)
+STATISTICS_F8 = 4
+FIELD_KEYS, FIELD_VALUES, FIELD_MEAN, FIELD_STD = range(4)
+NUMBER_BYTES = {F32: 4, F16: 2, BF16: 2, I32: 4}
+
+
+class PagesiftError(Exception):
+    """A call of the library failed; the text is the library's own."""
+
+
+class TensorStruct(c.Structure):
+    _fields_ = [("buffer", c.c_void_p), ("offset_bytes", c.c_int64), ("row_stride", c.c_int64), ("shape", c.c_int64 * 3),
+                ("rank", c.c_int32), ("dtype", c.c_int32)]
+
+
+class DeviceOptions(c.Structure):
+    _fields_ = [("index", c.c_int32), ("num_threads", c.c_int32)]
+
+
+class DeviceInfo(c.Structure):
+    _fields_ = [("total_bytes", c.c_int64), ("available_bytes", c.c_int64), ("allocated_bytes", c.c_int64),
+                ("backend", c.c_int32), ("num_threads", c.c_int32), ("records", c.c_int32), ("capability", c.c_int32),
+                ("name", c.c_char * 64)]
+
+
+class CacheDesc(c.Structure):
+    _fields_ = [("num_pages", c.c_int64), ("max_pages_per_sequence", c.c_int64), ("num_layers", c.c_int32),
+                ("num_query_heads", c.c_int32), ("num_kv_heads", c.c_int32), ("head_dim", c.c_int32), ("page_size", c.c_int32),
+                ("dtype", c.c_int32), ("statistics", c.c_int32), ("max_sequences", c.c_int32), ("group_pages", c.c_int32),
+                ("reserved", c.c_int32)]
+
+
+class CacheBytes(c.Structure):
+    _fields_ = [("kv", c.c_int64), ("statistics", c.c_int64), ("scratch", c.c_int64)]
+
+
+class Counters(c.Structure):
+    _fields_ = [("rows_selected", c.c_int64), ("pages_scored", c.c_int64), ("pages_attended", c.c_int64),
+                ("pages_in_context", c.c_int64), ("selections", c.c_int64)]
+
+
+# Order of ps_struct_bytes.
+STRUCTS = [TensorStruct, DeviceOptions, DeviceInfo, CacheDesc, CacheBytes, Counters]
+
+_P, _T, _I, _L, _F = c.c_void_p, c.POINTER(TensorStruct), c.c_int32, c.c_int64, c.c_float
+_SIGNATURES = {
+    "ps_device_open": [c.POINTER(DeviceOptions), c.POINTER(_P), c.c_char_p, _I], "ps_device_close": [_P],
+    "ps_device_message": [_P, c.c_char_p, _I], "ps_device_describe": [_P, c.POINTER(DeviceInfo)], "ps_device_wait": [_P],
+    "ps_buffer_create": [_P, _L, c.POINTER(_P)], "ps_buffer_close": [_P],
+    "ps_buffer_write": [_P, _L, _P, _L], "ps_buffer_read": [_P, _L, _P, _L], "ps_buffer_scan": [_P, c.POINTER(c.c_uint32)],
+    "ps_graph_begin": [_P], "ps_graph_end": [_P, c.POINTER(_P)], "ps_graph_launch": [_P], "ps_graph_close": [_P],
+    "ps_cache_measure": [_P, c.POINTER(CacheDesc), c.POINTER(CacheBytes)],
+    "ps_cache_create": [_P, c.POINTER(CacheDesc), c.POINTER(_P)], "ps_cache_close": [_P],
+    "ps_append_kv": [_P, _I, _T, _T, _T],
+    "ps_page_score": [_P, _I, _I, _F, _T, _T, _T, _T],
+    "ps_page_select": [_P, _I, _I, _T, _T, _T, _T],
+    "ps_page_choose": [_P, _I, _I, _F, _I, _I, _T, _T, _T, _T, _T, _T],
+    "ps_decode_attention": [_P, _I, _F, _I, _T, _T, _T, _T, _T, _T],
+    "ps_prefill_attention": [_P, _I, _F, _I, _I, _T, _T, _T],
+    "ps_cache_read": [_P, _I, _I, _I, c.POINTER(_F), _L],
+    "ps_cache_counters": [_P, c.POINTER(Counters)], "ps_cache_reset_counters": [_P],
+}
+
+
+def load(path):
+    """Opens the library and compares version and struct sizes with this file."""
+    library = c.CDLL(path)
+    for name, arguments in _SIGNATURES.items():
+        getattr(library, name).argtypes = arguments
+        getattr(library, name).restype = c.c_int32
+    library.ps_struct_bytes.argtypes = [c.c_int32]
+    library.ps_live_handles.restype = c.c_int64
+    if library.ps_abi_version() != ABI_VERSION:
+        raise PagesiftError(f"{path} has ABI version {library.ps_abi_version()}, wanted {ABI_VERSION}")
+    for index, struct in enumerate(STRUCTS):
+        if library.ps_struct_bytes(index) != c.sizeof(struct):
+            raise PagesiftError(f"{struct.__name__} has {library.ps_struct_bytes(index)} bytes in {path}, here {c.sizeof(struct)}")
+    return library
+
+
+class Tensor:
+    """A view of a buffer: shape outermost first, rows of dimension 0 contiguous."""
+
+    def __init__(self, buffer, offset_bytes, shape, dtype):
+        self.buffer, self.offset_bytes, self.shape, self.dtype = buffer, offset_bytes, tuple(shape), dtype
+        sizes = list(shape) + [1] * (3 - len(shape))
+        self.struct = TensorStruct(buffer.pointer, offset_bytes, int(np.prod(shape[1:], dtype=np.int64)), (c.c_int64 * 3)(*sizes),
+                                   len(shape), dtype)
+
+    @property
+    def row_bytes(self):
+        return self.struct.row_stride * NUMBER_BYTES[self.dtype]
+
+    def rows(self, first, count):
+        """Rows [first, first + count) of dimension 0."""
+        return Tensor(self.buffer, self.offset_bytes + first * self.row_bytes, (count, *self.shape[1:]), self.dtype)
+
+    def row(self, index):
+        """Row `index`, one dimension less."""
+        return Tensor(self.buffer, self.offset_bytes + index * self.row_bytes, self.shape[1:], self.dtype)
+
+    def write(self, array):
+        """Copies an array of the same shape, f32 or i32, to the device."""
+        array = np.ascontiguousarray(array, np.int32 if self.dtype == I32 else np.float32)
+        assert array.shape == self.shape, f"shape {array.shape}, wanted {self.shape}"
+        self.buffer.write(array, self.offset_bytes)
+        return self
+
+    def read(self):
+        """The numbers, f32 or i32, as an array."""
+        out = np.empty(self.shape, np.int32 if self.dtype == I32 else np.float32)
+        device = self.buffer.device
+        device.check(device.library.ps_buffer_read(self.buffer.pointer, self.offset_bytes, out.ctypes.data, out.nbytes))
+        return out
+
+
+class Buffer:
+    """Memory of a device."""
+
+    def __init__(self, device, num_bytes):
+        self.device, self.num_bytes = device, num_bytes
+        self.pointer = device.made(lambda out: device.library.ps_buffer_create(device.pointer, num_bytes, out))
+
+    def write(self, array, offset_bytes=0):
+        self.device.check(self.device.library.ps_buffer_write(self.pointer, offset_bytes, array.ctypes.data, array.nbytes))
+
+    def scan(self):
+        """Reads all of it once; waits. Returns the exclusive or of its words."""
+        out = c.c_uint32()
+        self.device.check(self.device.library.ps_buffer_scan(self.pointer, out))
+        return out.value
+
+    def close(self):
+        self.device.check(self.device.library.ps_buffer_close(self.pointer))
+
+
+class Graph:
+    """Recorded operations."""
+
+    def __init__(self, device, pointer):
+        self.device, self.pointer = device, pointer
+
+    def launch(self):
+        self.device.check(self.device.library.ps_graph_launch(self.pointer))
+
+    def close(self):
+        self.device.check(self.device.library.ps_graph_close(self.pointer))
+
+
+class Device:
+    """An open device. Buffers made with `tensor` are closed with it."""
+
+    def __init__(self, library_path, index=0, num_threads=0):
+        self.library = load(library_path)
+        message, out = c.create_string_buffer(512), c.c_void_p()
+        options = DeviceOptions(index, num_threads)
+        if self.library.ps_device_open(options, out, message, len(message)) != 0:
+            raise PagesiftError(message.value.decode())
+        self.pointer = out.value
+        self.buffers = []
+
+    def check(self, status):
+        if status != 0:
+            message = c.create_string_buffer(512)
+            self.library.ps_device_message(self.pointer, message, len(message))
+            raise PagesiftError(f"status {status}: {message.value.decode()}")
+
+    def made(self, make):
+        """The handle that `make` writes through its out pointer."""
+        out = c.c_void_p()
+        self.check(make(out))
+        return out.value
+
+    def describe(self):
+        info = DeviceInfo()
+        self.check(self.library.ps_device_describe(self.pointer, info))
+        return info
+
+    def wait(self):
+        self.check(self.library.ps_device_wait(self.pointer))
+
+    def tensor(self, shape, dtype=F32):
+        """A tensor of zeros in a buffer of its own."""
+        buffer = Buffer(self, int(np.prod(shape, dtype=np.int64)) * NUMBER_BYTES[dtype])
+        self.buffers.append(buffer)
+        return Tensor(buffer, 0, shape, dtype)
+
+    def upload(self, array):
+        """A tensor with the numbers of an array of floats or integers."""
+        return self.tensor(array.shape, I32 if np.issubdtype(array.dtype, np.integer) else F32).write(array)
+
+    def record(self, body):
+        """The operations that `body` calls, as a graph; refused on the CPU."""
+        self.check(self.library.ps_graph_begin(self.pointer))
+        try:
+            body()
+        finally:
+            pointer = c.c_void_p()
+            status = self.library.ps_graph_end(self.pointer, pointer)
+        self.check(status)
+        return Graph(self, pointer.value)
+
+    def free_tensors(self):
+        for buffer in self.buffers:
+            buffer.close()
+        self.buffers = []
+
+    def close(self):
+        self.free_tensors()
+        self.check(self.library.ps_device_close(self.pointer))
+
+
+class Cache:
+    """A paged KV cache. Arguments are tensors; shapes as in the header."""
+
+    def __init__(self, device, **desc):
+        self.device, self.library = device, device.library
+        self.desc = CacheDesc(**desc)
+        self.pointer = device.made(lambda out: self.library.ps_cache_create(device.pointer, self.desc, out))
+
+    @staticmethod
+    def measure(device, **desc):
+        """Bytes of keys and values, statistics and scratch."""
+        out = CacheBytes()
+        device.check(device.library.ps_cache_measure(device.pointer, CacheDesc(**desc), out))
+        return out
+
+    def append(self, layer, k, v, slots):
+        self.device.check(self.library.ps_append_kv(self.pointer, layer, k.struct, v.struct, slots.struct))
+
+    def score(self, layer, q, table, lengths, scores, scorer=UNIQUE, lam=0.5):
+        self.device.check(self.library.ps_page_score(self.pointer, layer, scorer, lam, q.struct, table.struct, lengths.struct,
+                                                     scores.struct))
+
+    def select(self, scores, lengths, selected, counts, sink=1, recent=2):
+        self.device.check(self.library.ps_page_select(self.pointer, sink, recent, scores.struct, lengths.struct, selected.struct,
+                                                      counts.struct))
+
+    def choose(self, layer, q, table, lengths, scores, selected, counts, scorer=UNIQUE, lam=0.5, sink=1, recent=2):
+        """Score and selection in one; through groups of pages where the cache keeps them."""
+        self.device.check(self.library.ps_page_choose(self.pointer, layer, scorer, lam, sink, recent, q.struct, table.struct,
+                                                      lengths.struct, scores.struct, selected.struct, counts.struct))
+
+    def attend(self, layer, q, table, lengths, out, selected=None, counts=None):
+        """Over the selected pages, or over all without a selection."""
+        chosen = [None if tensor is None else tensor.struct for tensor in (selected, counts)]
+        self.device.check(self.library.ps_decode_attention(self.pointer, layer, self.desc.head_dim**-0.5, 0, q.struct, table.struct,
+                                                           lengths.struct, *chosen, out.struct))
+
+    def prefill(self, layer, start, q, table_row, out):
+        self.device.check(self.library.ps_prefill_attention(self.pointer, layer, self.desc.head_dim**-0.5, 0, start, q.struct,
+                                                            table_row.struct, out.struct))
+
+    def read(self, layer, page, field):
+        """Mean [Hk, d], std [Hk], keys or values [Hk, S, d] of one physical page."""
+        desc = self.desc
+        shape = {FIELD_STD: (desc.num_kv_heads,), FIELD_MEAN: (desc.num_kv_heads, desc.head_dim)}.get(
+            field, (desc.num_kv_heads, desc.page_size, desc.head_dim))
+        out = np.empty(shape, np.float32)
+        pointer = out.ctypes.data_as(c.POINTER(c.c_float))
+        self.device.check(self.library.ps_cache_read(self.pointer, layer, page, field, pointer, out.size))
+        return out
+
+    def counters(self):
+        out = Counters()
+        self.device.check(self.library.ps_cache_counters(self.pointer, out))
+        return out
+
+    def close(self):
+        self.device.check(self.library.ps_cache_close(self.pointer))

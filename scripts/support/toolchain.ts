@@ -1,0 +1,146 @@
+/** The compilers of the two libraries, and the flags they get. */
+import { basename, join } from "@std/path";
+import { BuildError, modified, objectFor, type Plan, ROOT, sourcesIn, tryRun, type Unit } from "./native_library.ts";
+
+const COMMON_FLAGS = [
+  ...["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"],
+  ...["-Wall", "-Wextra", "-Wno-unknown-warning-option", "-Wno-psabi"],
+  ...["-Wno-maybe-uninitialized", "-Wno-uninitialized"], // g++ 12 warns inside its own AVX-512 header
+];
+const X86_FLAGS: Readonly<Record<string, readonly string[]>> = {
+  isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
+  isa_avx512: ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+};
+/** The last one is kept as PTX too, from which a driver makes code for GPUs that came later. */
+const CUDA_ARCHS = "80,90a,100";
+const CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall", "-cudart", "static"];
+/** What the archives bring stays inside, and what nobody calls stays out: parts of it want a newer C library than ours do. */
+const LINKER_FLAGS = "-z,defs,--exclude-libs,ALL,--gc-sections";
+const CUDA_LINK_FLAGS = ["-shared", "-cudart", "static", "-Xlinker", `-s,${LINKER_FLAGS}`];
+
+/** The file name of a library on this system. */
+export function libraryName(kind: string, os: string = Deno.build.os): string {
+  return os === "darwin" ? `libpagesift_${kind}.dylib` : `libpagesift_${kind}.so`;
+}
+
+export function libraryPath(kind: "cpu" | "cuda"): string {
+  return join(ROOT, "build", kind, libraryName(kind));
+}
+
+/** The first C++ compiler that answers: `$CXX`, else `g++`, else `clang++`. */
+async function findCompiler(): Promise<string> {
+  const asked = Deno.env.get("CXX");
+  const names = asked ? [asked] : ["g++", "clang++"];
+  for (const name of names) if ((await tryRun(name, ["--version"]))?.ok) return name;
+  throw new BuildError(
+    `No C++ compiler found (${names.join(", ")}); install one, for example with "apt-get install g++" or ` +
+      `"xcode-select --install", or set CXX`,
+  );
+}
+
+/** `$NVCC`, else nvcc on the PATH, else where NVIDIA's installer puts it; undefined where there is none. */
+export function findNvcc(): string | undefined {
+  const asked = Deno.env.get("NVCC");
+  if (asked && modified(asked) === 0) throw new BuildError(`NVCC is "${asked}", where no file is`);
+  if (asked) return asked;
+  const folders = (Deno.env.get("PATH") ?? "").split(":").filter((folder) => folder !== "");
+  return [...folders, "/usr/local/cuda/bin"].map((folder) => join(folder, "nvcc")).find((path) => modified(path) > 0);
+}
+
+/** Whether this machine has an NVIDIA GPU that a program could use: the driver's device file, WSL's, or none. */
+export function hasNvidiaDevice(): boolean {
+  return ["/dev/nvidiactl", "/dev/dxg"].some((path) => modified(path) > 0);
+}
+
+/** Links the C++ runtime into the library where the compiler has it as an archive, so that any system's will do. */
+async function runtimeFlags(compiler: string): Promise<string[]> {
+  if (Deno.build.os !== "linux") return [];
+  const found = await tryRun(compiler, ["-print-file-name=libstdc++.a"]);
+  return found?.stdout.startsWith("/") ? ["-static-libgcc", "-static-libstdc++"] : [];
+}
+
+function cpuUnits(compiler: string, folder: string): Unit[] {
+  return ["csrc/api", "csrc/cpu"].flatMap((sources) => sourcesIn(sources, [".cpp"])).flatMap((source) => {
+    const extra = X86_FLAGS[basename(source, ".cpp")];
+    if (extra && Deno.build.arch !== "x86_64") return [];
+    return [{ source, object: objectFor(source, folder), compiler, flags: [...COMMON_FLAGS, ...extra ?? []] }];
+  });
+}
+
+function inputs(...parts: readonly string[]): string[] {
+  return parts.map((part) => join(ROOT, "csrc", part));
+}
+
+/** Files that both libraries are made of. */
+const SHARED = ["api", "include", "backend.h", "params.h"];
+
+export function cpuPlan(): Plan {
+  const library = libraryPath("cpu");
+  return {
+    ...{ title: "CPU library", library, note: "", inputs: inputs(...SHARED, "cpu") },
+    stamp: JSON.stringify([Deno.env.get("CXX"), COMMON_FLAGS, X86_FLAGS, LINKER_FLAGS]),
+    prepare: async () => {
+      const compiler = await findCompiler();
+      const runtime = await runtimeFlags(compiler);
+      const flags = ["-shared", "-pthread", ...runtime, ...runtime.length > 0 ? [`-Wl,${LINKER_FLAGS}`] : []];
+      return {
+        units: cpuUnits(compiler, join(ROOT, "build", "cpu")),
+        link: (objects, output) => ({ command: compiler, args: [...flags, ...objects, "-o", output] }),
+      };
+    },
+  };
+}
+
+/** `-gencode` for `80,90a,100`. */
+export function archFlags(archs: readonly string[]): string[] {
+  return archs.flatMap((arch, index) => {
+    const isPortable = index === archs.length - 1 && /^\d+$/.test(arch);
+    const code = isPortable ? `[sm_${arch},compute_${arch}]` : `sm_${arch}`;
+    return ["-gencode", `arch=compute_${arch},code=${code}`];
+  });
+}
+
+function readArchs(): string[] {
+  const archs = (Deno.env.get("PAGESIFT_CUDA_ARCHS") || CUDA_ARCHS).split(",").map((arch) => arch.trim());
+  const wrong = archs.find((arch) => !/^\d{2,3}[af]?$/.test(arch));
+  if (wrong === undefined) return archs;
+  throw new BuildError(`PAGESIFT_CUDA_ARCHS has "${wrong}", wanted numbers like ${CUDA_ARCHS}`);
+}
+
+/** nvcc takes several host flags as one argument. */
+function forHost(flags: readonly string[]): string[] {
+  return flags.length > 0 ? ["-Xcompiler", flags.join(",")] : [];
+}
+
+function cudaUnits(nvcc: string, compiler: string, flags: readonly string[]): Unit[] {
+  const made = (source: string, by: string, how: readonly string[]): Unit => (
+    { source, object: objectFor(source, join(ROOT, "build", "cuda")), compiler: by, flags: how }
+  );
+  return [
+    ...["csrc/cuda/kernels", "csrc/cuda"].flatMap((folder) => sourcesIn(folder, [".cu", ".cpp"]))
+      .map((source) => made(source, nvcc, flags)),
+    ...sourcesIn("csrc/api", [".cpp"]).map((source) => made(source, compiler, COMMON_FLAGS)),
+  ];
+}
+
+export function cudaPlan(nvcc: string): Plan {
+  const archs = readArchs();
+  const library = libraryPath("cuda");
+  const flags = [...CUDA_FLAGS, ...archFlags(archs), "-I", join(ROOT, "csrc")];
+  return {
+    ...{ title: "CUDA library", library, inputs: inputs(...SHARED, "cuda") },
+    note: ` for ${archs.map((arch) => `sm_${arch}`).join(", ")}; this can take minutes`,
+    stamp: JSON.stringify([nvcc, Deno.env.get("CXX"), COMMON_FLAGS, flags, LINKER_FLAGS]),
+    prepare: async () => {
+      const compiler = await findCompiler();
+      const runtime = forHost(await runtimeFlags(compiler));
+      return {
+        units: cudaUnits(nvcc, compiler, flags),
+        link: (objects, output) => ({
+          command: nvcc,
+          args: [...CUDA_LINK_FLAGS, ...runtime, ...objects, "-o", output, "-ldl", "-lrt", "-lpthread"],
+        }),
+      };
+    },
+  };
+}

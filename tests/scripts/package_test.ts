@@ -1,0 +1,106 @@
+/** The packed program on a machine that has nothing but the basic tools: unpacked, checked, called in all ways that people do. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
+import config from "../../deno.json" with { type: "json" };
+import { type Finished, runDeno } from "../support/process.ts";
+
+const PACKAGE = fromFileUrl(new URL("../../scripts/package.ts", import.meta.url));
+const NAME = `pagesift-${config.version}-linux-x64`;
+/** What the launcher may use. */
+const TOOLS = ["sh", "dirname", "readlink"];
+const IGNORE = Deno.build.os !== "linux" || Deno.build.arch !== "x86_64";
+
+async function run(command: string, args: readonly string[], options: Deno.CommandOptions = {}): Promise<Finished> {
+  const { code, stdout, stderr } = await new Deno.Command(command, { ...options, args: [...args], stdin: "null" })
+    .output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+async function findTool(name: string): Promise<string> {
+  return (await run("sh", ["-c", `command -v ${name}`])).stdout.trim();
+}
+
+/** An unpacked package, without the CUDA library, and a place to call it from. */
+class Unpacked implements AsyncDisposable {
+  private constructor(readonly place: string, readonly folder: string, readonly tools: string) {}
+
+  static async make(): Promise<Unpacked> {
+    const place = await Deno.makeTempDir({ prefix: "unpacked here " });
+    const packed = await runDeno(["run", "-A", "--no-check", PACKAGE, "--cpu-only", "--output", join(place, "dist")]);
+    assertEquals(packed.code, 0, packed.stderr);
+    assertMatch(packed.stdout, /^.*\.tar\.gz \([\d.]+ MB\)\n$/);
+    const unpacked = await run("tar", ["-xzf", join(place, "dist", `${NAME}.tar.gz`), "-C", place]);
+    assertEquals(unpacked.code, 0, unpacked.stderr);
+    const tools = join(place, "tools");
+    const links = join(place, "links");
+    for (const made of [tools, links]) await Deno.mkdir(made);
+    for (const name of TOOLS) await Deno.symlink(await findTool(name), join(tools, name));
+    return new Unpacked(place, join(place, NAME), tools);
+  }
+
+  /** Runs the launcher with no environment but a PATH of the basic tools. */
+  async call(launcher: string, args: readonly string[], cwd = this.place): Promise<Finished> {
+    return await run(launcher, args, { cwd, clearEnv: true, env: { PATH: this.tools, HOME: this.place } });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.place, { recursive: true });
+  }
+}
+
+Deno.test({ name: "deno task package makes a program that runs by itself", ignore: IGNORE }, async (context) => {
+  await using unpacked = await Unpacked.make();
+  const { folder, place } = unpacked;
+  const launcher = join(folder, "pagesift");
+  const before = [...Deno.readDirSync(place)].map(({ name }) => name).sort();
+
+  await context.step("its checksums cover every file and hold", async () => {
+    const { code, stdout } = await run("sha256sum", ["-c", "--strict", "SHA256SUMS"], { cwd: folder });
+    assertEquals(code, 0, stdout);
+    const files = await run("find", [".", "-type", "f"], { cwd: folder });
+    assertEquals(stdout.trim().split("\n").length, files.stdout.trim().split("\n").length - 1);
+  });
+
+  await context.step("pagesift --version gives the version", async () => {
+    assertEquals(await unpacked.call(launcher, ["--version"]), {
+      code: 0,
+      stdout: `pagesift ${config.version}\n`,
+      stderr: "",
+    });
+  });
+
+  await context.step("pagesift generate continues a prompt", async () => {
+    const { code, stdout, stderr } = await unpacked.call(launcher, [
+      "generate",
+      "It was",
+      "-n",
+      "5",
+      "--device",
+      "cpu",
+    ]);
+    assertEquals([code, stderr], [0, ""]);
+    assertMatch(stdout, /^ \S.*\n$/);
+  });
+
+  await context.step("pagesift works through symbolic links, from any folder", async () => {
+    const links = join(place, "links");
+    await Deno.symlink(join("..", NAME, "pagesift"), join(links, "first"));
+    await Deno.symlink("first", join(links, "second"));
+    const { code, stderr } = await unpacked.call(
+      "./second",
+      ["generate", "It was", "-n", "1", "--device", "cpu"],
+      links,
+    );
+    assertEquals([code, stderr], [0, ""]);
+    assertEquals((await unpacked.call("./pagesift", ["--version"], folder)).code, 0);
+  });
+
+  await context.step("pagesift passes exit codes on", async () => {
+    assertEquals((await unpacked.call(launcher, ["generate", "--tmp", "1"])).code, 2);
+  });
+
+  await context.step("pagesift leaves nothing behind", () => {
+    assertEquals([...Deno.readDirSync(place)].map(({ name }) => name).sort(), before);
+  });
+});

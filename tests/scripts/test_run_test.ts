@@ -1,0 +1,28 @@
+import { assertEquals } from "@std/assert";
+import { countFindings } from "../../scripts/sanitize.ts";
+import { countLine, countsOf } from "../../scripts/support/test_run.ts";
+import { archFlags } from "../../scripts/support/toolchain.ts";
+
+Deno.test("countsOf adds what was ignored and what a filter left out", () => {
+  const output =
+    "x ... ok (1ms)\n\n\x1b[32mok\x1b[0m | 12 passed (3 steps) | 0 failed | 2 ignored | 5 filtered out (3s)\n";
+  assertEquals(countLine(countsOf(output)), "12 passed, 0 failed, 7 skipped");
+});
+
+Deno.test("countsOf counts a run that never came to its end as a failure", () => {
+  assertEquals(countsOf("x ... ok\nSegmentation fault\n"), { passed: 0, failed: 1, skipped: 0 });
+});
+
+Deno.test("countFindings adds the summaries of all processes", () => {
+  const output =
+    "========= ERROR SUMMARY: 2 errors\n========= RACECHECK SUMMARY: 3 hazards displayed (3 errors, 0 warnings)\n";
+  assertEquals(countFindings(output), 5);
+});
+
+Deno.test("archFlags keeps PTX of the last architecture, unless it is for one GPU only", () => {
+  assertEquals(archFlags(["80", "100"]), [
+    ...["-gencode", "arch=compute_80,code=sm_80"],
+    ...["-gencode", "arch=compute_100,code=[sm_100,compute_100]"],
+  ]);
+  assertEquals(archFlags(["90a"]), ["-gencode", "arch=compute_90a,code=sm_90a"]);
+});

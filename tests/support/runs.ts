@@ -1,0 +1,58 @@
+/** Operations with inputs of their own, each over enough work to be shared out. */
+import { Random } from "../../engine/random.ts";
+import type { Device } from "../../ffi/device.ts";
+import { add, embedding, matmul, rmsNorm, siluMul } from "../../ffi/ops.ts";
+import { normals } from "./cases.ts";
+import { uploadAs } from "./numbers.ts";
+import { buildPaged, type Paged, type PagedShape, randomSequence } from "./paged.ts";
+import { attend, attendPrefill, scoreTensor, select } from "./paged_ops.ts";
+
+const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 8, numKvHeads: 2, headDim: 64 };
+export type Run = (device: Device) => Float32Array<ArrayBuffer>;
+
+function product(tokens: number): Run {
+  return (device) => {
+    const random = new Random(tokens);
+    const [inputs, outputs] = [500, 400];
+    const x = device.upload(normals(random, tokens * inputs), [tokens, inputs]);
+    const weight = uploadAs(device, "bf16", normals(random, inputs * outputs), [outputs, inputs]);
+    const out = device.createTensor("f32", [tokens, outputs]);
+    matmul(device, x, weight, undefined, out);
+    return out.readFloats();
+  };
+}
+
+/** Norm, activation, sum and table look-up over enough rows to be shared out. */
+function rowwise(device: Device): Float32Array<ArrayBuffer> {
+  const [tokens, width] = [200, 300];
+  const random = new Random(1);
+  const [x, y] = [0, 1].map(() => device.upload(normals(random, tokens * width), [tokens, width]));
+  const out = device.createTensor("f32", [tokens, width]);
+  rmsNorm(device, x!, device.upload(normals(random, width), [width]), 1e-6, x!);
+  siluMul(device, x!, y!, out);
+  add(device, out, y!);
+  const ids = Int32Array.from({ length: tokens }, (_, i) => (i * 7) % tokens);
+  embedding(device, device.upload(ids, [tokens]), out, x!);
+  return x!.readFloats();
+}
+
+function paged(device: Device): Paged {
+  const random = new Random(2);
+  return buildPaged(device, SHAPE, [randomSequence(random, SHAPE, 2000), randomSequence(random, SHAPE, 300)], random);
+}
+
+const QUERIES = normals(new Random(3), 2 * 8 * 64);
+
+export const RUNS: Record<string, Run> = {
+  "matmul of one token": product(1),
+  "matmul of eight tokens": product(8),
+  "matmul of fifty tokens": product(50),
+  "rmsNorm, siluMul, add and embedding": rowwise,
+  "append and scorePages": (device) => scoreTensor(paged(device), QUERIES).readFloats(),
+  "attend over every page": (device) => attend(paged(device), QUERIES),
+  "attend over selected pages": (device) => {
+    const batch = paged(device);
+    return attend(batch, QUERIES, { selection: select(batch, scoreTensor(batch, QUERIES), { k: 70 }) });
+  },
+  "attendPrefill": (device) => attendPrefill(paged(device), normals(new Random(4), 90 * 8 * 64), 1500),
+};

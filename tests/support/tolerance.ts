@@ -1,0 +1,44 @@
+/**
+ * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits throughout. The CUDA build differs in
+ * the products that go through tensor cores of 16 bits, and only there:
+ *
+ * - `matmul` of many tokens rounds its input to the type of the weights;
+ * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
+ * - `attend` and `scorePages` split a query into two parts of 16 bits, which lose what lies beyond both.
+ */
+import type { Tolerance } from "./compare.ts";
+import { DEVICE_KIND } from "./device.ts";
+import { type FloatType, ROUNDING } from "./numbers.ts";
+
+/** Up to here a product is computed with numbers of 32 bits. */
+const MAX_EXACT_TOKENS = 8;
+const TENSOR_CORE_HEADS: readonly number[] = [64, 96, 128, 256];
+/** Of sums in numbers of 32 bits. */
+const EXACT = 1e-5;
+/** What two parts of bf16 keep of a number. */
+const TWO_PARTS = 2 ** -16;
+
+/** What is computed: the operation, and what decides how the CUDA build goes about it. */
+export type Work =
+  | { operation: "matmul"; tokens: number }
+  | { operation: "attendPrefill"; headDim: number }
+  | { operation: "attend" | "scorePages" };
+
+function cudaRelative(work: Work, dtype: FloatType): number {
+  if (dtype === "f32") return EXACT;
+  switch (work.operation) {
+    case "matmul":
+      return work.tokens > MAX_EXACT_TOKENS ? 2 * ROUNDING[dtype] : EXACT;
+    case "attendPrefill":
+      return TENSOR_CORE_HEADS.includes(work.headDim) ? 4 * ROUNDING[dtype] : EXACT;
+    case "attend":
+      return dtype === "bf16" ? Math.max(EXACT, TWO_PARTS) : EXACT;
+    case "scorePages":
+      return dtype === "bf16" ? 2 * TWO_PARTS : EXACT;
+  }
+}
+
+/** The tolerance of an operation whose weights or pages are of a type, on the device that tests run against. */
+export function toleranceOf(work: Work, dtype: FloatType): Required<Pick<Tolerance, "relative">> {
+  return { relative: DEVICE_KIND === "cuda" ? cudaRelative(work, dtype) : EXACT };
+}
