@@ -179,6 +179,12 @@ struct DecodeAttentionParams {
   float scale;
 };
 
+/* Chosen and attended pages are the same. */
+struct SparseAttentionParams {
+  PageChooseParams choose;
+  DecodeAttentionParams attend;
+};
+
 struct PrefillAttentionParams {
   CacheView cache;
   Rows<const float> q;       /* [tokens, Hq * d] */

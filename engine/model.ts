@@ -167,7 +167,5 @@ function attendDecode(pool: KvPool, policy: PagePolicy, step: DecodeStep, layer:
     pool.cache.attend(layer, q, sequences, out, { window: windowOf(policy, layer) });
     return;
   }
-  const { scores, selection } = selecting;
-  pool.cache.choosePages(layer, q, sequences, scores, selection, policy);
-  pool.cache.attend(layer, q, sequences, out, { selection });
+  pool.cache.attendSparse(layer, q, sequences, selecting, out, policy);
 }

@@ -37,6 +37,12 @@ export class StepRunner {
     return this.#recorded.result;
   }
 
+  /** Starts the latest step again where it was recorded, for measuring; it writes what it wrote before. False where it was not. */
+  replay(): boolean {
+    this.#recorded?.graph.launch();
+    return this.#recorded !== undefined;
+  }
+
   #start(step: DecodeStep): StepResult {
     const { model, pool, policy } = this;
     const logits = model.logits(model.decode(pool, policy, step));

@@ -37,25 +37,41 @@ export class Weights {
    * @throws {PagesiftError} of kind "model" when a file got shorter, the signal's reason when aborted
    */
   static async load(device: Device, plan: WeightPlan, signal?: AbortSignal): Promise<Weights> {
-    const bytes = weightBytes(plan);
-    const buffer = device.createBuffer(bytes);
-    const tensors = new Map<string, Tensor>();
-    let offset = 0;
+    const weights = Weights.#place(device, plan);
     let sinceBreath = 0;
     for (const planned of plan.tensors.values()) {
       signal?.throwIfAborted();
-      tensors.set(planned.name, new Tensor(buffer, planned.dtype, planned.shape, offset));
-      let target = offset;
+      const { buffer, offsetBytes } = weights.get(planned.name);
+      let target = offsetBytes;
       for (const part of planned.parts) {
         const start = target;
         readTensorInPieces(part.file, part, PIECE_BYTES, (piece, at) => buffer.write(piece, start + at));
         target += part.bytes;
       }
-      sinceBreath += target - offset;
-      offset += aligned(tensorBytes(planned));
+      sinceBreath += target - offsetBytes;
       if (sinceBreath < BREATH_BYTES) continue;
       sinceBreath = 0;
       await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    return weights;
+  }
+
+  /** Weights that no file holds: `fill` gets every planned tensor and where it lies, zeros so far; for measuring a shape of model. */
+  static fill(device: Device, plan: WeightPlan, fill: (planned: PlannedTensor, target: Tensor) => void): Weights {
+    const weights = Weights.#place(device, plan);
+    for (const planned of plan.tensors.values()) fill(planned, weights.get(planned.name));
+    return weights;
+  }
+
+  /** Zeros where the planned tensors will be. */
+  static #place(device: Device, plan: WeightPlan): Weights {
+    const bytes = weightBytes(plan);
+    const buffer = device.createBuffer(bytes);
+    const tensors = new Map<string, Tensor>();
+    let offset = 0;
+    for (const planned of plan.tensors.values()) {
+      tensors.set(planned.name, new Tensor(buffer, planned.dtype, planned.shape, offset));
+      offset += aligned(tensorBytes(planned));
     }
     return new Weights(tensors, bytes);
   }

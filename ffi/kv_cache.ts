@@ -212,6 +212,38 @@ export class KvCache extends Handle {
   }
 
   /**
+   * {@link choosePages}, then {@link attend} to what it chose: the sparse attention of a decode step in one call.
+   *
+   * @param scores f32 `[B, Hk, M]`, scratch
+   * @param out f32 `[B, Hq, d]`
+   */
+  attendSparse(
+    layer: number,
+    q: Tensor,
+    sequences: Sequences,
+    { scores, selection }: { scores: Tensor; selection: Selection },
+    out: Tensor,
+    options: ScoreOptions & SelectOptions & { scale?: number } = {},
+  ): void {
+    this.device.check(
+      this.device.native.ps_sparse_attention(
+        this.pointer,
+        layer,
+        ...scorerArguments(options),
+        ...forcedArguments(options),
+        options.scale ?? 1 / Math.sqrt(this.shape.headDim),
+        q.struct,
+        sequences.pageTable.struct,
+        sequences.lengths.struct,
+        scores.struct,
+        selection.selected.struct,
+        selection.counts.struct,
+        out.struct,
+      ),
+    );
+  }
+
+  /**
    * Causal attention of T consecutive tokens of one sequence whose keys and values are stored already.
    *
    * @param start position of the first token

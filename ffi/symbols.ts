@@ -258,6 +258,25 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ps_sparse_attention: {
+    parameters: [
+      "pointer", // ps_cache *cache
+      "i32", // int32_t layer
+      "i32", // int32_t scorer
+      "f32", // float lambda
+      "i32", // int32_t sink_pages
+      "i32", // int32_t recent_pages
+      "f32", // float scale
+      "buffer", // const ps_tensor *q
+      "buffer", // const ps_tensor *page_table
+      "buffer", // const ps_tensor *lengths
+      "buffer", // const ps_tensor *scores
+      "buffer", // const ps_tensor *selected
+      "buffer", // const ps_tensor *counts
+      "buffer", // const ps_tensor *out
+    ],
+    result: "i32",
+  },
   ps_prefill_attention: {
     parameters: [
       "pointer", // ps_cache *cache

@@ -2,11 +2,12 @@
  * Prefill and decode speed of a model at given depths, sparse against dense. The arms alternate in one run over the same prefilled
  * text; medians. The native counters must show that the sparse arm selected at every step, and the dense arm never.
  *
- *     deno run -A scripts/bench_generate.ts TEXT [--model DIR] [--depths 8192,16384] [--tokens 64] [--repeats 5] [--threads N]
+ *     deno run -A scripts/bench_generate.ts TEXT [--model DIR] [--depths 8192,16384] [--tokens 64] [--repeats 5]
+ *       [--threads N] [--device auto|cpu|cuda]
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl } from "@std/path";
-import { deviceLabel } from "../engine/devices.ts";
+import { type DeviceChoice, deviceLabel } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import type { PagePolicy } from "../engine/page_policy.ts";
 import { commit, DecodeSession, median, print, proseIds } from "./support/session.ts";
@@ -56,15 +57,16 @@ async function benchDepth(engine: Engine, text: string, depth: number, tokens: n
 }
 
 async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { string: ["model", "depths", "tokens", "repeats", "threads"] });
+  const flags = parseArgs(Deno.args, { string: ["model", "depths", "tokens", "repeats", "threads", "device"] });
   const text = String(flags._[0] ?? fromFileUrl(new URL("../examples/war_of_the_worlds.txt", import.meta.url)));
   const model = String(flags["model"] ?? fromFileUrl(new URL("../models/default", import.meta.url)));
   const threads = flags["threads"] ? { threads: Number(flags["threads"]) } : {};
-  await using engine = await Engine.load(model, { device: "cpu", ...threads });
+  const device = (flags["device"] ?? "auto") as DeviceChoice;
+  await using engine = await Engine.load(model, { device, ...threads });
   const depths = String(flags["depths"] ?? "4096").split(",").map(Number);
   const [tokens, repeats] = [Number(flags["tokens"] ?? 64), Number(flags["repeats"] ?? 5)];
   print(
-    `commit ${await commit()}, ${
+    `commit ${Deno.env.get("PAGESIFT_COMMIT") ?? await commit()}, ${
       deviceLabel(engine.device)
     }, page 8, budget 512, median of ${repeats} x ${tokens} tokens, arms alternate\n`,
   );

@@ -3,9 +3,11 @@
  * (a prefill would be dense and hide the selection). All digits must be right. Dense runs through the same loop.
  *
  *     deno run -A scripts/check_retrieval.ts TEXT [--context 8192] [--documents 4] [--facts 5] [--budgets 128,256,512] [--lambdas 0.5,1]
+ *       [--device auto|cpu|cuda]
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl } from "@std/path";
+import { type DeviceChoice, deviceLabel } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import type { PagePolicy } from "../engine/page_policy.ts";
 import { Random } from "../engine/random.ts";
@@ -90,13 +92,13 @@ function numbers(value: unknown, fallback: string): number[] {
 
 async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, {
-    string: ["model", "context", "documents", "facts", "budgets", "lambdas", "seed"],
+    string: ["model", "context", "documents", "facts", "budgets", "lambdas", "seed", "device"],
   });
   const [context = 8192] = numbers(flags["context"], "8192");
   const [documents = 4] = numbers(flags["documents"], "4");
   const [factsEach = 5] = numbers(flags["facts"], "5");
   const model = String(flags["model"] ?? fromFileUrl(new URL("../models/default", import.meta.url)));
-  await using engine = await Engine.load(model, { device: "cpu" });
+  await using engine = await Engine.load(model, { device: (flags["device"] ?? "auto") as DeviceChoice });
   const all = arms(numbers(flags["budgets"], "128,256,512"), numbers(flags["lambdas"], "0.5,1"));
   const random = new Random(Number(flags["seed"] ?? 1));
   for (let document = 0; document < documents; document++) {
@@ -111,7 +113,9 @@ async function main(): Promise<void> {
   }
   const total = documents * factsEach;
   print(
-    `commit ${await commit()}, context ${context}, ${total} facts of ${DIGITS} digits, page 8, token-by-token decode\n\n| arm | right |\n|---|---|`,
+    `commit ${Deno.env.get("PAGESIFT_COMMIT") ?? await commit()}, ${
+      deviceLabel(engine.device)
+    }, context ${context}, ${total} facts of ${DIGITS} digits, page 8, token-by-token decode\n\n| arm | right |\n|---|---|`,
   );
   for (const arm of all) print(`| ${arm.label} | ${arm.right} of ${total} |`);
 }

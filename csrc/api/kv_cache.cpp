@@ -135,6 +135,28 @@ PageSelectParams check_select(const ps_cache &cache, int32_t sink_pages, int32_t
   return {cache.view, sequences, s.floats(), p.ints(), c.ints(), p.shape[2], sink_pages, recent_pages};
 }
 
+DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float scale, int32_t window, const ps_tensor *q,
+                                   const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *selected,
+                                   const ps_tensor *counts, const ps_tensor *out) {
+  check_layer(cache, layer);
+  const ps_cache_desc &desc = cache.view.desc;
+  require(window >= 0, "window cannot be negative");
+  require((selected == nullptr) == (counts == nullptr), "selected and counts come together");
+  require(selected == nullptr || window == 0, "A layer with a sliding window does not select pages");
+  const SequencesView sequences = check_sequences(cache, page_table, lengths, columns(page_table, "page_table"));
+  const int64_t batch = sequences.sequences;
+  const Checked a = check_tensor(*cache.device, "q", q, kF32, {batch, desc.num_query_heads, desc.head_dim});
+  const Checked o = check_tensor(*cache.device, "out", out, kF32, {batch, desc.num_query_heads, desc.head_dim});
+  DecodeAttentionParams params{cache.view, sequences, a.rows<const float>(), nullptr, nullptr, o.rows<float>(), 0, layer, window, scale};
+  if (selected != nullptr) {
+    const Checked p = check_dense(*cache.device, "selected", selected, kI32, {batch, desc.num_kv_heads, -1});
+    params.selected = p.ints();
+    params.counts = check_dense(*cache.device, "counts", counts, kI32, {batch, desc.num_kv_heads}).ints();
+    params.k = p.shape[2];
+  }
+  return params;
+}
+
 template <typename Body>
 int32_t guard_cache(ps_cache *cache, Body &&body) {
   return cache == nullptr ? static_cast<int32_t>(PS_INVALID_ARGUMENT) : guard(cache->device, body);
@@ -219,23 +241,18 @@ int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lam
 int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                             const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
   return guard_cache(cache, [&] {
-    check_layer(*cache, layer);
-    const ps_cache_desc &desc = cache->view.desc;
-    require(window >= 0, "window cannot be negative");
-    require((selected == nullptr) == (counts == nullptr), "selected and counts come together");
-    require(selected == nullptr || window == 0, "A layer with a sliding window does not select pages");
-    const SequencesView sequences = check_sequences(*cache, page_table, lengths, columns(page_table, "page_table"));
-    const int64_t batch = sequences.sequences;
-    const Checked a = check_tensor(*cache->device, "q", q, kF32, {batch, desc.num_query_heads, desc.head_dim});
-    const Checked o = check_tensor(*cache->device, "out", out, kF32, {batch, desc.num_query_heads, desc.head_dim});
-    DecodeAttentionParams params{cache->view, sequences, a.rows<const float>(), nullptr, nullptr, o.rows<float>(), 0, layer, window, scale};
-    if (selected != nullptr) {
-      const Checked p = check_dense(*cache->device, "selected", selected, kI32, {batch, desc.num_kv_heads, -1});
-      params.selected = p.ints();
-      params.counts = check_dense(*cache->device, "counts", counts, kI32, {batch, desc.num_kv_heads}).ints();
-      params.k = p.shape[2];
-    }
-    decode_attention(*cache->device->backend, params);
+    decode_attention(*cache->device->backend, check_attend(*cache, layer, scale, window, q, page_table, lengths, selected, counts, out));
+  });
+}
+
+int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
+                            float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
+                            const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
+  return guard_cache(cache, [&] {
+    const PageChooseParams choose{check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
+                                  check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)};
+    sparse_attention(*cache->device->backend,
+                     {choose, check_attend(*cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)});
   });
 }
 

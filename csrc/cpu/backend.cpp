@@ -135,6 +135,11 @@ void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
   backend.kernels.decode_attention(backend.pool, params);
 }
 
+void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
+  page_choose(backend, params.choose);
+  decode_attention(backend, params.attend);
+}
+
 void prefill_attention(Backend &backend, const PrefillAttentionParams &params) {
   const int64_t pages = (params.start + params.tokens + params.cache.desc.page_size - 1) / params.cache.desc.page_size;
   check_indices("page_table", params.page_table, pages, params.cache.desc.num_pages);

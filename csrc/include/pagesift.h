@@ -236,6 +236,10 @@ PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, fl
 PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q,
                                    const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *selected,
                                    const ps_tensor *counts, const ps_tensor *out);
+/* ps_page_choose and ps_decode_attention over what it chose, in one call: the sparse attention of a decode step. */
+PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
+                                   float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
+                                   const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
 /* Causal attention of T consecutive tokens of one sequence, of which the first stands at position `start`; their keys and
  * values are in the cache already. window > 0: a token sees the last `window` tokens, itself included.
  * q, out [T, Hq, d] f32; page_table [M] i32. */

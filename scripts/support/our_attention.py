@@ -120,8 +120,8 @@ class OurCase:
         self.cache.attend(*self._inputs(call), self.out, *self._selection(call))
 
     def sparse(self, call):
-        self.choose(call)
-        self.attend(call)
+        self.cache.attend_sparse(*self._inputs(call), self.scores, *self._selection(call), self.out, lam=LAMBDA, sink=SINK_PAGES,
+                                 recent=RECENT_PAGES)
 
     def score(self, call):
         self.cache.score(*self._inputs(call), self.scores, lam=LAMBDA)
@@ -144,25 +144,24 @@ class OurCase:
         score = self.rows * self.case.pages * self.row_bytes
         work = dict(sparse=self.attend_bytes, choose=0, separate=score + self.attend_bytes, score=score, select=0,
                     attend=self.attend_bytes, dense=self.case.kv_bytes)
-        labels = dict(sparse="ours: choose + attend", separate="ours: score + select + attend")
+        labels = dict(sparse="ours: sparse attention", separate="ours: score + select + attend")
         arms = {name: our_arm(self.device, labels.get(name, f"ours: {name}"), getattr(self, name), self.calls, work[name])
                 for name in work}
-        arms["choose"].work = self.count_work(arms["sparse"])
-        arms["sparse"].work += arms["choose"].work
+        arms["choose"].work = self.count_statistics(arms["choose"], 0)
+        arms["sparse"].work += self.count_statistics(arms["sparse"], self.kept)
         return arms
 
-    def count_work(self, sparse):
-        """Bytes of statistics that choosing reads, by the kernels' own counters; they must say, too, that k pages a row were read."""
+    def count_statistics(self, arm, kept):
+        """Bytes of statistics that an arm reads, by the kernels' own counters; they must say, too, that `kept` pages a row were attended."""
         before = self.cache.counters()
-        sparse.launch()
-        sparse.wait()
+        arm.launch()
+        arm.wait()
         after = self.cache.counters()
         scored, read, context = (getattr(after, name) - getattr(before, name)
                                  for name in ("pages_scored", "pages_attended", "pages_in_context"))
         rows = self.calls * self.rows
-        if (read, context) != (rows * self.kept, rows * self.case.pages):
-            raise ps.PagesiftError(f"The sparse arm read {read / rows} of {context / rows} pages a row, wanted {self.kept} of "
-                                   f"{self.case.pages}")
+        if (read, context) != (rows * kept, rows * self.case.pages if kept else 0):
+            raise ps.PagesiftError(f"{arm.name} read {read / rows} of {context / rows} pages a row, wanted {kept} of {self.case.pages}")
         return scored / self.calls * self.row_bytes
 
     def recall(self):

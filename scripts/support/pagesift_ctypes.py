@@ -62,6 +62,7 @@ _SIGNATURES = {
     "ps_page_score": [_P, _I, _I, _F, _T, _T, _T, _T],
     "ps_page_select": [_P, _I, _I, _T, _T, _T, _T],
     "ps_page_choose": [_P, _I, _I, _F, _I, _I, _T, _T, _T, _T, _T, _T],
+    "ps_sparse_attention": [_P, _I, _I, _F, _I, _I, _F, _T, _T, _T, _T, _T, _T, _T],
     "ps_decode_attention": [_P, _I, _F, _I, _T, _T, _T, _T, _T, _T],
     "ps_prefill_attention": [_P, _I, _F, _I, _I, _T, _T, _T],
     "ps_cache_read": [_P, _I, _I, _I, c.POINTER(_F), _L],
@@ -242,6 +243,12 @@ class Cache:
     def select(self, scores, lengths, selected, counts, sink=1, recent=2):
         self.device.check(self.library.ps_page_select(self.pointer, sink, recent, scores.struct, lengths.struct, selected.struct,
                                                       counts.struct))
+
+    def attend_sparse(self, layer, q, table, lengths, scores, selected, counts, out, scorer=UNIQUE, lam=0.5, sink=1, recent=2):
+        """`choose`, then attention over what it chose, in one call."""
+        self.device.check(self.library.ps_sparse_attention(self.pointer, layer, scorer, lam, sink, recent, q.shape[-1] ** -0.5, q.struct,
+                                                           table.struct, lengths.struct, scores.struct, selected.struct,
+                                                           counts.struct, out.struct))
 
     def choose(self, layer, q, table, lengths, scores, selected, counts, scorer=UNIQUE, lam=0.5, sink=1, recent=2):
         """Score and selection in one; through groups of pages where the cache keeps them."""

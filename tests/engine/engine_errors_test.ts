@@ -115,10 +115,10 @@ Deno.test("Engine.generate aborted during prefill ends with the reason aborted",
     progress.push(doneTokens);
     controller.abort();
   };
-  const { ids, finish } = await collect(
-    engine.generate(promptIds(MODEL, 1500), { signal: controller.signal, onPrefill }),
-  );
-  assertEquals([progress, ids, finish, engine.stats.finishReason], [[512], [-1], "aborted", "aborted"]);
+  const chunk = engine.model.activations.maxTokens;
+  const prompt = promptIds(MODEL, chunk + 1);
+  const { ids, finish } = await collect(engine.generate(prompt, { signal: controller.signal, onPrefill }));
+  assertEquals([progress, ids, finish, engine.stats.finishReason], [[chunk], [-1], "aborted", "aborted"]);
   await assertWorks(engine);
 });
 

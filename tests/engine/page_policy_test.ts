@@ -83,6 +83,25 @@ Deno.test("resolvePolicy gives a policy that nobody can change", () => {
   assert(Object.isFrozen(resolvePolicy({}, NO_WINDOWS)));
 });
 
+Deno.test("resolvePolicy keeps pages in groups of 8 where the device scores groups", () => {
+  assertEquals(resolvePolicy({}, NO_WINDOWS, true).groupPages, 8);
+  assertEquals(resolvePolicy({ levels: 2 }, NO_WINDOWS, true).groupPages, 8);
+});
+
+Deno.test("resolvePolicy keeps single pages at one level, or where the device scores no groups", () => {
+  assertEquals(resolvePolicy({ levels: 1 }, NO_WINDOWS, true).groupPages, 1);
+  assertEquals([1, 2].map((levels) => resolvePolicy(untyped({ levels }), NO_WINDOWS, false).groupPages), [1, 1]);
+});
+
+Deno.test("resolvePolicy keeps groups in mode off, so that one pool serves both", () => {
+  assertEquals(resolvePolicy({ mode: "off" }, NO_WINDOWS, true).groupPages, 8);
+});
+
+Deno.test("resolvePolicy selects the same layers and pages at one level and at two", () => {
+  const policies = ([1, 2] as const).map((levels) => resolvePolicy({ levels, denseLayers: 1 }, [0, 48, 0], true));
+  assertEquals(policies.map((policy) => ({ ...policy, groupPages: 0 }))[0], { ...policies[1], groupPages: 0 });
+});
+
 const WANTED = "wanted a multiple of the page size";
 testRefusal(
   "a budget between two pages and names both neighbours",
@@ -118,6 +137,10 @@ testRefusal("an infinite lambda", { lambda: Infinity }, "Lambda is Infinity, wan
 testRefusal("a negative sink", { sinkPages: -1 }, "Number of sink pages is -1, wanted a whole number from 0");
 testRefusal("half a recent page", { recentPages: 0.5 }, "Number of recent pages is 0.5, wanted a whole number from 0");
 testRefusal("NaN dense layers", { denseLayers: NaN }, "Number of dense layers is NaN, wanted a whole number from 0");
+
+for (const levels of [0, 3, 1.5, NaN]) {
+  testRefusal(`${levels} levels`, untyped({ levels }), `Score levels are ${levels}, wanted 1 or 2`);
+}
 
 Deno.test("exceedsBudget is false while all pages fit the budget", () => {
   const policy = resolvePolicy({ budgetTokens: 32, pageSize: 8 }, NO_WINDOWS);

@@ -32,8 +32,8 @@ export interface Paged {
   sequences: Sequences;
 }
 
-/** Pages that belong to nobody. */
-const SPARE_PAGES = 3;
+/** Groups, of one page where the cache keeps none, that belong to nobody. */
+const SPARE_GROUPS = 3;
 /** What a page table holds past the last page of its sequence; must never be read. */
 const NO_PAGE = -1;
 
@@ -87,7 +87,16 @@ function uploadTables(device: Device, tables: number[][], maxPages: number): Seq
   return device.upload(Int32Array.from(rows), [tables.length, maxPages]);
 }
 
-/** Makes a cache, deals out its pages in random order, and appends every sequence. */
+/** Takes pages for a sequence: neighbours of as many of the shuffled groups as it needs. */
+function dealTable(freeGroups: number[], count: number, groupPages: number): number[] {
+  const groups = freeGroups.splice(0, Math.ceil(count / groupPages));
+  return groups.flatMap((group) => Array.from({ length: groupPages }, (_, i) => group * groupPages + i)).slice(
+    0,
+    count,
+  );
+}
+
+/** Makes a cache, deals out its pages in random order (groups of neighbours where it keeps `groupPages`), and appends every sequence. */
 export function buildPaged(
   device: Device,
   shape: PagedShape,
@@ -97,11 +106,12 @@ export function buildPaged(
 ): Paged {
   const tokens = parts.map(({ keys }) => keys.length / (shape.numKvHeads * shape.headDim));
   const pages = tokens.map((count) => Math.ceil(count / shape.pageSize));
-  const numPages = pages.reduce((sum, count) => sum + count, SPARE_PAGES);
+  const groupPages = overrides.groupPages || 1;
+  const numPages = groupPages * pages.reduce((sum, count) => sum + Math.ceil(count / groupPages), SPARE_GROUPS);
   const maxPagesPerSequence = Math.max(...pages) + 1;
   const cache = KvCache.create(device, cacheShape(shape, { numPages, maxPagesPerSequence, ...overrides }));
-  const free = shuffled(random, cache.shape.numPages);
-  const tables = pages.map((count) => free.splice(0, count));
+  const free = shuffled(random, cache.shape.numPages / groupPages);
+  const tables = pages.map((count) => dealTable(free, count, groupPages));
   parts.forEach((part, b) => appendAt(cache, part, slotsOf(tables[b]!, shape.pageSize, 0, tokens[b]!)));
   return {
     ...{ device, cache, shape, tokens, tables },

@@ -103,3 +103,18 @@ export function attendPrefill(
   cache.attendPrefill(0, start, device.upload(q, size), table, out, { window });
   return out.readFloats();
 }
+
+/** Sparse attention `[B, Hq, d]` in one call, and the pages it took. */
+export function attendSparse(
+  paged: Paged,
+  q: Float32Array<ArrayBuffer>,
+  options: SelectOptions & { scorer?: Scorer; lambda?: number },
+): { out: Float32Array<ArrayBuffer>; selection: Selection } {
+  const { device, cache, shape, tokens } = paged;
+  const size = [tokens.length, shape.numQueryHeads, shape.headDim];
+  const out = device.upload(new Float32Array(q.length).fill(NaN), size);
+  const scores = device.createTensor("f32", [tokens.length, shape.numKvHeads, cache.shape.maxPagesPerSequence]);
+  const selection = emptySelection(paged, options.k);
+  cache.attendSparse(0, device.upload(q, size), paged.sequences, { scores, selection }, out, options);
+  return { out: out.readFloats(), selection };
+}

@@ -39,11 +39,11 @@ void launch_16_bit(Backend &backend, const DecodeLaunch &params) {
 }  // namespace
 
 int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
-  const int64_t rows = most_rows(desc), parts = rows <= kWantedBlocks / kMaxSplits ? rows * kMaxSplits : kWantedBlocks + rows;
+  const int64_t rows = most_rows(desc), parts = kManyBlocks + rows; /* whatever the batch */
   return arrivals_bytes(rows) + parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
 }
 
-void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
+DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params) {
   const ps_cache_desc &desc = params.cache.desc;
   DecodeLaunch launch{};
   launch.params = params;
@@ -53,6 +53,12 @@ void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
   launch.most_splits = static_cast<int32_t>(splits_of(pages * desc.page_size, launch.rows));
   launch.arrivals = static_cast<int32_t *>(params.cache.scratch);
   launch.partials = reinterpret_cast<float *>(static_cast<char *>(params.cache.scratch) + arrivals_bytes(most_rows(desc)));
+  return launch;
+}
+
+void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
+  const DecodeLaunch launch = describe_decode(backend, params);
+  const ps_cache_desc &desc = params.cache.desc;
   if (desc.dtype == PS_F32) launch_generic<float>(backend, launch);
   else if (desc.dtype == PS_F16) launch_16_bit<f16>(backend, launch);
   else launch_16_bit<bf16>(backend, launch);

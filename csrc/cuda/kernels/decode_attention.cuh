@@ -12,14 +12,16 @@ namespace ps {
 constexpr int kRowHeads = 8;
 constexpr int kDecodeThreads = 128;
 constexpr int kMaxSplits = 64;
-constexpr int kWantedBlocks = 4096; /* enough to even out waves on 132 multiprocessors */
+constexpr int kFewRows = 16;
+constexpr int kFewBlocks = 264;   /* for few rows: as many as run at once on 132 multiprocessors, so that joining is short */
+constexpr int kManyBlocks = 4096; /* for many: enough to even out their waves */
 constexpr int kPartialExtra = 4;    /* maximum, total, and padding to 16 bytes */
 
 inline PS_HOST_DEVICE int64_t row_blocks(const ps_cache_desc &desc) { return (desc.num_query_heads / desc.num_kv_heads + kRowHeads - 1) / kRowHeads; }
 
-/* Splits a row may have when there are so many rows; rows * splits stays below kWantedBlocks + rows. */
+/* Splits a row may have when there are so many rows; rows * splits stays below kManyBlocks + rows. */
 inline PS_HOST_DEVICE int64_t max_splits(int64_t rows) {
-  const int64_t splits = (kWantedBlocks + rows - 1) / rows;
+  const int64_t splits = rows <= kFewRows ? kFewBlocks / rows : (kManyBlocks + rows - 1) / rows;
   return splits < kMaxSplits ? splits : kMaxSplits;
 }
 
@@ -36,6 +38,9 @@ struct DecodeLaunch {
   BadIndex *bad_index;
   int32_t rows, most_splits; /* of this launch */
 };
+
+/* What a launch needs beside the checked parameters. */
+DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params);
 
 /* One block's share of the work. */
 struct RowPages {
@@ -105,20 +110,64 @@ __device__ __forceinline__ float *out_row(const DecodeLaunch &launch, const RowP
 /* Factor that brings a sum taken under `maximum` (base 2) to that of `joint`. */
 __device__ __forceinline__ float rescale(float maximum, float joint) { return maximum == -INFINITY ? 0.f : exp2f(maximum - joint); }
 
-/* Joins `count` parts of one query head and writes dimension `dim` of the answer. Part i: numbers at parts[i * stride + dim],
- * maximum and total at parts[i * stride + d] and behind it. */
-__device__ inline float join_parts(const float *parts, int count, int64_t stride, int head_dim, int dim) {
-  float joint = -INFINITY, total = 0, sum = 0;
-#pragma unroll 8
-  for (int i = 0; i < count; i++) joint = fmaxf(joint, __ldcg(parts + i * stride + head_dim));
-#pragma unroll 8
-  for (int i = 0; i < count; i++) {
-    const float *part = parts + i * stride;
-    const float factor = rescale(__ldcg(part + head_dim), joint);
-    total += __ldcg(part + head_dim + 1) * factor;
-    sum += __ldcg(part + dim) * factor;
+/* Maxima and totals of a row's splits, then the factors that bring each split's numbers to the joint maximum and divide by the joint
+ * total. */
+struct JoinShared {
+  float maxima[kMaxSplits * kRowHeads], factors[kMaxSplits * kRowHeads];
+  bool is_last;
+};
+
+/* One warp a head: shared.factors[split * kRowHeads + head] from part(split, head), a maximum and a total. */
+template <typename Part>
+__device__ __forceinline__ void find_factors(const RowPages &row, const Part &part_of, JoinShared &shared) {
+  const int lane = threadIdx.x % kWarp;
+  for (int head = threadIdx.x / kWarp; head < row.heads; head += blockDim.x / kWarp) {
+    float joint = -INFINITY, total = 0;
+    for (int split = lane; split < row.splits; split += kWarp) {
+      const float2 part = part_of(split, head);
+      shared.maxima[split * kRowHeads + head] = part.x;
+      shared.factors[split * kRowHeads + head] = part.y;
+      joint = fmaxf(joint, part.x);
+    }
+#pragma unroll
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) joint = fmaxf(joint, __shfl_xor_sync(kAllLanes, joint, distance));
+    for (int split = lane; split < row.splits; split += kWarp) {
+      total += shared.factors[split * kRowHeads + head] * rescale(shared.maxima[split * kRowHeads + head], joint);
+    }
+    total = warp_sum(total);
+    for (int split = lane; split < row.splits; split += kWarp) {
+      shared.factors[split * kRowHeads + head] = rescale(shared.maxima[split * kRowHeads + head], joint) / total;
+    }
   }
-  return sum / total;
+  __syncthreads();
+}
+
+/* Joins the parts of all splits, in order, and writes the row's answer. */
+__device__ inline void join_splits(const DecodeLaunch &launch, const RowPages &row, const float *parts, int64_t stride, JoinShared &shared) {
+  const int head_dim = launch.params.cache.desc.head_dim, vectors = row.heads * head_dim / 4;
+  auto part_of = [&](int split, int head) {
+    return __ldcg(reinterpret_cast<const float2 *>(parts + (split * kRowHeads + head) * stride + head_dim));
+  };
+  find_factors(row, part_of, shared);
+  for (int i = threadIdx.x; i < vectors; i += kDecodeThreads) {
+    const int head = i * 4 / head_dim, dim = i * 4 % head_dim;
+    const float *part = parts + head * stride + dim;
+    float4 sum{};
+#pragma unroll 16
+    for (int split = 0; split < row.splits; split++) {
+      const float4 numbers = __ldcg(reinterpret_cast<const float4 *>(part + split * kRowHeads * stride));
+      const float factor = shared.factors[split * kRowHeads + head];
+      sum.x += numbers.x * factor;
+      sum.y += numbers.y * factor;
+      sum.z += numbers.z * factor;
+      sum.w += numbers.w * factor;
+    }
+    float *out = out_row(launch, row, head) + dim; /* may lie at any multiple of 4 bytes */
+    out[0] = sum.x;
+    out[1] = sum.y;
+    out[2] = sum.z;
+    out[3] = sum.w;
+  }
 }
 
 /* Takes the block's answer from shared memory, acc [heads, d] with maxima (base 2) and totals [heads], and writes the row's answer:
@@ -129,27 +178,26 @@ __device__ inline void finish_row(const DecodeLaunch &launch, const RowPages &ro
     for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) out_row(launch, row, i / head_dim)[i % head_dim] = acc[i] / totals[i / head_dim];
     return;
   }
+  __shared__ JoinShared shared;
   const int64_t stride = head_dim + kPartialExtra, split_stride = kRowHeads * stride;
   float *parts = launch.partials + static_cast<int64_t>(row.row) * launch.most_splits * split_stride, *own = parts + row.split * split_stride;
-  for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) own[i / head_dim * stride + i % head_dim] = acc[i];
+  for (int i = threadIdx.x * 4; i < numbers; i += kDecodeThreads * 4) {
+    *reinterpret_cast<float4 *>(own + i / head_dim * stride + i % head_dim) = *reinterpret_cast<const float4 *>(acc + i);
+  }
   if (threadIdx.x < row.heads) {
     own[threadIdx.x * stride + head_dim] = maxima[threadIdx.x];
     own[threadIdx.x * stride + head_dim + 1] = totals[threadIdx.x];
   }
-  __shared__ bool is_last;
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    is_last = atomicAdd(launch.arrivals + row.row, 1) == row.splits - 1;
-    if (is_last) launch.arrivals[row.row] = 0;
+    shared.is_last = atomicAdd(launch.arrivals + row.row, 1) == row.splits - 1;
+    if (shared.is_last) launch.arrivals[row.row] = 0;
   }
   __syncthreads();
-  if (!is_last) return;
+  if (!shared.is_last) return;
   __threadfence();
-  for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) {
-    const int head = i / head_dim, dim = i % head_dim;
-    out_row(launch, row, head)[dim] = join_parts(parts + head * stride, row.splits, split_stride, head_dim, dim);
-  }
+  join_splits(launch, row, parts, stride, shared);
 }
 
 }  // namespace ps

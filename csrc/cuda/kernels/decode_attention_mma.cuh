@@ -28,18 +28,46 @@ struct DecodeTile {
   static_assert(D % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
 };
 
-/* 8 tokens of a page: which, and which of them count. */
+/* 8 tokens of a page: where they lie, and which of them count. */
 struct HalfTile {
-  int32_t physical, place;   /* first token inside the page */
-  int32_t begin, end;        /* tokens of the 8 that count */
+  int32_t physical;
+  int32_t packed; /* first token inside the page << 16 | first token of the 8 that counts << 8 | one past the last */
+
+  __device__ __forceinline__ int place() const { return packed >> 16; }
+  __device__ __forceinline__ bool counts(int token) const { return token >= (packed >> 8 & 0xff) && token < (packed & 0xff); }
 };
 
 __device__ __forceinline__ HalfTile locate(const DecodeLaunch &launch, const RowPages &row, int32_t token) {
   const int32_t place = row.begin + (token >> row.page_shift), inside = token & ((1 << row.page_shift) - 1);
-  if (place >= row.end) return {0, 0, 0, 0};
+  if (place >= row.end) return {0, 0};
   const int32_t logical = logical_page(launch, row, place), start = (logical << row.page_shift) + inside;
-  return {physical_page(launch, row, logical), inside, max(row.first_token - start, 0), min(row.length - start, 8)};
+  const int32_t begin = min(max(row.first_token - start, 0), 8), end = min(max(row.length - start, 0), 8);
+  return {physical_page(launch, row, logical), inside << 16 | begin << 8 | end};
 }
+
+/* A warp's tiles, looked up 16 at a time: lane l holds half l % 2 of tile l / 2, so that one wait for the page table serves all. The
+ * next 16 are under way while these are used. */
+struct TileBook {
+  HalfTile here, next;
+
+  __device__ __forceinline__ HalfTile look_up(const DecodeLaunch &launch, const RowPages &row, int ordinal) const {
+    const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * kDecodeWarps;
+    return locate(launch, row, tile * kTileTokens + lane % 2 * 8);
+  }
+  __device__ __forceinline__ void open(const DecodeLaunch &launch, const RowPages &row) {
+    here = look_up(launch, row, 0);
+    next = look_up(launch, row, kWarp / 2);
+  }
+  /* Half of the warp's tile number `ordinal`, which lies at most 15 after the last multiple of 16 that was turned to. */
+  __device__ __forceinline__ HalfTile half(int ordinal, int which) const {
+    const int lane = ordinal % (kWarp / 2) * 2 + which;
+    return {__shfl_sync(kAllLanes, here.physical, lane), __shfl_sync(kAllLanes, here.packed, lane)};
+  }
+  __device__ __forceinline__ void turn(const DecodeLaunch &launch, const RowPages &row, int ordinal) {
+    here = next;
+    next = look_up(launch, row, ordinal + kWarp / 2);
+  }
+};
 
 /* Asks for one tile: both halves of keys and of values. */
 template <typename T, int D>
@@ -51,12 +79,11 @@ __device__ __forceinline__ void request_tile(const DecodeLaunch &launch, const R
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const HalfTile &tile = halves[half];
-    const int64_t base = layout.tokens(launch.params.layer, row.head, tile.physical) + tile.place * Tile::kWidth;
+    const int64_t base = layout.tokens(launch.params.layer, row.head, tile.physical) + tile.place() * Tile::kWidth;
 #pragma unroll
     for (int i = 0; i < Tile::kHalfBytes / 16 / kWarp; i++) {
       const int chunk = i * kWarp + lane, unit = chunk / (Tile::kUnitBytes / 16), inside = chunk % (Tile::kUnitBytes / 16);
-      const int token = inside / (Tile::kWidth / 8);
-      const bool valid = token >= tile.begin && token < tile.end;
+      const bool valid = tile.counts(inside / (Tile::kWidth / 8));
       const int64_t from = base + unit * block_elements + inside * 8;
       const uint32_t to = target + half * Tile::kHalfBytes + chunk * 16;
       copy_async(to, static_cast<const T *>(cache.keys) + from, valid);
@@ -166,24 +193,33 @@ __device__ __forceinline__ void sum_values(const float (&weights)[4], uint32_t v
   }
 }
 
-/* Brings the warps' states together in shared memory: acc [kRowHeads, D], maxima, totals. */
+/* A block's answer in shared memory. */
+struct Merged {
+  float *acc;              /* [kRowHeads, D] */
+  float *maxima, *totals;  /* [kRowHeads] */
+};
+
+/* Brings the warps' states together. All threads of the block call, after a barrier; warps beyond kDecodeWarps bring nothing. */
 template <int D>
-__device__ __forceinline__ void merge_warps(const HeadState<D> &state, float *shared, float *acc, float *maxima, float *totals) {
+__device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *shared) {
+  float *acc = shared + kDecodeWarps * kRowHeads * (D + 2), *maxima = acc + kRowHeads * D, *totals = maxima + kRowHeads;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
   float total = state.total + __shfl_xor_sync(kAllLanes, state.total, 1);
   total += __shfl_xor_sync(kAllLanes, total, 2);
-  float *own = shared + (warp * kRowHeads + g) * (D + 2);
+  if (warp < kDecodeWarps) {
+    float *own = shared + (warp * kRowHeads + g) * (D + 2);
 #pragma unroll
-  for (int n = 0; n < D / 8; n++) {
-    own[8 * n + 2 * t] = state.out[n][0] + state.out[n][2];
-    own[8 * n + 2 * t + 1] = state.out[n][1] + state.out[n][3];
-  }
-  if (t == 0) {
-    own[D] = state.maximum;
-    own[D + 1] = total;
+    for (int n = 0; n < D / 8; n++) {
+      own[8 * n + 2 * t] = state.out[n][0] + state.out[n][2];
+      own[8 * n + 2 * t + 1] = state.out[n][1] + state.out[n][3];
+    }
+    if (t == 0) {
+      own[D] = state.maximum;
+      own[D + 1] = total;
+    }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kRowHeads * D; i += kDecodeThreads) {
+  for (int i = threadIdx.x; i < kRowHeads * D; i += blockDim.x) {
     const float *part = shared + i / D * (D + 2);
     constexpr int kStride = kRowHeads * (D + 2);
     float joint = -INFINITY, sum = 0, sum_total = 0;
@@ -202,70 +238,71 @@ __device__ __forceinline__ void merge_warps(const HeadState<D> &state, float *sh
     }
   }
   __syncthreads();
+  return {acc, maxima, totals};
 }
 
+/* Attends to the pages [row.begin, row.end) of the row's list: the first kDecodeWarps warps share its tiles out in turn. The ring lies
+ * at the start of shared memory; nothing is left in flight. */
 template <typename T, int D>
-__global__ void __launch_bounds__(kDecodeThreads) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
+__device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, unsigned char *shared, HeadState<D> &state) {
   using Tile = DecodeTile<D>;
-  extern __shared__ __align__(1024) unsigned char shared[];
-  let_next_start();
-  wait_for_previous();
-  RowPages row;
-  if (!find_pages(launch, row)) return;
-
   /* fill the ring */
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, t = lane % 4;
-  const int tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
+  const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
+  const int tiles = (all_tiles - warp + kDecodeWarps - 1) / kDecodeWarps; /* of this warp */
   const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes;
-  auto locate_tile = [&](int tile, HalfTile (&halves)[2]) {
-    halves[0] = locate(launch, row, tile * kTileTokens);
-    halves[1] = locate(launch, row, tile * kTileTokens + 8);
-  };
-  HalfTile next[2], valid[Tile::kStages][2];
-#pragma unroll
-  for (int stage = 0; stage < Tile::kStages - 1; stage++) {
-    locate_tile(warp + stage * kDecodeWarps, valid[stage]);
-    if (warp + stage * kDecodeWarps < tiles) request_tile<T, D>(launch, row, valid[stage], ring + stage * Tile::kBytes);
+  TileBook book;
+  book.open(launch, row);
+  int counted[Tile::kStages][2]; /* which tokens of a slot's tile count */
+  auto request = [&](int ordinal, int slot) {
+    const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};
+    counted[slot][0] = halves[0].packed;
+    counted[slot][1] = halves[1].packed;
+    if (ordinal < tiles) request_tile<T, D>(launch, row, halves, ring + slot * Tile::kBytes);
     copy_commit();
-  }
-  locate_tile(warp + (Tile::kStages - 1) * kDecodeWarps, next);
+  };
+#pragma unroll
+  for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
   uint32_t q[D / 16][4];
   const float factor = load_queries<T, D>(launch, row, q);
 
-  /* one tile after the other; the page numbers of a tile are looked up one round before its copies start */
-  HeadState<D> state;
-  for (int tile = warp; tile < tiles; tile += Tile::kStages * kDecodeWarps) {
+  /* one tile after the other */
+  for (int first = 0; first < tiles; first += Tile::kStages) {
 #pragma unroll
     for (int stage = 0; stage < Tile::kStages; stage++) {
-      const int current = tile + stage * kDecodeWarps, ahead = current + (Tile::kStages - 1) * kDecodeWarps;
-      if (current >= tiles) break;
-      constexpr int kBefore = Tile::kStages - 1;
-      const int slot = (stage + kBefore) % Tile::kStages;
+      const int ordinal = first + stage, ahead = ordinal + Tile::kStages - 1;
+      if (ordinal >= tiles) break;
       copy_wait<Tile::kStages - 2>();
       __syncwarp();
-      valid[slot][0] = next[0];
-      valid[slot][1] = next[1];
-      if (ahead < tiles) request_tile<T, D>(launch, row, valid[slot], ring + slot * Tile::kBytes);
-      copy_commit();
-      locate_tile(ahead + kDecodeWarps, next);
+      if (ahead % (kWarp / 2) == 0) book.turn(launch, row, ahead);
+      constexpr int kBefore = Tile::kStages - 1;
+      request(ahead, (stage + kBefore) % Tile::kStages);
       float s[4];
       score_tile<T, D>(q, ring + stage * Tile::kBytes, s);
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        const HalfTile &half = valid[stage][i / 2];
-        const int token = 2 * t + i % 2;
-        s[i] = token >= half.begin && token < half.end ? s[i] * factor : -INFINITY;
+        const HalfTile half{0, counted[stage][i / 2]};
+        s[i] = half.counts(2 * t + i % 2) ? s[i] * factor : -INFINITY;
       }
       weigh(s, state);
       sum_values<T, D>(s, ring + stage * Tile::kBytes + Tile::kMatrixBytes, state);
     }
   }
   copy_wait<0>();
-  __syncthreads();
+}
 
-  float *merge = reinterpret_cast<float *>(shared), *acc = merge + kDecodeWarps * kRowHeads * (D + 2);
-  merge_warps(state, merge, acc, acc + kRowHeads * D, acc + kRowHeads * (D + 1));
-  finish_row(launch, row, acc, acc + kRowHeads * D, acc + kRowHeads * (D + 1));
+template <typename T, int D>
+__global__ void __launch_bounds__(kDecodeThreads) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
+  extern __shared__ __align__(1024) unsigned char shared[];
+  let_next_start();
+  wait_for_previous();
+  RowPages row;
+  if (!find_pages(launch, row)) return;
+  HeadState<D> state;
+  attend_pages<T, D>(launch, row, shared, state);
+  __syncthreads();
+  const Merged merged = merge_warps(state, reinterpret_cast<float *>(shared));
+  finish_row(launch, row, merged.acc, merged.maxima, merged.totals);
 }
 
 }  // namespace ps

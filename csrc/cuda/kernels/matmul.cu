@@ -1,5 +1,8 @@
-/* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu; more are bound by arithmetic
- * and go to cuBLAS. 16-bit weights then want x in their own dtype: x is rounded here, 6 bytes a number. */
+/* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu, more go to cuBLAS. 16-bit weights
+ * then want x in their own dtype. Up to kStackedTokens that product too is mostly bound by the weights, and x goes in twice: as rows of
+ * rounded numbers and as rows of what rounding left. Beyond, arithmetic is the bound and x is rounded only, 6 bytes a number. */
+#include <algorithm>
+
 #include "matmul_cublas.h"
 #include "matvec.cuh"
 #include "pack.cuh"
@@ -7,17 +10,24 @@
 namespace ps {
 namespace {
 
-/* f16 ends at 65504 and loses digits below 6e-5. A token whose largest number lies outside [2^-6, 2^15) is scaled by a power of two
- * into [2^14, 2^15), and finish_kernel takes that back: nothing overflows, and other tokens are rounded as they are. */
-__device__ __forceinline__ float choose_scale(float largest) {
+constexpr int64_t kStackedTokens = 256;
+constexpr int64_t kStackedBytes = int64_t(64) << 20; /* of sums at once; wider weights are taken in slices */
+constexpr int64_t kSliceOutputs = 256;               /* a slice is a multiple of it: whole tiles of cuBLAS */
+
+/* f16 ends at 65504 and loses digits below 6e-5. A token whose largest number lies outside [2^-6, 2^15), or of which two parts are
+ * wanted, is scaled by a power of two into [2^14, 2^15), and the last kernel takes that back: nothing overflows, and other tokens are
+ * rounded as they are. */
+__device__ __forceinline__ float choose_scale(float largest, bool two_parts) {
   const uint32_t exponent = __float_as_uint(largest) >> 23;
-  if (exponent == 0xff || (exponent >= 127 - 6 && exponent < 127 + 15)) return 1.f; /* infinity and NaN stay what they are */
-  return __uint_as_float((127 + 14 + 127 - max(exponent, 28u)) << 23);              /* from 28 on, 1 / scale is a normal number too */
+  if (exponent == 0xff) return 1.f; /* infinity and NaN stay what they are */
+  if (!two_parts && exponent >= 127 - 6 && exponent < 127 + 15) return 1.f;
+  return __uint_as_float((127 + 14 + 127 - max(exponent, 28u)) << 23); /* from 28 on, 1 / scale is a normal number too */
 }
 
 template <typename W>
 struct Rounded {
   W *x;           /* [tokens, stride] */
+  W *rest;        /* [tokens, stride] what rounding left of x, right behind it; nullptr where it is not wanted */
   int64_t stride; /* a multiple of 8: aligned rows are what fast products take */
   float *undo;    /* [tokens] 1 / scale; f16 only */
 };
@@ -41,16 +51,22 @@ __global__ void __launch_bounds__(kRowThreads) round_kernel(Rows<const float> x,
     if (threadIdx.x % kWarp == 0) largest_of_warp[threadIdx.x / kWarp] = largest;
     __syncthreads();
     for (int warp = 0; warp < kRowThreads / kWarp; warp++) largest = max_nan(largest, largest_of_warp[warp]);
-    scale = choose_scale(largest);
+    scale = choose_scale(largest, out.rest != nullptr);
     if (threadIdx.x == 0) out.undo[blockIdx.x] = 1.f / scale;
   }
-  W *target = out.x + blockIdx.x * out.stride;
+  const int64_t row = blockIdx.x * out.stride;
   for (int64_t i = int64_t(threadIdx.x) * N; i < inputs; i += kRowThreads * N) {
     const Pack<float, N> numbers = load_pack<N>(source + i);
-    Pack<W, N> rounded;
+    Pack<W, N> rounded, rest;
 #pragma unroll
-    for (int j = 0; j < N; j++) store_number(&rounded.value[j], numbers.value[j] * scale);
-    *reinterpret_cast<Pack<W, N> *>(target + i) = rounded;
+    for (int j = 0; j < N; j++) {
+      const float number = numbers.value[j] * scale;
+      store_number(&rounded.value[j], number);
+      const float left = number - to_float(rounded.value[j]);
+      store_number(&rest.value[j], isfinite(left) ? left : 0.f); /* infinity and NaN stand in the first part */
+    }
+    *reinterpret_cast<Pack<W, N> *>(out.x + row + i) = rounded;
+    if (out.rest != nullptr) *reinterpret_cast<Pack<W, N> *>(out.rest + row + i) = rest;
   }
 }
 
@@ -65,24 +81,78 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(MatmulParams p, con
   *out = *out * factor + bias_at(p.bias, place.column);
 }
 
+/* Outputs [first, first + width) of all tokens: the sums of both parts, plus bias. sums [2 * tokens, width]. */
+template <int N>
+__global__ void __launch_bounds__(kRowThreads) add_parts_kernel(MatmulParams p, const float *sums, const float *undo, int64_t first,
+                                                                int64_t width) {
+  wait_for_previous();
+  let_next_start();
+  const Place place = place_of_thread<N>(width);
+  if (place.column >= width) return;
+  const float factor = undo == nullptr ? 1.f : undo[place.row];
+  Pack<float, N> out = load_pack<N>(sums + place.row * width + place.column);
+  const Pack<float, N> rest = load_pack<N>(sums + (p.tokens + place.row) * width + place.column);
+#pragma unroll
+  for (int i = 0; i < N; i++) out.value[i] = (out.value[i] + rest.value[i]) * factor + bias_at(p.bias, first + place.column + i);
+  store_pack<N>(p.out.row(place.row) + first + place.column, out);
+}
+
 template <typename W>
-Rounded<W> round_x(Backend &backend, const MatmulParams &params) {
-  Rounded<W> out{nullptr, ceil_div(params.inputs, 8) * 8, nullptr};
-  const int64_t x_bytes = params.tokens * out.stride * int64_t(sizeof(W));
-  char *memory = static_cast<char *>(scratch(backend, x_bytes + params.tokens * int64_t(sizeof(float))));
-  out.x = reinterpret_cast<W *>(memory);
-  out.undo = std::is_same<W, f16>::value ? reinterpret_cast<float *>(memory + x_bytes) : nullptr;
+void round_x(Backend &backend, const MatmulParams &params, const Rounded<W> &out) {
   with_pack<4>(params.inputs % 4 == 0 && packs(params.x, 4), [&](auto n) {
     const dim3 grid(static_cast<unsigned>(params.tokens));
     launch(backend, "Could not launch the rounding of matmul", round_kernel<W, n()>, grid, kRowThreads, 0, params.x, params.inputs, out);
   });
-  return out;
 }
 
 void finish(Backend &backend, const MatmulParams &params, const float *undo) {
   if (undo == nullptr && params.bias.data == nullptr) return;
   launch(backend, "Could not launch the bias of matmul", finish_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0, params,
          undo);
+}
+
+/* Memory for `parts` parts of x, with `more` bytes behind them for `sums`. */
+template <typename W>
+Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t parts, int64_t more, float **sums) {
+  constexpr int64_t kAligned = 256;
+  const int64_t stride = ceil_div(params.inputs, 8) * 8, numbers = params.tokens * stride;
+  const int64_t x_bytes = ceil_div(parts * numbers * int64_t(sizeof(W)), kAligned) * kAligned;
+  const int64_t undo_bytes = ceil_div(params.tokens * int64_t(sizeof(float)), kAligned) * kAligned;
+  char *memory = static_cast<char *>(scratch(backend, x_bytes + undo_bytes + more));
+  W *x = reinterpret_cast<W *>(memory);
+  if (sums != nullptr) *sums = reinterpret_cast<float *>(memory + x_bytes + undo_bytes);
+  float *undo = std::is_same<W, f16>::value ? reinterpret_cast<float *>(memory + x_bytes) : nullptr;
+  return {x, parts == 2 ? x + numbers : nullptr, stride, undo};
+}
+
+template <typename W>
+void multiply_rounded(Backend &backend, const MatmulParams &params) {
+  const Rounded<W> rounded = place_rounded<W>(backend, params, 1, 0, nullptr);
+  round_x(backend, params, rounded);
+  matmul_cublas(backend, params, {rounded.x, rounded.stride, params.weight.dtype});
+  finish(backend, params, rounded.undo);
+}
+
+template <typename W>
+void multiply_stacked(Backend &backend, const MatmulParams &params) {
+  const int64_t row_bytes = 2 * params.tokens * int64_t(sizeof(float)); /* of sums, an output */
+  const int64_t slice = std::min(params.outputs, kStackedBytes / row_bytes / kSliceOutputs * kSliceOutputs);
+  static_assert(kStackedBytes >= kSliceOutputs * 2 * kStackedTokens * int64_t(sizeof(float)), "A slice holds at least one tile");
+  float *sums = nullptr;
+  const Rounded<W> rounded = place_rounded<W>(backend, params, 2, slice * row_bytes, &sums);
+  round_x(backend, params, rounded);
+  for (int64_t first = 0; first < params.outputs; first += slice) {
+    MatmulParams product = params;
+    product.tokens = 2 * params.tokens;
+    product.outputs = std::min(slice, params.outputs - first);
+    product.weight.data = static_cast<const W *>(params.weight.data) + first * params.weight.stride;
+    product.out = {sums, product.outputs};
+    matmul_cublas(backend, product, {rounded.x, rounded.stride, params.weight.dtype});
+    with_pack<4>(product.outputs % 4 == 0 && packs(params.out, 4), [&](auto n) {
+      launch(backend, "Could not launch the sums of matmul", add_parts_kernel<n()>, chunk_grid(params.tokens, product.outputs, n()),
+             kRowThreads, 0, params, sums, rounded.undo, first, product.outputs);
+    });
+  }
 }
 
 }  // namespace
@@ -94,10 +164,10 @@ void matmul(Backend &backend, const MatmulParams &params) {
     if constexpr (std::is_same<W, float>::value) {
       matmul_cublas(backend, params, {params.x.data, params.x.stride, PS_F32});
       finish(backend, params, nullptr);
+    } else if (params.tokens <= kStackedTokens) {
+      multiply_stacked<W>(backend, params);
     } else {
-      const Rounded<W> rounded = round_x<W>(backend, params);
-      matmul_cublas(backend, params, {rounded.x, rounded.stride, params.weight.dtype});
-      finish(backend, params, rounded.undo);
+      multiply_rounded<W>(backend, params);
     }
   });
 }

@@ -5,7 +5,10 @@
 #include <dlfcn.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace ps {
 
@@ -24,10 +27,10 @@ constexpr const char *kLibraries[] = {"libcublas.so.13", "libcublas.so.12", "lib
 }  // namespace
 
 struct Cublas {
+  int device = 0;
   Handle handle = nullptr;
   void *workspace = nullptr;
   Status (*create)(Handle *) = nullptr;
-  Status (*destroy)(Handle) = nullptr;
   Status (*set_stream)(Handle, cudaStream_t) = nullptr;
   Status (*set_workspace)(Handle, void *, size_t) = nullptr;
   Status (*gemm)(Handle, int32_t op_a, int32_t op_b, int m, int n, int k, const void *alpha, const void *a, cudaDataType a_type, int lda,
@@ -37,12 +40,49 @@ struct Cublas {
   Cublas() = default;
   Cublas(const Cublas &) = delete;
   Cublas &operator=(const Cublas &) = delete;
-  /* The library stays loaded: other handles may use it, and CUDA libraries do not all survive being unloaded. */
-  ~Cublas() {
-    if (handle) destroy(handle);
-    if (workspace) cudaFree(workspace);
-  }
+  ~Cublas();
 };
+
+namespace {
+
+/* Handles whose device was closed, for the next one that is opened on the same GPU. They are never destroyed, nor is the library
+ * unloaded: cublasDestroy waits for the whole GPU, and that breaks off what another thread is just recording there. */
+class IdleHandles {
+ public:
+  Handle take(int device) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    for (size_t i = 0; i < idle_.size(); i++) {
+      if (idle_[i].first != device) continue;
+      const Handle handle = idle_[i].second;
+      idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
+      return handle;
+    }
+    return nullptr;
+  }
+  void give(int device, Handle handle) {
+    const std::lock_guard<std::mutex> guard(lock_);
+    idle_.emplace_back(device, handle);
+  }
+
+ private:
+  std::mutex lock_;
+  std::vector<std::pair<int, Handle>> idle_;
+};
+
+IdleHandles &idle_handles() {
+  static IdleHandles *const handles = new IdleHandles; /* outlives every device, also at exit */
+  return *handles;
+}
+
+}  // namespace
+
+Cublas::~Cublas() {
+  if (handle) {
+    set_stream(handle, nullptr); /* ours is about to go, the workspace too */
+    idle_handles().give(device, handle);
+  }
+  if (workspace) cudaFree(workspace);
+}
 
 void close_cublas(Cublas *cublas) { delete cublas; }
 
@@ -79,11 +119,12 @@ Cublas *open_cublas(Backend &backend) {
   void *library = open_library();
   auto cublas = std::make_unique<Cublas>();
   find(library, "cublasCreate_v2", cublas->create);
-  find(library, "cublasDestroy_v2", cublas->destroy);
   find(library, "cublasSetStream_v2", cublas->set_stream);
   find(library, "cublasSetWorkspace_v2", cublas->set_workspace);
   find(library, "cublasGemmEx", cublas->gemm);
-  check_cublas(cublas->create(&cublas->handle), "could not create a handle");
+  cublas->device = backend.index;
+  cublas->handle = idle_handles().take(backend.index);
+  if (!cublas->handle) check_cublas(cublas->create(&cublas->handle), "could not create a handle");
   check_cuda(cudaMalloc(&cublas->workspace, kWorkspaceBytes), "Could not allocate 32 MiB for cuBLAS");
   check_cublas(cublas->set_stream(cublas->handle, backend.stream), "could not set the stream"); /* resets the workspace: comes first */
   check_cublas(cublas->set_workspace(cublas->handle, cublas->workspace, kWorkspaceBytes), "could not set the workspace");

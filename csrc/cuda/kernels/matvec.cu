@@ -2,6 +2,8 @@
  * matvec_stream.cuh, all others through the plain kernel here. */
 #include "matvec.cuh"
 
+#include <algorithm>
+
 #include "matvec_stream.cuh"
 #include "pack.cuh"
 
@@ -73,48 +75,97 @@ void plain(Backend &backend, const MatmulParams &params) {
   });
 }
 
+constexpr int64_t kMostInputs = int64_t(1) << 30; /* the kernel counts them in 32 bits */
+
 bool can_stream(const MatmulParams &params) {
-  return params.weight.dtype != PS_F32 && params.inputs % 8 == 0 && packs(params.weight, 8) && packs(params.x, 4);
+  const bool fit = params.inputs % 8 == 0 && packs(params.weight, 8) && packs(params.x, 4);
+  return fit && params.weight.dtype != PS_F32 && params.inputs <= kMostInputs;
 }
 
-/* Tiles a block takes at once. More of them read x less often, but must not leave multiprocessors idle in the last round. */
-int choose_tiles(int64_t outputs, int multiprocessors) {
-  int best = 1;
-  int64_t fewest = INT64_MAX;
-  for (int tiles = 1; tiles <= 3; tiles++) {
-    const int64_t rounds = ceil_div(ceil_div(outputs, kTileOutputs * tiles), multiprocessors) * tiles;
-    if (rounds <= fewest) fewest = rounds, best = tiles;
+/* How matvec_stream.cuh goes about a product. */
+struct Plan {
+  int depth; /* of the ring; 0: does not fit */
+  int splits, groups;
+  int64_t shared_bytes;
+};
+
+constexpr int kDepths[] = {10, 7, 5};
+constexpr int kDeepEnough = 7; /* 56 KiB: what the memory delivers to a multiprocessor while a product ends and the next one starts */
+
+/* Shared memory a block may take: half of what a multiprocessor has, where that holds a ring and some of x. */
+int64_t shared_budget(const Backend &backend) {
+  constexpr int64_t kReserved = 1024; /* by the system, for every block */
+  const int64_t half = (backend.shared_bytes - kReserved) / 2;
+  return half >= 80 * 1024 ? half : backend.shared_bytes;
+}
+
+Plan plan_splits(const Backend &backend, const MatmulParams &params, int64_t splits) {
+  const int64_t chunks = ceil_div(ceil_div(params.inputs, kChunk), splits), tiles = ceil_div(params.outputs, kTileOutputs);
+  const bool is_bf16 = params.weight.dtype == PS_BF16;
+  const int64_t beside_ring = x_bytes(chunks, params.tokens, is_bf16 ? kParts<bf16> : kParts<f16>) +
+                              (is_bf16 ? 0 : undo_bytes(chunks, params.tokens)) + warp_sum_bytes(params.tokens);
+  const int64_t groups = std::clamp<int64_t>(backend.multiprocessors / splits, 1, tiles);
+  for (const int depth : kDepths) {
+    const int64_t bytes = ring_bytes(depth) + beside_ring;
+    if (bytes <= shared_budget(backend)) return {depth, static_cast<int>(splits), static_cast<int>(groups), bytes};
+  }
+  return {};
+}
+
+/* One split where x fits, for that spares add_splits_kernel. Otherwise as few as leave room for a deep ring and give nearly every
+ * multiprocessor a block. */
+Plan make_plan(const Backend &backend, const MatmulParams &params) {
+  const int64_t chunks = ceil_div(params.inputs, kChunk);
+  Plan best = plan_splits(backend, params, 1);
+  if (best.depth > 0) return best;
+  for (int64_t splits = 2; splits <= chunks; splits++) {
+    const Plan plan = plan_splits(backend, params, splits);
+    if (plan.depth < kDeepEnough) continue;
+    if (best.depth == 0 || plan.splits * plan.groups > best.splits * best.groups) best = plan;
+    if (plan.splits * plan.groups * 16 >= backend.multiprocessors * 15) break;
   }
   return best;
 }
 
-template <int Tiles>
-void launch_stream(Backend &backend, const MatmulParams &params) {
-  const int64_t shared_bytes = stream_shared_bytes(Tiles, kDepth<Tiles>, params.tokens);
-  if (shared_bytes > backend.shared_bytes && params.tokens > 1) { /* GPUs with 99 KiB: two halves of the tokens */
-    MatmulParams first = params, second = params;
-    first.tokens = params.tokens / 2;
-    second.tokens = params.tokens - first.tokens;
-    second.x.data += first.tokens * params.x.stride;
-    second.out.data += first.tokens * params.out.stride;
-    launch_stream<Tiles>(backend, first);
-    return launch_stream<Tiles>(backend, second);
+/* out = bias + the sums of all splits, in order: 4 bytes a split and output from the second cache. */
+__global__ void __launch_bounds__(kRowThreads) add_splits_kernel(const __grid_constant__ MatmulParams p, const float *sums, int splits) {
+  let_next_start(); /* a few small blocks: they are out of its way */
+  wait_for_previous();
+  const Place place = place_of_thread<1>(p.outputs);
+  if (place.column >= p.outputs) return;
+  const float *sum = sums + place.row * p.outputs + place.column;
+  const int64_t step = p.tokens * p.outputs;
+  float total = 0;
+#pragma unroll 8
+  for (int split = 0; split < splits; split++) total += sum[split * step];
+  p.out.row(place.row)[place.column] = total + bias_at(p.bias, place.column);
+}
+
+template <typename W>
+auto stream_kernel_of(int depth) {
+  static_assert(kDepths[0] == 10 && kDepths[1] == 7 && kDepths[2] == 5, "One kernel for each depth");
+  return depth == 10 ? stream_kernel<W, 10> : depth == 7 ? stream_kernel<W, 7> : stream_kernel<W, 5>;
+}
+
+void stream(Backend &backend, const MatmulParams &params, const Plan &plan) {
+  const int chunks = static_cast<int>(ceil_div(params.inputs, kChunk)), tiles = static_cast<int>(ceil_div(params.outputs, kTileOutputs));
+  Shares shares{chunks / plan.splits, chunks % plan.splits, tiles / plan.groups, tiles % plan.groups, nullptr};
+  if (plan.splits > 1) {
+    shares.sums = static_cast<float *>(scratch(backend, plan.splits * params.tokens * params.outputs * int64_t(sizeof(float))));
   }
-  const int64_t tiles = ceil_div(params.outputs, kTileOutputs * Tiles);
-  const int64_t most = int64_t(kStreamBlocks) * backend.multiprocessors;
-  const dim3 grid(static_cast<unsigned>(tiles < most ? tiles : most));
-  const auto kernel = params.weight.dtype == PS_BF16 ? stream_kernel<bf16, Tiles> : stream_kernel<f16, Tiles>;
-  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, shared_bytes, params);
+  const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
+  const auto kernel = params.weight.dtype == PS_BF16 ? stream_kernel_of<bf16>(plan.depth) : stream_kernel_of<f16>(plan.depth);
+  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, plan.shared_bytes, params, shares);
+  if (plan.splits == 1) return;
+  launch(backend, "Could not launch the sums of matmul", add_splits_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0,
+         params, shares.sums, plan.splits);
 }
 
 }  // namespace
 
 void matvec(Backend &backend, const MatmulParams &params) {
   if (!can_stream(params)) return plain(backend, params);
-  const int tiles = choose_tiles(params.outputs, backend.multiprocessors);
-  if (tiles == 1) launch_stream<1>(backend, params);
-  else if (tiles == 2) launch_stream<2>(backend, params);
-  else launch_stream<3>(backend, params);
+  stream(backend, params, make_plan(backend, params));
 }
 
 }  // namespace ps

@@ -12,17 +12,24 @@ namespace {
 
 constexpr int kGroupShift = 3, kGroupPages = 1 << kGroupShift;
 static_assert(kGroupPages == kTilePages, "A group is a tile of the score's product");
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
 constexpr int kTilesAtOnce = 2;
+constexpr int kGroupItems = 8, kPageItems = 8; /* keys a thread holds */
+/* Many rows: small blocks, of which five share a multiprocessor, so that some read while others count. Few rows: one large block each. */
+constexpr int kManyRows = 264, kSmallBlock = 128, kLargeBlock = 512, kHeavyBlock = 256;
+constexpr PS_HOST_DEVICE bool is_light(int head_dim, int blocks) { return head_dim <= 128 && blocks == 1; }
+constexpr PS_HOST_DEVICE int most_threads(int head_dim, int blocks) { return is_light(head_dim, blocks) ? 5 * kSmallBlock : kHeavyBlock; }
 constexpr int64_t kMostGroups = 2048; /* chosen a row: 64 KiB of page scores */
 constexpr float kLeastGroupLambda = 0.5f; /* a group's mean alone says too little of its best page */
 
 struct ChooseLaunch {
   PageChooseParams params;
   BadIndex *bad_index;
-  int32_t groups; /* chosen a row at most */
+  int32_t groups;        /* chosen a row at most */
+  int32_t scores_groups; /* whether a row's block scores them itself, or reads scores that are there */
 };
+
+/* Weight of the spread in a group's score. */
+PS_HOST_DEVICE float group_lambda(const PageScoreParams &p) { return p.scorer == PS_MEAN || p.lambda < kLeastGroupLambda ? kLeastGroupLambda : p.lambda; }
 
 /* Groups that are chosen of so many: half as many again as the pages that are wanted, and at least a tenth; more than the forced pages
  * can make useless. Fewer would lose pages (docs/performance.md, recall). */
@@ -32,45 +39,107 @@ PS_HOST_DEVICE int64_t groups_wanted(const PageSelectParams &p, int64_t groups) 
   return share > forced ? share : forced;
 }
 
-/* Scores the pages of the chosen groups: keys[8 i + page] of group groups[i]; pages outside [begin, end) get 0. */
-template <typename T, int D, int Blocks>
-__device__ __forceinline__ void score_groups(const ChooseLaunch &launch, int64_t row, const int32_t *groups, int32_t count, int32_t begin, int32_t end,
-                                             uint32_t *keys) {
-  const PageScoreParams &p = launch.params.score;
-  const ps_cache_desc &desc = p.cache.desc;
-  const int64_t sequence = row / desc.num_kv_heads, head = row % desc.num_kv_heads, first_row = (p.layer * int64_t(desc.num_kv_heads) + head) * desc.num_pages;
-  const int group = desc.num_query_heads / desc.num_kv_heads, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
-  const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
-  const T *means = static_cast<const T *>(p.cache.mean) + first_row * D;
-  PlainQueries<T, D, Blocks> q;
-  bool ready = false;
-  for (int first = warp * kTilesAtOnce; first < count; first += kWarps * kTilesAtOnce) {
-    PageRow<T, D> pages[kTilesAtOnce];
+/* Statistics that a level of scoring reads. */
+template <typename T>
+struct Level {
+  const T *means;
+  const float *std;
+  float lambda;
+};
+
+/* Scores tiles of 8 rows of statistics. row_of(tile): the row of this lane's page g, looked up one round before it is read.
+ * emit(tile, i, score): of row i of the tile. */
+template <typename T, int D, int Blocks, typename RowOf, typename Emit>
+__device__ __forceinline__ void score_tiles(const PlainQueries<T, D, Blocks> &q, int group, const Level<T> &level, int32_t tiles, const RowOf &row_of,
+                                            const Emit &emit) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4, step = blockDim.x / kWarp * kTilesAtOnce;
+  int64_t next[kTilesAtOnce];
+#pragma unroll
+  for (int i = 0; i < kTilesAtOnce; i++) next[i] = row_of(min(warp * kTilesAtOnce + i, tiles - 1));
+  for (int first = warp * kTilesAtOnce; first < tiles; first += step) {
+    PageRow<T, D> rows[kTilesAtOnce];
     float std[kTilesAtOnce];
 #pragma unroll
     for (int i = 0; i < kTilesAtOnce; i++) {
-      const int32_t logical = groups[min(first + i, count - 1)] << kGroupShift;
-      const int32_t physical = checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages);
-      const int64_t at = (physical >> kGroupShift << kGroupShift) + g; /* the group's pages lie side by side */
-      load_page_row<T, D>(means, at, pages[i]);
-      std[i] = p.cache.std[first_row + at];
+      load_page_row<T, D>(level.means, next[i], rows[i]);
+      std[i] = level.std[next[i]];
+      next[i] = row_of(min(first + step + i, tiles - 1));
     }
-    if (!ready) load_queries(p.q.row(sequence) + head * group * D, group, p.scorer == PS_MEAN ? 0.f : p.lambda, q);
-    ready = true;
 #pragma unroll
     for (int i = 0; i < kTilesAtOnce; i++) {
       float best[2];
-      score_tile<T, D, Blocks>(q, group, pages[i], std[i], 1.f, best);
-      if (g >= 2 || first + i >= count) continue;
-      const int32_t place = (first + i) * kGroupPages + 2 * t + g, page = (groups[first + i] << kGroupShift) + 2 * t + g;
-      /* 0 does not take part; NaN is the lowest that does */
-      keys[place] = page >= begin && page < end ? max(ordered_key(g == 0 ? best[0] : best[1]), 1u) : 0u;
+      score_tile<T, D, Blocks>(q, group, level.lambda, rows[i], std[i], 1.f, best);
+      if (g < 2 && first + i < tiles) emit(first + i, 2 * t + g, g == 0 ? best[0] : best[1]);
     }
   }
 }
 
+/* Scores of all groups of a row, as keys in shared memory. */
 template <typename T, int D, int Blocks>
-__global__ void __launch_bounds__(kThreads) choose_kernel(const __grid_constant__ ChooseLaunch launch) {
+__device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all, uint32_t *keys) {
+  const PageScoreParams &p = launch.params.score;
+  const ps_cache_desc &desc = p.cache.desc;
+  const int64_t sequence = row / desc.num_kv_heads, first_row = (p.layer * int64_t(desc.num_kv_heads) + row % desc.num_kv_heads) * (desc.num_pages >> kGroupShift);
+  const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
+  const Level<T> level{static_cast<const T *>(p.cache.group_mean) + first_row * D, p.cache.group_std + first_row, group_lambda(p)};
+  const int g = threadIdx.x % kWarp / 4;
+  auto row_of = [&](int32_t tile) {
+    const int64_t logical = int64_t(min(tile * kTilePages + g, all - 1)) << kGroupShift;
+    return int64_t(checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages) >> kGroupShift);
+  };
+  score_tiles<T, D, Blocks>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of, [&](int32_t tile, int i, float score) {
+    if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
+  });
+}
+
+/* Scores of the pages of the chosen groups: keys[8 i + page] of group groups[i]; pages outside [begin, end) get 0 and do not take part. */
+template <typename T, int D, int Blocks>
+__device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, const int32_t *groups, int32_t count,
+                                            int32_t begin, int32_t end, uint32_t *keys) {
+  const PageScoreParams &p = launch.params.score;
+  const ps_cache_desc &desc = p.cache.desc;
+  const int64_t sequence = row / desc.num_kv_heads, first_row = (p.layer * int64_t(desc.num_kv_heads) + row % desc.num_kv_heads) * desc.num_pages;
+  const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
+  const Level<T> level{static_cast<const T *>(p.cache.mean) + first_row * D, p.cache.std + first_row, p.scorer == PS_MEAN ? 0.f : p.lambda};
+  const int g = threadIdx.x % kWarp / 4;
+  auto row_of = [&](int32_t tile) { /* a group's pages lie side by side */
+    const int32_t logical = groups[tile] << kGroupShift;
+    const int32_t physical = checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages);
+    return int64_t(physical >> kGroupShift << kGroupShift) + g;
+  };
+  score_tiles<T, D, Blocks>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
+    const int32_t page = (groups[tile] << kGroupShift) + i;
+    keys[tile * kGroupPages + i] = page >= begin && page < end ? ordered_key(score) : 0u;
+  });
+}
+
+/* The best groups of a row, ascending; returns how many. `keys` is scratch. */
+template <typename T, int D, int Blocks>
+__device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all, int32_t *groups,
+                                                 uint32_t *keys, SelectShared &shared) {
+  const PageSelectParams &p = launch.params.select;
+  const int32_t taken = min(static_cast<int32_t>(groups_wanted(p, all)), all);
+  if (taken == all) {
+    for (int32_t i = threadIdx.x; i < all; i += blockDim.x) groups[i] = i;
+    __syncthreads();
+    return taken;
+  }
+  const float *scores = p.scores + row * p.sequences.max_pages;
+  if (launch.scores_groups) score_groups<T, D, Blocks>(launch, q, row, all, keys);
+  __syncthreads();
+  auto key = [&](int32_t i) { return launch.scores_groups ? keys[i] : ordered_key(scores[i]); };
+  Keys<kGroupItems, decltype(key)> held(key, all);
+  const Cut cut = find_cut(held, taken, shared);
+  write_taken(held, cut, [](int32_t i) { return i; }, groups, shared);
+  if (threadIdx.x == 0) {
+    const int32_t rows = taken * kGroupPages + (launch.scores_groups ? all : 0);
+    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_scored), static_cast<unsigned long long>(rows));
+  }
+  return taken;
+}
+
+template <typename T, int D, int Blocks>
+__global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const __grid_constant__ ChooseLaunch launch) {
   extern __shared__ uint32_t memory[];
   __shared__ SelectShared shared;
   let_next_start();
@@ -88,40 +157,35 @@ __global__ void __launch_bounds__(kThreads) choose_kernel(const __grid_constant_
   if (threadIdx.x == 0) p.counts[row] = k;
   if (forced.best == 0) return;
 
-  /* the best groups, ascending */
+  const PageScoreParams &score = launch.params.score;
+  const int group = desc.num_query_heads / desc.num_kv_heads;
+  PlainQueries<T, D, Blocks> q;
+  load_queries(score.q.row(row / desc.num_kv_heads) + row % desc.num_kv_heads * group * D, group, q);
   int32_t *groups = reinterpret_cast<int32_t *>(memory);
   uint32_t *keys = memory + launch.groups;
-  const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = min(static_cast<int32_t>(groups_wanted(p, all)), all);
-  const float *scores = p.scores + row * p.sequences.max_pages;
-  auto group_key = [&](int32_t i) { return ordered_key(__ldcg(scores + i)); };
-  if (taken == all) {
-    for (int32_t i = threadIdx.x; i < all; i += kThreads) groups[i] = i;
-  } else {
-    const Cut cut = find_cut(group_key, all, taken, 0, shared);
-    write_taken(group_key, all, cut, [](int32_t i) { return i; }, groups, shared);
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_scored), static_cast<unsigned long long>(taken) * kGroupPages);
-  }
+  const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, (pages + kGroupPages - 1) >> kGroupShift, groups, keys, shared);
 
   /* the best of their pages */
   const int32_t begin = forced.first, end = pages - forced.last;
-  score_groups<T, D, Blocks>(launch, row, groups, taken, begin, end, keys);
+  score_pages<T, D, Blocks>(launch, q, row, groups, taken, begin, end, keys);
   __syncthreads();
   auto key = [&](int32_t i) { return keys[i]; };
-  const Cut cut = find_cut(key, taken * kGroupPages, forced.best, 1, shared);
+  Keys<kPageItems, decltype(key)> page_keys(key, taken * kGroupPages);
+  const Cut cut = find_cut(page_keys, forced.best, shared);
   auto page = [&](int32_t i) { return (groups[i >> kGroupShift] << kGroupShift) + i % kGroupPages; };
-  write_taken(key, taken * kGroupPages, cut, page, out + forced.first, shared);
+  write_taken(page_keys, cut, page, out + forced.first, shared);
 }
 
 template <typename T, int D>
 void launch_choose(Backend &backend, const ChooseLaunch &params) {
   const ps_cache_desc &desc = params.params.score.cache.desc;
-  auto *kernel = desc.num_query_heads / desc.num_kv_heads > kScoreHeads ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>;
+  const int blocks = desc.num_query_heads / desc.num_kv_heads > kScoreHeads ? 2 : 1;
   const int64_t rows = params.params.score.sequences.sequences * desc.num_kv_heads;
-  launch(backend, "Could not launch page_choose", kernel, dim3(static_cast<unsigned>(rows)), dim3(kThreads),
-         params.groups * int64_t(1 + kGroupPages) * int64_t(sizeof(uint32_t)), params);
+  const int threads = !is_light(D, blocks) ? kHeavyBlock : rows >= kManyRows ? kSmallBlock : kLargeBlock;
+  const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
+  const int64_t keys = params.scores_groups && all > chosen ? all : chosen;
+  launch(backend, "Could not launch page_choose", blocks == 2 ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>,
+         dim3(static_cast<unsigned>(rows)), dim3(threads), (params.groups + keys) * int64_t(sizeof(uint32_t)), params);
 }
 
 template <typename T>
@@ -146,12 +210,15 @@ void page_choose(Backend &backend, const PageChooseParams &params) {
     page_select(backend, params.select);
     return;
   }
-  if (groups * kGroupPages < p.sequences.max_pages) { /* else every group is taken */
+  /* Many rows keep the device busy by themselves; the groups of few are scored by more blocks than there are rows. */
+  const int64_t all = ceil_div(p.sequences.max_pages, kGroupPages);
+  const bool scores_groups = p.sequences.sequences * p.cache.desc.num_kv_heads >= kManyRows && all <= kMostGroups * kGroupPages;
+  if (!scores_groups && groups < all) {
     PageScoreParams of_groups = p;
-    of_groups.lambda = p.scorer == PS_MEAN || p.lambda < kLeastGroupLambda ? kLeastGroupLambda : p.lambda;
+    of_groups.lambda = group_lambda(p);
     score_units(backend, of_groups, kGroupPages);
   }
-  const ChooseLaunch launch_params{params, backend.bad_index, static_cast<int32_t>(groups)};
+  const ChooseLaunch launch_params{params, backend.bad_index, static_cast<int32_t>(groups), scores_groups};
   if (p.cache.desc.dtype == PS_F16) launch_head_dim<f16>(backend, launch_params);
   else launch_head_dim<bf16>(backend, launch_params);
 }

@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 && Blocks == 1 ? 2 : 1) sco
   const PageScoreParams &p = launch.params;
   const StatisticRows<T> rows = rows_of<T>(p.cache, p.layer, row.head, launch.unit_shift);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
+  const float lambda = p.scorer == PS_MEAN && launch.unit_shift == 0 ? 0.f : p.lambda;
   PlainQueries<T, D, Blocks> q;
   bool ready = false;
   constexpr int kTilesAtOnce = tiles_at_once(D), kStep = kTilesAtOnce * kTilePages;
@@ -93,12 +94,12 @@ __global__ void __launch_bounds__(kThreads, D <= 128 && Blocks == 1 ? 2 : 1) sco
       std[i] = rows.std[at];
       scale[i] = rows.scale ? rows.scale[at] : 1.f;
     }
-    if (!ready) load_queries(row.q, row.group, p.scorer == PS_MEAN && launch.unit_shift == 0 ? 0.f : p.lambda, q);
+    if (!ready) load_queries(row.q, row.group, q);
     ready = true;
 #pragma unroll
     for (int i = 0; i < kTilesAtOnce; i++) {
       float best[2];
-      score_tile<T, D, Blocks>(q, row.group, pages[i], std[i], scale[i], best);
+      score_tile<T, D, Blocks>(q, row.group, lambda, pages[i], std[i], scale[i], best);
       const int unit = first + i * kTilePages + 2 * t;
       if (g == i && unit < row.end) row.scores[unit] = best[0];
       if (g == i && unit + 1 < row.end) row.scores[unit + 1] = best[1];

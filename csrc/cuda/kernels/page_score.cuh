@@ -149,25 +149,24 @@ __device__ __forceinline__ float largest_head(float score, int heads) {
 template <typename T, int D, int Blocks>
 struct PlainQueries {
   QueryRows<D> rows[Blocks];
-  float spread[Blocks]; /* lambda |q| of head g */
+  float length[Blocks]; /* |q| of head g */
 };
 
 template <typename T, int D, int Blocks>
-__device__ __forceinline__ void load_queries(const float *q, int group, float lambda, PlainQueries<T, D, Blocks> &out) {
+__device__ __forceinline__ void load_queries(const float *q, int group, PlainQueries<T, D, Blocks> &out) {
 #pragma unroll
   for (int block = 0; block < Blocks; block++) {
-    const float length = load_query_rows<typename ProductType<T>::type, D>(q + block * kScoreHeads * D, group - block * kScoreHeads, Form::kPlain,
-                                                                           out.rows[block]);
-    out.spread[block] = lambda * length;
+    out.length[block] = load_query_rows<typename ProductType<T>::type, D>(q + block * kScoreHeads * D, group - block * kScoreHeads, Form::kPlain,
+                                                                          out.rows[block]);
   }
 }
 
 /* best[i]: score of page 2t + i of the tile; std and scale are those of this lane's page g. */
 template <typename T, int D, int Blocks>
-__device__ __forceinline__ void score_tile(const PlainQueries<T, D, Blocks> &q, int group, const PageRow<T, D> &page, float std, float scale,
-                                           float (&best)[2]) {
+__device__ __forceinline__ void score_tile(const PlainQueries<T, D, Blocks> &q, int group, float lambda, const PageRow<T, D> &page, float std,
+                                           float scale, float (&best)[2]) {
   float spreads[2], scales[2];
-  exchange(std, spreads);
+  exchange(lambda * std, spreads);
   exchange(scale, scales);
 #pragma unroll
   for (int block = 0; block < Blocks; block++) {
@@ -175,7 +174,7 @@ __device__ __forceinline__ void score_tile(const PlainQueries<T, D, Blocks> &q, 
     dot_tile<T, D>(q.rows[block], page, dot);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const float score = largest_head(dot[i] * scales[i] + q.spread[block] * spreads[i], group - block * kScoreHeads);
+      const float score = largest_head(dot[i] * scales[i] + q.length[block] * spreads[i], group - block * kScoreHeads);
       best[i] = block == 0 ? score : max_nan(best[i], score);
     }
   }

@@ -1,8 +1,8 @@
 /* The best of many scores, by one block: the score at the cut is found in counting passes that look at ever fewer bits.
  *
- * Scores become integers of the same order, NaN lowest. A pass counts 256 equal intervals between the lowest and the highest key
- * that still matter and keeps the interval with the cut; the first pass spans what the scores really span, so two passes are
- * usual and five the most, whatever the data. Results do not depend on the order in which threads count. */
+ * Scores become integers of the same order and stay in registers where they fit. A pass counts 256 equal intervals between the lowest
+ * and the highest key that still matter and keeps the interval with the cut; the first pass spans what the scores really span, so
+ * two or three passes are usual and four the most, whatever the data. Results do not depend on the order in which threads count. */
 #pragma once
 
 #include "../common.cuh"
@@ -10,22 +10,53 @@
 namespace ps {
 
 constexpr int kBins = 256;
+constexpr int kMostPasses = 4; /* 32 bits, 8 a pass */
 constexpr int kMostWarps = 32;
+constexpr int kMostItems = 16; /* keys a thread holds */
 
 struct SelectShared {
-  uint32_t bins[kBins];
+  alignas(16) uint32_t bins[kMostPasses][kBins];
   uint32_t low[kMostWarps], high[kMostWarps];
-  int32_t above[kMostWarps], equal[kMostWarps];
-  uint32_t next_low, next_high;
-  int32_t wanted;
-  int32_t done;
+  uint32_t before[kMostItems * kMostWarps]; /* of a round and warp: keys above the cut that come before, and << 16 those that equal it */
+  uint32_t all;                             /* the same, of a whole chunk */
 };
 
-/* Larger scores give larger keys; -0 counts as +0 and NaN as less than everything. */
+/* Larger scores give larger keys; -0 counts as +0. NaN is the lowest of all, 1; 0 is left for what does not take part. */
 __device__ __forceinline__ uint32_t ordered_key(float score) {
   const uint32_t bits = __float_as_uint(score), flipped = bits ^ (bits & 0x80000000u ? 0xffffffffu : 0x80000000u);
-  return score != score ? 0u : bits == 0x80000000u ? 0x80000000u : flipped;
+  return score != score ? 1u : bits == 0x80000000u ? 0x80000000u : flipped;
 }
+
+/* Keys source(0) to source(count - 1), Items a thread at a time, in rounds of one a thread. */
+template <int Items, typename Source>
+struct Keys {
+  static_assert(Items <= kMostItems, "The counts of more rounds do not fit SelectShared");
+  const Source &source;
+  const int32_t count;
+  uint32_t held[Items];
+
+  __device__ Keys(const Source &source, int32_t count) : source(source), count(count) { load(0); }
+
+  __device__ __forceinline__ int32_t chunk() const { return Items * static_cast<int32_t>(blockDim.x); }
+  __device__ __forceinline__ int32_t place(int32_t base, int item) const {
+    return base + item * static_cast<int32_t>(blockDim.x) + static_cast<int32_t>(threadIdx.x);
+  }
+
+  __device__ __forceinline__ void load(int32_t base) {
+#pragma unroll
+    for (int i = 0; i < Items; i++) held[i] = place(base, i) < count ? source(place(base, i)) : 0;
+  }
+
+  /* Calls body with every key of this thread. */
+  template <typename Body>
+  __device__ __forceinline__ void visit(const Body &body) {
+    for (int32_t base = 0; base < count; base += chunk()) {
+      if (count > chunk()) load(base);
+#pragma unroll
+      for (int i = 0; i < Items; i++) body(held[i]);
+    }
+  }
+};
 
 /* Take every key above `key`, and the first `ties` that equal it. */
 struct Cut {
@@ -33,42 +64,56 @@ struct Cut {
   int32_t ties;
 };
 
-/* The first warp finds the interval in which the wanted-th largest key lies. */
-__device__ inline void find_interval(uint32_t low, uint32_t high, int shift, SelectShared &shared) {
+/* Keys from low to high still matter, `wanted` of them are to be taken. */
+struct Interval {
+  uint32_t low, high;
+  int32_t wanted;
+  bool done; /* all keys from low on are taken, or low is the only one left */
+};
+
+/* The bin with the wanted-th largest key; every warp finds it for itself. */
+__device__ __forceinline__ Interval narrow(const Interval &from, int shift, const uint32_t *bins) {
   constexpr int kShare = kBins / kWarp;
-  const int lane = threadIdx.x;
+  const int lane = threadIdx.x % kWarp;
+  uint32_t counts[kShare];
+#pragma unroll
+  for (int i = 0; i < kShare; i += 4) *reinterpret_cast<uint4 *>(counts + i) = *reinterpret_cast<const uint4 *>(bins + lane * kShare + i);
   int32_t own = 0;
 #pragma unroll
-  for (int i = 0; i < kShare; i++) own += shared.bins[lane * kShare + i];
-  int32_t from_here = own; /* keys in this lane's intervals and in those of higher lanes */
+  for (int i = 0; i < kShare; i++) own += counts[i];
+  int32_t from_here = own; /* keys in this lane's bins and in those of higher lanes */
 #pragma unroll
   for (int distance = 1; distance < kWarp; distance *= 2) {
     const int32_t other = __shfl_down_sync(kAllLanes, from_here, distance);
     from_here += lane + distance < kWarp ? other : 0;
   }
-  int32_t above = from_here - own;
-  const int32_t wanted = shared.wanted;
-  __syncwarp();
-  if (above >= wanted || from_here < wanted) return; /* one lane goes on */
-  int bin = lane * kShare + kShare - 1;
-  while (above + static_cast<int32_t>(shared.bins[bin]) < wanted) above += shared.bins[bin--];
-  const uint32_t next_low = low + (static_cast<uint32_t>(bin) << shift), last = next_low + ((1u << shift) - 1);
-  shared.next_low = next_low;
-  shared.next_high = last < high && last >= next_low ? last : high;
-  shared.wanted = wanted - above;
-  shared.done = shift == 0 || static_cast<int32_t>(shared.bins[bin]) == wanted - above;
+  int32_t above = from_here - own, bin = -1, taken = 0, inside = 0;
+#pragma unroll
+  for (int i = kShare - 1; i >= 0; i--) {
+    const int32_t with = above + static_cast<int32_t>(counts[i]);
+    if (above < from.wanted && with >= from.wanted) bin = lane * kShare + i, taken = above, inside = counts[i];
+    above = with;
+  }
+  const int owner = __ffs(__ballot_sync(kAllLanes, bin >= 0)) - 1;
+  bin = __shfl_sync(kAllLanes, bin, owner);
+  taken = __shfl_sync(kAllLanes, taken, owner);
+  inside = __shfl_sync(kAllLanes, inside, owner);
+  const uint32_t low = from.low + (static_cast<uint32_t>(bin) << shift), last = low + ((1u << shift) - 1);
+  const int32_t wanted = from.wanted - taken;
+  return {low, last >= low && last < from.high ? last : from.high, wanted, shift == 0 || inside == wanted};
 }
 
-/* Lowest and highest of the keys from `least` on, in every thread. */
-template <typename Key>
-__device__ inline void find_span(const Key &key, int32_t count, uint32_t least, SelectShared &shared, uint32_t &low, uint32_t &high) {
+/* Lowest and highest of the keys that take part, in every thread. One barrier; bins are zero afterwards. */
+template <typename Keys>
+__device__ __forceinline__ void find_span(Keys &keys, SelectShared &shared, uint32_t &low, uint32_t &high) {
+  uint32_t *bins = &shared.bins[0][0];
+  for (int i = threadIdx.x; i < kMostPasses * kBins; i += blockDim.x) bins[i] = 0;
   low = 0xffffffffu;
   high = 0;
-  for (int32_t i = threadIdx.x; i < count; i += blockDim.x) {
-    const uint32_t k = key(i);
-    low = k >= least ? min(low, k) : low;
+  keys.visit([&](uint32_t k) {
+    low = k > 0 ? min(low, k) : low;
     high = max(high, k);
-  }
+  });
   low = __reduce_min_sync(kAllLanes, low);
   high = __reduce_max_sync(kAllLanes, high);
   const int lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
@@ -78,62 +123,73 @@ __device__ inline void find_span(const Key &key, int32_t count, uint32_t least, 
   high = __reduce_max_sync(kAllLanes, lane < warps ? shared.high[lane] : 0u);
 }
 
-/* Where to cut so that `wanted` of `count` keys are taken. Keys below `least` do not take part; at least `wanted` >= 1 do. All threads
- * call and get the same. */
-template <typename Key>
-__device__ inline Cut find_cut(const Key &key, int32_t count, int32_t wanted, uint32_t least, SelectShared &shared) {
-  uint32_t low, high;
-  __syncthreads();
-  if (threadIdx.x == 0) shared.wanted = wanted, shared.done = 0;
-  find_span(key, count, least, shared, low, high);
-  while (true) {
-    const int bits = 32 - __clz(high - low), shift = bits > 8 ? bits - 8 : 0;
-    for (int i = threadIdx.x; i < kBins; i += blockDim.x) shared.bins[i] = 0;
+/* Where to cut so that `wanted` keys are taken; at least so many take part. All threads call, after a barrier, and get the same. */
+template <typename Keys>
+__device__ __forceinline__ Cut find_cut(Keys &keys, int32_t wanted, SelectShared &shared) {
+  Interval interval{0, 0, wanted, false};
+  find_span(keys, shared, interval.low, interval.high);
+  for (int pass = 0; pass < kMostPasses && !interval.done; pass++) {
+    const int bits = 32 - __clz(interval.high - interval.low), shift = bits > 8 ? bits - 8 : 0;
+    uint32_t *bins = shared.bins[pass];
+    keys.visit([&](uint32_t k) {
+      if (k >= interval.low && k <= interval.high) atomicAdd(&bins[(k - interval.low) >> shift], 1u);
+    });
     __syncthreads();
-    for (int32_t i = threadIdx.x; i < count; i += blockDim.x) {
-      const uint32_t k = key(i);
-      if (k >= low && k <= high) atomicAdd(&shared.bins[(k - low) >> shift], 1u);
-    }
-    __syncthreads();
-    if (threadIdx.x < kWarp) find_interval(low, high, shift, shared);
-    __syncthreads();
-    low = shared.next_low;
-    high = shared.next_high;
-    const bool done = shared.done;
-    const int32_t ties = shared.wanted;
-    __syncthreads();
-    if (done) return {low, low == high ? ties : count}; /* a whole interval is taken: then all that equal its lowest key are */
+    interval = narrow(interval, shift, bins);
   }
+  return {interval.low, interval.low == interval.high ? interval.wanted : INT32_MAX}; /* else all that equal the lowest key are taken too */
 }
 
-/* Writes value(i) of the taken ones in order of i. `out` has room for all of them. */
-template <typename Key, typename Value>
-__device__ inline void write_taken(const Key &key, int32_t count, Cut cut, const Value &value, int32_t *out, SelectShared &shared) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  const int32_t share = (count + warps * kWarp - 1) / (warps * kWarp) * kWarp, begin = warp * share, end = min(begin + share, count);
-  int32_t above = 0, equal = 0;
-  for (int32_t i = begin + lane; i < end; i += kWarp) {
-    const uint32_t k = key(i);
-    above += k > cut.key;
-    equal += k == cut.key;
+/* Turns the counts of a chunk's rounds and warps into what comes before each; `all` becomes their sum. One warp. */
+__device__ __forceinline__ void scan_counts(int32_t entries, SelectShared &shared) {
+  const int lane = threadIdx.x, share = (entries + kWarp - 1) / kWarp, begin = lane * share, end = min(begin + share, entries);
+  uint32_t own = 0;
+  for (int i = begin; i < end; i++) own += shared.before[i];
+  uint32_t up_to_here = own;
+#pragma unroll
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const uint32_t other = __shfl_up_sync(kAllLanes, up_to_here, distance);
+    up_to_here += lane >= distance ? other : 0;
   }
-  above = __reduce_add_sync(kAllLanes, above);
-  equal = __reduce_add_sync(kAllLanes, equal);
-  __syncthreads();
-  if (lane == 0) shared.above[warp] = above, shared.equal[warp] = equal;
-  __syncthreads();
-  int32_t ties_before = __reduce_add_sync(kAllLanes, lane < warp ? shared.equal[lane] : 0);
-  int32_t place = __reduce_add_sync(kAllLanes, lane < warp ? shared.above[lane] : 0) + min(ties_before, cut.ties);
+  uint32_t before = up_to_here - own;
+  for (int i = begin; i < end; i++) {
+    const uint32_t here = shared.before[i];
+    shared.before[i] = before;
+    before += here;
+  }
+  if (lane == kWarp - 1) shared.all = up_to_here;
+}
+
+/* Writes value(i) of the taken keys in order of i. `out` has room for all of them. */
+template <int Items, typename Source, typename Value>
+__device__ __forceinline__ void write_taken(Keys<Items, Source> &keys, Cut cut, const Value &value, int32_t *out, SelectShared &shared) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const unsigned below = (1u << lane) - 1;
-  for (int32_t first = begin; first < end; first += kWarp) {
-    const uint32_t k = first + lane < end ? key(first + lane) : 0;
-    const bool in = first + lane < end;
-    const unsigned ties = __ballot_sync(kAllLanes, in && k == cut.key);
-    const bool taken = in && (k > cut.key || (k == cut.key && ties_before + __popc(ties & below) < cut.ties));
-    const unsigned all = __ballot_sync(kAllLanes, taken);
-    if (taken) out[place + __popc(all & below)] = value(first + lane);
-    place += __popc(all);
-    ties_before += __popc(ties);
+  int32_t written = 0, ties_seen = 0;
+  for (int32_t base = 0; base < keys.count; base += keys.chunk()) {
+    if (keys.count > keys.chunk()) keys.load(base);
+    unsigned above[Items], equal[Items];
+#pragma unroll
+    for (int i = 0; i < Items; i++) {
+      above[i] = __ballot_sync(kAllLanes, keys.held[i] > cut.key);
+      equal[i] = __ballot_sync(kAllLanes, keys.held[i] == cut.key);
+      if (lane == 0) shared.before[i * warps + warp] = __popc(above[i]) | __popc(equal[i]) << 16;
+    }
+    __syncthreads();
+    if (threadIdx.x < kWarp) scan_counts(Items * warps, shared);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < Items; i++) {
+      const uint32_t before = shared.before[i * warps + warp];
+      const int32_t ties = ties_seen + static_cast<int32_t>(before >> 16) + __popc(equal[i] & below);
+      const bool is_above = above[i] >> lane & 1, is_tie = (equal[i] >> lane & 1) && ties < cut.ties;
+      const int32_t place = written + static_cast<int32_t>(before & 0xffff) + __popc(above[i] & below) + min(ties, cut.ties) - min(ties_seen, cut.ties);
+      if (is_above || is_tie) out[place] = value(keys.place(base, i));
+    }
+    const int32_t more_above = shared.all & 0xffff, more_ties = shared.all >> 16;
+    written += more_above + min(ties_seen + more_ties, cut.ties) - min(ties_seen, cut.ties);
+    ties_seen += more_ties;
+    __syncthreads();
   }
 }
 

@@ -1,0 +1,71 @@
+/** The sparse attention of a decode step in one call against its parts. */
+import { Random } from "../../engine/random.ts";
+import { joined, queryNear } from "../support/cases.ts";
+import { assertIndexSetsEqual, assertSameBits } from "../support/compare.ts";
+import { deviceTest } from "../support/device.ts";
+import { buildPaged, type PagedShape, randomSequence } from "../support/paged.ts";
+import { attend, attendSparse, scoreTensor, select, selectionRows } from "../support/paged_ops.ts";
+
+const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 8, numKvHeads: 2, headDim: 128 };
+
+interface Case {
+  shape?: Partial<PagedShape>;
+  lengths: number[];
+  k?: number;
+  sinkPages?: number;
+  recentPages?: number;
+}
+
+/** Everything that changes which way the work is done, or where a row, a page or a block ends. */
+const CASES: Record<string, Case> = {
+  "heads of 64": { shape: { headDim: 64 }, lengths: [2000] },
+  "heads of 96": { shape: { headDim: 96 }, lengths: [1500] },
+  "heads of 128 and f16 pages": { shape: { dtype: "f16" }, lengths: [1500] },
+  "heads of 256": { shape: { headDim: 256 }, lengths: [1500] },
+  "heads of 80": { shape: { headDim: 80 }, lengths: [1500] },
+  "f32 pages": { shape: { dtype: "f32", headDim: 32 }, lengths: [1500] },
+  "one query head a KV head": { shape: { numQueryHeads: 2 }, lengths: [3000] },
+  "eight query heads a KV head": { shape: { numQueryHeads: 16 }, lengths: [3000] },
+  "sixteen query heads a KV head": { shape: { numQueryHeads: 32 }, lengths: [3000] },
+  "one KV head": { shape: { numKvHeads: 1 }, lengths: [3000] },
+  "pages of 16": { shape: { pageSize: 16 }, lengths: [4001], k: 32 },
+  "pages of 64": { shape: { pageSize: 64, headDim: 64 }, lengths: [3001], k: 8 },
+  "a long sequence": { shape: { headDim: 64, numQueryHeads: 2, numKvHeads: 1 }, lengths: [20_000] },
+  "a batch of different lengths": { lengths: [700, 1, 2050, 513] },
+  "sequences beside one that is read whole": { lengths: [3000, 100, 512, 520] },
+  "only sequences that are read whole": { lengths: [512, 9] },
+  "a batch of many rows": { shape: { headDim: 64 }, lengths: Array.from({ length: 20 }, (_, b) => 200 + 20 * b), k: 16 },
+  "a budget of one page": { lengths: [700], k: 1 },
+  "a budget of forced pages only": { lengths: [700], k: 3 },
+  "a budget of four pages": { lengths: [700], k: 4 },
+  "no forced pages": { lengths: [2000], sinkPages: 0, recentPages: 0 },
+  "many forced pages": { lengths: [2000], sinkPages: 30, recentPages: 20 },
+  "a large budget": { shape: { headDim: 64 }, lengths: [3000], k: 300 },
+};
+
+for (const [name, { shape: changes, lengths, k = 64, ...forced }] of Object.entries(CASES)) {
+  deviceTest(`attendSparse gives the pages and the bits of its parts for ${name}`, (device) => {
+    const shape = { ...SHAPE, ...changes };
+    const random = new Random(lengths.length);
+    const parts = lengths.map((tokens) => randomSequence(random, shape, tokens));
+    const q = joined(parts.map(({ keys }) => queryNear(random, keys, shape)));
+    const paged = buildPaged(device, shape, parts, random, { maxSequences: lengths.length });
+    const selection = select(paged, scoreTensor(paged, q), { k, ...forced });
+    const found = attendSparse(paged, q, { k, ...forced });
+    assertIndexSetsEqual(selectionRows(found.selection), selectionRows(selection));
+    assertSameBits(found.out, attend(paged, q, { selection }));
+  });
+}
+
+for (const value of [0.25, NaN, -0]) {
+  deviceTest(`attendSparse takes the lowest pages where all keys are ${value}`, (device) => {
+    const random = new Random(1);
+    const part = randomSequence(random, SHAPE, 1600);
+    part.keys.fill(value);
+    const paged = buildPaged(device, SHAPE, [part], random);
+    const q = queryNear(random, part.keys.map(() => 1), SHAPE);
+    const { selection } = attendSparse(paged, q, { k: 10 });
+    const wanted = [...Array.from({ length: 8 }, (_, i) => i), 198, 199];
+    assertIndexSetsEqual(selectionRows(selection), [wanted, wanted]);
+  });
+}
