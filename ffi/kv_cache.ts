@@ -1,3 +1,4 @@
+import { forcedArguments, type ScoreOptions, scorerArguments, type SelectOptions } from "./cache_options.ts";
 import type { Device } from "./device.ts";
 import { Handle, pointerFrom } from "./handle.ts";
 import {
@@ -10,9 +11,7 @@ import {
 } from "./structs.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** Order of `ps_scorer`. */
-const SCORERS = ["unique", "diag", "quest", "mean"] as const;
-const DEFAULT_LAMBDA = { unique: 0.5, diag: 4, quest: 0, mean: 0 } as const;
+export type { ScoreOptions, SelectOptions };
 
 /** Order of `ps_cache_field`. */
 const FIELDS = ["keys", "values", "mean", "std", "var", "min", "max"] as const;
@@ -32,28 +31,6 @@ export interface Selection {
   selected: Tensor;
   /** i32 `[B, Hk]`: how many of the k places are used. */
   counts: Tensor;
-}
-
-export interface ScoreOptions {
-  /** Default `unique`. */
-  scorer?: (typeof SCORERS)[number];
-  /** Weight of the spread. Default 0.5 for `unique`, 4 for `diag`. */
-  lambda?: number;
-}
-
-export interface SelectOptions {
-  /** Default 1. */
-  sinkPages?: number;
-  /** Default 2. */
-  recentPages?: number;
-}
-
-function scorerArguments({ scorer = "unique", lambda = DEFAULT_LAMBDA[scorer] }: ScoreOptions): [number, number] {
-  return [SCORERS.indexOf(scorer), lambda];
-}
-
-function forcedArguments({ sinkPages = 1, recentPages = 2 }: SelectOptions): [number, number] {
-  return [sinkPages, recentPages];
 }
 
 /**

@@ -47,10 +47,13 @@ void *scratch(Backend &backend, int64_t bytes);
 /* cuBLAS handle and library; closes with the device. */
 void close_cublas(Cublas *cublas);
 
-/* Launches a kernel on the device's stream. From compute capability 9.0 on it may start while the kernel before it still runs:
- * every kernel calls wait_for_previous() (common.cuh) before it touches memory that another kernel wrote or reads. */
+/* Whether a kernel may be set up while the one before it still runs. */
+enum class Start { kEarly, kAfterPrevious };
+
+/* Launches a kernel on the device's stream. An early one, from compute capability 9.0 on, may start while the kernel before it still
+ * runs: every kernel calls wait_for_previous() (common.cuh) before it touches memory that another kernel wrote or reads. */
 template <typename... Params, typename... Args>
-void launch(Backend &backend, const char *what, void (*kernel)(Params...), dim3 grid, dim3 block, int64_t shared_bytes, Args... args) {
+void launch(Backend &backend, Start start, const char *what, void (*kernel)(Params...), dim3 grid, dim3 block, int64_t shared_bytes, Args... args) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
@@ -60,12 +63,17 @@ void launch(Backend &backend, const char *what, void (*kernel)(Params...), dim3 
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
-  config.numAttrs = backend.capability >= 90 ? 1 : 0;
+  config.numAttrs = start == Start::kEarly && backend.capability >= 90 ? 1 : 0;
   if (shared_bytes > 48 * 1024) {
     check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shared_bytes)), what);
   }
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
+}
+
+template <typename... Params, typename... Args>
+void launch(Backend &backend, const char *what, void (*kernel)(Params...), dim3 grid, dim3 block, int64_t shared_bytes, Args... args) {
+  launch(backend, Start::kEarly, what, kernel, grid, block, shared_bytes, args...);
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

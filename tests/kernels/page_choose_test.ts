@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Random } from "../../engine/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { type Scorer, SCORERS } from "../reference/page_score.ts";
-import { joined, normals, queryNear } from "../support/cases.ts";
+import { driftingKeys, joined, normals, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
 import { GRID, gridLengths } from "../support/grid.ts";
@@ -42,14 +42,28 @@ function scoreAndSelect(paged: Paged, q: Float32Array<ArrayBuffer>, options: Cho
   return selectionRows(select(paged, scoreTensor(paged, q, options.scorer, options.lambda), options));
 }
 
-/** Long sequences take longer to make than to choose from, so that tests share them. */
+/** As {@link buildPaged}, but `stored` stays as given: nothing here reads it, and rounding long sequences takes longest of all. */
+function buildUnrounded(
+  device: Device,
+  shape: PagedShape,
+  parts: KeysAndValues[],
+  random: Random,
+  groups: boolean,
+): Paged {
+  const overrides = { dtype: shape.dtype, ...(groups ? GROUPS : {}) };
+  return { ...buildPaged(device, { ...shape, dtype: "f32" }, parts, random, overrides), shape };
+}
+
+/** Long sequences take longer to make than to choose from, so that tests share them. Choosing reads no values. */
 const made = new Map<string, KeysAndValues>();
 
 function sequenceOf(shape: PagedShape, tokens: number): KeysAndValues {
   const name = `${tokens} tokens, ${shape.numKvHeads} heads of ${shape.headDim}`;
-  const part = made.get(name) ?? randomSequence(new Random(tokens), shape, tokens);
-  made.set(name, part);
-  return part;
+  if (!made.has(name)) {
+    const keys = driftingKeys(new Random(tokens), tokens, shape);
+    made.set(name, { keys, values: keys });
+  }
+  return made.get(name)!;
 }
 
 /** Keys that stay around 0: neighbours resemble each other, tokens a few hundred apart do not. */
@@ -74,7 +88,7 @@ function build(device: Device, changes: Partial<PagedShape>, lengths: readonly n
   const random = new Random(lengths[0]!);
   const parts = lengths.map((tokens) => sequenceOf(shape, tokens));
   const q = joined(parts.map(({ keys }) => queryNear(random, keys, shape)));
-  return { paged: buildPaged(device, shape, parts, random, groups ? GROUPS : {}), q };
+  return { paged: buildUnrounded(device, shape, parts, random, groups), q };
 }
 
 /** k ascending pages of the sequence, the forced ones among them; all pages where there are not more. */
@@ -181,7 +195,7 @@ deviceTest("choosePages misses few pages of keys that stay around their mean", (
   const shape = { ...SHAPE, numKvHeads: 4, numQueryHeads: 16, headDim: 128 };
   const random = new Random(5);
   const part = wanderingSequence(random, shape, 8000);
-  const paged = buildPaged(device, shape, [part], random, GROUPS);
+  const paged = buildUnrounded(device, shape, [part], random, true);
   const q = queryNear(random, part.keys, shape);
   const found = choose(paged, q, { k: 32 });
   assertValid(paged, found, { k: 32 });
@@ -217,7 +231,7 @@ for (const tokens of [700, 10_003]) {
       const random = new Random(1);
       const key = normals(random, SHAPE.headDim);
       const keys = Float32Array.from({ length: tokens * SHAPE.headDim }, (_, i) => key[i % SHAPE.headDim]!);
-      const paged = buildPaged(device, SHAPE, [{ keys, values: keys }], random, groups ? GROUPS : {});
+      const paged = buildUnrounded(device, SHAPE, [{ keys, values: keys }], random, groups);
       const last = Math.ceil(tokens / 8) - 1;
       for (const scorer of SCORERS) {
         const found = choose(paged, normals(random, 4 * 64), { scorer, k: 20 });

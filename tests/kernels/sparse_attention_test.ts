@@ -1,12 +1,26 @@
 /** The sparse attention of a decode step in one call against its parts. */
 import { Random } from "../../engine/random.ts";
+import type { Device } from "../../ffi/device.ts";
+import type { CacheShape } from "../../ffi/structs.ts";
 import { joined, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual, assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
-import { buildPaged, type PagedShape, randomSequence } from "../support/paged.ts";
-import { attend, attendSparse, scoreTensor, select, selectionRows } from "../support/paged_ops.ts";
+import { buildPaged, type KeysAndValues, type Paged, type PagedShape, randomSequence } from "../support/paged.ts";
+import { attend, attendSparse, choose, scoreTensor, select, selectionRows } from "../support/paged_ops.ts";
 
 const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 8, numKvHeads: 2, headDim: 128 };
+
+/** As {@link buildPaged}, but `stored` stays as given: nothing here reads it, and rounding long sequences takes longest of all. */
+function buildUnrounded(
+  device: Device,
+  shape: PagedShape,
+  parts: KeysAndValues[],
+  random: Random,
+  overrides: Partial<CacheShape> = {},
+): Paged {
+  const kept = { dtype: shape.dtype, ...overrides };
+  return { ...buildPaged(device, { ...shape, dtype: "f32" }, parts, random, kept), shape };
+}
 
 interface Case {
   shape?: Partial<PagedShape>;
@@ -34,7 +48,11 @@ const CASES: Record<string, Case> = {
   "a batch of different lengths": { lengths: [700, 1, 2050, 513] },
   "sequences beside one that is read whole": { lengths: [3000, 100, 512, 520] },
   "only sequences that are read whole": { lengths: [512, 9] },
-  "a batch of many rows": { shape: { headDim: 64 }, lengths: Array.from({ length: 20 }, (_, b) => 200 + 20 * b), k: 16 },
+  "a batch of many rows": {
+    shape: { headDim: 64 },
+    lengths: Array.from({ length: 20 }, (_, b) => 200 + 20 * b),
+    k: 16,
+  },
   "a budget of one page": { lengths: [700], k: 1 },
   "a budget of forced pages only": { lengths: [700], k: 3 },
   "a budget of four pages": { lengths: [700], k: 4 },
@@ -49,7 +67,7 @@ for (const [name, { shape: changes, lengths, k = 64, ...forced }] of Object.entr
     const random = new Random(lengths.length);
     const parts = lengths.map((tokens) => randomSequence(random, shape, tokens));
     const q = joined(parts.map(({ keys }) => queryNear(random, keys, shape)));
-    const paged = buildPaged(device, shape, parts, random, { maxSequences: lengths.length });
+    const paged = buildUnrounded(device, shape, parts, random, { maxSequences: lengths.length });
     const selection = select(paged, scoreTensor(paged, q), { k, ...forced });
     const found = attendSparse(paged, q, { k, ...forced });
     assertIndexSetsEqual(selectionRows(found.selection), selectionRows(selection));
@@ -57,12 +75,33 @@ for (const [name, { shape: changes, lengths, k = 64, ...forced }] of Object.entr
   });
 }
 
+deviceTest(
+  "attendSparse over groups of pages chooses what choosePages does, in one block of 70,000 tokens",
+  (device) => {
+    const shape: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 2, numKvHeads: 1, headDim: 64 };
+    const random = new Random(3);
+    const base = randomSequence(random, shape, 5000);
+    const grown = (numbers: Float32Array): Float32Array<ArrayBuffer> =>
+      Float32Array.from(
+        { length: 70_000 * 64 },
+        (_, i) => numbers[i % numbers.length]! * (1 + Math.floor(i / numbers.length) / 50),
+      );
+    const sequence = { keys: grown(base.keys), values: grown(base.values) };
+    const paged = buildUnrounded(device, shape, [sequence], random, { groupPages: 8 });
+    const q = queryNear(random, base.keys, shape);
+    const found = attendSparse(paged, q, { k: 64 });
+    const selection = choose(paged, q, { k: 64 });
+    assertIndexSetsEqual(selectionRows(found.selection), selectionRows(selection));
+    assertSameBits(found.out, attend(paged, q, { selection }));
+  },
+);
+
 for (const value of [0.25, NaN, -0]) {
   deviceTest(`attendSparse takes the lowest pages where all keys are ${value}`, (device) => {
     const random = new Random(1);
     const part = randomSequence(random, SHAPE, 1600);
     part.keys.fill(value);
-    const paged = buildPaged(device, SHAPE, [part], random);
+    const paged = buildUnrounded(device, SHAPE, [part], random);
     const q = queryNear(random, part.keys.map(() => 1), SHAPE);
     const { selection } = attendSparse(paged, q, { k: 10 });
     const wanted = [...Array.from({ length: 8 }, (_, i) => i), 198, 199];

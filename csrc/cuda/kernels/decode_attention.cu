@@ -1,6 +1,8 @@
 /* Attention of one query a sequence over its pages, or over the selected ones.
  *
  * Bound by what it reads: 2 S d numbers a page and KV head. The query heads of a group share them. */
+#include <algorithm>
+
 #include "decode_attention_generic.cuh"
 #include "decode_attention_mma.cuh"
 
@@ -39,8 +41,12 @@ void launch_16_bit(Backend &backend, const DecodeLaunch &params) {
 }  // namespace
 
 int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
-  const int64_t rows = most_rows(desc), parts = kManyBlocks + rows; /* whatever the batch */
-  return arrivals_bytes(rows) + parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
+  const int64_t tokens = desc.max_pages_per_sequence * desc.page_size, all_rows = most_rows(desc);
+  int64_t parts = 0; /* of the batch that has most */
+  for (int64_t rows = all_rows / desc.max_sequences; rows <= all_rows; rows += all_rows / desc.max_sequences) {
+    parts = std::max(parts, rows * splits_of(tokens, rows));
+  }
+  return arrivals_bytes(all_rows) + parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
 }
 
 DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params) {

@@ -6,91 +6,9 @@
  * no instruction more. */
 #pragma once
 
-#include "decode_attention.cuh"
-#include "mma.cuh"
+#include "decode_tile.cuh"
 
 namespace ps {
-
-constexpr int kTileTokens = 16;
-constexpr int kDecodeWarps = kDecodeThreads / kWarp;
-
-template <int D>
-struct DecodeTile {
-  static constexpr int kWidth = block_width(D);
-  static constexpr int kUnitBytes = 8 * kWidth * 2; /* 8 tokens of a block of dimensions, as they lie in the page */
-  static constexpr int kHalfBytes = 8 * D * 2;      /* 8 tokens */
-  static constexpr int kMatrixBytes = 2 * kHalfBytes;
-  static constexpr int kBytes = 2 * kMatrixBytes; /* keys, then values */
-  static constexpr int kStages = D <= 64 ? 4 : D <= 128 ? 3 : 2;
-  static constexpr int kWarpBytes = kStages * kBytes;
-  static constexpr int kMergeBytes = kDecodeWarps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
-  static constexpr int kSharedBytes = kDecodeWarps * kWarpBytes > kMergeBytes ? kDecodeWarps * kWarpBytes : kMergeBytes;
-  static_assert(D % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
-};
-
-/* 8 tokens of a page: where they lie, and which of them count. */
-struct HalfTile {
-  int32_t physical;
-  int32_t packed; /* first token inside the page << 16 | first token of the 8 that counts << 8 | one past the last */
-
-  __device__ __forceinline__ int place() const { return packed >> 16; }
-  __device__ __forceinline__ bool counts(int token) const { return token >= (packed >> 8 & 0xff) && token < (packed & 0xff); }
-};
-
-__device__ __forceinline__ HalfTile locate(const DecodeLaunch &launch, const RowPages &row, int32_t token) {
-  const int32_t place = row.begin + (token >> row.page_shift), inside = token & ((1 << row.page_shift) - 1);
-  if (place >= row.end) return {0, 0};
-  const int32_t logical = logical_page(launch, row, place), start = (logical << row.page_shift) + inside;
-  const int32_t begin = min(max(row.first_token - start, 0), 8), end = min(max(row.length - start, 0), 8);
-  return {physical_page(launch, row, logical), inside << 16 | begin << 8 | end};
-}
-
-/* A warp's tiles, looked up 16 at a time: lane l holds half l % 2 of tile l / 2, so that one wait for the page table serves all. The
- * next 16 are under way while these are used. */
-struct TileBook {
-  HalfTile here, next;
-
-  __device__ __forceinline__ HalfTile look_up(const DecodeLaunch &launch, const RowPages &row, int ordinal) const {
-    const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * kDecodeWarps;
-    return locate(launch, row, tile * kTileTokens + lane % 2 * 8);
-  }
-  __device__ __forceinline__ void open(const DecodeLaunch &launch, const RowPages &row) {
-    here = look_up(launch, row, 0);
-    next = look_up(launch, row, kWarp / 2);
-  }
-  /* Half of the warp's tile number `ordinal`, which lies at most 15 after the last multiple of 16 that was turned to. */
-  __device__ __forceinline__ HalfTile half(int ordinal, int which) const {
-    const int lane = ordinal % (kWarp / 2) * 2 + which;
-    return {__shfl_sync(kAllLanes, here.physical, lane), __shfl_sync(kAllLanes, here.packed, lane)};
-  }
-  __device__ __forceinline__ void turn(const DecodeLaunch &launch, const RowPages &row, int ordinal) {
-    here = next;
-    next = look_up(launch, row, ordinal + kWarp / 2);
-  }
-};
-
-/* Asks for one tile: both halves of keys and of values. */
-template <typename T, int D>
-__device__ __forceinline__ void request_tile(const DecodeLaunch &launch, const RowPages &row, const HalfTile (&halves)[2], uint32_t target) {
-  using Tile = DecodeTile<D>;
-  const CacheView &cache = launch.params.cache;
-  const Layout layout(cache.desc);
-  const int lane = threadIdx.x % kWarp, block_elements = cache.desc.page_size * Tile::kWidth;
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    const HalfTile &tile = halves[half];
-    const int64_t base = layout.tokens(launch.params.layer, row.head, tile.physical) + tile.place() * Tile::kWidth;
-#pragma unroll
-    for (int i = 0; i < Tile::kHalfBytes / 16 / kWarp; i++) {
-      const int chunk = i * kWarp + lane, unit = chunk / (Tile::kUnitBytes / 16), inside = chunk % (Tile::kUnitBytes / 16);
-      const bool valid = tile.counts(inside / (Tile::kWidth / 8));
-      const int64_t from = base + unit * block_elements + inside * 8;
-      const uint32_t to = target + half * Tile::kHalfBytes + chunk * 16;
-      copy_async(to, static_cast<const T *>(cache.keys) + from, valid);
-      copy_async(to + Tile::kMatrixBytes, static_cast<const T *>(cache.values) + from, valid);
-    }
-  }
-}
 
 /* The queries as rows of the first product: fragments for every 16 dimensions, normed by a power of two a head so that 16 bits hold them.
  * Returns the factor that turns the product into a score in base 2. */

@@ -3,15 +3,13 @@
  *
  * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows: at 32,768 tokens, page 8 and a budget of 512
  * tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
-#include "page_score.cuh"
+#include "page_groups.cuh"
 #include "page_score.h"
 #include "select.cuh"
 
 namespace ps {
 namespace {
 
-constexpr int kGroupShift = 3, kGroupPages = 1 << kGroupShift;
-static_assert(kGroupPages == kTilePages, "A group is a tile of the score's product");
 constexpr int kTilesAtOnce = 2;
 constexpr int kGroupItems = 8, kPageItems = 8; /* keys a thread holds */
 /* Many rows: small blocks, of which five share a multiprocessor, so that some read while others count. Few rows: one large block each. */
@@ -19,7 +17,6 @@ constexpr int kManyRows = 264, kSmallBlock = 128, kLargeBlock = 512, kHeavyBlock
 constexpr PS_HOST_DEVICE bool is_light(int head_dim, int blocks) { return head_dim <= 128 && blocks == 1; }
 constexpr PS_HOST_DEVICE int most_threads(int head_dim, int blocks) { return is_light(head_dim, blocks) ? 5 * kSmallBlock : kHeavyBlock; }
 constexpr int64_t kMostGroups = 2048; /* chosen a row: 64 KiB of page scores */
-constexpr float kLeastGroupLambda = 0.5f; /* a group's mean alone says too little of its best page */
 
 struct ChooseLaunch {
   PageChooseParams params;
@@ -28,66 +25,20 @@ struct ChooseLaunch {
   int32_t scores_groups; /* whether a row's block scores them itself, or reads scores that are there */
 };
 
-/* Weight of the spread in a group's score. */
-PS_HOST_DEVICE float group_lambda(const PageScoreParams &p) { return p.scorer == PS_MEAN || p.lambda < kLeastGroupLambda ? kLeastGroupLambda : p.lambda; }
-
-/* Groups that are chosen of so many: half as many again as the pages that are wanted, and at least a tenth; more than the forced pages
- * can make useless. Fewer would lose pages (docs/performance.md, recall). */
-PS_HOST_DEVICE int64_t groups_wanted(const PageSelectParams &p, int64_t groups) {
-  const int64_t forced = (int64_t(p.sink_pages) + p.recent_pages < p.k ? int64_t(p.sink_pages) + p.recent_pages : p.k) / kGroupPages + 4;
-  const int64_t share = p.k + p.k / 2 > groups / 10 ? p.k + p.k / 2 : groups / 10;
-  return share > forced ? share : forced;
-}
-
-/* Statistics that a level of scoring reads. */
-template <typename T>
-struct Level {
-  const T *means;
-  const float *std;
-  float lambda;
-};
-
-/* Scores tiles of 8 rows of statistics. row_of(tile): the row of this lane's page g, looked up one round before it is read.
- * emit(tile, i, score): of row i of the tile. */
-template <typename T, int D, int Blocks, typename RowOf, typename Emit>
-__device__ __forceinline__ void score_tiles(const PlainQueries<T, D, Blocks> &q, int group, const Level<T> &level, int32_t tiles, const RowOf &row_of,
-                                            const Emit &emit) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4, step = blockDim.x / kWarp * kTilesAtOnce;
-  int64_t next[kTilesAtOnce];
-#pragma unroll
-  for (int i = 0; i < kTilesAtOnce; i++) next[i] = row_of(min(warp * kTilesAtOnce + i, tiles - 1));
-  for (int first = warp * kTilesAtOnce; first < tiles; first += step) {
-    PageRow<T, D> rows[kTilesAtOnce];
-    float std[kTilesAtOnce];
-#pragma unroll
-    for (int i = 0; i < kTilesAtOnce; i++) {
-      load_page_row<T, D>(level.means, next[i], rows[i]);
-      std[i] = level.std[next[i]];
-      next[i] = row_of(min(first + step + i, tiles - 1));
-    }
-#pragma unroll
-    for (int i = 0; i < kTilesAtOnce; i++) {
-      float best[2];
-      score_tile<T, D, Blocks>(q, group, level.lambda, rows[i], std[i], 1.f, best);
-      if (g < 2 && first + i < tiles) emit(first + i, 2 * t + g, g == 0 ? best[0] : best[1]);
-    }
-  }
-}
-
 /* Scores of all groups of a row, as keys in shared memory. */
 template <typename T, int D, int Blocks>
 __device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all, uint32_t *keys) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
-  const int64_t sequence = row / desc.num_kv_heads, first_row = (p.layer * int64_t(desc.num_kv_heads) + row % desc.num_kv_heads) * (desc.num_pages >> kGroupShift);
+  const int64_t sequence = row / desc.num_kv_heads;
   const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
-  const Level<T> level{static_cast<const T *>(p.cache.group_mean) + first_row * D, p.cache.group_std + first_row, group_lambda(p)};
+  const Level<T> level = group_level<T>(p, row % desc.num_kv_heads);
   const int g = threadIdx.x % kWarp / 4;
   auto row_of = [&](int32_t tile) {
     const int64_t logical = int64_t(min(tile * kTilePages + g, all - 1)) << kGroupShift;
-    return int64_t(checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages) >> kGroupShift);
+    return checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages) >> kGroupShift;
   };
-  score_tiles<T, D, Blocks>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of, [&](int32_t tile, int i, float score) {
+  score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of, [&](int32_t tile, int i, float score) {
     if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
   });
 }
@@ -98,16 +49,16 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
                                             int32_t begin, int32_t end, uint32_t *keys) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
-  const int64_t sequence = row / desc.num_kv_heads, first_row = (p.layer * int64_t(desc.num_kv_heads) + row % desc.num_kv_heads) * desc.num_pages;
+  const int64_t sequence = row / desc.num_kv_heads;
   const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
-  const Level<T> level{static_cast<const T *>(p.cache.mean) + first_row * D, p.cache.std + first_row, p.scorer == PS_MEAN ? 0.f : p.lambda};
+  const Level<T> level = page_level<T>(p, row % desc.num_kv_heads);
   const int g = threadIdx.x % kWarp / 4;
   auto row_of = [&](int32_t tile) { /* a group's pages lie side by side */
     const int32_t logical = groups[tile] << kGroupShift;
     const int32_t physical = checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages);
-    return int64_t(physical >> kGroupShift << kGroupShift) + g;
+    return (physical >> kGroupShift << kGroupShift) + g;
   };
-  score_tiles<T, D, Blocks>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
+  score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
     const int32_t page = (groups[tile] << kGroupShift) + i;
     keys[tile * kGroupPages + i] = page >= begin && page < end ? ordered_key(score) : 0u;
   });

@@ -1,0 +1,123 @@
+/* The memory of the KV cache: what may be asked for, how it is laid out, making and closing it. */
+#include <memory>
+
+#include "tensors.h"
+
+using namespace ps;
+
+namespace {
+
+constexpr int64_t kAlignmentBytes = 256;
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes; }
+
+void check_desc(const ps_cache_desc *desc) {
+  require(desc != nullptr, "No cache description given");
+  const ps_cache_desc &d = *desc;
+  const bool page_size_ok = d.page_size == 8 || d.page_size == 16 || d.page_size == 32 || d.page_size == 64;
+  require(page_size_ok, "Page size ", int64_t(d.page_size), " is not supported; wanted 8, 16, 32 or 64");
+  require(d.head_dim >= 16 && d.head_dim <= 512 && d.head_dim % 16 == 0,
+          "Head size ", int64_t(d.head_dim), " is not supported; wanted a multiple of 16 up to 512");
+  require(d.num_layers >= 1 && d.num_layers <= 4096, "num_layers must lie in [1, 4096]");
+  require(d.num_kv_heads >= 1 && d.num_query_heads >= 1 && d.num_query_heads <= 4096 && d.num_query_heads % d.num_kv_heads == 0,
+          "num_query_heads must be a multiple of num_kv_heads, at most 4096");
+  require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "Pages hold f32, f16 or bf16");
+  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8), "Unknown page statistics asked for");
+  require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means go with pages of 16 bits");
+  require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must lie in [1, 65536]");
+  require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
+  require((d.group_pages == 0 || d.group_pages == 8) && d.reserved == 0, "group_pages must be 0 or 8");
+  require(d.group_pages == 0 || d.num_pages % d.group_pages == 0, "num_pages must be a multiple of group_pages");
+  require(d.max_pages_per_sequence >= 1 && d.max_pages_per_sequence <= INT32_MAX / d.page_size,
+          "max_pages_per_sequence must be at least 1, and its tokens must fit an i32");
+}
+
+/* Offsets of the pools in the cache's one allocation; -1 for one that is not kept. */
+struct Plan {
+  int64_t keys, values, mean, mean_scale, std, variance, min, max, group_mean, group_std, scratch, counters, total;
+  ps_cache_bytes bytes;
+};
+
+Plan plan_cache(const ps_cache_desc &desc) {
+  const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages;
+  const int64_t vector = aligned(rows * desc.head_dim * dtype_bytes(desc.dtype));
+  Plan plan{};
+  auto place = [&plan](int64_t bytes, bool kept) {
+    const int64_t offset = plan.total;
+    plan.total += kept ? bytes : 0;
+    return kept ? offset : -1;
+  };
+  plan.keys = place(vector * desc.page_size, true);
+  plan.values = place(vector * desc.page_size, true);
+  plan.bytes.kv = plan.total;
+  const bool f8 = desc.statistics & PS_STATISTICS_F8;
+  plan.mean = place(f8 ? aligned(rows * desc.head_dim) : vector, true);
+  plan.mean_scale = place(aligned(rows * 4), f8);
+  plan.std = place(aligned(rows * 4), true);
+  plan.variance = place(vector, desc.statistics & PS_STATISTICS_VARIANCE);
+  plan.min = place(vector, desc.statistics & PS_STATISTICS_MIN_MAX);
+  plan.max = place(vector, desc.statistics & PS_STATISTICS_MIN_MAX);
+  const bool groups = kKeepsGroups && desc.group_pages > 0;
+  const int64_t group_rows = groups ? rows / desc.group_pages : 0;
+  plan.group_mean = place(aligned(group_rows * desc.head_dim * dtype_bytes(desc.dtype)), groups);
+  plan.group_std = place(aligned(group_rows * 4), groups);
+  plan.bytes.statistics = plan.total - plan.bytes.kv;
+  plan.scratch = place(aligned(cache_scratch_bytes(desc)), true);
+  plan.counters = place(aligned(sizeof(ps_counters)), true);
+  plan.bytes.scratch = plan.total - plan.bytes.kv - plan.bytes.statistics;
+  return plan;
+}
+
+CacheView view_cache(const ps_cache_desc &desc, const Plan &plan, void *memory) {
+  auto at = [memory](int64_t offset) -> void * { return offset < 0 ? nullptr : static_cast<char *>(memory) + offset; };
+  CacheView view{};
+  view.desc = desc;
+  view.keys = at(plan.keys);
+  view.values = at(plan.values);
+  view.mean = at(plan.mean);
+  view.mean_scale = static_cast<float *>(at(plan.mean_scale));
+  view.std = static_cast<float *>(at(plan.std));
+  view.variance = at(plan.variance);
+  view.min = at(plan.min);
+  view.max = at(plan.max);
+  view.group_mean = at(plan.group_mean);
+  view.group_std = static_cast<float *>(at(plan.group_std));
+  view.scratch = at(plan.scratch);
+  view.counters = static_cast<ps_counters *>(at(plan.counters));
+  return view;
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_bytes *out) {
+  return guard(device, [&] {
+    check_desc(desc);
+    require(out != nullptr, "No struct given to measure the cache in");
+    *out = plan_cache(*desc).bytes;
+  });
+}
+
+int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache **out) {
+  return guard(device, [&] {
+    check_desc(desc);
+    require(out != nullptr, "No place given for the cache");
+    const Plan plan = plan_cache(*desc);
+    auto cache = std::make_unique<ps_cache>(ps_cache{device, {}, nullptr, plan.total});
+    cache->memory = allocate(*device, plan.total);
+    cache->view = view_cache(*desc, plan, cache->memory);
+    *out = cache.release();
+    ps_open_handles++;
+  });
+}
+
+int32_t ps_cache_close(ps_cache *cache) {
+  if (cache == nullptr) return PS_INVALID_ARGUMENT;
+  release(*cache->device, cache->memory, cache->bytes);
+  delete cache;
+  ps_open_handles--;
+  return PS_OK;
+}
+
+}  // extern "C"
