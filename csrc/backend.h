@@ -37,6 +37,7 @@ void graph_close(Backend &backend, void *graph);
 void scan(Backend &backend, const ScanParams &params);
 void embedding(Backend &backend, const EmbeddingParams &params);
 void rms_norm(Backend &backend, const RmsNormParams &params);
+void add_rms_norm(Backend &backend, const AddRmsNormParams &params);
 void rope_table(Backend &backend, const RopeTableParams &params);
 void rope(Backend &backend, const RopeParams &params);
 void silu_mul(Backend &backend, const SiluMulParams &params);

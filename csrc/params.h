@@ -51,6 +51,12 @@ struct RmsNormParams {
   float eps;
 };
 
+struct AddRmsNormParams {
+  Rows<float> x;       /* [tokens, width], in place */
+  Rows<const float> y; /* [tokens, width] */
+  RmsNormParams norm;  /* of x */
+};
+
 struct RopeTableParams {
   const int32_t *positions; /* [tokens] */
   const float *inv_freq;    /* [pairs] */

@@ -5,7 +5,7 @@ import { type DeviceChoice, deviceLabel, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { Generation, longestTokens } from "./generation.ts";
 import { cacheShape, KvPool, type PoolNeed } from "./kv_pool.ts";
-import { allocating, checkCacheFits, checkWeightsFit, memoryError } from "./memory.ts";
+import { checkCacheFits, checkWeightsFit, engineError } from "./memory.ts";
 import { Model } from "./model.ts";
 import { type PagePolicy, resolvePolicy } from "./page_policy.ts";
 import { breather, Prefill } from "./prefill.ts";
@@ -60,7 +60,7 @@ export class Engine implements AsyncDisposable {
   readonly deviceNotice: string | undefined;
   #pool: KvPool | undefined;
   #stats: EngineStats;
-  #run: RunStats | undefined;
+  #runStats: RunStats | undefined;
   #busy = false;
 
   private constructor(
@@ -104,13 +104,13 @@ export class Engine implements AsyncDisposable {
       return new Engine(device, model, config, tokenizer, options.sparse ?? {}, plan.dtype, facts, notice);
     } catch (error) {
       device.close();
-      throw memoryError(error);
+      throw engineError(error);
     }
   }
 
   /** What the latest generation did. */
   get stats(): EngineStats {
-    return this.#run ? this.#run.snapshot() : this.#stats;
+    return this.#runStats ? this.#runStats.snapshot() : this.#stats;
   }
 
   /** The page policy of this model and device under the engine's options and these. @throws {PagesiftError} of kind "usage" */
@@ -119,13 +119,25 @@ export class Engine implements AsyncDisposable {
     return resolvePolicy({ ...this.sparse, ...sparse }, this.config.slidingWindows, scoresGroups);
   }
 
-  /** Logits of every position, `[ids.length, vocabSize]`, from a dense prefill. */
+  /**
+   * Logits of every position, `[ids.length, vocabSize]`, from a dense prefill.
+   *
+   * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
+   */
   async logits(ids: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
     this.#checkPrompt(ids);
     using _lock = this.#lock();
     const policy = this.policy({ mode: "off" });
-    const pool = this.#openPool(policy, { totalTokens: ids.length, longestTokens: ids.length, maxSequences: 1 });
-    const prefill = allocating(() => new Prefill(this.model, pool, policy));
+    try {
+      const pool = this.#openPool(policy, { totalTokens: ids.length, longestTokens: ids.length, maxSequences: 1 });
+      return await this.#prefillLogits(ids, pool, policy);
+    } catch (error) {
+      throw engineError(error);
+    }
+  }
+
+  async #prefillLogits(ids: readonly number[], pool: KvPool, policy: PagePolicy): Promise<Float32Array<ArrayBuffer>> {
+    const prefill = new Prefill(this.model, pool, policy);
     const sequence = pool.openSequence();
     const out = new Float32Array(ids.length * this.config.vocabSize);
     try {
@@ -149,7 +161,7 @@ export class Engine implements AsyncDisposable {
   /**
    * Generates from a text or from token ids; pieces arrive as their text becomes whole.
    *
-   * @throws {PagesiftError} of kind "usage", "context", "memory" or "numeric"
+   * @throws {PagesiftError} of kind "usage", "context", "memory", "device" or "numeric"
    */
   async *generate(prompt: string | readonly number[], options: GenerateOptions = {}): AsyncGenerator<Piece> {
     const { signal, sparse, onPrefill, ...request } = options;
@@ -172,6 +184,19 @@ export class Engine implements AsyncDisposable {
     prompts.forEach((ids) => this.#checkPrompt(ids));
     if (requests.length === 0) return;
     using _lock = this.#lock();
+    try {
+      yield* this.#run(requests, prompts, policy, options);
+    } catch (error) {
+      throw engineError(error);
+    }
+  }
+
+  async *#run(
+    requests: readonly GenerateRequest[],
+    prompts: number[][],
+    policy: PagePolicy,
+    { signal, onPrefill }: BatchOptions,
+  ): AsyncGenerator<BatchPiece> {
     const pool = this.#openPool(policy, this.#need(requests, prompts));
     const limits = { eosTokenIds: this.config.eosTokenIds, maxContext: this.config.maxContext };
     const running = requests.map(({ prompt, options: own = {} }, index) => {
@@ -185,10 +210,8 @@ export class Engine implements AsyncDisposable {
         pool.openSequence(),
       );
     });
-    const { signal, onPrefill } = options;
-    const stats = this.#run = new RunStats(this.facts, pool, policy);
-    const context = { model: this.model, pool, policy, stats, signal, onPrefill };
-    yield* allocating(() => new Generation(context, running)).run();
+    const stats = this.#runStats = new RunStats(this.facts, pool, policy);
+    yield* new Generation({ model: this.model, pool, policy, stats, signal, onPrefill }, running).run();
     this.#stats = stats.snapshot();
   }
 
@@ -213,12 +236,12 @@ export class Engine implements AsyncDisposable {
   #openPool(policy: PagePolicy, need: PoolNeed): KvPool {
     const shape = cacheShape(this.config, this.dtype, policy, need);
     if (this.#pool?.covers(shape)) return this.#pool;
-    if (this.#run) this.#stats = this.#run.snapshot();
-    this.#run = undefined;
+    if (this.#runStats) this.#stats = this.#runStats.snapshot();
+    this.#runStats = undefined;
     this.#pool?.close();
     this.#pool = undefined;
     checkCacheFits(this.device, shape, this.facts.weightBytes);
-    return this.#pool = allocating(() => new KvPool(this.device, shape));
+    return this.#pool = new KvPool(this.device, shape);
   }
 
   #checkPrompt(ids: readonly number[]): void {
@@ -257,7 +280,7 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.device.closed) return;
     this.#stats = this.stats;
-    this.#run = undefined;
+    this.#runStats = undefined;
     await this.device.wait();
     this.device.close();
   }

@@ -68,17 +68,15 @@ export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: n
   );
 }
 
-/** Turns a failed allocation into the error that users see. */
-export function memoryError(error: unknown): unknown {
-  if (!(error instanceof NativeError) || error.status !== Status.OutOfMemory) return error;
-  return new PagesiftError("memory", error.message, { cause: error });
-}
+const KINDS: Readonly<Partial<Record<Status, "memory" | "device">>> = {
+  [Status.OutOfMemory]: "memory",
+  [Status.NoDevice]: "device",
+  [Status.Unsupported]: "device",
+  [Status.DeviceError]: "device",
+};
 
-/** Runs what allocates. @throws {PagesiftError} of kind "memory" when the device has too little */
-export function allocating<T>(allocate: () => T): T {
-  try {
-    return allocate();
-  } catch (error) {
-    throw memoryError(error);
-  }
+/** Turns a failure of the device into the error that users see; others stay what they are. */
+export function engineError(error: unknown): unknown {
+  const kind = error instanceof NativeError ? KINDS[error.status] : undefined;
+  return kind ? new PagesiftError(kind, (error as NativeError).message, { cause: error }) : error;
 }

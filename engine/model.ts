@@ -1,5 +1,5 @@
 import type { Device } from "../ffi/device.ts";
-import { add, argmax, embedding, matmul, rmsNorm, rope, ropeTable } from "../ffi/ops.ts";
+import { addRmsNorm, argmax, embedding, matmul, rmsNorm, rope, ropeTable } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
@@ -69,7 +69,7 @@ export class Model {
       });
       await breathe();
     }
-    return this.#finish(views);
+    return views.normed;
   }
 
   /** Takes in one token a sequence. Returns the normed hidden states `[B, H]`. */
@@ -85,7 +85,7 @@ export class Model {
       this.#layer(layer, pool, step, views, attend);
       afterLayer?.(layer, views.hidden);
     }
-    return this.#finish(views);
+    return views.normed;
   }
 
   /** Logits `[T, V]` of up to `maxLogitRows` normed hidden states. */
@@ -112,6 +112,7 @@ export class Model {
     const views = this.activations.views(step.ids.shape[0] ?? 1);
     const { attentionScaling: scale, positionBeta, positionOrigin } = this.#frequencies;
     embedding(this.device, step.ids, this.weights.get("embedding.weight"), views.hidden);
+    rmsNorm(this.device, views.hidden, this.#normBehind(-1), this.config.rmsNormEps, views.normed);
     ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta: 0, positionOrigin: 1 }, views.keyRope);
     if (positionBeta !== 0) {
       ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta, positionOrigin }, views.queryRope);
@@ -119,18 +120,22 @@ export class Model {
     return views;
   }
 
+  /** From the normed hidden states that the step before left, to those for the next. */
   #layer(layer: number, pool: KvPool, step: Step, views: ActivationViews, attend: Attend): void {
     const { device, weights, config } = this;
     const name = `layers.${layer}`;
-    const { hidden, normed, qkv, q, k, v, delta } = views;
-    rmsNorm(device, hidden, weights.get(`${name}.attention_norm.weight`), config.rmsNormEps, normed);
+    const { hidden, normed, qkv, q, k, v, qk, delta } = views;
     matmul(device, normed, weights.get(`${name}.qkv.weight`), weights.find(`${name}.qkv.bias`), qkv);
     if (config.qkNorm) {
       rmsNorm(device, q, weights.get(`${name}.q_norm.weight`), config.rmsNormEps, q);
       rmsNorm(device, k, weights.get(`${name}.k_norm.weight`), config.rmsNormEps, k);
     }
-    rope(device, q, this.#frequencies.positionBeta === 0 ? views.keyRope : views.queryRope);
-    rope(device, k, views.keyRope);
+    if (this.#frequencies.positionBeta === 0) {
+      rope(device, qk, views.keyRope);
+    } else {
+      rope(device, q, views.queryRope);
+      rope(device, k, views.keyRope);
+    }
     pool.cache.append(layer, k, v, step.slots);
     attend(layer, views);
     matmul(
@@ -140,19 +145,20 @@ export class Model {
       weights.find(`${name}.output.bias`),
       delta,
     );
-    add(device, hidden, delta);
-    rmsNorm(device, hidden, weights.get(`${name}.mlp_norm.weight`), config.rmsNormEps, normed);
+    addRmsNorm(device, hidden, delta, weights.get(`${name}.mlp_norm.weight`), config.rmsNormEps, normed);
     if (this.#experts && config.moe?.sparseLayers[layer]) {
       this.#experts.addTo(name, views);
-      return;
+      rmsNorm(device, hidden, this.#normBehind(layer), config.rmsNormEps, normed);
+    } else {
+      feedForward(device, weights, name, views);
+      addRmsNorm(device, hidden, delta, this.#normBehind(layer), config.rmsNormEps, normed);
     }
-    feedForward(device, weights, name, views);
-    add(device, hidden, delta);
   }
 
-  #finish(views: ActivationViews): Tensor {
-    rmsNorm(this.device, views.hidden, this.weights.get("norm.weight"), this.config.rmsNormEps, views.normed);
-    return views.normed;
+  /** The norm that reads what a layer leaves: the next layer's first, or the last of all. */
+  #normBehind(layer: number): Tensor {
+    const next = layer + 1;
+    return this.weights.get(next < this.config.numLayers ? `layers.${next}.attention_norm.weight` : "norm.weight");
   }
 }
 

@@ -12,6 +12,11 @@ export function rmsNorm(device: Device, x: Tensor, weight: Tensor, eps: number, 
   device.check(device.native.ps_rms_norm(device.pointer, x.struct, weight.struct, eps, out.struct));
 }
 
+/** x += y, then out = the norm of x. x, y, out `[T, n]`, weight `[n]`. */
+export function addRmsNorm(device: Device, x: Tensor, y: Tensor, weight: Tensor, eps: number, out: Tensor): void {
+  device.check(device.native.ps_add_rms_norm(device.pointer, x.struct, y.struct, weight.struct, eps, out.struct));
+}
+
 /** How positions turn into angles (`engine/rope.ts`). */
 export interface RopeScale {
   scale: number;

@@ -92,6 +92,17 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ps_add_rms_norm: {
+    parameters: [
+      "pointer", // ps_device *device
+      "buffer", // const ps_tensor *x
+      "buffer", // const ps_tensor *y
+      "buffer", // const ps_tensor *weight
+      "f32", // float eps
+      "buffer", // const ps_tensor *out
+    ],
+    result: "i32",
+  },
   ps_rope_table: {
     parameters: [
       "pointer", // ps_device *device

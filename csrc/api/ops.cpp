@@ -35,6 +35,18 @@ int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weig
   });
 }
 
+int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1});
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[0]});
+    const Checked b = check_tensor(*device, "y", y, kF32, {a.shape[0], w.shape[0]});
+    const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
+    require(o.data != a.data && o.data != b.data, "out is x or y");
+    add_rms_norm(*device->backend, {a.rows<float>(), b.rows<const float>(),
+                                    {a.rows<const float>(), w.typed(), o.rows<float>(), a.shape[0], 1, w.shape[0], eps}});
+  });
+}
+
 int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale, float position_beta,
                       int32_t position_origin, const ps_tensor *out) {
   return guard(device, [&] {

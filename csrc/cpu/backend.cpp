@@ -89,6 +89,10 @@ void graph_close(Backend &, void *) {}
 
 void scan(Backend &backend, const ScanParams &params) { backend.kernels.scan(backend.pool, params); }
 void rms_norm(Backend &backend, const RmsNormParams &params) { backend.kernels.rms_norm(backend.pool, params); }
+void add_rms_norm(Backend &backend, const AddRmsNormParams &params) {
+  backend.kernels.add(backend.pool, {params.x, params.y, params.norm.tokens, params.norm.width});
+  backend.kernels.rms_norm(backend.pool, params.norm);
+}
 void rope_table(Backend &backend, const RopeTableParams &params) { backend.kernels.rope_table(backend.pool, params); }
 void rope(Backend &backend, const RopeParams &params) { backend.kernels.rope(backend.pool, params); }
 void silu_mul(Backend &backend, const SiluMulParams &params) { backend.kernels.silu_mul(backend.pool, params); }

@@ -96,6 +96,7 @@ Backend *backend_open(const ps_device_options &options) {
   if (options.index < 0 || options.index >= count) {
     throw Error(PS_NO_DEVICE, "There is no GPU number " + std::to_string(options.index) + "; this machine has " + std::to_string(count));
   }
+  require_cublas();
   auto backend = std::make_unique<Backend>();
   backend->index = options.index;
   enter(*backend);

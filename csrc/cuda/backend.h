@@ -44,7 +44,9 @@ void check_cuda(cudaError_t status, const char *what);
 /* Device memory of at least `bytes` that one operation uses until its kernels are done; the next operation reuses it. */
 void *scratch(Backend &backend, int64_t bytes);
 
-/* cuBLAS handle and library; closes with the device. */
+/* Throws where cuBLAS cannot be loaded, so that a device that lacks it is refused when it is opened and not in the middle of a prompt. */
+void require_cublas();
+/* Gives back what a device took from cuBLAS. */
 void close_cublas(Cublas *cublas);
 
 /* Whether a kernel may be set up while the one before it still runs. */

@@ -176,6 +176,9 @@ PS_API int32_t ps_graph_close(ps_graph *graph);
 PS_API int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out);
 /* out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; may be in place. */
 PS_API int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out);
+/* x += y, then the norm of x. x, y, out [T, n]; weight [n]; out is neither x nor y. */
+PS_API int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps,
+                               const ps_tensor *out);
 /* Cosines then sines of positions[t] * inv_freq[i], times
  *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 leaves the second factor out.
  * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32. */

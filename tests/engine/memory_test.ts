@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStrictEquals, a
 import { cacheShape, type PoolNeed } from "../../engine/kv_pool.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";
-import { checkCacheFits, checkWeightsFit, memoryError } from "../../engine/memory.ts";
+import { checkCacheFits, checkWeightsFit, engineError } from "../../engine/memory.ts";
 import { resolvePolicy } from "../../engine/page_policy.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
@@ -134,9 +134,30 @@ deviceTest("checkWeightsFit names what is needed and what is free", (device) => 
   ]);
 });
 
-Deno.test("memoryError turns a failed allocation into an error of kind memory and leaves others alone", () => {
-  const failed = memoryError(new NativeError(Status.OutOfMemory, "Out of main memory"));
-  assert(failed instanceof PagesiftError && failed.kind === "memory");
-  const other = new NativeError(Status.Internal, "other");
-  assertStrictEquals(memoryError(other), other);
+Deno.test("engineError gives failures of the device the kind that decides the exit code, and leaves others alone", () => {
+  const kindOf = (status: Status): unknown => {
+    const error = engineError(new NativeError(status, "text"));
+    return error instanceof PagesiftError ? error.kind : undefined;
+  };
+  assertEquals(
+    [Status.OutOfMemory, Status.NoDevice, Status.Unsupported, Status.DeviceError].map(kindOf),
+    ["memory", "device", "device", "device"],
+  );
+  for (const other of [new NativeError(Status.Internal, "other"), new RangeError("another")]) {
+    assertStrictEquals(engineError(other), other);
+  }
+});
+
+Deno.test("Engine reports a device that fails during a step as kind device", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { device } = engine;
+  const check = device.check.bind(device);
+  let calls = 0;
+  device.check = (status) => {
+    if (++calls > 200) throw new NativeError(Status.DeviceError, "The GPU is lost");
+    check(status);
+  };
+  const failed = await assertRejects(() => collect(engine.generate([1], { maxTokens: 50 })), PagesiftError);
+  device.check = check;
+  assertEquals([failed.kind, failed.message], ["device", "The GPU is lost"]);
 });

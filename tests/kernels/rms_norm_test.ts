@@ -1,9 +1,11 @@
+import { assertEquals, assertThrows } from "@std/assert";
 import { Random } from "../../engine/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { rmsNorm } from "../../ffi/ops.ts";
+import { NativeError, Status } from "../../ffi/errors.ts";
+import { addRmsNorm, rmsNorm } from "../../ffi/ops.ts";
 import { rmsNorm as reference } from "../reference/rms_norm.ts";
 import { normals } from "../support/cases.ts";
-import { assertNumbersClose } from "../support/compare.ts";
+import { assertNumbersClose, assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
 import { FLOAT_TYPES, type FloatType, rounded, uploadAs } from "../support/numbers.ts";
 
@@ -54,4 +56,28 @@ deviceTest("rmsNorm shows a NaN in its own row and in no other", (device) => {
   const out = device.createTensor("f32", [3, 33]);
   rmsNorm(device, device.upload(x, [3, 33]), device.upload(weight, [33]), EPS, out);
   assertNumbersClose(out.readFloats(), reference(x, weight, EPS), [3, 33]);
+});
+
+for (const dtype of FLOAT_TYPES) {
+  for (const [tokens, width] of [[1, 1], [3, 37], [9, 256], [5, 1027], [2, 4096]] as const) {
+    deviceTest(`addRmsNorm of [${tokens}, ${width}] with a ${dtype} weight adds, then norms`, (device) => {
+      const random = new Random(width);
+      const x = normals(random, tokens * width);
+      const y = normals(random, tokens * width);
+      const weight = normals(random, width);
+      const input = device.upload(x, [tokens, width]);
+      const out = device.createTensor("f32", [tokens, width]);
+      addRmsNorm(device, input, device.upload(y, [tokens, width]), uploadAs(device, dtype, weight, [width]), EPS, out);
+      const sum = x.map((number, i) => number + y[i]!);
+      assertSameBits(input.readFloats(), sum);
+      assertNumbersClose(out.readFloats(), reference(sum, rounded(dtype, weight), EPS), [tokens, width]);
+    });
+  }
+}
+
+deviceTest("addRmsNorm refuses to write over what it adds", (device) => {
+  const [x, y] = [0, 1].map(() => device.createTensor("f32", [2, 8]));
+  const weight = device.createTensor("f32", [8]);
+  const error = assertThrows(() => addRmsNorm(device, x!, y!, weight, EPS, y!), NativeError);
+  assertEquals([error.status, error.message], [Status.InvalidArgument, "out is x or y"]);
 });

@@ -8,9 +8,13 @@ export const FLOAT_TYPES: readonly FloatType[] = ["f32", "f16", "bf16"];
 /** Largest relative error of rounding one number to the type. */
 export const ROUNDING: Readonly<Record<FloatType, number>> = { f32: 2 ** -24, f16: 2 ** -11, bf16: 2 ** -8 };
 
+const oneFloat = new Float32Array(1);
+const oneWord = new Uint32Array(oneFloat.buffer);
+
 /** Bits of a bfloat16, rounded to nearest, ties to even. */
 function bf16Bits(value: number): number {
-  const bits = new Uint32Array(Float32Array.of(value).buffer)[0]!;
+  oneFloat[0] = value;
+  const bits = oneWord[0]!;
   return Number.isNaN(value) ? 0x7fc0 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 

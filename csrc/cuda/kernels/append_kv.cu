@@ -5,17 +5,15 @@
  * up to S tokens of 8 d bytes and writes as much in the page's dtype, and one row of statistics. */
 #include <cuda_fp8.h>
 
-#include "../layout.cuh"
-#include "append_run.cuh"
+#include "page_group.cuh"
 #include "page_group.h"
 
 namespace ps {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kMaxPageSize = 64;
+constexpr int kMaxPageSize = 64, kMaxGroupPages = 8;
+constexpr int64_t kFewTokens = 256; /* of a decode step or a short prompt: a group's pages then lie in one block's hands */
 constexpr float kLargestF8 = 448.f;
-constexpr int kNumbersAThread = 4; /* of up to 512 dimensions */
 
 /* Where the numbers of one page and head lie. */
 template <typename T>
@@ -41,12 +39,12 @@ __device__ void store_f8(const CacheView &cache, int64_t row, int64_t single, co
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = largest;
   __syncthreads();
 #pragma unroll
-  for (int warp = 0; warp < kThreads / kWarp; warp++) largest = max_nan(largest, shared[warp]);
+  for (int warp = 0; warp < kStatisticsThreads / kWarp; warp++) largest = max_nan(largest, shared[warp]);
   const float scale = largest / kLargestF8, factor = scale > 0 ? 1.f / scale : 0.f;
   auto *out = static_cast<__nv_fp8_storage_t *>(cache.mean) + row;
 #pragma unroll
   for (int i = 0; i < kNumbersAThread; i++) {
-    const int dim = threadIdx.x + i * kThreads;
+    const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim < cache.desc.head_dim) out[dim] = __nv_cvt_float_to_fp8(mean[i] * factor, __NV_SATFINITE, __NV_E4M3);
   }
   if (threadIdx.x == 0) cache.mean_scale[single] = isfinite(scale) ? scale : NAN;
@@ -82,7 +80,7 @@ __device__ void renew_statistics(const CacheView &cache, const PageRows<T> &page
   float total = 0, mean[kNumbersAThread] = {};
 #pragma unroll
   for (int i = 0; i < kNumbersAThread; i++) {
-    const int dim = threadIdx.x + i * kThreads;
+    const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim >= cache.desc.head_dim) continue;
     const Moments moments = measure(cache, page.keys, dim, count);
     total += moments.variance;
@@ -98,43 +96,64 @@ __device__ void renew_statistics(const CacheView &cache, const PageRows<T> &page
   if (cache.mean_scale) store_f8(cache, page.row, page.single, mean, shared);
 }
 
+/* Tokens of the page that the call writes, `source` [S] says from where; returns one past the last place. */
+__device__ __forceinline__ int last_place(const int32_t *source, int page_size) {
+  int count = page_size;
+  while (count > 0 && source[count - 1] < 0) count--;
+  return count;
+}
+
 template <typename T>
-__global__ void __launch_bounds__(kThreads) append_kernel(const __grid_constant__ AppendKvParams p, BadIndex *bad_index) {
-  __shared__ int32_t source[kMaxPageSize]; /* token of the call that fills a place, or -1 */
+__device__ __forceinline__ void store_tokens(const AppendKvParams &p, int64_t head, const PageRows<T> &page, const int32_t *source, int count) {
+  const Layout layout(p.cache.desc);
+  for (int dim = threadIdx.x; dim < p.cache.desc.head_dim; dim += kStatisticsThreads) {
+    for (int place = 0; place < count; place++) {
+      if (source[place] < 0) continue;
+      const int64_t at = layout.inside(sizeof(T), place, dim), from = head * p.cache.desc.head_dim + dim;
+      store_number(page.keys + at, p.k.row(source[place])[from]);
+      store_number(page.values + at, p.v.row(source[place])[from]);
+    }
+  }
+}
+
+/* Grouped: a block takes all pages of a group that the call touches, and the group's own statistics. */
+template <typename T, bool Grouped>
+__global__ void __launch_bounds__(kStatisticsThreads) append_kernel(const __grid_constant__ AppendKvParams p, BadIndex *bad_index) {
+  __shared__ int32_t source[kMaxPageSize * (Grouped ? kMaxGroupPages : 1)]; /* token of the call that fills a place, or -1 */
   __shared__ float shared[kWarp];
   let_next_start();
   wait_for_previous();
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t token = blockIdx.x, head = blockIdx.y, limit = desc.num_pages * desc.page_size;
-  const int32_t slot = p.slots[token];
+  const int32_t slot = p.slots[token], unit_pages = Grouped ? desc.group_pages : 1, unit_tokens = unit_pages * desc.page_size;
   if (slot < 0 || slot >= limit) {
     if (threadIdx.x == 0) note_bad_index(bad_index, kSlots, token, slot, limit);
     return;
   }
-  const int32_t page_number = slot / desc.page_size, count = slot % desc.page_size + 1;
-  if (is_continued(p.slots, p.tokens, token, desc.page_size)) return;
-  if (threadIdx.x < kMaxPageSize) source[threadIdx.x] = -1;
+  if (is_continued(p.slots, p.tokens, token, unit_tokens)) return;
+  for (int i = threadIdx.x; i < unit_tokens; i += kStatisticsThreads) source[i] = -1;
   __syncthreads();
-  for (int64_t i = threadIdx.x; i <= token; i += kThreads) {
+  const int32_t unit = slot / unit_tokens;
+  for (int64_t i = threadIdx.x; i <= token; i += kStatisticsThreads) {
     const int32_t other = p.slots[i];
-    if (other >= 0 && other / desc.page_size == page_number) source[other % desc.page_size] = static_cast<int32_t>(i);
+    if (other >= 0 && other < limit && other / unit_tokens == unit) source[other % unit_tokens] = static_cast<int32_t>(i);
   }
   __syncthreads();
-  const PageRows<T> page = page_rows<T>(p.cache, p.layer, head, page_number);
-  const Layout layout(desc);
-  for (int dim = threadIdx.x; dim < desc.head_dim; dim += kThreads) {
-    for (int place = 0; place < count; place++) {
-      if (source[place] < 0) continue;
-      const int64_t at = layout.inside(sizeof(T), place, dim), from = head * desc.head_dim + dim;
-      store_number(page.keys + at, p.k.row(source[place])[from]);
-      store_number(page.values + at, p.v.row(source[place])[from]);
-    }
+  for (int i = 0; i < unit_pages; i++) {
+    const int32_t *of_page = source + i * desc.page_size;
+    const int count = last_place(of_page, desc.page_size);
+    if (count == 0) continue;
+    const PageRows<T> page = page_rows<T>(p.cache, p.layer, head, unit * unit_pages + i);
+    store_tokens(p, head, page, of_page, count);
+    renew_statistics(p.cache, page, count, shared);
   }
-  renew_statistics(p.cache, page, count, shared);
+  if (!Grouped) return;
+  __syncthreads();
+  renew_group<T>(p.cache, p.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) statistics_kernel(const __grid_constant__ PageStatisticsParams p) {
+__global__ void __launch_bounds__(kStatisticsThreads) statistics_kernel(const __grid_constant__ PageStatisticsParams p) {
   __shared__ float shared[kWarp];
   let_next_start();
   wait_for_previous();
@@ -145,17 +164,20 @@ __global__ void __launch_bounds__(kThreads) statistics_kernel(const __grid_const
 
 void append_kv(Backend &backend, const AppendKvParams &params) {
   const dim3 grid(static_cast<unsigned>(params.tokens), static_cast<unsigned>(params.cache.desc.num_kv_heads));
+  const bool grouped = params.cache.group_mean && params.tokens <= kFewTokens;
   with_dtype(params.cache.desc.dtype, [&](auto type) {
-    launch(backend, "Could not launch append_kv", append_kernel<decltype(type)>, grid, dim3(kThreads), 0, params, backend.bad_index);
+    using T = decltype(type);
+    launch(backend, "Could not launch append_kv", grouped ? append_kernel<T, true> : append_kernel<T, false>, grid, dim3(kStatisticsThreads), 0, params,
+           backend.bad_index);
   });
-  if (params.cache.group_mean) renew_groups(backend, params.cache, params.layer, params.slots, params.tokens);
+  if (params.cache.group_mean && !grouped) renew_groups(backend, params.cache, params.layer, params.slots, params.tokens);
 }
 
 void page_statistics(Backend &backend, const PageStatisticsParams &params) {
   const ps_cache_desc &desc = params.cache.desc;
   const dim3 grid(static_cast<unsigned>(desc.num_layers), static_cast<unsigned>(desc.num_kv_heads));
   with_dtype(desc.dtype, [&](auto type) {
-    launch(backend, "Could not launch page_statistics", statistics_kernel<decltype(type)>, grid, dim3(kThreads), 0, params);
+    launch(backend, "Could not launch page_statistics", statistics_kernel<decltype(type)>, grid, dim3(kStatisticsThreads), 0, params);
   });
   if (params.cache.group_mean) renew_group_of(backend, params.cache, params.page, params.num_tokens);
 }

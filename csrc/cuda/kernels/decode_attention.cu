@@ -15,16 +15,18 @@ int64_t arrivals_bytes(int64_t rows) { return ceil_div(rows * int64_t(sizeof(int
 
 int64_t most_rows(const ps_cache_desc &desc) { return int64_t(desc.max_sequences) * desc.num_kv_heads * row_blocks(desc); }
 
-template <typename T, int D>
-void launch_mma(Backend &backend, const DecodeLaunch &params) {
-  launch(backend, "Could not launch decode_attention", decode_mma_kernel<T, D>, dim3(params.rows * params.most_splits), dim3(kDecodeThreads),
-         DecodeTile<D>::kSharedBytes, params);
-}
-
 template <typename T>
 void launch_generic(Backend &backend, const DecodeLaunch &params) {
   launch(backend, "Could not launch decode_attention", decode_generic_kernel<T>, dim3(params.rows * params.most_splits), dim3(kDecodeThreads),
          decode_generic_shared_bytes(params.params.cache.desc.head_dim), params);
+}
+
+template <typename T, int D>
+void launch_mma(Backend &backend, const DecodeLaunch &params) {
+  const int64_t shared_bytes = DecodeTile<D>::shared_bytes(backend.capability);
+  if (shared_bytes + int64_t(sizeof(JoinShared)) > backend.shared_bytes) return launch_generic<T>(backend, params); /* heads of 256 on 8.6 and 8.9 */
+  launch(backend, "Could not launch decode_attention", decode_mma_kernel<T, D>, dim3(params.rows * params.most_splits), dim3(kDecodeThreads),
+         shared_bytes, params);
 }
 
 template <typename T>

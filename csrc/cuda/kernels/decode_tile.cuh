@@ -1,6 +1,8 @@
 /* Tiles of 16 tokens: where a warp finds them, and how they come to its ring in shared memory. */
 #pragma once
 
+#include <algorithm>
+
 #include "decode_attention.cuh"
 #include "mma.cuh"
 
@@ -9,6 +11,11 @@ namespace ps {
 constexpr int kTileTokens = 16;
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 
+/* Tiles in a warp's ring. GPUs before 9.0 may have 99 KiB of shared memory a block. */
+PS_HOST_DEVICE constexpr int decode_stages(int head_dim, int capability) {
+  return head_dim <= 64 ? 4 : head_dim <= 96 ? 3 : head_dim <= 128 && capability >= 90 ? 3 : 2;
+}
+
 template <int D>
 struct DecodeTile {
   static constexpr int kWidth = block_width(D);
@@ -16,10 +23,12 @@ struct DecodeTile {
   static constexpr int kHalfBytes = 8 * D * 2;      /* 8 tokens */
   static constexpr int kMatrixBytes = 2 * kHalfBytes;
   static constexpr int kBytes = 2 * kMatrixBytes; /* keys, then values */
-  static constexpr int kStages = D <= 64 ? 4 : D <= 128 ? 3 : 2;
+  static constexpr int kStages = decode_stages(D, kCapability);
   static constexpr int kWarpBytes = kStages * kBytes;
   static constexpr int kMergeBytes = kDecodeWarps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
   static constexpr int kSharedBytes = kDecodeWarps * kWarpBytes > kMergeBytes ? kDecodeWarps * kWarpBytes : kMergeBytes;
+  /* Of a block, on a device of any capability. */
+  static int64_t shared_bytes(int capability) { return std::max(int64_t(kDecodeWarps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes)); }
   static_assert(D % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
 };
 

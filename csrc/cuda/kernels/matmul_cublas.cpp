@@ -143,6 +143,8 @@ int leading_dimension(int64_t stride, int64_t width) { return to_int(stride < wi
 
 }  // namespace
 
+void require_cublas() { open_library(); }
+
 void matmul_cublas(Backend &backend, const MatmulParams &params, const Typed &x) {
   const int tokens = to_int(params.tokens), inputs = to_int(params.inputs), outputs = to_int(params.outputs);
   if (!backend.cublas) backend.cublas = open_cublas(backend);

@@ -5,6 +5,13 @@
 
 namespace ps {
 
+/* Capability that device code is compiled for, times ten; on the host what it is in the usual case. */
+#if defined(__CUDA_ARCH__)
+constexpr int kCapability = __CUDA_ARCH__ / 10;
+#else
+constexpr int kCapability = 90;
+#endif
+
 __device__ __forceinline__ uint32_t shared_address(const void *pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
 
 /* Copies 16 bytes to shared memory, or writes zeros where `valid` is false. */
