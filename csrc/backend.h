@@ -44,6 +44,7 @@ void silu_mul(Backend &backend, const SiluMulParams &params);
 void matmul(Backend &backend, const MatmulParams &params);
 void add(Backend &backend, const AddParams &params);
 void argmax(Backend &backend, const ArgmaxParams &params);
+void sample(Backend &backend, const SampleParams &params);
 void route_experts(Backend &backend, const RouteExpertsParams &params);
 void scatter_add(Backend &backend, const ScatterAddParams &params);
 

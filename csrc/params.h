@@ -98,6 +98,14 @@ struct ArgmaxParams {
   int64_t tokens, width;
 };
 
+struct SampleParams {
+  Rows<const float> logits; /* [tokens, width] */
+  const float *settings;    /* [tokens, 4]: temperature, top_p, min_p, top_k */
+  const float *draws;       /* [tokens] */
+  int32_t *out;             /* [tokens] */
+  int64_t tokens, width;
+};
+
 struct RouteExpertsParams {
   Rows<const float> logits; /* [tokens, experts] */
   Rows<int32_t> chosen;     /* [tokens, k] */

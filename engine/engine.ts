@@ -5,6 +5,7 @@ import { type DeviceChoice, deviceLabel, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { Generation, longestTokens } from "./generation.ts";
 import { cacheShape, KvPool, type PoolNeed } from "./kv_pool.ts";
+import { checkMaxTokens, limitContext } from "./limits.ts";
 import { checkCacheFits, checkWeightsFit, engineError } from "./memory.ts";
 import { Model } from "./model.ts";
 import { type PagePolicy, resolvePolicy } from "./page_policy.ts";
@@ -284,20 +285,4 @@ export class Engine implements AsyncDisposable {
     await this.device.wait();
     this.device.close();
   }
-}
-
-function checkMaxTokens(maxTokens: number | undefined): void {
-  if (maxTokens === undefined || (Number.isSafeInteger(maxTokens) && maxTokens >= 1)) return;
-  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, wanted a whole number from 1`);
-}
-
-function limitContext(config: ModelConfig, maxContext: number | undefined): ModelConfig {
-  if (maxContext === undefined) return config;
-  if (!Number.isSafeInteger(maxContext) || maxContext < 1 || maxContext > config.maxContext) {
-    throw new PagesiftError(
-      "usage",
-      `Context of ${maxContext} tokens is not possible, wanted 1 to ${config.maxContext}, which the model was made for`,
-    );
-  }
-  return { ...config, maxContext };
 }

@@ -3,6 +3,7 @@ import { DecodeBatch, type DecodeStep } from "./decode_batch.ts";
 import { PagesiftError } from "./errors.ts";
 import type { KvPool } from "./kv_pool.ts";
 import type { Model } from "./model.ts";
+import { NativeSampler } from "./native_sampler.ts";
 import type { PagePolicy } from "./page_policy.ts";
 import { Aborted, breather, Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
@@ -30,6 +31,7 @@ export class Generation {
   readonly #prefill: Prefill;
   readonly #batch: DecodeBatch;
   readonly #runner: StepRunner;
+  readonly #sampler: NativeSampler;
   #active: Request[] = [];
 
   constructor(readonly context: RunContext, requests: readonly Request[]) {
@@ -38,6 +40,7 @@ export class Generation {
     this.#prefill = new Prefill(context.model, context.pool, context.policy);
     this.#batch = new DecodeBatch(context.model.device, context.pool, context.policy);
     this.#runner = new StepRunner(context.model, context.pool, context.policy);
+    this.#sampler = new NativeSampler(context.model.device, context.pool.shape.maxSequences);
   }
 
   /** Pieces of all requests as they appear. An abort ends every request that had started with a closing piece. */
@@ -69,6 +72,7 @@ export class Generation {
     this.#prefill.close();
     this.#runner.close();
     this.#batch.close();
+    this.#sampler.close();
   }
 
   /** The first waiting request, taken off the queue, when the pool can hold it beside the active ones to their very ends. */
@@ -134,13 +138,18 @@ export class Generation {
 
   /** One token for each row of logits, or undefined when a row has no finite best one. */
   #sample(logits: Tensor, best: Tensor, requests: readonly Request[]): number[] | undefined {
-    const ids = Array.from(best.readInts());
+    const draws = requests.some(({ greedy, sampler }) => !greedy && sampler.deviceSettings);
+    const ids = draws
+      ? this.#sampler.sample(logits, requests.map(({ sampler }) => sampler))
+      : Array.from(best.readInts());
     if (ids.includes(NO_TOKEN)) return undefined;
-    if (requests.every((request) => request.greedy)) return ids;
+    if (requests.every(({ sampler }) => sampler.deviceSettings)) return ids;
     const numbers = logits.readFloats();
     const { vocabSize } = this.context.model.config;
-    return requests.map((request, row) =>
-      request.sampler.sample(numbers.subarray(row * vocabSize, (row + 1) * vocabSize), request.history)
+    return requests.map(({ sampler, history }, row) =>
+      sampler.deviceSettings
+        ? ids[row] ?? NO_TOKEN
+        : sampler.sample(numbers.subarray(row * vocabSize, (row + 1) * vocabSize), history)
     );
   }
 

@@ -37,10 +37,21 @@ function check(valid: boolean, name: string, value: unknown, wanted: string): vo
   if (!valid) throw new PagesiftError("usage", `Invalid ${name} ${value}: expected ${wanted}`);
 }
 
+/** The largest f32 below 1. */
+const BELOW_ONE = 1 - 2 ** -24;
+/** Temperatures beyond these choose the best token, or any, and f32 would hold 0 and infinity. */
+const [LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE] = [1e-30, 1e30];
+/** The least top-p and min-p above 0: f32 holds it. */
+const LEAST = 2 ** -126;
+
 /**
  * Draws tokens from logits. The order is that of llama.cpp: repetition penalty, then at temperature 0 the most likely
  * token (the lowest id on ties), else top-k, top-p, min-p and temperature last. So top-p sums the probabilities before
  * temperature, over the tokens that top-k kept.
+ *
+ * Without a penalty the same can be done on the device (`ps_sample`), from {@link deviceSettings} and {@link nextDraw}: the
+ * same filters in the same order, the same walk (by id without a filter, else by rank) and one random number a token. So it
+ * gives the token that {@link sample} gives, unless a draw falls within rounding of the edge between two tokens.
  */
 export class Sampler {
   /** What was asked, with defaults and the seed in use. */
@@ -71,6 +82,27 @@ export class Sampler {
     if (topK === 0 && topP === 1 && minP === 0) return this.#draw(scores, max, scores.length, (index) => index);
     this.#ranking.reset(scores);
     return this.#draw(scores, max, this.#countKept(scores, max), (rank) => this.#ranking.at(rank));
+  }
+
+  /**
+   * Temperature, top-p, min-p and top-k for `ps_sample`, where top-k 1 stands for temperature 0; or undefined when a
+   * repetition penalty needs the logits here.
+   */
+  get deviceSettings(): readonly number[] | undefined {
+    const { temperature, topK, topP, minP, repeatPenalty, repeatLastTokens } = this.options;
+    if (repeatPenalty !== 1 && repeatLastTokens !== 0) return undefined;
+    if (temperature === 0) return [1, 1, 0, 1];
+    return [
+      Math.min(Math.max(temperature, LOWEST_TEMPERATURE), HIGHEST_TEMPERATURE),
+      topP === 1 ? 1 : Math.min(Math.max(topP, LEAST), BELOW_ONE),
+      minP === 0 ? 0 : Math.max(minP, LEAST),
+      topK,
+    ];
+  }
+
+  /** The random number that {@link sample} would draw with, as an f32 below 1; at temperature 0 none is used up. */
+  nextDraw(): number {
+    return this.options.temperature === 0 ? 0 : Math.min(this.#random.nextFloat(), BELOW_ONE);
   }
 
   #penalise(logits: Float32Array, history: readonly number[]): Float32Array {

@@ -69,6 +69,14 @@ export function argmax(device: Device, x: Tensor, out: Tensor): void {
 }
 
 /**
+ * Draws a token for each row of logits, as `ps_sample` says; -1 where argmax gives it. logits `[T, V]`, settings `[T, 4]`: temperature,
+ * top-p, min-p, top-k; draws `[T]` in [0, 1), out i32 `[T]`.
+ */
+export function sample(device: Device, logits: Tensor, settings: Tensor, draws: Tensor, out: Tensor): void {
+  device.check(device.native.ps_sample(device.pointer, logits.struct, settings.struct, draws.struct, out.struct));
+}
+
+/**
  * The k largest of each row's softmax, largest first; `normalize` scales them to sum to 1.
  * logits `[T, E]`, experts i32 `[T, k]`, weights `[T, k]`.
  */

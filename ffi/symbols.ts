@@ -158,6 +158,16 @@ export const symbols = {
     ],
     result: "i32",
   },
+  ps_sample: {
+    parameters: [
+      "pointer", // ps_device *device
+      "buffer", // const ps_tensor *logits
+      "buffer", // const ps_tensor *settings
+      "buffer", // const ps_tensor *draws
+      "buffer", // const ps_tensor *out
+    ],
+    result: "i32",
+  },
   ps_route_experts: {
     parameters: [
       "pointer", // ps_device *device

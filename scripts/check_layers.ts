@@ -12,7 +12,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 /** Modules that hold device memory; everything else in the engine must not reach ffi/, by whatever way. */
 const DEVICE_MODULES = new Set([
   ...["activations", "decode_batch", "devices", "engine", "experts", "feed_forward", "generation", "kv_pool", "memory"],
-  ...["model", "prefill", "run_stats", "step_runner", "weights"],
+  ...["model", "native_sampler", "prefill", "run_stats", "step_runner", "weights"],
 ].map((stem) => `engine/${stem}.ts`));
 const PRINTERS = new Set(["cli/output.ts", "cli/system_world.ts", "ffi/handle.ts"]);
 const EXITERS = new Set(["cli/main.ts", "cli/system_world.ts"]);

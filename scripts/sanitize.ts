@@ -25,6 +25,7 @@ const TOOLS: Readonly<Record<string, readonly string[]>> = {
 const CHOSEN = [
   "^(add|embedding|rmsNorm|ropeTable|rope|siluMul|scatterAdd|routeExperts) ",
   "^argmax of \\[[45],",
+  "^sample (walks|counts|keeps|gives|never|serves) ",
   "^matmul of (1|8|9|17) tokens (with|adds)",
   "(heads of (48|128), (1|4|5) a KV head|heads of 64, (4|8) a KV head)",
   "^append of two interleaved",

@@ -1,4 +1,5 @@
 /* Checks and dispatch of the operations that need no KV cache. */
+#include "../sample_rules.h"
 #include "tensors.h"
 
 using namespace ps;
@@ -101,6 +102,17 @@ int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out) {
     const Checked o = check_tensor(*device, "out", out, kI32, {a.shape[0]});
     require(a.shape[1] <= INT32_MAX, "x has more columns than an i32 can count");
     argmax(*device->backend, {a.rows<const float>(), o.ints(), a.shape[0], a.shape[1]});
+  });
+}
+
+int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws, const ps_tensor *out) {
+  return guard(device, [&] {
+    const Checked l = check_tensor(*device, "logits", logits, kF32, {-1, -1});
+    const Checked s = check_dense(*device, "settings", settings, kF32, {l.shape[0], 4});
+    const Checked d = check_tensor(*device, "draws", draws, kF32, {l.shape[0]});
+    const Checked o = check_tensor(*device, "out", out, kI32, {l.shape[0]});
+    require(l.shape[1] <= sampling::kMostTokens, "logits has more than 8388608 columns");
+    sample(*device->backend, {l.rows<const float>(), s.floats(), d.floats(), o.ints(), l.shape[0], l.shape[1]});
   });
 }
 

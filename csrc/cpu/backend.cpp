@@ -99,6 +99,7 @@ void silu_mul(Backend &backend, const SiluMulParams &params) { backend.kernels.s
 void matmul(Backend &backend, const MatmulParams &params) { backend.kernels.matmul(backend.pool, params); }
 void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
 void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }
+void sample(Backend &backend, const SampleParams &params) { backend.kernels.sample(backend.pool, params); }
 void route_experts(Backend &backend, const RouteExpertsParams &params) { backend.kernels.route_experts(backend.pool, params); }
 
 void scatter_add(Backend &backend, const ScatterAddParams &params) {

@@ -17,6 +17,7 @@ struct Kernels {
   void (*matmul)(ThreadPool &, const MatmulParams &);
   void (*add)(ThreadPool &, const AddParams &);
   void (*argmax)(ThreadPool &, const ArgmaxParams &);
+  void (*sample)(ThreadPool &, const SampleParams &);
   void (*route_experts)(ThreadPool &, const RouteExpertsParams &);
   void (*scatter_add)(ThreadPool &, const ScatterAddParams &);
   void (*append_kv)(ThreadPool &, const AppendKvParams &);

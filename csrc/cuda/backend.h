@@ -52,6 +52,15 @@ void close_cublas(Cublas *cublas);
 /* Whether a kernel may be set up while the one before it still runs. */
 enum class Start { kEarly, kAfterPrevious };
 
+/* Lets a kernel take so much shared memory. How a multiprocessor is divided between shared memory and cache stays the driver's choice:
+ * with the most shared memory for all kernels, those that load to registers had too little cache for what is under way. */
+template <typename... Params>
+void allow_shared(const char *what, void (*kernel)(Params...), int64_t shared_bytes) {
+  if (shared_bytes <= 48 * 1024) return;
+  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+             what);
+}
+
 /* Launches a kernel on the device's stream. An early one, from compute capability 9.0 on, may start while the kernel before it still
  * runs: every kernel calls wait_for_previous() (common.cuh) before it touches memory that another kernel wrote or reads. */
 template <typename... Params, typename... Args>
@@ -66,10 +75,7 @@ void launch(Backend &backend, Start start, const char *what, void (*kernel)(Para
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = start == Start::kEarly && backend.capability >= 90 ? 1 : 0;
-  if (shared_bytes > 48 * 1024) {
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared_bytes)), what);
-  }
+  allow_shared(what, kernel, shared_bytes);
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
 }
 

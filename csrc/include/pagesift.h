@@ -196,6 +196,17 @@ PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y)
 /* The lowest index of the largest number of each row; -1 for a row with a NaN or an infinite maximum.
  * x [T, n]; out [T] i32. */
 PS_API int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out);
+/* Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit,
+ * equal ones to the lower id; max is the largest logit. In this order:
+ *   top_k  keeps the k best; 0 keeps all
+ *   top_p  keeps the fewest best of those whose exp(logit - max) sum to top_p of their sum or more, at least one; 1 keeps all
+ *   min_p  keeps those of logit >= max + ln(min_p), and always the best; 0 keeps all
+ *   draw   takes the first whose running sum of exp((logit - max) / temperature) exceeds draw * the sum, by falling rank where one of
+ *          top_k, top_p and min_p filters, else by rising id. Logits of -infinity are never drawn.
+ * Exponentials count in whole parts of 2^-40, so that sums do not depend on their order: both builds draw the same token.
+ * logits [T, V] f32, V up to 2^23; settings [T, 4] f32: temperature > 0, top_p, min_p, whole top_k; draws [T] f32 in [0, 1); out [T] i32. */
+PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws,
+                         const ps_tensor *out);
 /* The k largest of the softmax of each row, equal ones to the lower index, largest first; normalize: scaled to sum to 1.
  * logits [T, E]; experts [T, k] i32; weights [T, k] f32. */
 PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts,

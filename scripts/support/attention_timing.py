@@ -57,6 +57,7 @@ class Arm:
     work: float
     seconds: list = field(default_factory=list)
     close: Callable = lambda: None
+    keeps: object = None  # what a graph reads but does not own
 
     @property
     def median(self):
@@ -105,7 +106,7 @@ def torch_arm(name, body, calls, work):
         print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
         torch.cuda.synchronize()
         return None
-    return Arm(name, graph.replay, torch.cuda.synchronize, calls, work)
+    return Arm(name, graph.replay, torch.cuda.synchronize, calls, work, keeps=body)
 
 
 def sdpa_body(backend, queries, keys, values, causal=False):

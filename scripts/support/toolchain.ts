@@ -72,7 +72,7 @@ function inputs(...parts: readonly string[]): string[] {
 }
 
 /** Files that both libraries are made of. */
-const SHARED = ["api", "include", "backend.h", "params.h"];
+const SHARED = ["api", "include", "backend.h", "params.h", "sample_rules.h"];
 
 export function cpuPlan(): Plan {
   const library = libraryPath("cpu");

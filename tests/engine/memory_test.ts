@@ -1,5 +1,5 @@
 /** What fits, what does not, and what the errors advise. The free memory is a number of the test's. */
-import { assert, assertEquals, assertMatch, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { cacheShape, type PoolNeed } from "../../engine/kv_pool.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";

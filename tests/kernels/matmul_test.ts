@@ -8,7 +8,7 @@ import { deviceTest } from "../support/device.ts";
 import { FLOAT_TYPES, type FloatType, rounded, uploadAs } from "../support/numbers.ts";
 import { toleranceOf } from "../support/tolerance.ts";
 
-const TOKENS = [1, 2, 3, 4, 7, 8, 9, 16, 17, 100];
+const TOKENS = [1, 2, 3, 4, 7, 8, 9, 16, 17, 64, 65, 256, 257];
 /** Inputs and outputs: below a vector, beside multiples of it, and past the depth of a panel. */
 const SIZES = [[1, 1], [5, 3], [31, 33], [64, 48], [100, 65], [517, 70], [1030, 19]] as const;
 

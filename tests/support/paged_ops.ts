@@ -118,13 +118,3 @@ export function attendSparse(
   cache.attendSparse(0, device.upload(q, size), paged.sequences, { scores, selection }, out, options);
   return { out: out.readFloats(), selection };
 }
-
-/** The pages that `choosePages` takes. */
-export function choose(paged: Paged, q: Float32Array<ArrayBuffer>, options: SelectOptions): Selection {
-  const { device, cache, shape, tokens } = paged;
-  const query = device.upload(q, [tokens.length, shape.numQueryHeads, shape.headDim]);
-  const scores = device.createTensor("f32", [tokens.length, shape.numKvHeads, cache.shape.maxPagesPerSequence]);
-  const selection = emptySelection(paged, options.k);
-  cache.choosePages(0, query, paged.sequences, scores, selection, options);
-  return selection;
-}

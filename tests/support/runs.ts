@@ -1,7 +1,7 @@
 /** Operations with inputs of their own, each over enough work to be shared out. */
 import { Random } from "../../engine/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { add, embedding, matmul, rmsNorm, siluMul } from "../../ffi/ops.ts";
+import { add, embedding, matmul, rmsNorm, sample, siluMul } from "../../ffi/ops.ts";
 import { normals } from "./cases.ts";
 import { uploadAs } from "./numbers.ts";
 import { buildPaged, type Paged, type PagedShape, randomSequence } from "./paged.ts";
@@ -36,6 +36,22 @@ function rowwise(device: Device): Float32Array<ArrayBuffer> {
   return x!.readFloats();
 }
 
+/** Ids drawn from rows with a filter each. */
+function samples(device: Device): Float32Array<ArrayBuffer> {
+  const [tokens, width] = [24, 6000];
+  const random = new Random(5);
+  const settings = Float32Array.from({ length: 4 * tokens }, (_, i) => [0.9, 0.95, 0.001, 40 * (i % 3)][i % 4] ?? 0);
+  const out = device.createTensor("i32", [tokens]);
+  sample(
+    device,
+    device.upload(normals(random, tokens * width), [tokens, width]),
+    device.upload(settings, [tokens, 4]),
+    device.upload(Float32Array.from({ length: tokens }, () => random.nextFloat()), [tokens]),
+    out,
+  );
+  return Float32Array.from(out.readInts());
+}
+
 function paged(device: Device): Paged {
   const random = new Random(2);
   return buildPaged(device, SHAPE, [randomSequence(random, SHAPE, 2000), randomSequence(random, SHAPE, 300)], random);
@@ -48,6 +64,7 @@ export const RUNS: Record<string, Run> = {
   "matmul of eight tokens": product(8),
   "matmul of fifty tokens": product(50),
   "rmsNorm, siluMul, add and embedding": rowwise,
+  "sample": samples,
   "append and scorePages": (device) => scoreTensor(paged(device), QUERIES).readFloats(),
   "attend over every page": (device) => attend(paged(device), QUERIES),
   "attend over selected pages": (device) => {

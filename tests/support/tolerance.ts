@@ -2,7 +2,7 @@
  * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits throughout. The CUDA build differs in
  * the products that go through tensor cores of 16 bits, and only there:
  *
- * - `matmul` of 9 to 256 tokens splits its input into two parts of the type of the weights, that of more rounds it to the type;
+ * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 65 to 256 tokens, where it takes two parts;
  * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
  * - `attend` and `scorePages` split a query into two parts of 16 bits, which lose what lies beyond both.
  */
@@ -12,8 +12,8 @@ import { type FloatType, ROUNDING } from "./numbers.ts";
 
 /** Up to here a product is computed with numbers of 32 bits, or what comes to the same. */
 const FEW_TOKENS = 8;
-/** Up to here with two parts of 16 bits; beyond with one. */
-const MAX_EXACT_TOKENS = 256;
+/** So many go in as two parts of 16 bits. */
+const TWO_PART_TOKENS = { from: 65, to: 256 };
 const TENSOR_CORE_HEADS: readonly number[] = [64, 96, 128, 256];
 /** Of sums in numbers of 32 bits. */
 const EXACT = 1e-5;
@@ -30,8 +30,9 @@ function cudaRelative(work: Work, dtype: FloatType): number {
   if (dtype === "f32") return EXACT;
   switch (work.operation) {
     case "matmul":
-      if (work.tokens > MAX_EXACT_TOKENS) return 2 * ROUNDING[dtype];
-      return dtype === "bf16" && work.tokens > FEW_TOKENS ? Math.max(EXACT, TWO_PARTS) : EXACT;
+      if (work.tokens <= FEW_TOKENS) return EXACT;
+      if (work.tokens < TWO_PART_TOKENS.from || work.tokens > TWO_PART_TOKENS.to) return 4 * ROUNDING[dtype];
+      return dtype === "bf16" ? Math.max(EXACT, TWO_PARTS) : EXACT;
     case "attendPrefill":
       return TENSOR_CORE_HEADS.includes(work.headDim) ? 4 * ROUNDING[dtype] : EXACT;
     case "attend":

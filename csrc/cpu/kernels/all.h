@@ -13,6 +13,7 @@
 #include "rms_norm.h"
 #include "rope.h"
 #include "route_experts.h"
+#include "sample.h"
 #include "scan.h"
 #include "scatter_add.h"
 #include "silu_mul.h"
@@ -21,8 +22,8 @@ namespace ps {
 namespace PS_ISA {
 
 static constexpr Kernels kernels(const char *name) {
-  return {name,          scan,        embedding, rms_norm,        rope_table, rope,        silu_mul,         matmul, add, argmax,
-          route_experts, scatter_add, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
+  return {name,   scan,          embedding,   rms_norm,  rope_table,      rope,       silu_mul,    matmul,           add, argmax,
+          sample, route_experts, scatter_add, append_kv, page_statistics, page_score, page_select, decode_attention, prefill_attention};
 }
 
 }  // namespace PS_ISA

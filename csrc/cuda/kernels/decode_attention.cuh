@@ -14,6 +14,7 @@ constexpr int kDecodeThreads = 128;
 constexpr int kMaxSplits = 64;
 constexpr int kFewRows = 16;
 constexpr int kFewBlocks = 264;   /* for few rows: as many as run at once on 132 multiprocessors, so that joining is short */
+constexpr int kBusyRows = 64;     /* from here on rows keep the device busy by themselves, and joining splits costs more than it gains */
 constexpr int kManyBlocks = 4096; /* for many: enough to even out their waves */
 constexpr int kPartialExtra = 4;    /* maximum, total, and padding to 16 bytes */
 
@@ -27,7 +28,7 @@ inline PS_HOST_DEVICE int64_t max_splits(int64_t rows) {
 
 /* Splits of a list of so many tokens. Depends on nothing else, so that dense and a selection of all pages give the same bits. */
 inline PS_HOST_DEVICE int64_t splits_of(int64_t tokens, int64_t rows) {
-  const int64_t smallest = rows >= 64 ? 256 : 64, wanted = (tokens + smallest - 1) / smallest, most = max_splits(rows);
+  const int64_t smallest = rows >= kBusyRows ? 512 : 64, wanted = (tokens + smallest - 1) / smallest, most = max_splits(rows);
   return wanted < 1 ? 1 : wanted < most ? wanted : most;
 }
 

@@ -1,6 +1,6 @@
 /* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu, more go to cuBLAS. 16-bit weights
- * then want x in their own dtype. Up to kStackedTokens that product too is mostly bound by the weights, and x goes in twice: as rows of
- * rounded numbers and as rows of what rounding left. Beyond, arithmetic is the bound and x is rounded only, 6 bytes a number. */
+ * then want x in their own dtype: it is rounded, 6 bytes a number. Short prompts, up to kStackedTokens, put x in twice, as rows of rounded
+ * numbers and as rows of what rounding left: such products are still mostly bound by the weights, and keep the precision of f32. */
 #include <algorithm>
 
 #include "matmul_cublas.h"
@@ -10,6 +10,7 @@
 namespace ps {
 namespace {
 
+constexpr int64_t kBatchTokens = 64;    /* decode steps: here twice the rows cost 9 % of a layer, so x goes in rounded */
 constexpr int64_t kStackedTokens = 256;
 constexpr int64_t kStackedBytes = int64_t(64) << 20; /* of sums at once; wider weights are taken in slices */
 constexpr int64_t kSliceOutputs = 256;               /* a slice is a multiple of it: whole tiles of cuBLAS */
@@ -164,7 +165,7 @@ void matmul(Backend &backend, const MatmulParams &params) {
     if constexpr (std::is_same<W, float>::value) {
       matmul_cublas(backend, params, {params.x.data, params.x.stride, PS_F32});
       finish(backend, params, nullptr);
-    } else if (params.tokens <= kStackedTokens) {
+    } else if (params.tokens > kBatchTokens && params.tokens <= kStackedTokens) {
       multiply_stacked<W>(backend, params);
     } else {
       multiply_rounded<W>(backend, params);

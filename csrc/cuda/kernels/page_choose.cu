@@ -13,7 +13,8 @@ namespace {
 constexpr int kTilesAtOnce = 2;
 constexpr int kGroupItems = 8, kPageItems = 8; /* keys a thread holds */
 /* Many rows: small blocks, of which five share a multiprocessor, so that some read while others count. Few rows: one large block each. */
-constexpr int kManyRows = 264, kSmallBlock = 128, kLargeBlock = 512, kHeavyBlock = 256;
+constexpr int kManyRows = 264, kSomeRows = 132, kSmallBlock = 128, kMiddleBlock = 256, kLargeBlock = 512, kHeavyBlock = 256;
+constexpr int64_t kFewGroups = 512; /* of a row: its own block scores them sooner than another launch would */
 constexpr PS_HOST_DEVICE bool is_light(int head_dim, int blocks) { return head_dim <= 128 && blocks == 1; }
 constexpr PS_HOST_DEVICE int most_threads(int head_dim, int blocks) { return is_light(head_dim, blocks) ? 5 * kSmallBlock : kHeavyBlock; }
 constexpr int64_t kMostGroups = 2048; /* chosen a row: 64 KiB of page scores */
@@ -132,7 +133,7 @@ void launch_choose(Backend &backend, const ChooseLaunch &params) {
   const ps_cache_desc &desc = params.params.score.cache.desc;
   const int blocks = desc.num_query_heads / desc.num_kv_heads > kScoreHeads ? 2 : 1;
   const int64_t rows = params.params.score.sequences.sequences * desc.num_kv_heads;
-  const int threads = !is_light(D, blocks) ? kHeavyBlock : rows >= kManyRows ? kSmallBlock : kLargeBlock;
+  const int threads = !is_light(D, blocks) ? kHeavyBlock : rows >= kManyRows ? kSmallBlock : rows >= kSomeRows ? kMiddleBlock : kLargeBlock;
   const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
   const int64_t keys = params.scores_groups && all > chosen ? all : chosen;
   launch(backend, "Could not launch page_choose", blocks == 2 ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>,
@@ -161,9 +162,10 @@ void page_choose(Backend &backend, const PageChooseParams &params) {
     page_select(backend, params.select);
     return;
   }
-  /* Many rows keep the device busy by themselves; the groups of few are scored by more blocks than there are rows. */
+  /* The many groups of few rows are scored by more blocks than there are rows. */
   const int64_t all = ceil_div(p.sequences.max_pages, kGroupPages);
-  const bool scores_groups = p.sequences.sequences * p.cache.desc.num_kv_heads >= kManyRows && all <= kMostGroups * kGroupPages;
+  const bool many_rows = p.sequences.sequences * p.cache.desc.num_kv_heads >= kManyRows;
+  const bool scores_groups = all <= (many_rows ? kMostGroups * kGroupPages : kFewGroups);
   if (!scores_groups && groups < all) {
     PageScoreParams of_groups = p;
     of_groups.lambda = group_lambda(p);

@@ -1,5 +1,7 @@
 /* out = x / sqrt(mean(x^2) + eps) * weight, one row of `width` numbers a head; where a y is given, x += y before. Bound by 8 bytes a
  * number (16 with y); the second reading of x comes from the first cache. */
+#include <algorithm>
+
 #include "pack.cuh"
 
 namespace ps {
@@ -44,8 +46,23 @@ __device__ __forceinline__ void add_row(float *x, const float *y, int64_t width,
   }
 }
 
-/* Short: a warp a row. Otherwise a block a row. */
-template <typename W, int N, bool Short>
+/* The same for a row of no more than one pack a thread: all is asked for at once and stays in registers. */
+template <int N, typename W>
+__device__ __forceinline__ Pack<float, N> load_sum(float *x, const float *y, const W *weight, bool in, Pack<float, N> &factors) {
+  Pack<float, N> numbers{};
+  if (!in) return numbers;
+  numbers = load_pack<N>(x);
+  factors = load_pack<N>(weight);
+  if (y == nullptr) return numbers;
+  const Pack<float, N> more = load_pack<N>(y);
+#pragma unroll
+  for (int j = 0; j < N; j++) numbers.value[j] += more.value[j];
+  store_pack<N>(x, numbers);
+  return numbers;
+}
+
+/* Short: a warp a row. Otherwise a block a row. Once: a row is no more than one pack a thread. */
+template <typename W, int N, bool Short, bool Once>
 __global__ void __launch_bounds__(Short ? kShortRows *kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y) {
   __shared__ float sums[kWarp];
   wait_for_previous();
@@ -54,14 +71,29 @@ __global__ void __launch_bounds__(Short ? kShortRows *kWarp : kMostThreads) rms_
   if (row >= p.tokens * p.heads) return;
   const int first = Short ? threadIdx.x % kWarp : threadIdx.x, step = Short ? kWarp : blockDim.x;
   const int64_t token = row / p.heads, column = row % p.heads * p.width;
-  const float *x = p.x.row(token) + column;
-  if (y.data) add_row<N>(const_cast<float *>(x), y.row(token), p.width, first, step);
-  const float part = sum_squares<N>(x, p.width, first, step);
-  const float sum = Short ? warp_sum(part) : block_sum(part, sums);
-  const float scale = 1.f / sqrtf(sum / static_cast<float>(p.width) + p.eps);
-  scale_row<N>(x, static_cast<const W *>(p.weight.data), p.out.row(token) + column, p.width, scale, first, step);
+  float *x = const_cast<float *>(p.x.row(token)) + column, *out = p.out.row(token) + column;
+  const float *more = y.data ? y.row(token) : nullptr;
+  const W *weight = static_cast<const W *>(p.weight.data);
+  auto scale_of = [&](float part) {
+    const float sum = Short ? warp_sum(part) : block_sum(part, sums);
+    return 1.f / sqrtf(sum / static_cast<float>(p.width) + p.eps);
+  };
+  if constexpr (Once) {
+    const int64_t at = int64_t(first) * N;
+    const bool in = at < p.width;
+    Pack<float, N> factors{}, numbers = load_sum<N>(x + at, more ? more + at : nullptr, weight + at, in, factors);
+    float part = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) part += numbers.value[j] * numbers.value[j];
+    const float scale = scale_of(part);
+#pragma unroll
+    for (int j = 0; j < N; j++) numbers.value[j] = numbers.value[j] * scale * factors.value[j];
+    if (in) store_pack<N>(out + at, numbers);
+  } else {
+    if (more) add_row<N>(x, more, p.width, first, step);
+    scale_row<N>(x, weight, out, p.width, scale_of(sum_squares<N>(x, p.width, first, step)), first, step);
+  }
 }
-
 
 void add_rms_norm(Backend &backend, const RmsNormParams &params, const Rows<const float> &y) {
   const int64_t rows = params.tokens * params.heads;
@@ -69,14 +101,13 @@ void add_rms_norm(Backend &backend, const RmsNormParams &params, const Rows<cons
   with_dtype(params.weight.dtype, [&](auto type) {
     using W = decltype(type);
     with_pack<4>(fit, [&](auto n) {
-      if (params.width <= kShortWidth) {
-        launch(backend, "Could not launch rms_norm", rms_norm_kernel<W, n(), true>, dim3(static_cast<unsigned>(ceil_div(rows, kShortRows))),
-               kShortRows * kWarp, 0, params, y);
-      } else {
-        const int64_t wanted = ceil_div(ceil_div(params.width, n()), kWarp) * kWarp;
-        launch(backend, "Could not launch rms_norm", rms_norm_kernel<W, n(), false>, dim3(static_cast<unsigned>(rows)),
-               static_cast<unsigned>(wanted < kMostThreads ? wanted : kMostThreads), 0, params, y);
-      }
+      const bool is_short = params.width <= kShortWidth;
+      const int64_t wanted = ceil_div(ceil_div(params.width, n()), kWarp) * kWarp, threads = is_short ? kShortRows * kWarp : std::min<int64_t>(wanted, kMostThreads);
+      const bool once = params.width <= (is_short ? kWarp : threads) * n();
+      auto *kernel = is_short ? once ? rms_norm_kernel<W, n(), true, true> : rms_norm_kernel<W, n(), true, false>
+                              : once ? rms_norm_kernel<W, n(), false, true> : rms_norm_kernel<W, n(), false, false>;
+      const dim3 grid(static_cast<unsigned>(is_short ? ceil_div(rows, kShortRows) : rows));
+      launch(backend, "Could not launch rms_norm", kernel, grid, dim3(static_cast<unsigned>(threads)), 0, params, y);
     });
   });
 }
