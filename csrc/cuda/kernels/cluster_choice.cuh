@@ -8,15 +8,15 @@
 
 namespace ps {
 
-constexpr int kKeyItems = 8, kGatheredItems = 4; /* keys a thread holds */
-constexpr int32_t kFewCandidates = 128;          /* a share that is so small is handed on whole */
+constexpr int kKeyItems = 8, kGatheredItems = 8; /* keys a thread holds */
+constexpr int32_t kFewCandidates = 256;          /* a share that is so small is handed on whole */
 
 /* What a launch knows of the room in shared memory. */
 struct ChoiceSizes {
   int32_t cluster;    /* blocks a row */
   int32_t keys;       /* scores that a block keeps at most */
   int32_t candidates; /* that a block hands on at most */
-  int32_t groups;     /* chosen a block at most; 0 where every page is scored */
+  int32_t groups;     /* chosen a row at most; 0 where every page is scored */
 };
 
 inline PS_HOST_DEVICE int64_t choice_bytes(const ChoiceSizes &sizes) {
@@ -27,7 +27,7 @@ inline PS_HOST_DEVICE int64_t choice_bytes(const ChoiceSizes &sizes) {
 struct Room {
   uint32_t *keys;      /* [keys] of this block's share */
   uint32_t *best_keys; /* [candidates] of this block */
-  int32_t *best;       /* [candidates] the pages that they stand for */
+  int32_t *best;       /* [candidates] what they stand for, pages or groups */
   uint32_t *all_keys;  /* [cluster, candidates] everybody's, 0 where there is none */
   int32_t *all;        /* [cluster, candidates] */
   int32_t *groups;     /* [groups] chosen */
@@ -40,13 +40,13 @@ __device__ __forceinline__ Room lay_out(const ChoiceSizes &sizes, unsigned char 
 }
 
 /* Leaves candidates in room.best*, in order: the whole share of `count` keys where `handed` places hold it, else the best of those that
- * take part. Places beyond get the key 0. value_of(place): what a key of the share stands for. After a barrier. */
+ * take part. Places beyond get the key 0. After a barrier. */
 template <typename ValueOf>
 __device__ __forceinline__ void keep_best(const Room &room, int32_t count, int32_t handed, const ValueOf &value_of, SelectShared &shared) {
   if (count <= handed) {
     for (int32_t i = threadIdx.x; i < handed; i += blockDim.x) {
       room.best_keys[i] = i < count ? room.keys[i] : 0;
-      if (i < count) room.best[i] = value_of(i);
+      room.best[i] = i < count ? value_of(i) : 0;
     }
     return;
   }
@@ -68,11 +68,12 @@ __device__ __forceinline__ void keep_best(const Room &room, int32_t count, int32
   }
 }
 
-/* Writes the `wanted` best of the cluster to `out`, in order; the same in every block. Every block hands on as many candidates. The cluster
- * has then arrived once more than it has waited: others may still read room.best*. */
+/* Writes the `wanted` best of the cluster to `out`, in order; the same in every block. This block has `count` keys, no block more than
+ * `most`. The cluster has then arrived once more than it has waited: others may still read room.best*. */
 template <typename ValueOf>
-__device__ __forceinline__ void pick_best(const Room &room, const ChoiceSizes &sizes, int32_t count, int32_t handed, int32_t wanted, const ValueOf &value_of,
+__device__ __forceinline__ void pick_best(const Room &room, const ChoiceSizes &sizes, int32_t count, int32_t most, int32_t wanted, const ValueOf &value_of,
                                           int32_t *out, SelectShared &shared) {
+  const int32_t handed = most <= kFewCandidates ? most : wanted;
   keep_best(room, count, handed, value_of, shared);
   cluster_arrive();
   cluster_wait();

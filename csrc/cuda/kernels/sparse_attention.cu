@@ -46,47 +46,40 @@ __device__ __forceinline__ void choose_of_all(const SparseLaunch &launch, const 
                                  if (page < share.end) room.keys[page - share.begin] = page >= first && page < last ? ordered_key(score) : 0u;
                                });
   __syncthreads();
-  pick_best(room, launch.sizes, share.end - share.begin, share.most <= kFewCandidates ? share.most : wanted, wanted,
-            [&](int32_t i) { return share.begin + i; }, out, shared);
-}
-
-/* Groups that a block takes of its share of so many: as many as the whole row would want, so that it matters little where in the context
- * the best ones lie, and no block need know the others' groups. */
-PS_HOST_DEVICE int32_t groups_of_share(const PageSelectParams &p, int32_t count) {
-  return static_cast<int32_t>(min(groups_wanted(p, count), int64_t(count)));
+  pick_best(room, launch.sizes, share.end - share.begin, share.most, wanted, [&](int32_t i) { return share.begin + i; }, out, shared);
 }
 
 /* The same in two levels: groups of pages, then the pages of the best groups. */
 template <typename T, int D>
 __device__ __forceinline__ void choose_of_groups(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages, int32_t first,
                                                  int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
-  const Share share = share_of((pages + kGroupPages - 1) >> kGroupShift, launch.sizes.cluster);
-  const int32_t count = share.end - share.begin, taken = groups_of_share(launch.choose.select, count);
+  const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = min(static_cast<int32_t>(groups_wanted(launch.choose.select, all)), all);
+  const Share share = share_of(all, launch.sizes.cluster);
   const int g = threadIdx.x % kWarp / 4;
   auto group_row = [&](int32_t tile) {
     return physical_page(launch.attend, row, min(share.begin + tile * kTilePages + g, share.end - 1) << kGroupShift) >> kGroupShift;
   };
-  score_tiles<T, D, 1, kTiles>(q, row.heads, group_level<T>(launch.choose.score, row.head), (count + kTilePages - 1) / kTilePages, group_row,
-                               [&](int32_t tile, int i, float score) {
-                                 const int32_t group = tile * kTilePages + i;
-                                 if (group < count) room.keys[group] = ordered_key(score);
+  score_tiles<T, D, 1, kTiles>(q, row.heads, group_level<T>(launch.choose.score, row.head), (share.end - share.begin + kTilePages - 1) / kTilePages,
+                               group_row, [&](int32_t tile, int i, float score) {
+                                 const int32_t group = share.begin + tile * kTilePages + i;
+                                 if (group < share.end) room.keys[group - share.begin] = ordered_key(score);
                                });
   __syncthreads();
-  auto group_key = [&](int32_t i) { return room.keys[i]; };
-  Keys<kKeyItems, decltype(group_key)> keys(group_key, count);
-  const Cut cut = taken > 0 ? find_cut(keys, taken, shared) : Cut{0, 0};
-  write_taken(keys, cut, [&](int32_t i) { return share.begin + i; }, room.groups, shared);
+  pick_best(room, launch.sizes, share.end - share.begin, share.most, taken, [&](int32_t i) { return share.begin + i; }, room.groups, shared);
+
+  const Share part = share_of(taken, launch.sizes.cluster);
   auto page_row = [&](int32_t tile) { /* a group's pages lie side by side */
-    return (physical_page(launch.attend, row, room.groups[tile] << kGroupShift) >> kGroupShift << kGroupShift) + g;
+    return (physical_page(launch.attend, row, room.groups[part.begin + tile] << kGroupShift) >> kGroupShift << kGroupShift) + g;
   };
+  score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), part.end - part.begin, page_row,
+                               [&](int32_t tile, int i, float score) {
+                                 const int32_t page = (room.groups[part.begin + tile] << kGroupShift) + i;
+                                 room.keys[tile * kGroupPages + i] = page >= first && page < last ? ordered_key(score) : 0u;
+                               });
+  cluster_wait(); /* nobody reads room.best* any more */
   __syncthreads();
-  score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), taken, page_row, [&](int32_t tile, int i, float score) {
-    const int32_t page = (room.groups[tile] << kGroupShift) + i;
-    room.keys[tile * kGroupPages + i] = page >= first && page < last ? ordered_key(score) : 0u;
-  });
-  __syncthreads();
-  auto page_of = [&](int32_t i) { return (room.groups[i >> kGroupShift] << kGroupShift) + i % kGroupPages; };
-  pick_best(room, launch.sizes, taken * kGroupPages, wanted, wanted, page_of, out, shared);
+  auto page_of = [&](int32_t i) { return (room.groups[part.begin + (i >> kGroupShift)] << kGroupShift) + i % kGroupPages; };
+  pick_best(room, launch.sizes, (part.end - part.begin) * kGroupPages, part.most * kGroupPages, wanted, page_of, out, shared);
 }
 
 /* Fills `chosen` with k of more pages, the same in every block of the cluster. The cluster has then arrived once more than it has
@@ -108,10 +101,8 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   load_queries(score.q.row(row.sequence) + row.first_query_head * D, row.heads, q);
   if (launch.sizes.groups > 0 && pages > kLongShare * launch.sizes.cluster) {
     choose_of_groups<T, D>(launch, row, q, pages, first, last, forced.best, room, chosen + first, shared);
-    const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, most = share_of(all, launch.sizes.cluster).most;
-    int32_t scored = all;
-    for (int32_t begin = 0; begin < all; begin += most) scored += groups_of_share(p, min(most, all - begin)) * kGroupPages;
-    return scored;
+    const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = min(static_cast<int32_t>(groups_wanted(p, all)), all);
+    return all + taken * kGroupPages;
   }
   choose_of_all<T, D>(launch, row, q, pages, first, last, forced.best, room, chosen + first, shared);
   return pages;
@@ -217,9 +208,9 @@ constexpr int64_t kStaticBytes = int64_t(sizeof(SelectShared) > sizeof(JoinShare
 ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
   const int64_t pages = params.score.sequences.max_pages, share = ceil_div(pages, cluster), all = ceil_div(pages, kGroupPages);
   const bool has_groups = params.score.cache.group_mean && share > kLongShare;
-  const int64_t groups = has_groups ? groups_of_share(params.select, static_cast<int32_t>(ceil_div(all, cluster))) : 0, k = params.select.k;
-  const int64_t keys = has_groups ? std::max({kLongShare, ceil_div(all, cluster), groups * kGroupPages}) : share;
-  return {cluster, static_cast<int32_t>(keys), static_cast<int32_t>(std::max<int64_t>(k, kFewCandidates)), static_cast<int32_t>(groups)};
+  const int64_t groups = has_groups ? std::min(groups_wanted(params.select, all), all) : 0, k = params.select.k;
+  const int64_t keys = has_groups ? std::max({kLongShare, ceil_div(all, cluster), ceil_div(groups, cluster) * kGroupPages}) : share;
+  return {cluster, static_cast<int32_t>(keys), static_cast<int32_t>(std::max<int64_t>({k, groups, kFewCandidates})), static_cast<int32_t>(groups)};
 }
 
 /* Tries to launch with so many blocks a row; false when they would not all run at once. */
