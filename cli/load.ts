@@ -31,7 +31,7 @@ export async function loadModel(
     onProgress: (state) => progress.download(state),
     ...flags.revision !== undefined && { revision: flags.revision },
   }));
-  progress.stage(`Loading ${folder}`);
+  progress.stage(`Loading ${named ?? "the default model"}`);
   const engine = await interrupt.race(
     world.models.loadEngine(folder, { ...loadOptions(flags, sparse), signal: interrupt.signal }),
   );

@@ -19,7 +19,7 @@ struct BadIndex {
   int32_t limit; /* wanted 0 to limit - 1, for lengths and counts 1 to limit */
 };
 
-struct Cublas; /* matmul_cublas.cpp: loaded when a product first needs it */
+struct Cublas; /* matmul_cublas.cpp: its handle is made when a product first needs it */
 
 struct Backend {
   int index = 0;

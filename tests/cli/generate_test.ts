@@ -53,7 +53,7 @@ Deno.test("generate passes the sampling flags on", async () => {
 Deno.test("generate passes the sparse flags on", async () => {
   const { engine } = await runGenerate(
     ("hi --sparse on --sparse-budget 256 --page-size 16 --sparse-scorer diag --sparse-lambda 2 --sparse-sink 3 " +
-      "--sparse-recent 4 --dense-layers 5").split(" "),
+      "--sparse-recent 4 --dense-layers 5 --sparse-levels 1").split(" "),
   );
   assertEquals(engine.options!.sparse, {
     mode: "on",
@@ -64,6 +64,7 @@ Deno.test("generate passes the sparse flags on", async () => {
     sinkPages: 3,
     recentPages: 4,
     denseLayers: 5,
+    levels: 1,
   });
 });
 

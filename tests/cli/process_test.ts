@@ -5,6 +5,8 @@ import { fromFileUrl } from "@std/path";
 const MAIN = fromFileUrl(new URL("../../cli/main.ts", import.meta.url));
 const FACT = "The pass key is 71432. Remember it.";
 const QUESTION = "What is the pass key? The pass key is";
+/** Hides the GPUs of a machine that has some. */
+const NO_GPU = { CUDA_VISIBLE_DEVICES: "-1" };
 const FILLER = "It was a bright morning and the ships lay quietly in the harbour. ";
 
 interface ProcessOptions {
@@ -191,6 +193,18 @@ Deno.test("generate ends with 5 and one line when the library is absent", async 
   const { code, stdout, stderr } = await generate(["Hi"], { env: { PAGESIFT_LIBRARY: "/absent/libpagesift.so" } });
   assertEquals([code, stdout], [5, ""]);
   assertMatch(stderr, /^Error: .*\/absent\/libpagesift\.so.*\n$/);
+});
+
+Deno.test("generate --device cuda ends with 5 and one line when there is no GPU", async () => {
+  const { code, stdout, stderr } = await runProcess(["generate", "--device", "cuda", "Hi"], { env: NO_GPU });
+  assertEquals([code, stdout], [5, ""]);
+  assertMatch(stderr, /^Error: .*(--device cpu|deno task build).*\n$/);
+});
+
+Deno.test("generate --device auto says why it goes on with the CPU when there is no GPU", async () => {
+  const { code, stdout, stderr } = await runProcess(["generate", "-n", "2", "Hi"], { env: NO_GPU });
+  assertEquals([code, stdout.length > 0], [0, true]);
+  assertMatch(stderr, /^Warning: .*CUDA.*; using the CPU\n$/);
 });
 
 Deno.test("generate --help needs no library", async () => {

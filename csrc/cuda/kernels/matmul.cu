@@ -1,6 +1,7 @@
 /* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu, more go to cuBLAS. 16-bit weights
- * then want x in their own dtype: it is rounded, 6 bytes a number. Short prompts, up to kStackedTokens, put x in twice, as rows of rounded
- * numbers and as rows of what rounding left: such products are still mostly bound by the weights, and keep the precision of f32. */
+ * then want x in their own dtype: it is rounded, 6 bytes a number. Short prompts, above kBatchTokens and up to kStackedTokens, put x in
+ * twice, as rows of rounded numbers and as rows of what rounding left: such products are still mostly bound by the weights, and keep the
+ * precision of f32. */
 #include <algorithm>
 
 #include "matmul_cublas.h"

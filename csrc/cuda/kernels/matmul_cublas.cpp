@@ -1,5 +1,5 @@
-/* cuBLAS through dlopen: the build needs neither its headers nor the library, and a machine without it still runs what has up to
- * 8 tokens. Names, types and numbers follow cublas_api.h, which has kept them since CUDA 11. */
+/* cuBLAS through dlopen: the build needs neither its headers nor the library. Names, types and numbers follow cublas_api.h, which has
+ * kept them since CUDA 11. */
 #include "matmul_cublas.h"
 
 #include <dlfcn.h>
@@ -89,7 +89,7 @@ void close_cublas(Cublas *cublas) { delete cublas; }
 namespace {
 
 [[noreturn]] void fail_to_load(const std::string &reason) {
-  throw Error(PS_UNSUPPORTED, "A product of more than 8 tokens needs libcublas, which could not be loaded (" + reason +
+  throw Error(PS_UNSUPPORTED, "The CUDA backend needs libcublas, which could not be loaded (" + reason +
                                   "); install the CUDA 13 libraries, put libcublas.so.13 on LD_LIBRARY_PATH, or use --device cpu");
 }
 

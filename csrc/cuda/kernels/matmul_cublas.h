@@ -1,4 +1,4 @@
-/* Products with many tokens by cuBLAS, which is loaded when a product first needs it. Host code only. */
+/* Products with many tokens by cuBLAS, which is loaded when a device is opened. Host code only. */
 #pragma once
 
 #include "../backend.h"

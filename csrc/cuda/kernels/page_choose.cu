@@ -1,8 +1,8 @@
-/* Score and selection in one call. With statistics of groups of 8 pages: groups are scored first (one small launch), then one block
- * a row takes the best groups, scores their pages and chooses among them.
+/* Score and selection in one call. With statistics of groups of 8 pages one block a row takes the best groups, scores their pages and
+ * chooses among them. It scores the groups too, where rows are many or groups few; else a launch before it does.
  *
- * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows (more from 15 k groups on): at 32,768 tokens, page 8 and a budget of 512
- * tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
+ * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows (more from 15 k groups on): at 32,768 tokens, page 8
+ * and a budget of 512 tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
 #include "page_groups.cuh"
 #include "page_score.h"
 #include "select.cuh"
