@@ -36,7 +36,7 @@ export class Device extends Handle {
     this.native = native;
   }
 
-  /** @throws {NativeError} when there is no such device, or no library for it. */
+  /** @throws {NativeError} when there is no such device, or no library for it. PAGESIFT_LIBRARY may name one of the other kind. */
   static open(kind: LibraryKind = "cpu", options: DeviceOptions = {}): Device {
     const native = openLibrary(kind);
     const out = new BigUint64Array(1);
@@ -48,7 +48,14 @@ export class Device extends Handle {
       MESSAGE_BYTES,
     );
     if (status !== Status.Ok) throw new NativeError(status, textOf(message) || "The device could not be opened");
-    return new Device(pointerFrom(out), native);
+    const device = new Device(pointerFrom(out), native);
+    const { backend } = device.describe();
+    if (backend === kind) return device;
+    device.close();
+    throw new NativeError(
+      Status.NoDevice,
+      `PAGESIFT_LIBRARY names a library for ${backend}, wanted ${kind}; unset it, or use --device ${backend}`,
+    );
   }
 
   /** Throws what the device says of its latest failure, unless the status is `Ok`. */

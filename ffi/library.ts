@@ -62,14 +62,14 @@ function load(path: string): Symbols {
 }
 
 /**
- * The functions of a native library, opened once a process.
+ * The functions of a native library, opened once a process. The first call for a kind may say where it lies; default: where
+ * `deno task build` leaves it, or PAGESIFT_LIBRARY.
  *
  * @throws {NativeError} when it is missing, or of another ABI.
  */
-export function openLibrary(kind: LibraryKind): Symbols {
+export function openLibrary(kind: LibraryKind, path = libraryPath(kind)): Symbols {
   let native = opened.get(kind);
   if (!native) {
-    const path = libraryPath(kind);
     native = load(path);
     checkAbi(path, native);
     opened.set(kind, native);

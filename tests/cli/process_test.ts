@@ -207,6 +207,16 @@ Deno.test("generate --device auto says why it goes on with the CPU when there is
   assertMatch(stderr, /^Warning: .*CUDA.*; using the CPU\n$/);
 });
 
+Deno.test("generate --device cuda ends with 5 where PAGESIFT_LIBRARY names a library for the CPU", async () => {
+  const extension = Deno.build.os === "darwin" ? "dylib" : "so";
+  const library = fromFileUrl(new URL(`../../build/cpu/libpagesift_cpu.${extension}`, import.meta.url));
+  const { code, stdout, stderr } = await runProcess(["generate", "--device", "cuda", "Hi"], {
+    env: { PAGESIFT_LIBRARY: library },
+  });
+  assertEquals([code, stdout], [5, ""]);
+  assertMatch(stderr, /^Error: PAGESIFT_LIBRARY names a library for cpu, wanted cuda; .*\n$/);
+});
+
 Deno.test("generate --help needs no library", async () => {
   const { code, stdout } = await generate(["--help"], { env: { PAGESIFT_LIBRARY: "/absent/libpagesift.so" } });
   assertEquals(code, 0);

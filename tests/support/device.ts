@@ -46,16 +46,7 @@ export function isolateLibrary(): void {
   if (isolated) return;
   isolated = true;
   Deno.mkdirSync(COPIES, { recursive: true });
-  using lock = Deno.openSync(join(COPIES, "lock"), { create: true, write: true });
-  lock.lockSync(true); // the environment belongs to all threads
-  const before = Deno.env.get("PAGESIFT_LIBRARY");
-  try {
-    Deno.env.set("PAGESIFT_LIBRARY", refreshCopy(builtLibrary()));
-    openLibrary(DEVICE_KIND);
-  } finally {
-    if (before === undefined) Deno.env.delete("PAGESIFT_LIBRARY");
-    else Deno.env.set("PAGESIFT_LIBRARY", before);
-  }
+  openLibrary(DEVICE_KIND, refreshCopy(builtLibrary()));
 }
 
 /** Opens a device of this file's own copy of the library; the caller closes it. */
