@@ -44,15 +44,19 @@ async function main(): Promise<void> {
   print(`commit ${await commit()}, ${one.facts.device} against ${other.facts.device}, ${tokens} tokens`);
   for (const prompt of [...words.length > 0 ? words : PROMPTS, ...texts]) {
     const [a, b] = [await greedy(one, prompt, tokens), await greedy(other, prompt, tokens)];
-    const place = a.findIndex((id, index) => id !== b[index]);
+    const length = Math.max(a.length, b.length);
+    const place = Array.from({ length }, (_, index) => index).findIndex((index) => a[index] !== b[index]);
     const name = `${JSON.stringify(prompt.slice(0, 40))} (${one.tokenizer.encode(prompt).length} tokens)`;
     if (place < 0) {
       print(`${name}: the same ${a.length} tokens`);
       continue;
     }
     const before = [...one.tokenizer.encode(prompt), ...a.slice(0, place)];
+    const [ours, theirs] = [a[place], b[place]];
+    const ends = ours === undefined || theirs === undefined;
     print(
-      `${name}: token ${place} is ${a[place]} and ${b[place]}; ${await gap(one, before, a[place] ?? 0, b[place] ?? 0)}`,
+      `${name}: token ${place} is ${ours ?? "the end"} and ${theirs ?? "the end"}` +
+        (ends ? "" : `; ${await gap(one, before, ours, theirs)}`),
     );
   }
 }
