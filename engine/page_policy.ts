@@ -88,8 +88,11 @@ export function resolvePolicy(
   const { pageSize, scorer, denseLayers, mode } = options;
   const budgetPages = options.budgetTokens / pageSize;
   return Object.freeze({
-    ...{ pageSize, groupPages: scoresGroups && options.levels === 2 ? 8 as const : 1 as const },
-    ...{ budgetPages, scorer, lambda },
+    pageSize,
+    groupPages: scoresGroups && options.levels === 2 ? 8 : 1,
+    budgetPages,
+    scorer,
+    lambda,
     sinkPages: Math.min(options.sinkPages, budgetPages),
     recentPages: Math.min(options.recentPages, budgetPages),
     layers: slidingWindows.map((tokens, layer): LayerPolicy => {

@@ -24,13 +24,13 @@ import {
   configOf,
   fillCache,
   measurePeak,
-  note,
   planShape,
   randomBlock,
   randomWeights,
   weightsRead,
 } from "./support/random_model.ts";
-import { commit, median, print } from "./support/session.ts";
+import { log, print } from "./support/lines.ts";
+import { commit, median } from "./support/session.ts";
 
 /** Steps before those that are timed: one runs at once, one is recorded, one is replayed. */
 const WARMUP_STEPS = 3;
@@ -247,7 +247,7 @@ function measure(device: Device, options: Options): { results: Result[]; peak: n
   checkCacheFits(device, shape, weights.bytes);
   const pool = new KvPool(device, shape);
   const sequences = fillCache(device, pool, options.batch, options.context);
-  note(`loaded and filled in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  log(`loaded and filled in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   const bench = { options, model, plan, pool, sequences };
   for (let round = 0; round < options.repeats; round++) {
     for (const arm of arms) {
@@ -262,7 +262,7 @@ function measure(device: Device, options: Options): { results: Result[]; peak: n
 async function main(): Promise<void> {
   const options = readOptions();
   const { device, notice } = openDevice(options.device, undefined);
-  if (notice) note(notice);
+  if (notice) log(notice);
   using _device = device;
   const command = `deno run -A scripts/bench_decode.ts ${Deno.args.join(" ")}`.trim();
   const made = { commit: Deno.env.get("PAGESIFT_COMMIT") ?? await commit(), device: deviceLabel(device), command };

@@ -10,7 +10,8 @@ import { fromFileUrl } from "@std/path";
 import { type DeviceChoice, deviceLabel } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import type { PagePolicy } from "../engine/page_policy.ts";
-import { commit, DecodeSession, median, print, proseIds } from "./support/session.ts";
+import { print } from "./support/lines.ts";
+import { commit, DecodeSession, median, proseIds } from "./support/session.ts";
 
 interface Arm {
   name: string;

@@ -9,16 +9,13 @@ import { Device } from "../ffi/device.ts";
 import { KvCache } from "../ffi/kv_cache.ts";
 import { Tensor } from "../ffi/tensor.ts";
 import { matmul } from "../ffi/ops.ts";
+import { print } from "./support/lines.ts";
 
 /** One thing to time: `bytes` are what it must read. */
 interface Arm {
   name: string;
   bytes: number;
   run: () => void;
-}
-
-function print(line: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
 }
 
 function median(values: number[]): number {

@@ -8,7 +8,8 @@
  * GPU, `cuda` builds it alone. The CPU library needs a C++17 compiler: `$CXX`, else `g++`, else `clang++`. The CUDA library also
  * needs the CUDA toolkit, 13 or newer: `$NVCC`, else `nvcc`. `PAGESIFT_CUDA_ARCHS=90a` builds for fewer GPUs than all, and sooner.
  */
-import { BuildError, buildLibrary, log } from "./support/native_library.ts";
+import { log } from "./support/lines.ts";
+import { BuildError, buildLibrary } from "./support/native_library.ts";
 import { cpuPlan, cudaPlan, findNvcc, hasNvidiaDevice } from "./support/toolchain.ts";
 
 const CHOICES = ["all", "here", "cpu", "cuda"];

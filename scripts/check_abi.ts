@@ -4,6 +4,7 @@ import { Status } from "../ffi/errors.ts";
 import { ABI_VERSION } from "../ffi/library.ts";
 import { DTYPES, STRUCT_BYTES } from "../ffi/structs.ts";
 import { symbols } from "../ffi/symbols.ts";
+import { log } from "./support/lines.ts";
 
 const HEADER = new URL("../csrc/include/pagesift.h", import.meta.url);
 const FFI = new URL("../ffi/", import.meta.url);
@@ -115,6 +116,6 @@ if (import.meta.main) {
   const line = problems.length === 0
     ? `check_abi: ${Object.keys(symbols).length} functions agree`
     : problems.join("\n");
-  Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
+  log(line);
   if (problems.length > 0) Deno.exit(1);
 }

@@ -10,7 +10,8 @@ import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl } from "@std/path";
 import type { DeviceChoice } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
-import { commit, print } from "./support/session.ts";
+import { print } from "./support/lines.ts";
+import { commit } from "./support/session.ts";
 
 const PROMPTS = ["It was a dark night, and the", "The captain said that", "In the year of our Lord"];
 const TEXT_CHARACTERS = 30_000;

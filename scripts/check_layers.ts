@@ -1,5 +1,6 @@
 /** Checks what may import what, who may print and exit, and that no file outgrows its reader (docs/architecture.md). */
 import { dirname, fromFileUrl, join, normalize, relative } from "@std/path";
+import { log } from "./support/lines.ts";
 
 const ROOT = fromFileUrl(new URL("..", import.meta.url));
 const MAX_LINES = 300;
@@ -85,6 +86,6 @@ function checkAll(): string[] {
 if (import.meta.main) {
   const problems = checkAll();
   const line = problems.length === 0 ? "check_layers: every import points inwards" : problems.join("\n");
-  Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
+  log(line);
   if (problems.length > 0) Deno.exit(1);
 }

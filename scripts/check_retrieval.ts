@@ -12,7 +12,8 @@ import { Engine } from "../engine/engine.ts";
 import type { PagePolicy } from "../engine/page_policy.ts";
 import { Random } from "../engine/random.ts";
 import type { SparseOptions } from "../engine/types.ts";
-import { commit, DecodeSession, print, proseIds } from "./support/session.ts";
+import { print } from "./support/lines.ts";
+import { commit, DecodeSession, proseIds } from "./support/session.ts";
 
 /** Words that the seed model's training used (models/default/README.md). */
 const ADJECTIVES = "amber brass copper dusty eager frozen gentle hollow iron jolly keen lonely misty noble olive proud"

@@ -21,7 +21,8 @@ import {
   type Search,
   SINK_PAGES,
 } from "./support/page_arms.ts";
-import { commit, DecodeSession, print, proseIds } from "./support/session.ts";
+import { print } from "./support/lines.ts";
+import { commit, DecodeSession, proseIds } from "./support/session.ts";
 
 /** Mean `[d]` and spread of the first `numTokens` keys of a page, stored under every encoding. */
 function storePage(head: HeadPages, page: number, numTokens: number, pageSize: number, withCodes: boolean): void {

@@ -1,17 +1,14 @@
 /** The first run of a newcomer: a long text with a planted fact through stdin, a question, and the stats of the answer. */
 import { fromFileUrl, join } from "@std/path";
+import { log } from "./support/lines.ts";
 
 const ROOT = fromFileUrl(new URL("..", import.meta.url));
 const TEXT = "examples/war_of_the_worlds.txt";
 const QUESTION = "What is the code for the silver lantern? The code for the silver lantern is";
 const ARGS = ["generate", QUESTION, "--max-tokens", "12", "--stop", ".", "--device", "cpu", "--verbose"];
 
-function say(line: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
-}
-
 const shown = ARGS.map((arg) => arg.includes(" ") ? `"${arg}"` : arg).join(" ");
-say(`$ cat ${TEXT} | deno task pagesift ${shown}`);
+log(`$ cat ${TEXT} | deno task pagesift ${shown}`);
 const child = new Deno.Command(Deno.execPath(), {
   args: ["run", "-A", join(ROOT, "cli", "main.ts"), ...ARGS],
   stdin: "piped",

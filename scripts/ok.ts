@@ -2,8 +2,9 @@
  * The gate: formatting, lint, types, ABI, import arrows, then all tests on the CPU, and those of the GPU where one answers. Stops at the
  * first that fails.
  */
+import { print } from "./support/lines.ts";
 import { ROOT } from "./support/native_library.ts";
-import { countLine, runTests, say } from "./support/test_run.ts";
+import { countLine, runTests } from "./support/test_run.ts";
 
 const SOURCES = ["mod.ts", "cli", "engine", "ffi", "scripts", "tests"];
 const STEPS: [title: string, args: string[]][] = [
@@ -17,15 +18,15 @@ const STEPS: [title: string, args: string[]][] = [
 ];
 
 async function run(title: string, args: string[]): Promise<void> {
-  say(`== ${title}`);
+  print(`== ${title}`);
   const { success } = await new Deno.Command(Deno.execPath(), { args, cwd: ROOT, stdin: "null" }).spawn().status;
   if (success) return;
-  say(`ok: ${title} failed`);
+  print(`ok: ${title} failed`);
   Deno.exit(1);
 }
 
 for (const [title, args] of STEPS) await run(title, args);
-say("== tests");
+print("== tests");
 const { success, counts } = await runTests({ args: ["--parallel", "tests/"] });
-say(countLine(counts));
+print(countLine(counts));
 if (!success) Deno.exit(1);

@@ -9,9 +9,9 @@ import { parseArgs } from "@std/cli/parse-args";
 import { basename, dirname, join, resolve } from "@std/path";
 import config from "../deno.json" with { type: "json" };
 import { checksums, packFolder } from "./support/archive.ts";
-import { BuildError, log, modified, ROOT, tryRun } from "./support/native_library.ts";
+import { log, print } from "./support/lines.ts";
+import { BuildError, modified, ROOT, tryRun } from "./support/native_library.ts";
 import { thirdPartyLicences } from "./support/notices.ts";
-import { say } from "./support/test_run.ts";
 import { libraryPath } from "./support/toolchain.ts";
 
 /** Where the program looks for libraries and models, seen from the bundle: as in the source tree, one folder up. */
@@ -124,7 +124,7 @@ async function main(): Promise<void> {
   const archive = await makePackage({ cpuOnly: Boolean(flags["cpu-only"]), output });
   const megabytes = (Deno.statSync(archive).size / 1e6).toFixed(1);
   const shown = output === join(ROOT, "dist") ? join("dist", basename(archive)) : archive;
-  say(`${shown} (${megabytes} MB)`);
+  print(`${shown} (${megabytes} MB)`);
 }
 
 if (import.meta.main) {

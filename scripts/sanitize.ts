@@ -7,8 +7,9 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { dirname, join } from "@std/path";
 import { runMain, whyNoGpu } from "./support/gpu.ts";
+import { print } from "./support/lines.ts";
 import { modified, ROOT, tryRun } from "./support/native_library.ts";
-import { countsOf, say } from "./support/test_run.ts";
+import { countsOf } from "./support/test_run.ts";
 import { findNvcc } from "./support/toolchain.ts";
 
 /** What compute-sanitizer ends with when it found something; tests that fail end with 1. */
@@ -108,9 +109,9 @@ async function check(sanitizer: string, tool: string): Promise<boolean> {
     await runUnder(sanitizer, tool, GENERATE),
   ];
   const seconds = (tests.seconds + generate.seconds).toFixed(0);
-  say(`| ${tool} | ${tests.passed} | ${tests.findings} | ${generate.findings} | ${seconds} s |`);
+  print(`| ${tool} | ${tests.passed} | ${tests.findings} | ${generate.findings} | ${seconds} s |`);
   const failed = [tests, generate].filter(({ ok, findings }) => !ok || findings > 0);
-  for (const { output } of failed) say(excerpt(output));
+  for (const { output } of failed) print(excerpt(output));
   return failed.length === 0 && tests.passed > 0;
 }
 
@@ -119,16 +120,16 @@ async function main(): Promise<number> {
   const tools = asked === undefined ? Object.keys(TOOLS) : String(asked).split(",");
   const unknown = tools.find((tool) => !(tool in TOOLS));
   if (unknown !== undefined) {
-    say(`sanitize: Unknown tool "${unknown}", wanted ${Object.keys(TOOLS).join(", ")}`);
+    print(`sanitize: Unknown tool "${unknown}", wanted ${Object.keys(TOOLS).join(", ")}`);
     return 2;
   }
   const sanitizer = await findSanitizer();
   const reason = sanitizer === undefined ? "compute-sanitizer is not installed" : whyNoGpu();
   if (sanitizer === undefined || reason !== undefined) {
-    say(`sanitize: skipped: ${reason}`);
+    print(`sanitize: skipped: ${reason}`);
     return 0;
   }
-  say("| tool | tests passed | findings in tests | findings in generate | time |\n|---|---|---|---|---|");
+  print("| tool | tests passed | findings in tests | findings in generate | time |\n|---|---|---|---|---|");
   let clean = true;
   for (const tool of tools) clean = await check(sanitizer, tool) && clean;
   return clean ? 0 : 1;

@@ -4,7 +4,8 @@
  * All files run in one process and share one GPU; `DENO_JOBS` says how many at once. Further arguments go to `deno test`.
  */
 import { runMain, whyNoGpu } from "./support/gpu.ts";
-import { countLine, runTests, say } from "./support/test_run.ts";
+import { print } from "./support/lines.ts";
+import { countLine, runTests } from "./support/test_run.ts";
 
 const FOLDERS = ["tests/kernels", "tests/ffi", "tests/engine"];
 const JOBS = "4";
@@ -14,12 +15,12 @@ async function main(): Promise<number> {
   const reason = whyNoGpu();
   if (reason !== undefined) {
     const none = await runTests({ args: ["--no-check", "--filter", "/^$/", ...FOLDERS], env, quiet: true });
-    say(`gpu: ${none.counts.skipped} tests skipped: ${reason}`);
-    say(countLine(none.counts));
+    print(`gpu: ${none.counts.skipped} tests skipped: ${reason}`);
+    print(countLine(none.counts));
     return none.success ? 0 : 1;
   }
   const { success, counts } = await runTests({ args: ["--parallel", ...Deno.args, ...FOLDERS], env });
-  say(countLine(counts));
+  print(countLine(counts));
   return success ? 0 : 1;
 }
 

@@ -184,11 +184,9 @@ void memory_read(Backend &backend, void *target, const void *source, int64_t byt
 void graph_begin(Backend &backend) {
   enter(backend);
   check_cuda(cudaStreamBeginCapture(backend.stream, cudaStreamCaptureModeRelaxed), "Could not begin recording");
-  backend.recording = true;
 }
 
 void *graph_end(Backend &backend) {
-  backend.recording = false;
   cudaGraph_t graph = nullptr;
   check_cuda(cudaStreamEndCapture(backend.stream, &graph), "Could not record the operations");
   cudaGraphExec_t executable = nullptr;

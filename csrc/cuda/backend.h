@@ -28,12 +28,11 @@ struct Backend {
   int capability = 0;          /* 90 for 9.0 */
   int shared_bytes = 0;        /* largest dynamic shared memory of a block */
   char name[64] = {};
-  BadIndex *bad_index = nullptr; /* device memory */
+  BadIndex *bad_index = nullptr; /* page-locked main memory, which kernels write */
   void *staging = nullptr;       /* page-locked main memory for small copies, kStagingBytes */
   Cublas *cublas = nullptr;
   std::vector<void *> scratch_blocks; /* the last one is in use; earlier ones may still stand in recorded graphs */
   int64_t scratch_bytes = 0;
-  bool recording = false;
 };
 
 constexpr int64_t kStagingBytes = 1 << 16;

@@ -74,6 +74,11 @@ __device__ __forceinline__ float block_sum(float value, float *shared) {
   return warp_sum(lane < warps ? shared[lane] : 0.f);
 }
 
+/* Adds to one of the cache's counters. */
+__device__ __forceinline__ void add_to_counter(int64_t &counter, int32_t by) {
+  atomicAdd(reinterpret_cast<unsigned long long *>(&counter), static_cast<unsigned long long>(by));
+}
+
 /* Notes a number that a kernel refuses; only the first one is kept. */
 static __device__ __noinline__ void note_bad_index(BadIndex *out, IndexArray array, int64_t place, int32_t value, int64_t limit) {
   if (atomicCAS(&out->array, kNoArray, array) != kNoArray) return;
@@ -87,6 +92,11 @@ __device__ __forceinline__ int32_t checked_index(BadIndex *out, IndexArray array
   if (static_cast<uint32_t>(value) < static_cast<uint64_t>(limit)) return value;
   note_bad_index(out, array, place, value, limit);
   return 0;
+}
+
+/* Physical page of a logical one of a sequence, whose `table` begins `offset` places into the page table. */
+__device__ __forceinline__ int32_t checked_page(BadIndex *out, const int32_t *table, int64_t offset, int64_t logical, int64_t num_pages) {
+  return checked_index(out, kPageTable, offset + logical, table[logical], num_pages);
 }
 
 /* Tokens of sequence b, or 0 with a note when they are none or more than the page table can hold. */

@@ -2,6 +2,7 @@
 import { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
 import { isBuilt, openLibrary } from "../../ffi/library.ts";
+import { log } from "./lines.ts";
 
 /** Runs a script that needs a GPU, and ends with its code; a library that is broken is told in one line. */
 export async function runMain(title: string, main: () => Promise<number>): Promise<never> {
@@ -9,7 +10,7 @@ export async function runMain(title: string, main: () => Promise<number>): Promi
     Deno.exit(await main());
   } catch (error) {
     if (!(error instanceof NativeError)) throw error;
-    Deno.stderr.writeSync(new TextEncoder().encode(`${title}: ${error.message}\n`));
+    log(`${title}: ${error.message}`);
     Deno.exit(1);
   }
 }

@@ -1,5 +1,6 @@
 /** Compiles and links one native library: only what changed since the last time, as many compilations at once as there are cores. */
 import { basename, dirname, fromFileUrl, join } from "@std/path";
+import { log } from "./lines.ts";
 
 export const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 
@@ -37,11 +38,6 @@ export interface Steps {
 
 /** A build that cannot go on; the message is one line for the user. */
 export class BuildError extends Error {}
-
-/** A line to stderr, because stdout belongs to the program that is started after the build. */
-export function log(line: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
-}
 
 /** Runs a program in the root of the tree: what it wrote, and whether it ended well; undefined when there is no such program. */
 export async function tryRun(command: string, args: readonly string[]): Promise<Outcome | undefined> {

@@ -9,6 +9,7 @@ import { weightBytes, Weights } from "../../engine/weights.ts";
 import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
+import { log } from "./lines.ts";
 import { median } from "./session.ts";
 
 /** Layers, hidden and intermediate size, query heads, KV heads, head size, vocabulary; then what differs in kind. */
@@ -116,11 +117,6 @@ export function randomWeights(device: Device, plan: WeightPlan, block: Uint16Arr
   });
 }
 
-/** One line to stderr. */
-export function note(line: string): void {
-  Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
-}
-
 /** Says what will be needed, and refuses what cannot fit before anything is loaded. */
 export function checkMemory(device: Device, plan: WeightPlan, shape: CacheShape): void {
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
@@ -130,7 +126,7 @@ export function checkMemory(device: Device, plan: WeightPlan, shape: CacheShape)
   const parts = `weights ${size(weightBytes(plan))}, KV ${size(kv)}, statistics ${size(statistics)}, scratch ${
     size(scratch)
   }`;
-  note(`${parts}: ${size(total)} needed, ${size(availableBytes)} free`);
+  log(`${parts}: ${size(total)} needed, ${size(availableBytes)} free`);
   checkWeightsFit(device, weightBytes(plan));
   if (total > availableBytes) {
     throw new Error(`Not enough memory: ${parts}, ${size(availableBytes)} free; lower --batch or --context`);

@@ -73,11 +73,6 @@ export class DecodeSession implements Disposable {
   }
 }
 
-/** One line to stdout. */
-export function print(line: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
-}
-
 export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }

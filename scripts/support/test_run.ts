@@ -1,4 +1,5 @@
 /** Runs `deno test`, shows what it prints, and counts. */
+import { print } from "./lines.ts";
 import { ROOT } from "./native_library.ts";
 
 export interface Counts {
@@ -11,11 +12,6 @@ export interface Counts {
 export interface TestRun {
   success: boolean;
   counts: Counts;
-}
-
-/** A line to stdout. */
-export function say(line: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(`${line}\n`));
 }
 
 /** The numbers in the last line of `deno test`; one failed test where there is no such line. */
@@ -55,6 +51,6 @@ export async function runTests({ args, env = {}, quiet = false }: TestOptions): 
     tail = (tail + new TextDecoder().decode(chunk)).slice(-4096);
   }
   const { success } = await child.status;
-  if (quiet && !success) say(tail);
+  if (quiet && !success) print(tail);
   return { success, counts: countsOf(tail) };
 }

@@ -18,13 +18,9 @@ const CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidde
 const LINKER_FLAGS = "-z,defs,--exclude-libs,ALL,--gc-sections";
 const CUDA_LINK_FLAGS = ["-shared", "-cudart", "static", "-Xlinker", `-s,${LINKER_FLAGS}`];
 
-/** The file name of a library on this system. */
-export function libraryName(kind: string, os: string = Deno.build.os): string {
-  return os === "darwin" ? `libpagesift_${kind}.dylib` : `libpagesift_${kind}.so`;
-}
-
+/** Where a library is built. */
 export function libraryPath(kind: "cpu" | "cuda"): string {
-  return join(ROOT, "build", kind, libraryName(kind));
+  return join(ROOT, "build", kind, `libpagesift_${kind}.${Deno.build.os === "darwin" ? "dylib" : "so"}`);
 }
 
 /** The first C++ compiler that answers: `$CXX`, else `g++`, else `clang++`. */

@@ -1,6 +1,7 @@
 /** What only a process of its own can show: exit codes, signals, pipes and the real engine on the shipped model. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fromFileUrl } from "@std/path";
+import { libraryPath } from "../../scripts/support/toolchain.ts";
 
 const MAIN = fromFileUrl(new URL("../../cli/main.ts", import.meta.url));
 const FACT = "The pass key is 71432. Remember it.";
@@ -208,10 +209,8 @@ Deno.test("generate --device auto says why it goes on with the CPU when there is
 });
 
 Deno.test("generate --device cuda ends with 5 where PAGESIFT_LIBRARY names a library for the CPU", async () => {
-  const extension = Deno.build.os === "darwin" ? "dylib" : "so";
-  const library = fromFileUrl(new URL(`../../build/cpu/libpagesift_cpu.${extension}`, import.meta.url));
   const { code, stdout, stderr } = await runProcess(["generate", "--device", "cuda", "Hi"], {
-    env: { PAGESIFT_LIBRARY: library },
+    env: { PAGESIFT_LIBRARY: libraryPath("cpu") },
   });
   assertEquals([code, stdout], [5, ""]);
   assertMatch(stderr, /^Error: PAGESIFT_LIBRARY names a library for cpu, wanted cuda; .*\n$/);

@@ -10,6 +10,7 @@ import { GRID, gridLengths } from "../support/grid.ts";
 import {
   appendAt,
   buildPaged,
+  buildUnrounded,
   type KeysAndValues,
   type Paged,
   type PagedShape,
@@ -40,18 +41,6 @@ function choose(paged: Paged, q: Float32Array<ArrayBuffer>, options: ChooseOptio
 /** The same in two calls, which know of no groups. */
 function scoreAndSelect(paged: Paged, q: Float32Array<ArrayBuffer>, options: ChooseOptions): number[][] {
   return selectionRows(select(paged, scoreTensor(paged, q, options.scorer, options.lambda), options));
-}
-
-/** As {@link buildPaged}, but `stored` stays as given: nothing here reads it, and rounding long sequences takes longest of all. */
-function buildUnrounded(
-  device: Device,
-  shape: PagedShape,
-  parts: KeysAndValues[],
-  random: Random,
-  groups: boolean,
-): Paged {
-  const overrides = { dtype: shape.dtype, ...(groups ? GROUPS : {}) };
-  return { ...buildPaged(device, { ...shape, dtype: "f32" }, parts, random, overrides), shape };
 }
 
 /** Long sequences take longer to make than to choose from, so that tests share them. Choosing reads no values. */
@@ -88,7 +77,7 @@ function build(device: Device, changes: Partial<PagedShape>, lengths: readonly n
   const random = new Random(lengths[0]!);
   const parts = lengths.map((tokens) => sequenceOf(shape, tokens));
   const q = joined(parts.map(({ keys }) => queryNear(random, keys, shape)));
-  return { paged: buildUnrounded(device, shape, parts, random, groups), q };
+  return { paged: buildUnrounded(device, shape, parts, random, groups ? GROUPS : {}), q };
 }
 
 /** k ascending pages of the sequence, the forced ones among them; all pages where there are not more. */
@@ -195,7 +184,7 @@ deviceTest("choosePages misses few pages of keys that stay around their mean", (
   const shape = { ...SHAPE, numKvHeads: 4, numQueryHeads: 16, headDim: 128 };
   const random = new Random(5);
   const part = wanderingSequence(random, shape, 8000);
-  const paged = buildUnrounded(device, shape, [part], random, true);
+  const paged = buildUnrounded(device, shape, [part], random, GROUPS);
   const q = queryNear(random, part.keys, shape);
   const found = choose(paged, q, { k: 32 });
   assertValid(paged, found, { k: 32 });
@@ -231,7 +220,7 @@ for (const tokens of [700, 10_003]) {
       const random = new Random(1);
       const key = normals(random, SHAPE.headDim);
       const keys = Float32Array.from({ length: tokens * SHAPE.headDim }, (_, i) => key[i % SHAPE.headDim]!);
-      const paged = buildUnrounded(device, SHAPE, [{ keys, values: keys }], random, groups);
+      const paged = buildUnrounded(device, SHAPE, [{ keys, values: keys }], random, groups ? GROUPS : {});
       const last = Math.ceil(tokens / 8) - 1;
       for (const scorer of SCORERS) {
         const found = choose(paged, normals(random, 4 * 64), { scorer, k: 20 });

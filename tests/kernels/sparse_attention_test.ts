@@ -1,27 +1,13 @@
 /** The sparse attention of a decode step in one call against its parts. */
 import { assert } from "@std/assert";
 import { Random } from "../../engine/random.ts";
-import type { Device } from "../../ffi/device.ts";
-import type { CacheShape } from "../../ffi/structs.ts";
 import { joined, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual, assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
-import { buildPaged, type KeysAndValues, type Paged, type PagedShape, randomSequence } from "../support/paged.ts";
+import { buildUnrounded, type PagedShape, randomSequence } from "../support/paged.ts";
 import { attend, attendSparse, scoreTensor, select, selectionRows } from "../support/paged_ops.ts";
 
 const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 8, numKvHeads: 2, headDim: 128 };
-
-/** As {@link buildPaged}, but `stored` stays as given: nothing here reads it, and rounding long sequences takes longest of all. */
-function buildUnrounded(
-  device: Device,
-  shape: PagedShape,
-  parts: KeysAndValues[],
-  random: Random,
-  overrides: Partial<CacheShape> = {},
-): Paged {
-  const kept = { dtype: shape.dtype, ...overrides };
-  return { ...buildPaged(device, { ...shape, dtype: "f32" }, parts, random, kept), shape };
-}
 
 /** Least share of the pages of one level that two levels find. */
 const LEAST_RECALL = 0.97;

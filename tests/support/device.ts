@@ -3,8 +3,9 @@ import { assertEquals } from "@std/assert";
 import { basename, dirname, fromFileUrl, join } from "@std/path";
 import { Device, type DeviceOptions } from "../../ffi/device.ts";
 import { type LibraryKind, liveHandles, openLibrary } from "../../ffi/library.ts";
+import { ROOT } from "../../scripts/support/native_library.ts";
+import { libraryPath } from "../../scripts/support/toolchain.ts";
 
-const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 const COPIES = join(ROOT, "build", "test");
 
 /** Which build the tests of operations and models run against: `PAGESIFT_TEST_DEVICE`, else the CPU's. */
@@ -16,9 +17,7 @@ let isolated = false;
 
 /** The library that tests copy: the one asked for, else the one `deno task build` makes. */
 function builtLibrary(): string {
-  const extension = Deno.build.os === "darwin" ? "dylib" : "so";
-  return Deno.env.get("PAGESIFT_LIBRARY") ||
-    join(ROOT, "build", DEVICE_KIND, `libpagesift_${DEVICE_KIND}.${extension}`);
+  return Deno.env.get("PAGESIFT_LIBRARY") || libraryPath(DEVICE_KIND);
 }
 
 /** Where this test file's copy lies; brought up to date by a rename, so that nobody sees half a file. */

@@ -125,3 +125,15 @@ export function buildPaged(
     },
   };
 }
+
+/** As {@link buildPaged}, but `stored` stays as given, for tests that do not read it: rounding long sequences takes longest of all. */
+export function buildUnrounded(
+  device: Device,
+  shape: PagedShape,
+  parts: KeysAndValues[],
+  random: Random,
+  overrides: Partial<CacheShape> = {},
+): Paged {
+  const kept = { dtype: shape.dtype, ...overrides };
+  return { ...buildPaged(device, { ...shape, dtype: "f32" }, parts, random, kept), shape };
+}

@@ -83,8 +83,8 @@ __device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
   }
   out.splits = static_cast<int32_t>(splits_of(static_cast<int64_t>(out.count) * desc.page_size, launch.rows));
   if (out.split == 0 && first_head == 0 && threadIdx.x == 0) {
-    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_attended), static_cast<unsigned long long>(out.count));
-    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_in_context), static_cast<unsigned long long>(pages));
+    add_to_counter(p.cache.counters->pages_attended, out.count);
+    add_to_counter(p.cache.counters->pages_in_context, pages);
   }
   out.begin = static_cast<int32_t>(static_cast<int64_t>(out.count) * out.split / out.splits);
   out.end = static_cast<int32_t>(static_cast<int64_t>(out.count) * (out.split + 1) / out.splits);

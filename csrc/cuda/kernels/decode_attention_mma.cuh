@@ -27,9 +27,7 @@ __device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const 
       largest = fmaxf(largest, fabsf(x[step][i]));
     }
   }
-  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-  const int exponent = largest > 0 && isfinite(largest) ? ilogbf(largest) : 0;
+  const int exponent = quad_exponent(largest);
   const float down = ldexpf(1.f, -exponent);
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {

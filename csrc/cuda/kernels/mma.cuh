@@ -68,6 +68,13 @@ __device__ __forceinline__ float round_to(float value) {
   return to_float(out);
 }
 
+/* The exponent of the largest of four neighbouring lanes' numbers, which are not negative; 0 where that is 0, infinite or NaN. */
+__device__ __forceinline__ int quad_exponent(float largest) {
+  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
+  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
+  return largest > 0 && isfinite(largest) ? ilogbf(largest) : 0;
+}
+
 /* Two numbers as a sum of two 16-bit floats each: `high`, and in `low` what rounding left. Together they keep 16 (bf16) or 22 (f16)
  * bits, so a product of two instructions is nearly that of f32. */
 template <typename T>

@@ -37,7 +37,7 @@ __device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const P
   const int g = threadIdx.x % kWarp / 4;
   auto row_of = [&](int32_t tile) {
     const int64_t logical = int64_t(min(tile * kTilePages + g, all - 1)) << kGroupShift;
-    return checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages) >> kGroupShift;
+    return checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages) >> kGroupShift;
   };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of, [&](int32_t tile, int i, float score) {
     if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
@@ -56,7 +56,7 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
   const int g = threadIdx.x % kWarp / 4;
   auto row_of = [&](int32_t tile) { /* a group's pages lie side by side */
     const int32_t logical = groups[tile] << kGroupShift;
-    const int32_t physical = checked_index(launch.bad_index, kPageTable, sequence * p.sequences.table_stride + logical, table[logical], desc.num_pages);
+    const int32_t physical = checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages);
     return (physical >> kGroupShift << kGroupShift) + g;
   };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
@@ -70,7 +70,7 @@ template <typename T, int D, int Blocks>
 __device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all, int32_t *groups,
                                                  uint32_t *keys, SelectShared &shared) {
   const PageSelectParams &p = launch.params.select;
-  const int32_t taken = min(static_cast<int32_t>(groups_wanted(p, all)), all);
+  const int32_t taken = groups_taken(p, all);
   if (taken == all) {
     for (int32_t i = threadIdx.x; i < all; i += blockDim.x) groups[i] = i;
     __syncthreads();
@@ -83,10 +83,7 @@ __device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, con
   Keys<kGroupItems, decltype(key)> held(key, all);
   const Cut cut = find_cut(held, taken, shared);
   write_taken(held, cut, [](int32_t i) { return i; }, groups, shared);
-  if (threadIdx.x == 0) {
-    const int32_t rows = taken * kGroupPages + (launch.scores_groups ? all : 0);
-    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_scored), static_cast<unsigned long long>(rows));
-  }
+  if (threadIdx.x == 0) add_to_counter(p.cache.counters->pages_scored, taken * kGroupPages + (launch.scores_groups ? all : 0));
   return taken;
 }
 

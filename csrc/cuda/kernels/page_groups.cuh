@@ -22,6 +22,11 @@ inline PS_HOST_DEVICE int64_t groups_wanted(const PageSelectParams &p, int64_t g
   return share > forced ? share : forced;
 }
 
+/* The same of a row that has so many groups. */
+__device__ __forceinline__ int32_t groups_taken(const PageSelectParams &p, int32_t groups) {
+  return min(static_cast<int32_t>(groups_wanted(p, groups)), groups);
+}
+
 /* Statistics of one layer and KV head that a level of scoring reads. */
 template <typename T>
 struct Level {

@@ -47,17 +47,15 @@ __device__ bool find_units(const ScoreLaunch &launch, ScoreRow &out) {
   const int32_t pages = (length + desc.page_size - 1) / desc.page_size, units = (pages + (1 << launch.unit_shift) - 1) >> launch.unit_shift;
   out.begin = blockIdx.x % launch.chunks * launch.chunk_units;
   out.end = min(out.begin + launch.chunk_units, units);
-  if (out.begin == 0 && threadIdx.x == 0) {
-    atomicAdd(reinterpret_cast<unsigned long long *>(&p.cache.counters->pages_scored), static_cast<unsigned long long>(units));
-  }
+  if (out.begin == 0 && threadIdx.x == 0) add_to_counter(p.cache.counters->pages_scored, units);
   return out.begin < out.end;
 }
 
 /* Row of statistics of a unit. */
 __device__ __forceinline__ int32_t statistics_row(const ScoreLaunch &launch, const ScoreRow &row, int32_t unit) {
   const int64_t place = static_cast<int64_t>(unit) << launch.unit_shift;
-  return checked_index(launch.bad_index, kPageTable, row.sequence * launch.params.sequences.table_stride + place, row.table[place],
-                       launch.params.cache.desc.num_pages) >> launch.unit_shift;
+  return checked_page(launch.bad_index, row.table, row.sequence * launch.params.sequences.table_stride, place, launch.params.cache.desc.num_pages) >>
+         launch.unit_shift;
 }
 
 template <typename T>

@@ -86,9 +86,7 @@ __device__ __forceinline__ float load_query_rows(const float *q, int heads, Form
   }
   squares += __shfl_xor_sync(kAllLanes, squares, 1);
   squares += __shfl_xor_sync(kAllLanes, squares, 2);
-  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-  largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-  const int exponent = largest > 0 && isfinite(largest) ? ilogbf(largest) : 0;
+  const int exponent = quad_exponent(largest);
   const float down = ldexpf(1.f, -exponent);
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {

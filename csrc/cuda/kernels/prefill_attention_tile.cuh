@@ -68,7 +68,7 @@ __device__ __forceinline__ float *out_row(const Args &args, const QueryTile &til
 
 /* Physical page of a logical one. */
 __device__ __forceinline__ int32_t physical_page(const Args &args, int32_t logical) {
-  return checked_index(args.bad_index, kPageTable, logical, args.p.page_table[logical], args.p.cache.desc.num_pages);
+  return checked_page(args.bad_index, args.p.page_table, 0, logical, args.p.cache.desc.num_pages);
 }
 
 /* 2^x; 0 for minus infinity, NaN for NaN. */

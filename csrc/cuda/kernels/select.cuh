@@ -212,12 +212,11 @@ __device__ __forceinline__ void write_forced(const Forced &forced, int32_t pages
 /* Counts a call's selections; by the block of the first row. */
 __device__ inline void count_selection(const PageSelectParams &p, int32_t pages, bool first_row) {
   const ps_cache_desc &desc = p.cache.desc;
-  auto add = [](int64_t &counter) { atomicAdd(reinterpret_cast<unsigned long long *>(&counter), 1ull); };
-  if (threadIdx.x == 0 && pages > p.k) add(p.cache.counters->rows_selected);
+  if (threadIdx.x == 0 && pages > p.k) add_to_counter(p.cache.counters->rows_selected, 1);
   if (!first_row) return;
   bool any = false;
   for (int64_t b = threadIdx.x; b < p.sequences.sequences; b += blockDim.x) any |= int64_t(p.sequences.lengths[b]) > p.k * desc.page_size;
-  if (__syncthreads_or(any) && threadIdx.x == 0) add(p.cache.counters->selections);
+  if (__syncthreads_or(any) && threadIdx.x == 0) add_to_counter(p.cache.counters->selections, 1);
 }
 
 /* Takes all pages of a row that has no more than k. */

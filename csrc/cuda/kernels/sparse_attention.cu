@@ -53,7 +53,7 @@ __device__ __forceinline__ void choose_of_all(const SparseLaunch &launch, const 
 template <typename T, int D>
 __device__ __forceinline__ void choose_of_groups(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages, int32_t first,
                                                  int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
-  const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = min(static_cast<int32_t>(groups_wanted(launch.choose.select, all)), all);
+  const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = groups_taken(launch.choose.select, all);
   const Share share = share_of(all, launch.sizes.cluster);
   const int g = threadIdx.x % kWarp / 4;
   auto group_row = [&](int32_t tile) {
@@ -101,8 +101,8 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   load_queries(score.q.row(row.sequence) + row.first_query_head * D, row.heads, q);
   if (launch.sizes.groups > 0 && pages > kLongShare * launch.sizes.cluster) {
     choose_of_groups<T, D>(launch, row, q, pages, first, last, forced.best, room, chosen + first, shared);
-    const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = min(static_cast<int32_t>(groups_wanted(p, all)), all);
-    return all + taken * kGroupPages;
+    const int32_t all = (pages + kGroupPages - 1) >> kGroupShift;
+    return all + groups_taken(p, all) * kGroupPages;
   }
   choose_of_all<T, D>(launch, row, q, pages, first, last, forced.best, room, chosen + first, shared);
   return pages;
@@ -139,11 +139,10 @@ __device__ __forceinline__ void report(const SparseLaunch &launch, const RowPage
   count_selection(p, pages, row.row == 0);
   if (threadIdx.x != 0) return;
   p.counts[row.row] = row.count;
-  auto add = [](int64_t &counter, int32_t by) { atomicAdd(reinterpret_cast<unsigned long long *>(&counter), static_cast<unsigned long long>(by)); };
   ps_counters &counters = *p.cache.counters;
-  add(counters.pages_attended, row.count);
-  add(counters.pages_in_context, pages);
-  add(counters.pages_scored, scored);
+  add_to_counter(counters.pages_attended, row.count);
+  add_to_counter(counters.pages_in_context, pages);
+  add_to_counter(counters.pages_scored, scored);
 }
 
 template <typename T, int D>
