@@ -68,10 +68,10 @@ async function findSanitizer(): Promise<string | undefined> {
   return undefined;
 }
 
-/** Findings that the tool's summaries count. */
-export function countFindings(output: string): number {
-  const summaries = output.matchAll(/(?:ERROR|RACECHECK) SUMMARY: (\d+)/g);
-  return [...summaries].reduce((sum, [, count]) => sum + Number(count), 0);
+/** Findings that the tool's summaries count; undefined where it wrote none, as when it never watched the GPU. */
+export function countFindings(output: string): number | undefined {
+  const counts = [...output.matchAll(/(?:ERROR|RACECHECK) SUMMARY: (\d+)/g)].map(([, count]) => Number(count));
+  return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
 }
 
 async function runUnder(sanitizer: string, tool: string, args: readonly string[]): Promise<Report> {
@@ -86,10 +86,10 @@ async function runUnder(sanitizer: string, tool: string, args: readonly string[]
   const output = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
   const counted = countFindings(output);
   return {
-    findings: code === FOUND ? Math.max(counted, 1) : counted,
+    findings: code === FOUND ? Math.max(counted ?? 0, 1) : counted ?? 0,
     passed: args === TESTS ? countsOf(output).passed : 0,
-    ok: code === 0,
-    output,
+    ok: code === 0 && counted !== undefined,
+    output: counted === undefined ? `${output}\n${tool} wrote no summary: it did not watch this run` : output,
     seconds: (performance.now() - started) / 1000,
   };
 }

@@ -17,25 +17,22 @@ import {
   randomSequence,
   slotsOf,
 } from "../support/paged.ts";
-import { emptySelection, scoreTensor, select, selectionRows, type SelectOptions } from "../support/paged_ops.ts";
+import {
+  choose,
+  type ChooseOptions,
+  scoreTensor,
+  select,
+  selectionRows,
+  type SelectOptions,
+} from "../support/paged_ops.ts";
 
 const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 4, numKvHeads: 1, headDim: 64 };
 const GROUPS = { groupPages: 8 } as const;
 /** Least share of the one-level pages that two levels find. */
 const LEAST_RECALL = 0.97;
 
-interface ChooseOptions extends SelectOptions {
-  scorer?: Scorer;
-  lambda?: number;
-}
-
-function choose(paged: Paged, q: Float32Array<ArrayBuffer>, options: ChooseOptions): number[][] {
-  const { device, cache, shape, tokens } = paged;
-  const scores = device.createTensor("f32", [tokens.length, shape.numKvHeads, cache.shape.maxPagesPerSequence]);
-  const query = device.upload(q, [tokens.length, shape.numQueryHeads, shape.headDim]);
-  const selection = emptySelection(paged, options.k);
-  cache.choosePages(0, query, paged.sequences, scores, selection, options);
-  return selectionRows(selection);
+function chosen(paged: Paged, q: Float32Array<ArrayBuffer>, options: ChooseOptions): number[][] {
+  return selectionRows(choose(paged, q, options));
 }
 
 /** The same in two calls, which know of no groups. */
@@ -118,7 +115,7 @@ for (const gridCase of GRID) {
     const { paged, q } = build(device, gridCase.shape, gridLengths(gridCase), false);
     for (const scorer of SCORERS) {
       const options = { scorer, k: 3, recentPages: 1 };
-      assertIndexSetsEqual(choose(paged, q, options), scoreAndSelect(paged, q, options));
+      assertIndexSetsEqual(chosen(paged, q, options), scoreAndSelect(paged, q, options));
     }
   });
 }
@@ -149,7 +146,7 @@ for (const [name, { shape, lengths, k = 64 }] of Object.entries(FEW)) {
   deviceTest(`choosePages takes the pages of one level where groups leave none out, for ${name}`, (device) => {
     const { paged, q } = build(device, shape ?? {}, lengths, true);
     for (const scorer of SCORERS) {
-      const found = choose(paged, q, { scorer, k });
+      const found = chosen(paged, q, { scorer, k });
       assertValid(paged, found, { k });
       assertIndexSetsEqual(found, scoreAndSelect(paged, q, { scorer, k }));
     }
@@ -161,7 +158,7 @@ for (const headDim of [64, 128]) {
     deviceTest(`choosePages of 20,000 tokens, ${numQueryHeads} heads of ${headDim}, misses few pages`, (device) => {
       const { paged, q } = build(device, { headDim, numQueryHeads }, [20_000], true);
       for (const scorer of SCORERS) {
-        const found = choose(paged, q, { scorer, k: 64 });
+        const found = chosen(paged, q, { scorer, k: 64 });
         const share = recall(found, scoreAndSelect(paged, q, { scorer, k: 64 }));
         assertValid(paged, found, { k: 64 });
         // These two are scored at one level.
@@ -174,7 +171,7 @@ for (const headDim of [64, 128]) {
 
 deviceTest("choosePages misses few pages of a batch of different lengths", (device) => {
   const { paged, q } = build(device, { numKvHeads: 2, numQueryHeads: 8 }, [12_000, 1, 700, 6001], true);
-  const found = choose(paged, q, { k: 64 });
+  const found = chosen(paged, q, { k: 64 });
   assertValid(paged, found, { k: 64 });
   const share = recall(found, scoreAndSelect(paged, q, { k: 64 }));
   assert(share >= LEAST_RECALL, `found ${share} of the pages`);
@@ -186,7 +183,7 @@ deviceTest("choosePages misses few pages of keys that stay around their mean", (
   const part = wanderingSequence(random, shape, 8000);
   const paged = buildUnrounded(device, shape, [part], random, GROUPS);
   const q = queryNear(random, part.keys, shape);
-  const found = choose(paged, q, { k: 32 });
+  const found = chosen(paged, q, { k: 32 });
   assertValid(paged, found, { k: 32 });
   const share = recall(found, scoreAndSelect(paged, q, { k: 32 }));
   assert(share >= LEAST_RECALL, `found ${share} of the pages`);
@@ -208,7 +205,7 @@ for (const options of FORCED) {
     `choosePages of a long sequence forces ${sinkPages} sink and ${recentPages} recent pages into ${k}`,
     (device) => {
       const { paged, q } = build(device, {}, [10_003], true);
-      assertValid(paged, choose(paged, q, options), options);
+      assertValid(paged, chosen(paged, q, options), options);
     },
   );
 }
@@ -223,7 +220,7 @@ for (const tokens of [700, 10_003]) {
       const paged = buildUnrounded(device, SHAPE, [{ keys, values: keys }], random, groups ? GROUPS : {});
       const last = Math.ceil(tokens / 8) - 1;
       for (const scorer of SCORERS) {
-        const found = choose(paged, normals(random, 4 * 64), { scorer, k: 20 });
+        const found = chosen(paged, normals(random, 4 * 64), { scorer, k: 20 });
         assertIndexSetsEqual(found, [[...Array.from({ length: 18 }, (_, i) => i), last - 1, last]]);
       }
     });
@@ -262,9 +259,9 @@ deviceTest("choosePages after a truncation chooses as in a cache that never held
   paged.cache.renewPage(paged.tables[0]![lastPage]!, KEPT_TOKENS % 8);
   paged.sequences.lengths.write(Int32Array.of(KEPT_TOKENS));
   const fresh = buildPaged(device, SHAPE, [firstTokens(whole, KEPT_TOKENS)], random, GROUPS);
-  const found = choose({ ...paged, tokens: [KEPT_TOKENS] }, q, CUT);
+  const found = chosen({ ...paged, tokens: [KEPT_TOKENS] }, q, CUT);
   assert(found[0]!.every((page) => page >= 15 * 8), `Not the pages of the last group: [${found[0]}]`);
-  assertIndexSetsEqual(found, choose(fresh, q, CUT));
+  assertIndexSetsEqual(found, chosen(fresh, q, CUT));
 });
 
 deviceTest(
@@ -282,8 +279,8 @@ deviceTest(
     const kept = firstTokens(whole, tokens - 1);
     const longer = { keys: joined([kept.keys, one.keys]), values: joined([kept.values, one.values]) };
     const fresh = buildPaged(device, SHAPE, [longer], random, GROUPS);
-    const found = choose({ ...paged, tokens: [tokens] }, q, CUT);
+    const found = chosen({ ...paged, tokens: [tokens] }, q, CUT);
     assert(found[0]!.every((page) => page >= 15 * 8), `Not the pages of the last group: [${found[0]}]`);
-    assertIndexSetsEqual(found, choose(fresh, q, CUT));
+    assertIndexSetsEqual(found, chosen(fresh, q, CUT));
   },
 );

@@ -19,6 +19,11 @@ Deno.test("countFindings adds the summaries of all processes", () => {
   assertEquals(countFindings(output), 5);
 });
 
+Deno.test("countFindings tells a run without findings from one that was not watched", () => {
+  assertEquals(countFindings("========= ERROR SUMMARY: 0 errors\n"), 0);
+  assertEquals(countFindings("ok | 5 passed | 0 failed (1s)\n"), undefined);
+});
+
 Deno.test("archFlags keeps PTX of the last architecture, unless it is for one GPU only", () => {
   assertEquals(archFlags(["80", "100"]), [
     ...["-gencode", "arch=compute_80,code=sm_80"],

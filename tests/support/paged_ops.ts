@@ -69,6 +69,21 @@ export function uploadSelection(paged: Paged, rows: readonly (readonly number[])
   return selection;
 }
 
+export interface ChooseOptions extends SelectOptions {
+  scorer?: Scorer;
+  lambda?: number;
+}
+
+/** The pages that `choosePages` takes for q `[B, Hq, d]`. */
+export function choose(paged: Paged, q: Float32Array<ArrayBuffer>, options: ChooseOptions): Selection {
+  const { device, cache, shape, tokens } = paged;
+  const scores = device.createTensor("f32", [tokens.length, shape.numKvHeads, cache.shape.maxPagesPerSequence]);
+  const query = device.upload(q, [tokens.length, shape.numQueryHeads, shape.headDim]);
+  const selection = emptySelection(paged, options.k);
+  cache.choosePages(0, query, paged.sequences, scores, selection, options);
+  return selection;
+}
+
 export interface AttendOptions {
   selection?: Selection;
   window?: number;
@@ -108,7 +123,7 @@ export function attendPrefill(
 export function attendSparse(
   paged: Paged,
   q: Float32Array<ArrayBuffer>,
-  options: SelectOptions & { scorer?: Scorer; lambda?: number },
+  options: ChooseOptions,
 ): { out: Float32Array<ArrayBuffer>; selection: Selection } {
   const { device, cache, shape, tokens } = paged;
   const size = [tokens.length, shape.numQueryHeads, shape.headDim];
