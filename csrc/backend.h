@@ -51,6 +51,7 @@ void scatter_add(Backend &backend, const ScatterAddParams &params);
 extern const bool kKeepsGroups; /* whether caches keep statistics of groups of pages */
 int64_t cache_scratch_bytes(const ps_cache_desc &desc);
 void append_kv(Backend &backend, const AppendKvParams &params);
+void append_rotated(Backend &backend, const AppendRotatedParams &params);
 void page_statistics(Backend &backend, const PageStatisticsParams &params);
 void page_score(Backend &backend, const PageScoreParams &params);
 void page_select(Backend &backend, const PageSelectParams &params);

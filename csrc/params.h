@@ -143,6 +143,15 @@ struct AppendKvParams {
   int32_t layer;
 };
 
+struct AppendRotatedParams {
+  AppendKvParams append; /* its k is the one below, as it comes */
+  Rows<float> q, k;      /* [tokens, Hq * d], [tokens, Hk * d] */
+  Typed q_norm, k_norm;  /* [d], data nullptr where heads are not normed */
+  Rows<const float> q_table, k_table; /* [tokens, 2 * pairs] */
+  int64_t pairs;
+  float eps;
+};
+
 struct PageStatisticsParams {
   CacheView cache;
   int32_t page, num_tokens;

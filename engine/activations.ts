@@ -13,8 +13,6 @@ export interface ActivationViews {
   q: Tensor;
   k: Tensor;
   v: Tensor;
-  /** `q` and `k` together, `[T, Hq + Hk, d]` */
-  qk: Tensor;
   /** `[T, Hq, d]`, and the same memory as `[T, Hq d]` */
   attended: Tensor;
   attendedFlat: Tensor;
@@ -72,7 +70,7 @@ export class Activations {
   }
 
   #cut(
-    whole: Omit<ActivationViews, "q" | "k" | "v" | "qk" | "attended" | "gate" | "up">,
+    whole: Omit<ActivationViews, "q" | "k" | "v" | "attended" | "gate" | "up">,
   ): ActivationViews {
     const { numQueryHeads, numKvHeads, headDim } = this.#config;
     const [queryWidth, keyWidth] = [numQueryHeads * headDim, numKvHeads * headDim];
@@ -82,7 +80,6 @@ export class Activations {
       q: whole.qkv.columns(0, queryWidth).heads(numQueryHeads),
       k: whole.qkv.columns(queryWidth, keyWidth).heads(numKvHeads),
       v: whole.qkv.columns(queryWidth + keyWidth, keyWidth).heads(numKvHeads),
-      qk: whole.qkv.columns(0, queryWidth + keyWidth).heads(numQueryHeads + numKvHeads),
       attended: whole.attendedFlat.heads(numQueryHeads),
       gate: whole.gateUp.columns(0, intermediate),
       up: whole.gateUp.columns(intermediate, intermediate),

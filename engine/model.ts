@@ -1,5 +1,6 @@
 import type { Device } from "../ffi/device.ts";
-import { addRmsNorm, argmax, embedding, matmul, rmsNorm, rope, ropeTable } from "../ffi/ops.ts";
+import type { HeadRotation } from "../ffi/cache_options.ts";
+import { addRmsNorm, argmax, embedding, matmul, rmsNorm, ropeTable } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
@@ -124,19 +125,9 @@ export class Model {
   #layer(layer: number, pool: KvPool, step: Step, views: ActivationViews, attend: Attend): void {
     const { device, weights, config } = this;
     const name = `layers.${layer}`;
-    const { hidden, normed, qkv, q, k, v, qk, delta } = views;
+    const { hidden, normed, qkv, q, k, v, delta } = views;
     matmul(device, normed, weights.get(`${name}.qkv.weight`), weights.find(`${name}.qkv.bias`), qkv);
-    if (config.qkNorm) {
-      rmsNorm(device, q, weights.get(`${name}.q_norm.weight`), config.rmsNormEps, q);
-      rmsNorm(device, k, weights.get(`${name}.k_norm.weight`), config.rmsNormEps, k);
-    }
-    if (this.#frequencies.positionBeta === 0) {
-      rope(device, qk, views.keyRope);
-    } else {
-      rope(device, q, views.queryRope);
-      rope(device, k, views.keyRope);
-    }
-    pool.cache.append(layer, k, v, step.slots);
+    pool.cache.appendRotated(layer, this.#rotation(name, views), q, k, v, step.slots);
     attend(layer, views);
     matmul(
       device,
@@ -153,6 +144,17 @@ export class Model {
       feedForward(device, weights, name, views);
       addRmsNorm(device, hidden, delta, this.#normBehind(layer), config.rmsNormEps, normed);
     }
+  }
+
+  #rotation(name: string, { queryRope, keyRope }: ActivationViews): HeadRotation {
+    const { qkNorm, rmsNormEps: eps } = this.config;
+    return {
+      norm: qkNorm
+        ? { query: this.weights.get(`${name}.q_norm.weight`), key: this.weights.get(`${name}.k_norm.weight`), eps }
+        : undefined,
+      queryTable: this.#frequencies.positionBeta === 0 ? keyRope : queryRope,
+      keyTable: keyRope,
+    };
   }
 
   /** The norm that reads what a layer leaves: the next layer's first, or the last of all. */

@@ -1,4 +1,6 @@
-/** How pages are scored and which are forced in, as options and as the arguments that the native calls take. */
+/** What calls on a KV cache are given: options with the native arguments they stand for, and tensors that belong together. */
+
+import type { Tensor } from "./tensor.ts";
 
 /** Order of `ps_scorer`. */
 const SCORERS = ["unique", "diag", "quest", "mean"] as const;
@@ -28,4 +30,38 @@ export function scorerArguments(
 /** The `sink_pages` and `recent_pages` of a native call. */
 export function forcedArguments({ sinkPages = 1, recentPages = 2 }: SelectOptions): [number, number] {
   return [sinkPages, recentPages];
+}
+
+/** The page tables of B sequences, as the kernels read them. */
+export interface Sequences {
+  /** i32 `[B, M]`: physical pages, in logical order. */
+  pageTable: Tensor;
+  /** i32 `[B]`: tokens in the cache. */
+  lengths: Tensor;
+}
+
+/** The pages chosen for each sequence and KV head. */
+export interface Selection {
+  /** i32 `[B, Hk, k]`: logical pages, ascending. */
+  selected: Tensor;
+  /** i32 `[B, Hk]`: how many of the k places are used. */
+  counts: Tensor;
+}
+
+/** How the heads of queries and keys are normed and rotated before keys are stored. */
+export interface HeadRotation {
+  /** Weights `[d]`. */
+  norm?: { query: Tensor; key: Tensor; eps: number } | undefined;
+  /** f32 `[T, r]`, as `ropeTable` writes them. */
+  queryTable: Tensor;
+  keyTable: Tensor;
+}
+
+type Struct = Tensor["struct"];
+
+/** The `eps`, `q_norm`, `k_norm`, `q_table` and `k_table` of a native call. */
+export function rotationArguments(
+  { norm, queryTable, keyTable }: HeadRotation,
+): [number, Struct | null, Struct | null, Struct, Struct] {
+  return [norm?.eps ?? 0, norm?.query.struct ?? null, norm?.key.struct ?? null, queryTable.struct, keyTable.struct];
 }

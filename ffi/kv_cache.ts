@@ -1,4 +1,13 @@
-import { forcedArguments, type ScoreOptions, scorerArguments, type SelectOptions } from "./cache_options.ts";
+import {
+  forcedArguments,
+  type HeadRotation,
+  rotationArguments,
+  type ScoreOptions,
+  scorerArguments,
+  type Selection,
+  type SelectOptions,
+  type Sequences,
+} from "./cache_options.ts";
 import type { Device } from "./device.ts";
 import { Handle, pointerFrom } from "./handle.ts";
 import {
@@ -11,27 +20,11 @@ import {
 } from "./structs.ts";
 import type { Tensor } from "./tensor.ts";
 
-export type { ScoreOptions, SelectOptions };
+export type { HeadRotation, ScoreOptions, Selection, SelectOptions, Sequences };
 
 /** Order of `ps_cache_field`. */
 const FIELDS = ["keys", "values", "mean", "std", "var", "min", "max"] as const;
 export type CacheField = (typeof FIELDS)[number];
-
-/** The page tables of B sequences, as the kernels read them. */
-export interface Sequences {
-  /** i32 `[B, M]`: physical pages, in logical order. */
-  pageTable: Tensor;
-  /** i32 `[B]`: tokens in the cache. */
-  lengths: Tensor;
-}
-
-/** The pages chosen for each sequence and KV head. */
-export interface Selection {
-  /** i32 `[B, Hk, k]`: logical pages, ascending. */
-  selected: Tensor;
-  /** i32 `[B, Hk]`: how many of the k places are used. */
-  counts: Tensor;
-}
 
 /**
  * Paged keys and values of all layers, and the statistics of every page (`tests/fixtures/unique_reference.py`). Which physical page
@@ -71,6 +64,21 @@ export class KvCache extends Handle {
   append(layer: number, k: Tensor, v: Tensor, slots: Tensor): void {
     this.device.check(
       this.device.native.ps_append_kv(this.pointer, layer, k.struct, v.struct, slots.struct),
+    );
+  }
+
+  /**
+   * {@link append} of keys that are normed and rotated before, as queries are, in one call.
+   *
+   * @param q f32 `[T, Hq, d]`, changed in place
+   * @param k f32 `[T, Hk, d]`; what it holds afterwards is not defined
+   * @param v f32 `[T, Hk, d]`
+   * @param slots as in {@link append}
+   */
+  appendRotated(layer: number, rotation: HeadRotation, q: Tensor, k: Tensor, v: Tensor, slots: Tensor): void {
+    const heads = [q.struct, k.struct, v.struct, slots.struct] as const;
+    this.device.check(
+      this.device.native.ps_append_rotated(this.pointer, layer, ...rotationArguments(rotation), ...heads),
     );
   }
 

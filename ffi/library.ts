@@ -4,7 +4,7 @@ import { NativeError, Status } from "./errors.ts";
 import { STRUCT_BYTES } from "./structs.ts";
 import { type Symbols, symbols } from "./symbols.ts";
 
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 export type LibraryKind = "cpu" | "cuda";
 

@@ -27,6 +27,22 @@ export const cacheSymbols = {
     ],
     result: "i32",
   },
+  ps_append_rotated: {
+    parameters: [
+      "pointer", // ps_cache *cache
+      "i32", // int32_t layer
+      "f32", // float eps
+      "buffer", // const ps_tensor *q_norm
+      "buffer", // const ps_tensor *k_norm
+      "buffer", // const ps_tensor *q_table
+      "buffer", // const ps_tensor *k_table
+      "buffer", // const ps_tensor *q
+      "buffer", // const ps_tensor *k
+      "buffer", // const ps_tensor *v
+      "buffer", // const ps_tensor *slots
+    ],
+    result: "i32",
+  },
   ps_page_statistics: {
     parameters: [
       "pointer", // ps_cache *cache

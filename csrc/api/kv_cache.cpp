@@ -95,6 +95,31 @@ int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const p
   });
 }
 
+int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
+                          const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v,
+                          const ps_tensor *slots) {
+  return guard_cache(cache, [&] {
+    check_layer(*cache, layer);
+    const ps_cache_desc &desc = cache->view.desc;
+    const ps_device &device = *cache->device;
+    require((q_norm == nullptr) == (k_norm == nullptr), "q_norm and k_norm come together");
+    const Checked s = check_tensor(device, "slots", slots, kI32, {-1});
+    const int64_t tokens = s.shape[0];
+    const Checked a = check_tensor(device, "q", q, kF32, {tokens, desc.num_query_heads, desc.head_dim});
+    const Checked b = check_tensor(device, "k", k, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
+    const Checked c = check_tensor(device, "v", v, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
+    const Checked of_q = check_tensor(device, "q_table", q_table, kF32, {tokens, -1});
+    const Checked of_k = check_tensor(device, "k_table", k_table, kF32, {tokens, of_q.shape[1]});
+    require(of_q.shape[1] % 2 == 0 && of_q.shape[1] <= desc.head_dim, "q_table is wider than a head, or its width is odd");
+    auto norm = [&](const char *name, const ps_tensor *weight) {
+      return weight == nullptr ? Typed{} : check_tensor(device, name, weight, kFloats, {desc.head_dim}).typed();
+    };
+    append_rotated(*cache->device->backend, {{cache->view, b.rows<const float>(), c.rows<const float>(), s.ints(), tokens, layer},
+                                             a.rows<float>(), b.rows<float>(), norm("q_norm", q_norm), norm("k_norm", k_norm),
+                                             of_q.rows<const float>(), of_k.rows<const float>(), of_q.shape[1] / 2, eps});
+  });
+}
+
 int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
   return guard_cache(cache, [&] {
     const ps_cache_desc &desc = cache->view.desc;

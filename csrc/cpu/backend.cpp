@@ -1,4 +1,5 @@
 /* The CPU build of csrc/backend.h: checks what lies in memory (ids, slots, page tables), then runs the kernels. */
+#include "../append_rotated_parts.h"
 #include "../backend.h"
 
 #include <cstring>
@@ -112,6 +113,7 @@ int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
   return int64_t(desc.max_sequences) * desc.num_query_heads * kMaxSplits * (desc.head_dim + 2) * int64_t(sizeof(float));
 }
 
+void append_rotated(Backend &backend, const AppendRotatedParams &params) { append_rotated_parts(backend, params); }
 void append_kv(Backend &backend, const AppendKvParams &params) {
   check_indices("slots", params.slots, params.tokens, params.cache.desc.num_pages * params.cache.desc.page_size);
   backend.kernels.append_kv(backend.pool, params);

@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 2
+#define PS_ABI_VERSION 3
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -226,6 +226,12 @@ PS_API int32_t ps_cache_close(ps_cache *cache);
  * the tokens up to the last one written to it. A slot is physical page * S + place in the page; the slots of one page must
  * ascend within a call. k, v [T, Hk, d] f32; slots [T] i32. */
 PS_API int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots);
+/* What stands between a layer's product and its attention, in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
+ * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; what k holds afterwards is not defined.
+ * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both or neither NULL; tables [T, r] f32; slots [T] i32. */
+PS_API int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
+                                 const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k,
+                                 const ps_tensor *v, const ps_tensor *slots);
 /* Renews the statistics of one physical page in all layers, as holding its first num_tokens tokens (after a truncation). */
 PS_API int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens);
 /* scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).

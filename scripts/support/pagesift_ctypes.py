@@ -3,7 +3,7 @@ import ctypes as c
 
 import numpy as np
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 F32, F16, BF16, I32 = range(4)
 UNIQUE, DIAG, QUEST, MEAN = range(4)
 STATISTICS_F8 = 4

@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { Random } from "../../engine/random.ts";
-import type { CacheField } from "../../ffi/kv_cache.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { type PageStatistics, pageStatistics } from "../reference/page_statistics.ts";
+import { assertSameContents, contents } from "../support/cache_contents.ts";
 import { assertNumbersClose, assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
 import { GRID, gridLengths } from "../support/grid.ts";
@@ -19,7 +19,6 @@ import {
 } from "../support/paged.ts";
 
 const SHAPE: PagedShape = { dtype: "f32", pageSize: 8, numQueryHeads: 4, numKvHeads: 2, headDim: 32 };
-const FIELDS: readonly CacheField[] = ["keys", "values", "mean", "std", "var", "min", "max"];
 const STATISTICS = { mean: "mean", var: "variance", min: "min", max: "max", std: "std" } as const;
 
 /** What a page should hold of a field. */
@@ -68,24 +67,6 @@ for (const gridCase of GRID) {
       assertStatistics(paged, sequence);
     }
   });
-}
-
-/** All that the cache holds of the pages of a layer, the unused places of keys and values left out. */
-function contents(cache: KvCache, table: readonly number[], tokens: number, layer = 0): Float32Array<ArrayBuffer>[] {
-  const { pageSize, headDim } = cache.shape;
-  return table.flatMap((page, index) =>
-    FIELDS.map((field) => {
-      const held = Math.min(pageSize, tokens - index * pageSize);
-      const numbers = cache.readPage(layer, page, field);
-      return field === "keys" || field === "values"
-        ? numbers.filter((_, i) => Math.floor(i / headDim) % pageSize < held)
-        : numbers;
-    })
-  );
-}
-
-function assertSameContents(found: Float32Array<ArrayBuffer>[], wanted: Float32Array<ArrayBuffer>[]): void {
-  found.forEach((numbers, i) => assertSameBits(numbers, wanted[i]!));
 }
 
 function part(sequence: KeysAndValues, shape: PagedShape, first: number, count: number): KeysAndValues {

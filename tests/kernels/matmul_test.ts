@@ -60,6 +60,15 @@ for (const dtype of FLOAT_TYPES) {
   }
 }
 
+for (const tokens of [9, 16, 24, 33, 47, 55, 64]) {
+  deviceTest(`matmul of ${tokens} tokens with bf16 weights whose inputs are shared out`, (device) => {
+    for (const [inputs, outputs] of [[1096, 130], [2048, 257], [72, 40]] as const) {
+      const [found, wanted] = multiply(device, "bf16", { tokens, inputs, outputs }, outputs === 257);
+      assertNumbersClose(found, wanted, [tokens, outputs], toleranceOf({ operation: "matmul", tokens }, "bf16"));
+    }
+  });
+}
+
 for (const tokens of [1, 4, 20]) {
   deviceTest(`matmul of ${tokens} tokens reads and writes columns of wider tensors`, (device) => {
     const [inputs, outputs, wide] = [40, 21, 90];

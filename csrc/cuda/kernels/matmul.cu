@@ -34,41 +34,52 @@ struct Rounded {
   float *undo;    /* [tokens] 1 / scale; f16 only */
 };
 
-/* A block a token. */
+/* Rounds N numbers from `source` on, times scale, to place `at` of both parts. */
+template <typename W, int N>
+__device__ __forceinline__ void round_pack(const float *source, float scale, const Rounded<W> &out, int64_t at) {
+  const Pack<float, N> numbers = load_pack<N>(source);
+  Pack<W, N> rounded, rest;
+#pragma unroll
+  for (int j = 0; j < N; j++) {
+    const float number = numbers.value[j] * scale;
+    store_number(&rounded.value[j], number);
+    const float left = number - to_float(rounded.value[j]);
+    store_number(&rest.value[j], isfinite(left) ? left : 0.f); /* infinity and NaN stand in the first part */
+  }
+  *reinterpret_cast<Pack<W, N> *>(out.x + at) = rounded;
+  if (out.rest != nullptr) *reinterpret_cast<Pack<W, N> *>(out.rest + at) = rest;
+}
+
+/* A thread N numbers of a token. */
 template <typename W, int N>
 __global__ void __launch_bounds__(kRowThreads) round_kernel(Rows<const float> x, int64_t inputs, Rounded<W> out) {
+  wait_for_previous();
+  let_next_start();
+  const Place place = place_of_thread<N>(inputs);
+  if (place.column < inputs) round_pack<W, N>(x.row(place.row) + place.column, 1.f, out, place.row * out.stride + place.column);
+}
+
+/* With a scale: a block a token, because it needs the largest number first. */
+template <typename W, int N>
+__global__ void __launch_bounds__(kRowThreads) scale_and_round_kernel(Rows<const float> x, int64_t inputs, Rounded<W> out) {
   __shared__ float largest_of_warp[kRowThreads / kWarp];
   wait_for_previous();
   let_next_start();
   const float *source = x.row(blockIdx.x);
-  float scale = 1;
-  if (std::is_same<W, f16>::value) {
-    float largest = 0;
-    for (int64_t i = int64_t(threadIdx.x) * N; i < inputs; i += kRowThreads * N) {
-      const Pack<float, N> numbers = load_pack<N>(source + i);
-#pragma unroll
-      for (int j = 0; j < N; j++) largest = max_nan(largest, fabsf(numbers.value[j]));
-    }
-    largest = warp_max_nan(largest);
-    if (threadIdx.x % kWarp == 0) largest_of_warp[threadIdx.x / kWarp] = largest;
-    __syncthreads();
-    for (int warp = 0; warp < kRowThreads / kWarp; warp++) largest = max_nan(largest, largest_of_warp[warp]);
-    scale = choose_scale(largest, out.rest != nullptr);
-    if (threadIdx.x == 0) out.undo[blockIdx.x] = 1.f / scale;
-  }
-  const int64_t row = blockIdx.x * out.stride;
+  float largest = 0;
   for (int64_t i = int64_t(threadIdx.x) * N; i < inputs; i += kRowThreads * N) {
     const Pack<float, N> numbers = load_pack<N>(source + i);
-    Pack<W, N> rounded, rest;
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-      const float number = numbers.value[j] * scale;
-      store_number(&rounded.value[j], number);
-      const float left = number - to_float(rounded.value[j]);
-      store_number(&rest.value[j], isfinite(left) ? left : 0.f); /* infinity and NaN stand in the first part */
-    }
-    *reinterpret_cast<Pack<W, N> *>(out.x + row + i) = rounded;
-    if (out.rest != nullptr) *reinterpret_cast<Pack<W, N> *>(out.rest + row + i) = rest;
+    for (int j = 0; j < N; j++) largest = max_nan(largest, fabsf(numbers.value[j]));
+  }
+  largest = warp_max_nan(largest);
+  if (threadIdx.x % kWarp == 0) largest_of_warp[threadIdx.x / kWarp] = largest;
+  __syncthreads();
+  for (int warp = 0; warp < kRowThreads / kWarp; warp++) largest = max_nan(largest, largest_of_warp[warp]);
+  const float scale = choose_scale(largest, out.rest != nullptr);
+  if (threadIdx.x == 0) out.undo[blockIdx.x] = 1.f / scale;
+  for (int64_t i = int64_t(threadIdx.x) * N; i < inputs; i += kRowThreads * N) {
+    round_pack<W, N>(source + i, scale, out, blockIdx.x * out.stride + i);
   }
 }
 
@@ -102,8 +113,14 @@ __global__ void __launch_bounds__(kRowThreads) add_parts_kernel(MatmulParams p, 
 template <typename W>
 void round_x(Backend &backend, const MatmulParams &params, const Rounded<W> &out) {
   with_pack<4>(params.inputs % 4 == 0 && packs(params.x, 4), [&](auto n) {
-    const dim3 grid(static_cast<unsigned>(params.tokens));
-    launch(backend, "Could not launch the rounding of matmul", round_kernel<W, n()>, grid, kRowThreads, 0, params.x, params.inputs, out);
+    const char *what = "Could not launch the rounding of matmul";
+    if constexpr (std::is_same<W, f16>::value) {
+      const dim3 grid(static_cast<unsigned>(params.tokens));
+      launch(backend, what, scale_and_round_kernel<W, n()>, grid, kRowThreads, 0, params.x, params.inputs, out);
+    } else {
+      const dim3 grid = chunk_grid(params.tokens, params.inputs, n());
+      launch(backend, what, round_kernel<W, n()>, grid, kRowThreads, 0, params.x, params.inputs, out);
+    }
   });
 }
 

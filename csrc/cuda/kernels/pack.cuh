@@ -39,6 +39,8 @@ inline bool packs(const void *data, int64_t stride, int64_t bytes_a_number, int6
 template <typename T>
 bool packs(const Rows<T> &rows, int64_t n) { return packs(rows.data, rows.stride, sizeof(T), n); }
 inline bool packs(const Typed &rows, int64_t n) { return packs(rows.data, rows.stride, number_bytes(rows.dtype), n); }
+/* The same of a single row, whose stride says nothing. */
+inline bool packs_row(const Typed &row, int64_t n) { return packs(row.data, 0, number_bytes(row.dtype), n); }
 
 /* Calls body with N, or with 1 when the rows are not fit for packs: both as a constant that a template can take. */
 template <int N, typename Body>

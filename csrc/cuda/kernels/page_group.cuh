@@ -7,6 +7,7 @@
 
 namespace ps {
 
+constexpr int kMaxGroupPages = 8;
 constexpr int kStatisticsThreads = 128;
 constexpr int kNumbersAThread = 4; /* of up to 512 dimensions */
 
@@ -26,12 +27,16 @@ __device__ void renew_group(const CacheView &cache, int64_t layer, int64_t head,
     const int dim = threadIdx.x + n * kStatisticsThreads;
     if (dim >= desc.head_dim) continue;
     const float origin = to_float(means[dim]), base = isfinite(origin) ? origin : 0; /* equal pages give exactly their mean */
-    float sum = 0;
-    for (int i = 0; i <= full; i++) sum += weight(i) * (to_float(means[i * desc.head_dim + dim]) - base);
+    float of_page[kMaxGroupPages], sum = 0; /* all at once */
+#pragma unroll
+    for (int i = 0; i < kMaxGroupPages; i++) of_page[i] = i <= full ? to_float(means[i * desc.head_dim + dim]) : base;
+#pragma unroll
+    for (int i = 0; i < kMaxGroupPages; i++) sum += i <= full ? weight(i) * (of_page[i] - base) : 0.f;
     const float mean = base + sum / tokens;
-    for (int i = 0; i <= full; i++) {
-      const float distance = to_float(means[i * desc.head_dim + dim]) - mean;
-      spread += weight(i) * distance * distance;
+#pragma unroll
+    for (int i = 0; i < kMaxGroupPages; i++) {
+      const float distance = of_page[i] - mean;
+      spread += i <= full ? weight(i) * distance * distance : 0.f;
     }
     store_number(static_cast<T *>(cache.group_mean) + out * desc.head_dim + dim, mean);
   }

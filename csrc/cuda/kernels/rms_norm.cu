@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(Short ? kShortRows *kWarp : kMostThreads) rms_
 
 void add_rms_norm(Backend &backend, const RmsNormParams &params, const Rows<const float> &y) {
   const int64_t rows = params.tokens * params.heads;
-  const bool fit = params.width % 4 == 0 && packs(params.x, 4) && packs(params.weight, 4) && packs(params.out, 4) && (!y.data || packs(y, 4));
+  const bool fit = params.width % 4 == 0 && packs(params.x, 4) && packs_row(params.weight, 4) && packs(params.out, 4) && (!y.data || packs(y, 4));
   with_dtype(params.weight.dtype, [&](auto type) {
     using W = decltype(type);
     with_pack<4>(fit, [&](auto n) {
