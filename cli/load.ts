@@ -17,28 +17,39 @@ export interface LoadedModel {
   limit: number;
 }
 
-/** Finds and loads the model of the flags. */
-export async function loadModel(
-  flags: LoadFlags,
-  sparse: SparseOptions,
-  { world, interrupt, output }: Session,
+/** Finds the folder of the flags' model; downloads it where it is one of a hub. */
+export async function findModel(
+  flags: Partial<Pick<LoadFlags, "model" | "revision" | "offline">>,
+  { world, interrupt }: Session,
   progress: Progress,
-): Promise<LoadedModel> {
+): Promise<{ folder: string; name: string; label: string }> {
   const named = flags.model ?? (world.env("PAGESIFT_MODEL") || undefined);
   const folder = await interrupt.race(world.models.findModelFolder(named ?? shippedModel(), {
-    offline: flags.offline,
+    offline: flags.offline ?? false,
     signal: interrupt.signal,
     onProgress: (state) => progress.download(state),
     ...flags.revision !== undefined && { revision: flags.revision },
   }));
-  progress.stage(`Loading ${named ?? "the default model"}`);
+  return { folder, name: named ?? "default", label: named ?? "the default model" };
+}
+
+/** Finds and loads the model of the flags. */
+export async function loadModel(
+  flags: LoadFlags,
+  sparse: SparseOptions,
+  session: Session,
+  progress: Progress,
+): Promise<LoadedModel> {
+  const { world, interrupt, output } = session;
+  const { folder, name, label } = await findModel(flags, session, progress);
+  progress.stage(`Loading ${label}`);
   const engine = await interrupt.race(
     world.models.loadEngine(folder, { ...loadOptions(flags, sparse), signal: interrupt.signal }),
   );
   output.clearStatus();
   if (engine.deviceNotice !== undefined) output.warn(engine.deviceNotice);
   const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
-  return { engine, name: named ?? "default", limit };
+  return { engine, name, limit };
 }
 
 /** Found from this file, since the working directory is the user's. */

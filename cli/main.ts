@@ -1,21 +1,22 @@
 import denoConfig from "../deno.json" with { type: "json" };
 import { type ErrorKind, PagesiftError } from "../engine/errors.ts";
 import { parseArguments } from "./args.ts";
+import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { generate } from "./generate.ts";
 import { renderHelp } from "./help.ts";
 import { Interrupt } from "./interrupt.ts";
+import { entryOf, isMenu, type Menu, menuHelp, noEntry } from "./menu.ts";
 import { commonOptions } from "./options_common.ts";
 import { Output, OutputError } from "./output.ts";
 import type { Session } from "./session.ts";
-import { didYouMean } from "./suggest.ts";
 import { systemWorld } from "./system_world.ts";
 import type { EndSignal, World } from "./world.ts";
 
 /** How the process is to end. */
 export type Ending = { code: number } | { signal: EndSignal };
 
-const commands: readonly Command[] = [generate];
+const program: Menu = { name: "", summary: "", noun: "command", commands: [generate, bench] };
 
 const INTERNAL_ERROR = 1;
 
@@ -40,12 +41,21 @@ export async function run(args: readonly string[], world: World): Promise<Ending
   return interrupt.received === undefined ? { code } : { signal: interrupt.received };
 }
 
-async function runProgram(args: readonly string[], session: MutableSession): Promise<number> {
+function runProgram(args: readonly string[], session: MutableSession): Promise<number> {
+  return runMenu(program, "", args, session);
+}
+
+/** `path`: the words that led to this menu, each with a space behind it. */
+async function runMenu(menu: Menu, path: string, args: readonly string[], session: MutableSession): Promise<number> {
   const [name, ...rest] = args;
-  if (name === undefined || name.startsWith("-")) return runWithoutCommand(args, session.output);
-  const command = commands.find((each) => each.name === name);
-  if (command === undefined) throw unknownCommand(name);
-  const { values, positional } = parseArguments(command.options, rest);
+  if (name === undefined || name.startsWith("-")) return runWithoutCommand(menu, path, args, session.output);
+  const entry = entryOf(menu, name);
+  if (isMenu(entry)) return await runMenu(entry, `${path}${name} `, rest, session);
+  return await runCommand(entry, rest, session);
+}
+
+async function runCommand(command: Command, args: readonly string[], session: MutableSession): Promise<number> {
+  const { values, positional } = parseArguments(command.options, args);
   session.output = new Output(session.world, values);
   if (values.help) session.output.result(renderHelp(command.help, command.options));
   else if (values.version) session.output.result(versionLine());
@@ -58,38 +68,21 @@ interface MutableSession extends Session {
   output: Output;
 }
 
-function runWithoutCommand(args: readonly string[], output: Output): number {
+function runWithoutCommand(menu: Menu, path: string, args: readonly string[], output: Output): number {
   const { help, version } = commonOptions;
   const { values } = parseArguments({ help, version }, args);
-  if (values.help) output.result(programHelp());
+  if (values.help) output.result(menuHelp(menu, path, menu.summary ? `${menu.summary}.` : programLine()));
   else if (values.version) output.result(versionLine());
-  else throw new PagesiftError("usage", `No command given; commands: ${commandNames()}; --help tells more`);
+  else throw noEntry(menu);
   return 0;
 }
 
-function programHelp(): string {
-  const list = commands.map(({ name, summary }) => `  ${name.padEnd(16)}${summary}`).join("\n");
-  const { help, version } = commonOptions;
-  return renderHelp({
-    usage: ["COMMAND [OPTIONS]"],
-    description: [
-      `${denoConfig.name.split("/")[1]} reads long text with a language model and only the pages that matter.`,
-    ],
-    notes: [`Commands:\n${list}`, "pagesift COMMAND --help lists the options of a command."],
-  }, { help: { ...help, group: "Options" }, version: { ...version, group: "Options" } });
+function programLine(): string {
+  return `${denoConfig.name.split("/")[1]} reads long text with a language model and only the pages that matter.`;
 }
 
 function versionLine(): string {
   return `pagesift ${denoConfig.version}\n`;
-}
-
-function commandNames(): string {
-  return commands.map(({ name }) => name).join(", ");
-}
-
-function unknownCommand(name: string): PagesiftError {
-  const suggestion = didYouMean(name, commands.map((command) => command.name));
-  return new PagesiftError("usage", `Unknown command "${name}"${suggestion || `; commands: ${commandNames()}`}`);
 }
 
 /** Tells what ended the run and gives its exit code; nothing is told of an end that a signal brought. */

@@ -1,0 +1,90 @@
+/** Arms that take turns, each watched by the native counters. */
+import { breather } from "../engine/prefill.ts";
+import type { Device, DeviceBuffer } from "../ffi/device.ts";
+import type { KvCache } from "../ffi/kv_cache.ts";
+import type { Counters } from "../ffi/structs.ts";
+
+/** Something that is timed: `calls` calls of an operation. */
+export interface Arm {
+  name: string;
+  calls: number;
+  operation: (call: number) => void;
+  /** What the native counters must say of all calls together. @throws {Error} when they do not */
+  check: (counted: Counters) => void;
+}
+
+/** What the repetitions of an arm gave. */
+export interface ArmResult<A extends Arm> {
+  arm: A;
+  /** Of one call, for every repetition. */
+  seconds: number[];
+  /** Of all calls of one repetition. */
+  counted: Counters;
+}
+
+/** An arm that is ready to start: recorded where the device records. */
+interface Runner {
+  start: () => void;
+  close: () => void;
+}
+
+function prepare(device: Device, { calls, operation }: Arm): Runner {
+  const all = (): void => {
+    for (let call = 0; call < calls; call++) operation(call);
+  };
+  all(); // whatever it allocates is there when it is recorded
+  if (!device.describe().records) return { start: all, close: () => {} };
+  const graph = device.record(all);
+  return { start: () => graph.launch(), close: () => graph.close() };
+}
+
+/** The second counters minus the first. */
+export function countedBetween(before: Counters, after: Counters): Counters {
+  return {
+    rowsSelected: after.rowsSelected - before.rowsSelected,
+    pagesScored: after.pagesScored - before.pagesScored,
+    pagesAttended: after.pagesAttended - before.pagesAttended,
+    pagesInContext: after.pagesInContext - before.pagesInContext,
+    selections: after.selections - before.selections,
+  };
+}
+
+/** Lets the arms take turns, `warmups` times untimed and `repetitions` times timed; counters are read and checked at every turn. */
+export async function timeArms<A extends Arm>(
+  device: Device,
+  cache: KvCache,
+  arms: readonly A[],
+  { warmups, repetitions, signal }: { warmups: number; repetitions: number; signal?: AbortSignal | undefined },
+): Promise<ArmResult<A>[]> {
+  const breathe = breather(signal);
+  const probe = device.createBuffer(4);
+  const runners = arms.map((arm) => prepare(device, arm));
+  const results = arms.map((arm) => ({ arm, seconds: [] as number[], counted: cache.counters() }));
+  try {
+    for (let round = -warmups; round < repetitions; round++) {
+      for (const [index, result] of results.entries()) {
+        await breathe();
+        const seconds = turn(cache, runners[index] as Runner, result, probe);
+        if (round >= 0) result.seconds.push(seconds / result.arm.calls);
+      }
+    }
+  } finally {
+    for (const runner of runners) runner.close();
+    probe.close();
+  }
+  return results;
+}
+
+/** Starts an arm, waits for it and checks what it did. Returns seconds. */
+function turn<A extends Arm>(cache: KvCache, runner: Runner, result: ArmResult<A>, probe: DeviceBuffer): number {
+  const four = new Uint8Array(4);
+  const before = cache.counters();
+  probe.read(four);
+  const started = performance.now();
+  runner.start();
+  probe.read(four); // a read waits for all that was started
+  const seconds = (performance.now() - started) / 1000;
+  result.counted = countedBetween(before, cache.counters());
+  result.arm.check(result.counted);
+  return seconds;
+}

@@ -1,0 +1,111 @@
+/** The cache of one case, filled, with queries, page tables and room for what the operations write. */
+import { PageAllocator } from "../engine/page_table.ts";
+import { Sequence } from "../engine/sequence.ts";
+import type { Device } from "../ffi/device.ts";
+import { KvCache, type Sequences } from "../ffi/kv_cache.ts";
+import type { CacheShape } from "../ffi/structs.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import { type AttentionCase, pagesOf } from "./attention_plan.ts";
+import { fillSequences } from "./fill_cache.ts";
+import { noiseFrom, wordsFrom } from "./random_numbers.ts";
+
+/** Device memory of one case; `close` frees all of it. */
+export class AttentionInputs {
+  readonly cache: KvCache;
+  readonly sequences: readonly Sequence[];
+  readonly tables: Sequences;
+  /** By query: f32 `[B, Hq, d]` on the device, and the same numbers here. */
+  readonly queries: readonly { tensor: Tensor; numbers: Float32Array<ArrayBuffer> }[];
+  /** f32 `[B, Hq, d]` */
+  readonly out: Tensor;
+  /** f32 `[B, Hk, d]`, and the slots i32 `[B]` of the sequences' last tokens. */
+  readonly lastKeys: Tensor;
+  readonly lastSlots: Tensor;
+  readonly #device: Device;
+  readonly #tensors: Tensor[] = [];
+
+  private constructor(
+    device: Device,
+    wanted: AttentionCase,
+    filled: { cache: KvCache; sequences: readonly Sequence[]; keys: Float32Array<ArrayBuffer> },
+    numQueries: number,
+  ) {
+    const { batch, queryHeads, kvHeads, headDim } = wanted;
+    this.#device = device;
+    this.cache = filled.cache;
+    this.sequences = filled.sequences;
+    this.tables = this.#placeTables(wanted);
+    this.queries = Array.from({ length: numQueries }, (_, index) => {
+      const numbers = queriesNear(filled.keys, wanted, 11 + index);
+      return { numbers, tensor: this.upload(numbers, [batch, queryHeads, headDim]) };
+    });
+    this.out = this.create("f32", [batch, queryHeads, headDim]);
+    this.lastKeys = this.upload(filled.keys.slice(0, batch * kvHeads * headDim), [batch, kvHeads, headDim]);
+    this.lastSlots = this.upload(Int32Array.from(this.sequences, lastSlot), [batch]);
+  }
+
+  /** Makes the cache and fills it. */
+  static async open(
+    device: Device,
+    wanted: AttentionCase,
+    shape: CacheShape,
+    numQueries: number,
+    breathe: () => Promise<void>,
+  ): Promise<AttentionInputs> {
+    const cache = KvCache.create(device, shape);
+    try {
+      const allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
+      const sequences = Array.from({ length: wanted.batch }, () => new Sequence(allocator, shape.pageSize));
+      const keys = await fillSequences(device, cache, sequences, wanted.contextTokens, breathe);
+      return new AttentionInputs(device, wanted, { cache, sequences, keys }, numQueries);
+    } catch (error) {
+      cache.close();
+      throw error;
+    }
+  }
+
+  create(dtype: "f32" | "i32", shape: readonly number[]): Tensor {
+    const tensor = this.#device.createTensor(dtype, shape);
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+
+  upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, shape: readonly number[]): Tensor {
+    const tensor = this.create(data instanceof Float32Array ? "f32" : "i32", shape);
+    tensor.write(data);
+    return tensor;
+  }
+
+  close(): void {
+    for (const { buffer } of this.#tensors) buffer.close();
+    this.cache.close();
+  }
+
+  #placeTables(wanted: AttentionCase): Sequences {
+    const pages = pagesOf(wanted);
+    const table = new Int32Array(wanted.batch * pages);
+    this.sequences.forEach((sequence, row) => table.set(sequence.pages, row * pages));
+    return {
+      pageTable: this.upload(table, [wanted.batch, pages]),
+      lengths: this.upload(new Int32Array(wanted.batch).fill(wanted.contextTokens), [wanted.batch]),
+    };
+  }
+}
+
+function lastSlot({ length, pages, pageSize }: Sequence): number {
+  return (pages.at(-1) ?? 0) * pageSize + (length - 1) % pageSize;
+}
+
+/** Queries `[B, Hq, d]`, each near some key of its KV head, as those of a model are. */
+function queriesNear(keys: Float32Array, wanted: AttentionCase, seed: number): Float32Array<ArrayBuffer> {
+  const { batch, queryHeads, kvHeads, headDim } = wanted;
+  const [next, noise] = [wordsFrom(seed), noiseFrom(seed + 100)];
+  const tokens = keys.length / (kvHeads * headDim);
+  const out = new Float32Array(batch * queryHeads * headDim);
+  for (let row = 0; row < batch * queryHeads; row++) {
+    const kvHead = Math.floor(row % queryHeads / (queryHeads / kvHeads));
+    const from = (next() % tokens * kvHeads + kvHead) * headDim;
+    for (let dim = 0; dim < headDim; dim++) out[row * headDim + dim] = 0.6 * (keys[from + dim] ?? 0) + noise(0.5);
+  }
+  return out;
+}

@@ -1,0 +1,111 @@
+/** The model that `bench generate` runs: loaded from a folder, or a shape with random weights made on the device. */
+import { basename } from "@std/path";
+import { openCheckpoint } from "../engine/checkpoint.ts";
+import { type ModelConfig, readModelConfig } from "../engine/config.ts";
+import { type DeviceChoice, openDevice } from "../engine/devices.ts";
+import { Engine } from "../engine/engine.ts";
+import { Model } from "../engine/model.ts";
+import { ropeFrequencies } from "../engine/rope.ts";
+import { planWeights, type WeightDType, type WeightPlan } from "../engine/weight_plan.ts";
+import { weightBytes, Weights } from "../engine/weights.ts";
+import type { Device } from "../ffi/device.ts";
+import { DTYPE_BYTES } from "../ffi/structs.ts";
+import { modelSha256 } from "./model_hash.ts";
+import { randomBlock, writeRepeated } from "./random_numbers.ts";
+import { configOf, planShape } from "./shapes.ts";
+
+/** Tokens that prefill takes in at once, as the engine has them. */
+const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
+
+/** Which model, and where. */
+export interface ModelChoice {
+  /** A folder, or a shape; one of the two. */
+  folder?: string | undefined;
+  shape?: string | undefined;
+  /** What the user calls it. */
+  name: string;
+  device: DeviceChoice;
+  threads: number | undefined;
+}
+
+/** What is known of a model before its weights are on the device. */
+export interface PlannedModel {
+  config: ModelConfig;
+  plan: WeightPlan;
+  /** Of all weights. */
+  weightBytes: number;
+}
+
+/** A model that is ready to run. */
+export interface BenchModel extends AsyncDisposable {
+  name: string;
+  sha256: string | undefined;
+  device: Device;
+  notice: string | undefined;
+  model: Model;
+  config: ModelConfig;
+  dtype: WeightDType;
+  /** Bytes of weights that a step of this many sequences reads; undefined where the routing of experts decides. */
+  weightsRead: (batch: number) => number | undefined;
+}
+
+/** Reads config and headers only. @param longest tokens that a sequence reaches, the context of a shape */
+export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
+  const config = folder === undefined ? configOf(shape ?? "", longest) : await readModelConfig(folder);
+  const plan = folder === undefined ? planShape(config) : planWeights(config, (await openCheckpoint(folder)).tensors);
+  return { config, plan, weightBytes: weightBytes(plan) };
+}
+
+/** @param batch sequences that decode together at most */
+export async function openModel(choice: ModelChoice, planned: PlannedModel, batch: number): Promise<BenchModel> {
+  const weightsRead = (rows: number): number | undefined => readBytes(planned, rows);
+  if (choice.folder !== undefined) return await loadModel(choice, choice.folder, weightsRead);
+  const { device, notice } = openDevice(choice.device, choice.threads);
+  try {
+    const { config, plan } = planned;
+    const weights = randomWeights(device, plan);
+    const frequencies = ropeFrequencies(config.rope, config.headDim, config.maxContext);
+    const stepTokens = Math.max(batch, CHUNK_TOKENS[device.describe().backend]);
+    const model = new Model(device, config, weights, frequencies, stepTokens);
+    return {
+      ...{ name: choice.name, sha256: undefined, device, notice, model, config, dtype: plan.dtype, weightsRead },
+      [Symbol.asyncDispose]: async () => {
+        await device.wait();
+        device.close();
+      },
+    };
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+}
+
+async function loadModel(
+  { device: choice, threads, name }: ModelChoice,
+  folder: string,
+  weightsRead: BenchModel["weightsRead"],
+): Promise<BenchModel> {
+  const engine = await Engine.load(folder, { device: choice, ...threads !== undefined && { threads } });
+  const { device, model, config, dtype, deviceNotice: notice } = engine;
+  return {
+    ...{ name: basename(name), sha256: await modelSha256(folder), device, notice, model, config, dtype, weightsRead },
+    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+  };
+}
+
+/** All weights, but of a table that only embeds the rows of the tokens. */
+function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: number): number | undefined {
+  if (config.moe) return undefined;
+  const rowBytes = config.hiddenSize * DTYPE_BYTES[plan.dtype];
+  return all + rowBytes * (batch - (config.tieWordEmbeddings ? 0 : config.vocabSize));
+}
+
+/** Norms of ones; all else repeats a block of random numbers. */
+function randomWeights(device: Device, plan: WeightPlan): Weights {
+  const block = randomBlock();
+  return Weights.fill(device, plan, ({ name, shape }, { buffer, offsetBytes }) => {
+    const count = shape.reduce((product, size) => product * size, 1);
+    const source = name.endsWith("norm.weight") ? new Uint16Array(count).fill(0x3f80) : block;
+    writeRepeated((piece, at) => buffer.write(piece, offsetBytes + at), source, 2 * count);
+  });
+}

@@ -1,0 +1,32 @@
+/** Whether weights and the largest pool of `bench generate` fit together. */
+import { PagesiftError } from "../engine/errors.ts";
+import type { Device } from "../ffi/device.ts";
+import type { CacheShape } from "../ffi/structs.ts";
+import type { PlannedModel } from "./bench_model.ts";
+import { type GenerateCase, type GeneratePlan, poolShape } from "./generate_plan.ts";
+import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
+
+/** Of the free memory; activations and what the system needs come on top. */
+const SHARE_OF_FREE = 0.95;
+
+/** @throws {PagesiftError} of kind "memory" with the split, and the batch or depth that would fit */
+export function checkGenerateFits(device: Device, plan: GeneratePlan, planned: PlannedModel): void {
+  const { availableBytes, backend } = device.describe();
+  const room = availableBytes * SHARE_OF_FREE;
+  const shapeOf = (one: GenerateCase): CacheShape =>
+    poolShape(plan, one, planned.config, planned.plan.dtype, backend === "cuda");
+  const fits = (one: GenerateCase): boolean => cacheBytes(device, shapeOf(one)) + planned.weightBytes <= room;
+  const wrong = plan.cases.find((one) => !fits(one));
+  if (wrong === undefined) return;
+  const ways = waysText([
+    ["--batch", largestThat((batch) => fits({ ...wrong, batch }), wrong.batch)],
+    ["-d", largestThat((depthTokens) => fits({ ...wrong, depthTokens }), wrong.depthTokens)],
+  ]);
+  const split = `weights ${sizeText(planned.weightBytes)}, ${cacheSplit(device, shapeOf(wrong))}`;
+  throw new PagesiftError(
+    "memory",
+    `Not enough memory for --batch ${wrong.batch} -d ${wrong.depthTokens}: ${split}, of ${
+      sizeText(room)
+    } usable${ways}`,
+  );
+}

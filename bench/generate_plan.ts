@@ -1,0 +1,176 @@
+/** Which tests `bench generate` runs: checked as a whole before a weight is loaded. */
+import type { ModelConfig } from "../engine/config.ts";
+import { PagesiftError } from "../engine/errors.ts";
+import { cacheShape, type PoolNeed } from "../engine/kv_pool.ts";
+import { type PagePolicy, resolvePolicy, SCORERS } from "../engine/page_policy.ts";
+import type { Scorer } from "../engine/types.ts";
+import type { CacheShape } from "../ffi/structs.ts";
+import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
+import { checkBudgets, parseCounts, parseWords, usageError } from "./lists.ts";
+
+/** Steps before those that are timed: one runs at once, one is recorded, one is replayed. */
+export const WARMUP_STEPS = 3;
+/** Rows of logits that a model keeps. */
+const MAX_BATCH = 64;
+
+/** The lists as the command line gives them. */
+export interface GenerateLists {
+  prompt: string;
+  decode: string;
+  depth: string;
+  batch: string;
+  pageSize: string;
+  budget: string;
+  scorer: string;
+  levels: 1 | 2;
+  lambda: number | undefined;
+  sinkPages: number;
+  recentPages: number;
+  denseLayers: number;
+  repetitions: number;
+  /** The cache at depth is prefilled rather than filled with random keys. */
+  prefillDepth: boolean;
+}
+
+/** One pool: its tests take turns over the same tokens. */
+export interface GenerateCase {
+  depthTokens: number;
+  batch: number;
+  pageSize: number;
+  /** Prompts are taken in one sequence at a time, so only the first batch of the list has them. */
+  prompts: readonly number[];
+}
+
+export interface GeneratePlan
+  extends Pick<GenerateLists, "levels" | "lambda" | "sinkPages" | "recentPages" | "denseLayers"> {
+  cases: readonly GenerateCase[];
+  decodes: readonly number[];
+  budgets: readonly number[];
+  scorers: readonly Scorer[];
+  repetitions: number;
+  prefillDepth: boolean;
+  /** Tokens that the longest sequence reaches. */
+  longest: number;
+  largestBatch: number;
+  /** What was left out, and why. */
+  notes: readonly string[];
+}
+
+/** @throws {PagesiftError} of kind "usage" that names the flag, its value and the nearest legal one */
+export function planGenerate(lists: GenerateLists): GeneratePlan {
+  const prompts = parseCounts("-p", lists.prompt, 0).filter((count) => count > 0);
+  const decodes = parseCounts("-n", lists.decode, 0).filter((count) => count > 0);
+  if (prompts.length + decodes.length === 0) throw usageError("-p 0 and -n 0 leave nothing to measure");
+  const depths = parseCounts("-d", lists.depth, 0);
+  const batches = parseCounts("--batch", lists.batch, 1);
+  const pageSizes = parseCounts("--page-size", lists.pageSize, 1);
+  const budgets = parseCounts("--budget", lists.budget, 1);
+  const scorers = parseWords("--scorer", lists.scorer, SCORERS);
+  checkBudgets(pageSizes, budgets, KNOWN_PAGE_SIZES);
+  const tooMany = batches.find((batch) => batch > MAX_BATCH);
+  if (tooMany !== undefined) throw usageError(`--batch holds ${tooMany}, wanted at most ${MAX_BATCH}`);
+  const cases = depths.flatMap((depthTokens) =>
+    pageSizes.flatMap((pageSize) =>
+      batches.map((batch, index) => ({ depthTokens, batch, pageSize, prompts: index === 0 ? prompts : [] }))
+    )
+  ).filter((one) => one.prompts.length + decodes.length > 0);
+  const { levels, lambda, sinkPages, recentPages, denseLayers, repetitions, prefillDepth } = lists;
+  return {
+    ...{ cases, decodes, budgets, scorers, repetitions, prefillDepth },
+    ...{ levels, lambda, sinkPages, recentPages, denseLayers },
+    longest: Math.max(...depths) + tailTokens(prompts, decodes),
+    largestBatch: Math.max(...batches),
+    notes: notesOf({ depths, budgets, decodes, prefillDepth }),
+  };
+}
+
+/** Tokens behind the depth that a sequence needs. */
+export function tailTokens(prompts: readonly number[], decodes: readonly number[]): number {
+  return Math.max(0, ...prompts, ...decodes.map((count) => count + WARMUP_STEPS));
+}
+
+function notesOf(
+  { depths, budgets, decodes, prefillDepth }: {
+    depths: readonly number[];
+    budgets: readonly number[];
+    decodes: readonly number[];
+    prefillDepth: boolean;
+  },
+): string[] {
+  const within = decodes.length === 0 ? [] : budgets.flatMap((budget) => {
+    const low = depths.filter((depth) => !selectsAt(depth, budget));
+    return low.length === 0 ? [] : [`A budget of ${budget} holds all of depth ${low.join(", ")}: no sparse row there.`];
+  });
+  const filled = depths.some((depth) => depth > 0)
+    ? [
+      prefillDepth
+        ? "The cache at depth was filled by a prefill of random tokens."
+        : "The cache at depth was filled with random keys whose means drift from page to page, without a prefill (--prefill-depth does one).",
+    ]
+    : [];
+  return [...filled, ...within];
+}
+
+/** Whether every timed step of a sequence that begins at this depth has more than the budget to read. */
+export function selectsAt(depthTokens: number, budgetTokens: number): boolean {
+  return depthTokens > budgetTokens;
+}
+
+/** One way to decode. */
+export interface DecodeArm {
+  name: "dense" | "sparse";
+  policy: PagePolicy;
+  budgetTokens?: number;
+  scorer?: Scorer;
+}
+
+/** Dense first, then every scorer and budget that selects at this depth. */
+export function decodeArms(
+  plan: GeneratePlan,
+  one: GenerateCase,
+  config: ModelConfig,
+  scoresGroups: boolean,
+): DecodeArm[] {
+  const policy = (mode: "on" | "off", scorer: Scorer, budgetTokens: number): PagePolicy =>
+    resolvePolicy(
+      {
+        ...{ mode, scorer, budgetTokens, pageSize: one.pageSize, levels: plan.levels, denseLayers: plan.denseLayers },
+        ...{ sinkPages: plan.sinkPages, recentPages: plan.recentPages },
+        ...plan.lambda !== undefined && { lambda: plan.lambda },
+      },
+      config.slidingWindows,
+      scoresGroups,
+    );
+  const sparse = plan.scorers.flatMap((scorer) =>
+    plan.budgets.filter((budget) => selectsAt(one.depthTokens, budget)).map((budgetTokens): DecodeArm => ({
+      ...{ name: "sparse", policy: policy("on", scorer, budgetTokens), budgetTokens, scorer },
+    }))
+  );
+  const [scorer = "unique"] = plan.scorers;
+  return [{ name: "dense", policy: policy("off", scorer, plan.budgets[0] ?? one.pageSize) }, ...sparse];
+}
+
+/** The pool of a case, with the statistics of all scorers. */
+export function poolShape(
+  plan: GeneratePlan,
+  one: GenerateCase,
+  config: ModelConfig,
+  dtype: CacheShape["dtype"],
+  scoresGroups: boolean,
+): CacheShape {
+  const [arm] = decodeArms(plan, one, config, scoresGroups);
+  const tokens = one.depthTokens + tailTokens(one.prompts, plan.decodes);
+  const need: PoolNeed = { totalTokens: one.batch * tokens, longestTokens: tokens, maxSequences: one.batch };
+  const statistics = { variance: plan.scorers.includes("diag"), minMax: plan.scorers.includes("quest") };
+  return { ...cacheShape(config, dtype, (arm as DecodeArm).policy, need), statistics };
+}
+
+/** @throws {PagesiftError} of kind "context" when the model was not made for that many tokens */
+export function checkContext({ longest }: GeneratePlan, { maxContext }: ModelConfig): void {
+  if (longest <= maxContext) return;
+  throw new PagesiftError(
+    "context",
+    `The longest test reaches ${longest} tokens, limit ${maxContext} of the model, over by ${longest - maxContext}; ` +
+      "lower -d, -p or -n",
+  );
+}

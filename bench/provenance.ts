@@ -1,0 +1,71 @@
+/** What a reader needs to make the numbers again. */
+import { fromFileUrl } from "@std/path";
+import denoConfig from "../deno.json" with { type: "json" };
+import type { Device } from "../ffi/device.ts";
+import { definedOnly, type Provenance } from "./row.ts";
+
+const ROOT = fromFileUrl(new URL("..", import.meta.url));
+
+/** What is known only to the caller. */
+export interface Circumstances {
+  command: string;
+  /** Bytes a second. */
+  peak?: number;
+  model?: string;
+  modelSha256?: string;
+  notes?: readonly string[];
+}
+
+/** Gathers what the machine and the checkout tell. Nothing of it fails: what cannot be read is left out. */
+export async function provenanceOf(device: Device, facts: Circumstances): Promise<Provenance> {
+  const { backend, name, numThreads } = device.describe();
+  return definedOnly<Provenance>({
+    version: denoConfig.version,
+    commit: Deno.env.get("PAGESIFT_COMMIT") || await commit(),
+    device: backend === "cpu" ? cpuName() : name,
+    backend,
+    threads: numThreads,
+    instruction_set: backend === "cpu" ? name : undefined,
+    driver: backend === "cuda" ? driverVersion() : undefined,
+    model: facts.model,
+    model_sha256: facts.modelSha256,
+    peak_gb_per_s: facts.peak === undefined ? undefined : facts.peak / 1e9,
+    command: facts.command,
+    date: new Date().toISOString().slice(0, 16) + "Z",
+    notes: facts.notes ?? [],
+  });
+}
+
+/** Of the checkout that this file lies in, with a mark when files differ from it; a program without one says so. */
+async function commit(): Promise<string> {
+  const top = await git("rev-parse", "--show-toplevel");
+  if (top === undefined || `${top}/` !== ROOT.replaceAll("\\", "/")) return "unknown";
+  const changed = await git("status", "--porcelain", "--", "bench", "csrc", "engine", "ffi");
+  return `${await git("rev-parse", "--short", "HEAD")}${changed ? "+changes" : ""}`;
+}
+
+async function git(...args: string[]): Promise<string | undefined> {
+  try {
+    const command = new Deno.Command("git", { args, cwd: ROOT, stdin: "null", stdout: "piped", stderr: "null" });
+    const { success, stdout } = await command.output();
+    return success ? new TextDecoder().decode(stdout).trim() : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function cpuName(): string {
+  return /^model name\s*:\s*(.+)$/m.exec(readOrEmpty("/proc/cpuinfo"))?.[1]?.trim() ?? `${Deno.build.arch} CPU`;
+}
+
+function driverVersion(): string | undefined {
+  return /Kernel Module\s+(?:for \S+\s+)?([\d.]+)/.exec(readOrEmpty("/proc/driver/nvidia/version"))?.[1];
+}
+
+function readOrEmpty(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}

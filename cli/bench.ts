@@ -1,0 +1,60 @@
+import type { Command } from "./command.ts";
+import { defineCommand } from "./command.ts";
+import type { Menu } from "./menu.ts";
+import { benchAttentionOptions, benchGenerateOptions } from "./options_bench.ts";
+
+const lists =
+  "Lists have commas between their values, and every combination is measured. 4k means 4 x 1024 and 1m 1024 x 1024, as\n" +
+  "in llama-bench.";
+const provenance =
+  "Every row is a median over repetitions in which the arms take turns, with its 10th and 90th percentile. A row of\n" +
+  "sparse attention is only told when the kernels counted that they selected, a dense one when they did not.";
+const codes =
+  "Exit codes: 0 done; 1 internal error, output not writable, or a row that is not what it says; 2 usage; 3 model\n" +
+  "invalid; 4 longer than the model's context; 5 no usable device; 6 out of memory; 7 network or cache; 8 numeric\n" +
+  "failure. All lists, files and memory are checked before the first measurement. Ctrl-C prints the rows that are\n" +
+  "there.";
+
+/** Modules that measure are imported when something is measured, so that `--help` needs none of them. */
+const attention: Command = defineCommand({
+  name: "attention",
+  summary: "One layer's decode attention, in parts, sparse and dense",
+  help: {
+    usage: ["bench attention [OPTIONS]"],
+    description: [
+      "Times one layer of a decode step: append, score, select, attend, sparse (all but append in one call, as generate\n" +
+      "runs it) and dense, over synthetic keys whose means drift from page to page. Page recall compares the chosen pages\n" +
+      "with those of highest exact softmax mass. On synthetic keys it tells whether selection works, not how well it does\n" +
+      "on a model.",
+      provenance,
+    ],
+    notes: [lists, codes],
+  },
+  options: benchAttentionOptions,
+  run: async (flags, words, session) =>
+    await (await import("./bench_attention.ts")).runAttention(flags, words, session),
+});
+
+const generate: Command = defineCommand({
+  name: "generate",
+  summary: "Prompts and decode steps of a model, dense and sparse",
+  help: {
+    usage: ["bench generate [OPTIONS]"],
+    description: [
+      "Times a whole model, from a folder or of a shape with random weights: prompts (pp512) and decode steps (tg128), at\n" +
+      "depths of a filled cache (tg128 @ d32768). Decode steps run dense and sparse in turn; prompts are always dense.",
+      provenance,
+    ],
+    notes: [lists, codes],
+  },
+  options: benchGenerateOptions,
+  run: async (flags, words, session) => await (await import("./bench_generate.ts")).runGenerate(flags, words, session),
+});
+
+/** `pagesift bench`: what can be measured. */
+export const bench: Menu = {
+  name: "bench",
+  summary: "Measure what sparse attention costs and buys on this machine",
+  noun: "subject",
+  commands: [attention, generate],
+};

@@ -1,0 +1,34 @@
+import { benchAttention, fitCases } from "../bench/attention.ts";
+import { planAttention } from "../bench/attention_plan.ts";
+import { measurePeak } from "../bench/peak.ts";
+import { provenanceOf } from "../bench/provenance.ts";
+import { randomBlock } from "../bench/random_numbers.ts";
+import { openDevice } from "../engine/devices.ts";
+import { commandLine, prepareFiles, printRun, progressShower } from "./bench_run.ts";
+import type { BenchAttentionFlags } from "./options_bench.ts";
+import type { Session } from "./session.ts";
+
+const NOTES = [
+  'Synthetic keys whose means drift from page to page, queries near a key. Layers and queries rotate: "rotated MB" pass before the ' +
+  "same bytes come again.",
+];
+
+/** `pagesift bench attention`. */
+export async function runAttention(
+  flags: BenchAttentionFlags,
+  words: readonly string[],
+  session: Session,
+): Promise<void> {
+  const { peers } = prepareFiles(flags, words, "attention");
+  const plan = planAttention({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
+  const { device, notice } = openDevice(flags.device, flags.threads);
+  using _device = device;
+  if (notice !== undefined) session.output.warn(notice);
+  fitCases(device, plan);
+  session.output.status("Measuring the read bandwidth");
+  const peak = measurePeak(device, randomBlock());
+  const provenance = await provenanceOf(device, { command: commandLine(), peak, notes: NOTES });
+  const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
+  const cells = benchAttention(device, plan, peak, hooks);
+  await printRun({ subject: "attention", provenance, peak, peers, cells }, flags, session);
+}

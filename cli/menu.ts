@@ -1,0 +1,53 @@
+import { PagesiftError } from "../engine/errors.ts";
+import type { Command } from "./command.ts";
+import { renderHelp } from "./help.ts";
+import { commonOptions } from "./options_common.ts";
+import { didYouMean } from "./suggest.ts";
+
+/** A word of the command line that another word must follow. */
+export interface Menu {
+  readonly name: string;
+  /** One line for the program's own help. */
+  readonly summary: string;
+  /** What its entries are called in messages. */
+  readonly noun: string;
+  readonly commands: readonly Entry[];
+}
+
+export type Entry = Command | Menu;
+
+export function isMenu(entry: Entry): entry is Menu {
+  return "commands" in entry;
+}
+
+/** The entry of this name. @throws {PagesiftError} of kind "usage" that names what there is, or what was probably meant */
+export function entryOf(menu: Menu, name: string): Entry {
+  const entry = menu.commands.find((each) => each.name === name);
+  if (entry !== undefined) return entry;
+  const suggestion = didYouMean(name, menu.commands.map((each) => each.name));
+  throw new PagesiftError(
+    "usage",
+    `Unknown ${menu.noun} "${name}"${suggestion || `; ${menu.noun}s: ${namesOf(menu)}`}`,
+  );
+}
+
+export function noEntry(menu: Menu): PagesiftError {
+  return new PagesiftError("usage", `No ${menu.noun} given; ${menu.noun}s: ${namesOf(menu)}; --help tells more`);
+}
+
+/** The help of a menu. `path` are the words that lead to it. */
+export function menuHelp(menu: Menu, path: string, description: string): string {
+  const list = menu.commands.map(({ name, summary }) => `  ${name.padEnd(16)}${summary}`).join("\n");
+  const { help, version } = commonOptions;
+  const noun = menu.noun.toUpperCase();
+  const title = `${noun.charAt(0)}${menu.noun.slice(1)}s`;
+  return renderHelp({
+    usage: [`${path}${noun} [OPTIONS]`],
+    description: [description],
+    notes: [`${title}:\n${list}`, `pagesift ${path}${noun} --help lists the options of a ${menu.noun}.`],
+  }, { help: { ...help, group: "Options" }, version: { ...version, group: "Options" } });
+}
+
+function namesOf(menu: Menu): string {
+  return menu.commands.map(({ name }) => name).join(", ");
+}

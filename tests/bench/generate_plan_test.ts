@@ -1,0 +1,68 @@
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { planModel } from "../../bench/bench_model.ts";
+import { checkGenerateFits } from "../../bench/generate_memory.ts";
+import { checkContext, decodeArms, type GenerateLists, planGenerate, poolShape } from "../../bench/generate_plan.ts";
+import { configOf } from "../../bench/shapes.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { openDevice } from "../support/device.ts";
+import { tinyGenerate } from "./tiny.ts";
+
+const config = configOf("default", 32_768);
+
+Deno.test("planGenerate() takes prompts in once for each depth and page size", () => {
+  const { cases } = planGenerate(tinyGenerate);
+  assertEquals(cases.map(({ prompts }) => prompts.length), [1, 0, 1, 0]);
+});
+
+Deno.test("planGenerate() leaves out cases without any test", () => {
+  assertEquals(planGenerate({ ...tinyGenerate, decode: "0" }).cases.length, 2);
+});
+
+Deno.test("planGenerate() says what fills the cache at depth", () => {
+  assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "random keys");
+});
+
+Deno.test("planGenerate() says where a budget holds all", () => {
+  assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "A budget of 64 holds all of depth 0");
+});
+
+Deno.test("decodeArms() has dense first, then every scorer where it selects", () => {
+  const plan = planGenerate(tinyGenerate);
+  const names = plan.cases.map((one) => decodeArms(plan, one, config, false).map(({ name, scorer }) => scorer ?? name));
+  assertEquals(names, [["dense"], ["dense"], ["dense", "unique", "diag"], ["dense", "unique", "diag"]]);
+});
+
+Deno.test("poolShape() keeps the statistics of all scorers", () => {
+  const plan = planGenerate({ ...tinyGenerate, scorer: "mean,diag,quest" });
+  const [one] = plan.cases;
+  assertEquals(one && poolShape(plan, one, config, "bf16", false).statistics, { variance: true, minMax: true });
+});
+
+const refused: [name: string, changed: Partial<GenerateLists>, message: string][] = [
+  ["nothing to measure", { prompt: "0", decode: "0" }, "leave nothing to measure"],
+  ["a batch past the largest", { batch: "80" }, "at most 64"],
+  ["an empty list of depths", { depth: "" }, "-d is empty"],
+  ["a budget below a page", { budget: "4" }, "the smallest is 8"],
+];
+for (const [name, changed, message] of refused) {
+  Deno.test(`planGenerate() refuses ${name}`, () => {
+    assertThrows(() => planGenerate({ ...tinyGenerate, ...changed }), PagesiftError, message);
+  });
+}
+
+Deno.test("checkContext() counts how far a test goes over the model's context", () => {
+  const plan = planGenerate({ ...tinyGenerate, depth: "32k" });
+  assertEquals(assertThrows(() => checkContext(plan, config), PagesiftError, "over by 8").kind, "context");
+});
+
+Deno.test("configOf() lists the shapes that it knows", () => {
+  assertThrows(() => configOf("qwen", 8), PagesiftError, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, default");
+});
+
+Deno.test("checkGenerateFits() says the split and what would fit", async () => {
+  const plan = planGenerate({ ...tinyGenerate, depth: "16m", batch: "16" });
+  const planned = await planModel({ shape: "qwen3-8b", name: "", device: "cpu", threads: 1 }, plan.longest);
+  using device = openDevice();
+  const error = assertThrows(() => checkGenerateFits(device, plan, planned), PagesiftError, "weights 15.3 GiB, KV");
+  assertEquals(error.kind, "memory");
+});
