@@ -57,6 +57,7 @@ void page_score(Backend &backend, const PageScoreParams &params);
 void page_select(Backend &backend, const PageSelectParams &params);
 void page_choose(Backend &backend, const PageChooseParams &params);
 void decode_attention(Backend &backend, const DecodeAttentionParams &params);
+void page_mass(Backend &backend, const PageMassParams &params);
 void sparse_attention(Backend &backend, const SparseAttentionParams &params);
 void prefill_attention(Backend &backend, const PrefillAttentionParams &params);
 void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out);

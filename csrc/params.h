@@ -202,6 +202,15 @@ struct DecodeAttentionParams {
   float scale;
 };
 
+struct PageMassParams {
+  CacheView cache;
+  SequencesView sequences;
+  Rows<const float> q; /* [sequences, Hq * d] */
+  float *mass;         /* [sequences, Hq, max_pages] */
+  int32_t layer, window;
+  float scale;
+};
+
 /* Chosen and attended pages are the same. */
 struct SparseAttentionParams {
   PageChooseParams choose;

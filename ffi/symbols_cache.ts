@@ -108,6 +108,19 @@ export const cacheSymbols = {
     ],
     result: "i32",
   },
+  ps_page_mass: {
+    parameters: [
+      "pointer", // ps_cache *cache
+      "i32", // int32_t layer
+      "f32", // float scale
+      "i32", // int32_t window
+      "buffer", // const ps_tensor *q
+      "buffer", // const ps_tensor *page_table
+      "buffer", // const ps_tensor *lengths
+      "buffer", // const ps_tensor *mass
+    ],
+    result: "i32",
+  },
   ps_sparse_attention: {
     parameters: [
       "pointer", // ps_cache *cache

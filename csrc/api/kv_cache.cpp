@@ -159,6 +159,20 @@ int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t
   });
 }
 
+int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
+                     const ps_tensor *lengths, const ps_tensor *mass) {
+  return guard_cache(cache, [&] {
+    check_layer(*cache, layer);
+    require(window >= 0, "window cannot be negative");
+    const ps_cache_desc &desc = cache->view.desc;
+    const SequencesView sequences = check_sequences(*cache, page_table, lengths, columns(page_table, "page_table"));
+    const int64_t batch = sequences.sequences;
+    const Checked a = check_tensor(*cache->device, "q", q, kF32, {batch, desc.num_query_heads, desc.head_dim});
+    const Checked m = check_dense(*cache->device, "mass", mass, kF32, {batch, desc.num_query_heads, sequences.max_pages});
+    page_mass(*cache->device->backend, {cache->view, sequences, a.rows<const float>(), m.floats(), layer, window, scale});
+  });
+}
+
 int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                             float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
                             const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {

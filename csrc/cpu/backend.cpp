@@ -142,6 +142,11 @@ void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
   backend.kernels.decode_attention(backend.pool, params);
 }
 
+void page_mass(Backend &backend, const PageMassParams &params) {
+  check_sequences(params.cache, params.sequences);
+  backend.kernels.page_mass(backend.pool, params);
+}
+
 void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
   page_choose(backend, params.choose);
   decode_attention(backend, params.attend);

@@ -25,6 +25,7 @@ struct Kernels {
   void (*page_score)(ThreadPool &, const PageScoreParams &);
   void (*page_select)(ThreadPool &, const PageSelectParams &);
   void (*decode_attention)(ThreadPool &, const DecodeAttentionParams &);
+  void (*page_mass)(ThreadPool &, const PageMassParams &);
   void (*prefill_attention)(ThreadPool &, const PrefillAttentionParams &);
 };
 

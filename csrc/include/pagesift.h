@@ -256,6 +256,11 @@ PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, fl
 PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q,
                                    const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *selected,
                                    const ps_tensor *counts, const ps_tensor *out);
+/* mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: what
+ * attention gives to the page, which the scores only foresee. Not on the way of a decode step; for looking at one.
+ * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P. */
+PS_API int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
+                            const ps_tensor *lengths, const ps_tensor *mass);
 /* ps_page_choose and ps_decode_attention over what it chose, in one call: the sparse attention of a decode step. */
 PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                                    float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,

@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Random } from "../../engine/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { type Scorer, SCORERS } from "../reference/page_score.ts";
+import { SCORERS } from "../reference/page_score.ts";
 import { driftingKeys, joined, normals, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";
