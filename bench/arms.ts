@@ -2,6 +2,7 @@
 import { breather } from "../engine/prefill.ts";
 import type { Device, DeviceBuffer } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
+import type { PeakReader } from "./peak.ts";
 import type { Counters } from "../ffi/structs.ts";
 
 /** Something that is timed: `calls` calls of an operation. */
@@ -49,16 +50,25 @@ export function countedBetween(before: Counters, after: Counters): Counters {
   };
 }
 
-/** Lets the arms take turns, `warmups` times untimed and `repetitions` times timed; counters are read and checked at every turn. */
+/**
+ * Lets the arms and a plain read take turns, `warmups` times untimed and `repetitions` times timed; counters are read and checked at
+ * every turn. `peakRate` is bytes a second of the plain read.
+ */
 export async function timeArms<A extends Arm>(
   device: Device,
   cache: KvCache,
   arms: readonly A[],
-  { warmups, repetitions, signal }: { warmups: number; repetitions: number; signal?: AbortSignal | undefined },
-): Promise<ArmResult<A>[]> {
+  { warmups, repetitions, signal, peak }: {
+    warmups: number;
+    repetitions: number;
+    signal?: AbortSignal | undefined;
+    peak: PeakReader;
+  },
+): Promise<{ results: ArmResult<A>[]; peakRate: number }> {
   const breathe = breather(signal);
   const probe = device.createBuffer(4);
   const runners = arms.map((arm) => prepare(device, arm));
+  const peakSeconds: number[] = [];
   const results = arms.map((arm) => ({ arm, seconds: [] as number[], counted: cache.counters() }));
   try {
     for (let round = -warmups; round < repetitions; round++) {
@@ -67,12 +77,13 @@ export async function timeArms<A extends Arm>(
         const seconds = turn(cache, runners[index] as Runner, result, probe);
         if (round >= 0) result.seconds.push(seconds / result.arm.calls);
       }
+      peakSeconds.push(peak.read());
     }
   } finally {
     for (const runner of runners) runner.close();
     probe.close();
   }
-  return results;
+  return { results, peakRate: peak.rate(peakSeconds) };
 }
 
 /** Starts an arm, waits for it and checks what it did. Returns seconds. */

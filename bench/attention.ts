@@ -7,7 +7,8 @@ import { caseShape, planLayers } from "./attention_memory.ts";
 import { type AttentionCase, type AttentionPlan, pageBytes, pagesOf, rowsOf } from "./attention_plan.ts";
 import { type ArmResult, timeArms } from "./arms.ts";
 import { agreementOf } from "./oracle.ts";
-import { pageMass } from "./page_mass.ts";
+import { groupMasses } from "./page_mass.ts";
+import { PeakReader } from "./peak.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
 import { mean, timingOf } from "./statistics.ts";
 
@@ -24,17 +25,17 @@ export function fitCases(device: Device, plan: AttentionPlan): { wanted: Attenti
 }
 
 /**
- * Measures case by case; yields the rows of each. `peak` is read bandwidth in bytes a second.
+ * Measures case by case; yields the rows of each.
  *
  * @throws {Error} when the native counters deny what an arm's name says
  */
 export async function* benchAttention(
   device: Device,
   plan: AttentionPlan,
-  peak: number,
   { signal, onProgress }: Hooks = {},
 ): AsyncGenerator<Row[]> {
   const cases = fitCases(device, plan);
+  using peak = new PeakReader(device);
   for (const [done, { wanted, numLayers }] of cases.entries()) {
     onProgress?.({ done, total: cases.length, label: caseLabel(wanted) });
     yield await benchCase(device, wanted, plan, { numLayers, peak, signal });
@@ -47,8 +48,7 @@ function caseLabel({ contextTokens, batch, queryHeads, kvHeads, headDim, pageSiz
 
 interface Circumstances {
   numLayers: number;
-  /** Bytes a second. */
-  peak: number;
+  peak: PeakReader;
   signal: AbortSignal | undefined;
 }
 
@@ -62,11 +62,11 @@ async function benchCase(
   const inputs = await AttentionInputs.open(device, wanted, shape, queriesFor(wanted, numLayers), breather(signal));
   try {
     const arms = new AttentionArms(wanted, plan, inputs, device.describe().records).all();
-    const timing = { warmups: WARMUPS, repetitions: plan.repetitions, signal };
-    const results = await timeArms(device, inputs.cache, arms, timing);
+    const timing = { warmups: WARMUPS, repetitions: plan.repetitions, signal, peak };
+    const { results, peakRate } = await timeArms(device, inputs.cache, arms, timing);
     const masses = exactMasses(wanted, inputs);
     const denseUs = timingOf(results.find(({ arm }) => arm.name === "dense")?.seconds ?? []).median_us;
-    return results.map((result) => rowOf(wanted, plan, inputs, masses, result, { peak, denseUs }));
+    return results.map((result) => rowOf(wanted, plan, inputs, masses, result, { peakRate, denseUs }));
   } finally {
     inputs.close();
   }
@@ -78,23 +78,24 @@ function queriesFor(wanted: AttentionCase, numLayers: number): number {
   return Math.min(MOST_QUERIES, Math.max(RECALL_QUERIES, Math.ceil(ATTENDED_BYTES / (smallest * numLayers))));
 }
 
-/** The exact mass of one query and sequence, `[Hk, P]`. */
+/** The exact mass of one query and sequence, by KV head. */
 interface ExactMass {
   query: number;
   sequence: number;
-  mass: Float64Array;
+  masses: readonly Float64Array[];
 }
 
 /** Of the first queries in layer 0, for the first and the last sequence. */
 function exactMasses(wanted: AttentionCase, inputs: AttentionInputs): ExactMass[] {
-  const width = wanted.queryHeads * wanted.headDim;
+  const { pageTable, lengths } = inputs.tables;
+  const numPages = pagesOf(wanted);
+  const mass = inputs.create("f32", [1, wanted.queryHeads, numPages]);
   return [...new Set([0, wanted.batch - 1])].flatMap((sequence) => {
-    const queries = inputs.queries.slice(0, RECALL_QUERIES).map(({ numbers }) =>
-      numbers.subarray(sequence * width, (sequence + 1) * width)
-    );
-    const pages = inputs.sequences[sequence]?.pages ?? [];
-    const masses = pageMass(inputs.cache, { layer: 0, pages, lengthTokens: wanted.contextTokens, queries });
-    return masses.map((mass, query) => ({ query, sequence, mass }));
+    const sequences = { pageTable: pageTable.rows(sequence, 1), lengths: lengths.rows(sequence, 1) };
+    return inputs.queries.slice(0, RECALL_QUERIES).map((each, query) => {
+      const q = each.rows(sequence, 1);
+      return { query, sequence, masses: groupMasses(inputs.cache, { layer: 0, q, sequences, mass, numPages }) };
+    });
   });
 }
 
@@ -104,7 +105,7 @@ function rowOf(
   inputs: AttentionInputs,
   masses: readonly ExactMass[],
   { arm, seconds, counted }: ArmResult<AttentionArm>,
-  { peak, denseUs }: { peak: number; denseUs: number },
+  { peakRate, denseUs }: { peakRate: number; denseUs: number },
 ): Row {
   const timing = timingOf(seconds);
   const bytes = arm.bytes(counted);
@@ -127,7 +128,8 @@ function rowOf(
     ...timing,
     bytes: Math.round(bytes),
     gb_per_s: rate,
-    of_peak: rate * 1e9 / peak,
+    of_peak: rate * 1e9 / peakRate,
+    peak_gb_per_s: peakRate / 1e9,
     of_dense: whole ? denseUs / timing.median_us : undefined,
     rotated_bytes: rotatedBytes(wanted, inputs, arm, bytes),
     ...whole ? { pages_read: counted.pagesAttended / calls, pages_dense: counted.pagesInContext / calls } : {},
@@ -160,18 +162,18 @@ function agreement(
   { sinkPages, recentPages }: AttentionPlan,
   inputs: AttentionInputs,
   { selection, budgetTokens = 0 }: AttentionArm,
-  masses: readonly ExactMass[],
+  exact: readonly ExactMass[],
 ): Pick<Row, "recall" | "mass_kept" | "oracle_mass"> {
   const { batch, kvHeads, pageSize } = wanted;
   const k = budgetTokens / pageSize;
   const rule = { budgetPages: k, sinkPages, recentPages };
-  const [selected, pages] = [selection?.selected.readInts() ?? new Int32Array(), pagesOf(wanted)];
-  const each = masses.flatMap(({ query, sequence, mass }) => {
+  const selected = selection?.selected.readInts() ?? new Int32Array();
+  const each = exact.flatMap(({ query, sequence, masses }) => {
     const call = query * inputs.cache.shape.numLayers; // layer 0 of this query
     return Array.from({ length: kvHeads }, (_, head) => {
       const first = ((call * batch + sequence) * kvHeads + head) * k;
       const chosen = Array.from(selected.subarray(first, first + k));
-      return agreementOf(mass.subarray(head * pages, (head + 1) * pages), chosen, rule);
+      return agreementOf(masses[head] ?? new Float64Array(), chosen, rule);
     });
   });
   return {

@@ -68,7 +68,7 @@ export class AttentionArms {
   #place(call: number): [layer: number, query: Tensor] {
     const { cache: { shape: { numLayers } }, queries } = this.inputs;
     const query = queries[Math.floor(call / numLayers) % queries.length];
-    return [call % numLayers, (query ?? queries[0]!).tensor];
+    return [call % numLayers, query ?? queries[0]!];
   }
 
   #dense(): AttentionArm {

@@ -14,8 +14,8 @@ export class AttentionInputs {
   readonly cache: KvCache;
   readonly sequences: readonly Sequence[];
   readonly tables: Sequences;
-  /** By query: f32 `[B, Hq, d]` on the device, and the same numbers here. */
-  readonly queries: readonly { tensor: Tensor; numbers: Float32Array<ArrayBuffer> }[];
+  /** f32 `[B, Hq, d]` each */
+  readonly queries: readonly Tensor[];
   /** f32 `[B, Hq, d]` */
   readonly out: Tensor;
   /** f32 `[B, Hk, d]`, and the slots i32 `[B]` of the sequences' last tokens. */
@@ -35,10 +35,10 @@ export class AttentionInputs {
     this.cache = filled.cache;
     this.sequences = filled.sequences;
     this.tables = this.#placeTables(wanted);
-    this.queries = Array.from({ length: numQueries }, (_, index) => {
-      const numbers = queriesNear(filled.keys, wanted, 11 + index);
-      return { numbers, tensor: this.upload(numbers, [batch, queryHeads, headDim]) };
-    });
+    this.queries = Array.from(
+      { length: numQueries },
+      (_, index) => this.upload(queriesNear(filled.keys, wanted, 11 + index), [batch, queryHeads, headDim]),
+    );
     this.out = this.create("f32", [batch, queryHeads, headDim]);
     this.lastKeys = this.upload(filled.keys.slice(0, batch * kvHeads * headDim), [batch, kvHeads, headDim]);
     this.lastSlots = this.upload(Int32Array.from(this.sequences, lastSlot), [batch]);

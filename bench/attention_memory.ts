@@ -2,6 +2,7 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { poolPages } from "../engine/kv_pool.ts";
 import type { Device } from "../ffi/device.ts";
+import { PEAK_BYTES } from "./peak.ts";
 import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import {
@@ -53,7 +54,8 @@ export function planLayers(wanted: AttentionCase, plan: AttentionPlan, device: D
   const smallestBudget = Math.min(...wanted.budgets) / wanted.pageSize;
   const touched = rows * (pagesOf(wanted) * least + smallestBudget * pageBytes(wanted));
   const layers = Math.min(LAYERS.most, Math.max(LAYERS.least, Math.ceil(ROTATED_BYTES / touched)));
-  const room = device.describe().availableBytes * SHARE_OF_FREE;
+  const { availableBytes, backend } = device.describe();
+  const room = (availableBytes - PEAK_BYTES[backend]) * SHARE_OF_FREE;
   for (let count = layers; count >= LAYERS.least; count--) {
     if (cacheBytes(device, caseShape(wanted, plan, device, count)) <= room) return count;
   }

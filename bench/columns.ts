@@ -28,6 +28,16 @@ function optional(value: number | undefined, show: (value: number) => string): s
 const percent = (value: number): string => `${(100 * value).toFixed(1)} %`;
 const times = (value: number): string => `${value.toFixed(2)} x`;
 
+const signed = (value: number): string => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
+
+function interval(
+  low: number | undefined,
+  high: number | undefined,
+  show: (value: number) => string,
+): string | undefined {
+  return low === undefined || high === undefined ? undefined : `${show(low)} to ${show(high)}`;
+}
+
 /** `tg128 @ d32768`, as llama-bench names its tests. */
 export function testName(
   { prompt_tokens: prompt, decode_tokens: decode, depth_tokens: depth = 0 }: Row,
@@ -39,8 +49,9 @@ export function testName(
 export const COLUMNS: readonly Column[] = [
   { title: "model", setting: true, show: (row) => row.model },
   { title: "test", show: testName },
-  { title: "context", show: (row) => whole(row.context_tokens) },
-  { title: "batch", show: (row) => whole(row.batch) },
+  { title: "task", show: (row) => row.task },
+  { title: "context", setting: true, show: (row) => whole(row.context_tokens) },
+  { title: "batch", setting: true, show: (row) => whole(row.batch) },
   {
     title: "heads",
     setting: true,
@@ -60,11 +71,28 @@ export const COLUMNS: readonly Column[] = [
   { title: "MB", show: (row) => optional(row.bytes, (bytes) => short(bytes / 1e6)) },
   { title: "GB/s", show: (row) => optional(row.gb_per_s, short) },
   { title: "of peak", show: (row) => optional(row.of_peak, percent) },
+  { title: "peak GB/s", setting: true, show: (row) => optional(row.peak_gb_per_s, short) },
   { title: "speed / dense", show: (row) => optional(row.of_dense, times) },
+  { title: "right", show: ({ right, trials }) => trials === undefined ? undefined : `${right} of ${trials}` },
+  {
+    title: "95 %",
+    show: ({ accuracy_low: low, accuracy_high: high }) => interval(low, high, (value) => `${Math.round(100 * value)}`),
+  },
+  { title: "by depth", show: (row) => row.by_depth },
+  { title: "loss", show: (row) => optional(row.loss, (value) => value.toFixed(4)) },
+  { title: "loss - dense", show: (row) => optional(row.loss_change, signed) },
+  {
+    title: "its 95 %",
+    show: ({ loss_change_low: low, loss_change_high: high }) => interval(low, high, signed),
+  },
+  { title: "KL", show: (row) => optional(row.kl, (value) => value.toFixed(4)) },
+  { title: "KL p99", show: (row) => optional(row.kl_p99, (value) => value.toFixed(3)) },
+  { title: "same top", show: (row) => optional(row.top1_agreement, percent) },
   { title: "queued us", show: (row) => optional(row.queued_us, short) },
   { title: "page recall", show: (row) => optional(row.recall, percent) },
   { title: "mass kept", show: (row) => optional(row.mass_kept, percent) },
   { title: "oracle's", show: (row) => optional(row.oracle_mass, percent) },
   { title: "rotated MB", show: (row) => optional(row.rotated_bytes, (bytes) => short(bytes / 1e6)) },
+  { title: "alarm", show: (row) => row.alarm },
   { title: "measured on", show: (row) => row.device },
 ];

@@ -7,6 +7,7 @@ import type { BenchModel } from "./bench_model.ts";
 import { DecodeTurn, type TurnTimes } from "./decode_turn.ts";
 import { fillSequences } from "./fill_cache.ts";
 import { type DecodeArm, decodeArms, type GenerateCase, type GeneratePlan, poolShape } from "./generate_plan.ts";
+import { PeakReader } from "./peak.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
 import { median, timingOf } from "./statistics.ts";
 
@@ -17,23 +18,22 @@ interface Bench {
   one: GenerateCase;
   pool: KvPool;
   sequences: readonly Sequence[];
-  /** Bytes a second. */
-  peak: number;
+  peak: PeakReader;
   breathe: () => Promise<void>;
 }
 
 /**
- * Measures test by test; yields the rows of each. `peak` is read bandwidth in bytes a second.
+ * Measures test by test; yields the rows of each.
  *
  * @throws {Error} when the native counters deny that sparse arms selected in every layer and step, and dense ones never
  */
 export async function* benchGenerate(
   model: BenchModel,
   plan: GeneratePlan,
-  peak: number,
   { signal, onProgress }: Hooks = {},
 ): AsyncGenerator<Row[]> {
   const total = plan.cases.reduce((sum, { prompts }) => sum + prompts.length + plan.decodes.length, 0);
+  using peak = new PeakReader(model.device);
   let done = 0;
   const tell = (one: GenerateCase, test: string): void =>
     onProgress?.({ done, total, label: `${test} at depth ${one.depthTokens}, batch ${one.batch}` });
@@ -134,7 +134,9 @@ async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
     arm,
     turns: [] as TurnTimes[],
   }));
+  const peakSeconds: number[] = [];
   for (let round = 0; round < plan.repetitions; round++) {
+    peakSeconds.push(bench.peak.read());
     for (const { arm, turns } of arms) {
       await bench.breathe();
       for (const sequence of sequences) pool.truncate(sequence, one.depthTokens);
@@ -143,11 +145,18 @@ async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
   }
   const [dense] = arms;
   const denseUs = timingOf((dense?.turns ?? []).map(({ step }) => step)).median_us;
-  return arms.map(({ arm, turns }) => decodeRow(bench, arm, turns, steps, denseUs));
+  const beside = { denseUs, peakRate: bench.peak.rate(peakSeconds) };
+  return arms.map(({ arm, turns }) => decodeRow(bench, arm, turns, steps, beside));
 }
 
-function decodeRow(bench: Bench, arm: DecodeArm, turns: readonly TurnTimes[], steps: number, denseUs: number): Row {
-  const { model, one, pool, peak } = bench;
+function decodeRow(
+  bench: Bench,
+  arm: DecodeArm,
+  turns: readonly TurnTimes[],
+  steps: number,
+  { denseUs, peakRate }: { denseUs: number; peakRate: number },
+): Row {
+  const { model, one, pool } = bench;
   const timing = timingOf(turns.map(({ step }) => step));
   const counted = turns[0]?.counted as Counters;
   const weights = model.weightsRead(one.batch);
@@ -171,7 +180,8 @@ function decodeRow(bench: Bench, arm: DecodeArm, turns: readonly TurnTimes[], st
     tokens_per_s: one.batch / timing.median_us * 1e6,
     bytes: bytes === undefined ? undefined : Math.round(bytes),
     gb_per_s: rate,
-    of_peak: rate === undefined ? undefined : rate * 1e9 / peak,
+    of_peak: rate === undefined ? undefined : rate * 1e9 / peakRate,
+    peak_gb_per_s: peakRate / 1e9,
     of_dense: denseUs / timing.median_us,
     queued_us: queued.length === 0 ? undefined : median(queued) * 1e6,
     pages_read: counted.pagesAttended / rows,

@@ -4,6 +4,7 @@ import type { Device } from "../ffi/device.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { PlannedModel } from "./bench_model.ts";
 import { type GenerateCase, type GeneratePlan, poolShape } from "./generate_plan.ts";
+import { PEAK_BYTES } from "./peak.ts";
 import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
 
 /** Of the free memory; activations and what the system needs come on top. */
@@ -12,7 +13,7 @@ const SHARE_OF_FREE = 0.95;
 /** @throws {PagesiftError} of kind "memory" with the split, and the batch or depth that would fit */
 export function checkGenerateFits(device: Device, plan: GeneratePlan, planned: PlannedModel): void {
   const { availableBytes, backend } = device.describe();
-  const room = availableBytes * SHARE_OF_FREE;
+  const room = (availableBytes - PEAK_BYTES[backend]) * SHARE_OF_FREE;
   const shapeOf = (one: GenerateCase): CacheShape =>
     poolShape(plan, one, planned.config, planned.plan.dtype, backend === "cuda");
   const fits = (one: GenerateCase): boolean => cacheBytes(device, shapeOf(one)) + planned.weightBytes <= room;

@@ -1,26 +1,35 @@
-/** What the device reads at most. */
-import type { Device } from "../ffi/device.ts";
-import { writeRepeated } from "./random_numbers.ts";
+/** What the device reads at most, measured beside what is compared with it. */
+import type { Device, DeviceBuffer } from "../ffi/device.ts";
+import { randomBlock, writeRepeated } from "./random_numbers.ts";
 import { median } from "./statistics.ts";
 
-/** More than any cache. */
-const PEAK_BYTES = { cuda: 4 * 2 ** 30, cpu: 256 << 20 } as const;
-const REPETITIONS = 10;
+/** Read at a time; more than the last cache of nearly all machines. */
+export const PEAK_BYTES = { cuda: 2 ** 31, cpu: 2 ** 28 } as const;
 
-/** Bytes a second of a plain read of a large buffer of random numbers. */
-export function measurePeak(device: Device, block: Uint16Array<ArrayBuffer>): number {
-  const { backend, availableBytes } = device.describe();
-  const buffer = device.createBuffer(Math.min(PEAK_BYTES[backend], Math.floor(availableBytes / 16) * 4));
-  try {
-    writeRepeated((piece, at) => buffer.write(piece, at), block, buffer.bytes);
-    buffer.scan();
-    const seconds = Array.from({ length: REPETITIONS }, () => {
-      const started = performance.now();
-      buffer.scan();
-      return (performance.now() - started) / 1000;
-    });
-    return buffer.bytes / median(seconds);
-  } finally {
-    buffer.close();
+/** Reads a large buffer of random numbers, once in every round, and so under the same conditions as the arms. */
+export class PeakReader implements Disposable {
+  readonly #buffer: DeviceBuffer;
+
+  constructor(device: Device) {
+    const block = randomBlock();
+    this.#buffer = device.createBuffer(PEAK_BYTES[device.describe().backend]);
+    writeRepeated((piece, at) => this.#buffer.write(piece, at), block, this.#buffer.bytes);
+    this.#buffer.scan();
+  }
+
+  /** Seconds of one reading. */
+  read(): number {
+    const started = performance.now();
+    this.#buffer.scan();
+    return (performance.now() - started) / 1000;
+  }
+
+  /** Bytes a second of the median of readings. */
+  rate(seconds: readonly number[]): number {
+    return this.#buffer.bytes / median(seconds);
+  }
+
+  [Symbol.dispose](): void {
+    this.#buffer.close();
   }
 }

@@ -122,17 +122,18 @@ export class PeerTable {
     this.#unused = new Set(peers);
   }
 
-  /** `peak` in bytes a second. */
-  besides(rows: readonly Row[], peak: number | undefined): Row[] {
+  /** Peers of the cell that these rows of ours are. */
+  besides(rows: readonly Row[]): Row[] {
     const found = [...this.#unused].filter(({ row }) => rows.some((ours) => matches(row, ours)));
     for (const peer of found) this.#unused.delete(peer);
     return found.map(({ row }) => {
       const dense = rows.find((ours) => ours.arm === "dense" && sameWork(row, ours));
+      const peak = dense?.peak_gb_per_s;
       const here = row.device === undefined || row.device === this.device;
       return {
         ...row,
         ...dense && { of_dense: dense.median_us / row.median_us },
-        ...here && peak !== undefined && row.gb_per_s !== undefined && { of_peak: row.gb_per_s * 1e9 / peak },
+        ...here && peak !== undefined && row.gb_per_s !== undefined && { of_peak: row.gb_per_s / peak },
       };
     });
   }

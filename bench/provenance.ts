@@ -9,8 +9,6 @@ const ROOT = fromFileUrl(new URL("..", import.meta.url));
 /** What is known only to the caller. */
 export interface Circumstances {
   command: string;
-  /** Bytes a second. */
-  peak?: number;
   model?: string;
   modelSha256?: string;
   notes?: readonly string[];
@@ -29,7 +27,6 @@ export async function provenanceOf(device: Device, facts: Circumstances): Promis
     driver: backend === "cuda" ? driverVersion() : undefined,
     model: facts.model,
     model_sha256: facts.modelSha256,
-    peak_gb_per_s: facts.peak === undefined ? undefined : facts.peak / 1e9,
     command: facts.command,
     date: new Date().toISOString().slice(0, 16) + "Z",
     notes: facts.notes ?? [],

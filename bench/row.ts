@@ -7,7 +7,9 @@ export interface Settings {
   subject: Subject;
   model?: string;
   batch: number;
-  /** Attention: tokens in the cache of every sequence. */
+  /** Quality: what was asked. */
+  task?: string;
+  /** Attention: tokens in the cache of every sequence. Quality: of the document. */
   context_tokens?: number;
   query_heads?: number;
   kv_heads?: number;
@@ -31,16 +33,41 @@ export interface Timing {
   high_us?: number;
 }
 
+/** How good the answers were. Intervals are of 95 %. */
+export interface Quality {
+  /** Questions, and those that were answered right; Wilson's interval. */
+  trials?: number;
+  right?: number;
+  accuracy?: number;
+  accuracy_low?: number;
+  accuracy_high?: number;
+  /** Right of asked in the first, middle and last third of the documents. */
+  by_depth?: string;
+  /** Nats a token, and the paired difference to dense. */
+  loss?: number;
+  loss_change?: number;
+  loss_change_low?: number;
+  loss_change_high?: number;
+  /** Of dense from this arm, nats a token: the mean and the 99th percentile. */
+  kl?: number;
+  kl_p99?: number;
+  /** Share of tokens where this arm and dense expect the same next token. */
+  top1_agreement?: number;
+  /** In what a sparse arm beats dense by more than noise, which cannot be. */
+  alarm?: string;
+}
+
 /** One line of a result. */
-export interface Row extends Settings, Timing {
+export interface Row extends Settings, Timing, Quality {
   /** What was timed: `dense`, `sparse`, a part of it, or another program. */
   arm: string;
   tokens_per_s?: number;
   /** That a call, step or prompt must read or write. */
   bytes?: number;
   gb_per_s?: number;
-  /** `gb_per_s` over the read bandwidth that was measured in the same run. */
+  /** `gb_per_s` over the bandwidth of a plain read that took turns with the arms. */
   of_peak?: number;
+  peak_gb_per_s?: number;
   /** Speed over our dense arm of the same settings. */
   of_dense?: number;
   /** Bytes that come in turn before the first comes again. */
@@ -76,8 +103,6 @@ export interface Provenance {
   model?: string;
   /** SHA-256 over the config and every weight file's name, size, first and last MiB; none for random weights. */
   model_sha256?: string;
-  /** Read bandwidth that was measured in this run. */
-  peak_gb_per_s?: number;
   command: string;
   date: string;
   /** What else decides how to read the numbers, a sentence each. */

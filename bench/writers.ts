@@ -31,9 +31,17 @@ export function rowsText(format: Format, rows: readonly Row[], provenance: Prove
 /** What is written at the end: all of it in the other formats. */
 export function closingText(format: Format, result: Result): string {
   if (format === "json") return `${JSON.stringify({ schema: SCHEMA, ...result }, null, 2)}\n`;
-  if (format === "table") return `${header(result)}\n\n${plainTable(result.rows)}`;
-  if (format === "md") return `${header(result)}\n\n    ${result.provenance.command}\n\n${markdownTable(result.rows)}`;
+  if (format === "table") return `${header(result)}\n\n${tables(result, plainTable)}`;
+  if (format === "md") {
+    return `${header(result)}\n\n    ${result.provenance.command}\n\n${tables(result, markdownTable)}`;
+  }
   return "";
+}
+
+/** A table for each task, since tasks have different columns; one where there are none. */
+function tables({ rows }: Result, write: (content: Cells) => string): string {
+  const above = hoisted(rows);
+  return [...Map.groupBy(rows, ({ task }) => task).values()].map((each) => write(cells(each, above))).join("\n");
 }
 
 const ESSENTIAL = [
@@ -43,7 +51,6 @@ const ESSENTIAL = [
   "instruction_set",
   "driver",
   "model_sha256",
-  "peak_gb_per_s",
   "date",
 ] as const;
 
@@ -73,13 +80,12 @@ function quoted(value: unknown): string {
 
 /** Two or three lines that say where, how and on what the numbers were made. */
 function header({ rows, provenance }: Result): string {
-  const { version, commit, device, backend, threads, instruction_set, driver, peak_gb_per_s, date, notes } = provenance;
+  const { version, commit, device, backend, threads, instruction_set, driver, date, notes } = provenance;
   const kernels = backend === "cpu" ? `${instruction_set}, ${threads} threads` : driver ? `driver ${driver}` : "cuda";
-  const peak = peak_gb_per_s === undefined ? "" : `, read bandwidth ${peak_gb_per_s.toFixed(1)} GB/s in this run`;
   const model = provenance.model_sha256 === undefined ? "" : `, model ${provenance.model_sha256.slice(0, 12)}`;
   const same = hoisted(rows).map(({ title, show }) => `${title} ${show(rows[0] as Row)}`);
   return [
-    `pagesift ${version}, commit ${commit}, ${date}, ${device} (${kernels})${peak}${model}`,
+    `pagesift ${version}, commit ${commit}, ${date}, ${device} (${kernels})${model}`,
     ...same.length > 0 ? [`${same.join(", ")}`] : [],
     ...notes,
   ].join("\n");
@@ -99,8 +105,7 @@ interface Cells {
 }
 
 /** Titles and cells of the columns that say something. */
-function cells(rows: readonly Row[]): Cells {
-  const above = hoisted(rows);
+function cells(rows: readonly Row[], above: readonly Column[]): Cells {
   const shown = COLUMNS.filter((column) =>
     !above.includes(column) && rows.some((row) => column.show(row) !== undefined)
   );
@@ -116,21 +121,19 @@ function widths({ titles, lines }: Cells): number[] {
 
 /** Columns of numbers stand to the right with their title, columns of words to the left. */
 function aligned({ titles, lines }: Cells): (values: readonly string[]) => string[] {
-  const right = titles.map((_, at) => lines.every((line) => /^$|^[\d-]/.test(line[at] ?? "")));
+  const right = titles.map((_, at) => lines.every((line) => /^$|^[\d+-]/.test(line[at] ?? "")));
   const wide = widths({ titles, lines });
   return (values) => values.map((value, at) => right[at] ? value.padStart(wide[at] ?? 0) : value.padEnd(wide[at] ?? 0));
 }
 
-function plainTable(rows: readonly Row[]): string {
-  const content = cells(rows);
+function plainTable(content: Cells): string {
   const place = aligned(content);
   const line = (values: readonly string[]): string => place(values).join("  ").trimEnd();
   const rule = widths(content).map((width) => "-".repeat(width)).join("  ");
   return [line(content.titles), rule, ...content.lines.map(line), ""].join("\n");
 }
 
-function markdownTable(rows: readonly Row[]): string {
-  const content = cells(rows);
+function markdownTable(content: Cells): string {
   const place = aligned(content);
   const line = (values: readonly string[]): string => `| ${place(values).join(" | ")} |`;
   const rule = `|${widths(content).map((width) => "-".repeat(width + 2)).join("|")}|`;

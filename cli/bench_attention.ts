@@ -1,8 +1,6 @@
 import { benchAttention, fitCases } from "../bench/attention.ts";
 import { planAttention } from "../bench/attention_plan.ts";
-import { measurePeak } from "../bench/peak.ts";
 import { provenanceOf } from "../bench/provenance.ts";
-import { randomBlock } from "../bench/random_numbers.ts";
 import { openDevice } from "../engine/devices.ts";
 import { commandLine, prepareFiles, printRun, progressShower } from "./bench_run.ts";
 import type { BenchAttentionFlags } from "./options_bench.ts";
@@ -25,10 +23,8 @@ export async function runAttention(
   using _device = device;
   if (notice !== undefined) session.output.warn(notice);
   fitCases(device, plan);
-  session.output.status("Measuring the read bandwidth");
-  const peak = measurePeak(device, randomBlock());
-  const provenance = await provenanceOf(device, { command: commandLine(), peak, notes: NOTES });
+  const provenance = await provenanceOf(device, { command: commandLine(), notes: NOTES });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
-  const cells = benchAttention(device, plan, peak, hooks);
-  await printRun({ subject: "attention", provenance, peak, peers, cells }, flags, session);
+  const cells = benchAttention(device, plan, hooks);
+  await printRun({ subject: "attention", provenance, peers, cells }, flags, session);
 }

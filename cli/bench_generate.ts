@@ -2,9 +2,7 @@ import { type ModelChoice, openModel, planModel, type PlannedModel } from "../be
 import { benchGenerate } from "../bench/generate.ts";
 import { checkGenerateFits } from "../bench/generate_memory.ts";
 import { checkContext, type GeneratePlan, planGenerate } from "../bench/generate_plan.ts";
-import { measurePeak } from "../bench/peak.ts";
 import { provenanceOf } from "../bench/provenance.ts";
-import { randomBlock } from "../bench/random_numbers.ts";
 import { openDevice } from "../engine/devices.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { engineError } from "../engine/memory.ts";
@@ -33,15 +31,13 @@ export async function runGenerate(
     throw engineError(error);
   });
   if (model.notice !== undefined) session.output.warn(model.notice);
-  session.output.status("Measuring the read bandwidth");
-  const peak = measurePeak(model.device, randomBlock());
   const provenance = await provenanceOf(model.device, {
-    ...{ command: commandLine(), peak, model: model.name, notes: notesOf(choice, plan) },
+    ...{ command: commandLine(), model: model.name, notes: notesOf(choice, plan) },
     ...model.sha256 !== undefined && { modelSha256: model.sha256 },
   });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
-  const cells = benchGenerate(model, plan, peak, hooks);
-  await printRun({ subject: "generate", provenance, peak, peers, cells }, flags, session);
+  const cells = benchGenerate(model, plan, hooks);
+  await printRun({ subject: "generate", provenance, peers, cells }, flags, session);
 }
 
 async function chooseModel(flags: BenchGenerateFlags, session: Session): Promise<ModelChoice> {

@@ -1,5 +1,6 @@
 import { parsePeers, type PeerRow, PeerTable } from "../bench/peers.ts";
-import { renderPlot } from "../bench/plot.ts";
+import { type Plot, renderPlot } from "../bench/plot.ts";
+import { qualityPlot } from "../bench/quality_plot.ts";
 import type { Progress, Provenance, Row, Subject } from "../bench/row.ts";
 import { speedPlot } from "../bench/speed_plot.ts";
 import { closingText, openingText, rowsText } from "../bench/writers.ts";
@@ -19,8 +20,6 @@ export interface BenchFiles {
 export interface BenchRun {
   subject: Subject;
   provenance: Provenance;
-  /** Bytes a second. */
-  peak: number;
   peers: readonly PeerRow[];
   cells: AsyncIterable<readonly Row[]>;
 }
@@ -88,7 +87,7 @@ export async function printRun(run: BenchRun, flags: BenchFlags, session: Sessio
   const rows: Row[] = [];
   try {
     for await (const cell of run.cells) {
-      const all = [...cell, ...peers.besides(cell, run.peak)];
+      const all = [...cell, ...peers.besides(cell)];
       rows.push(...all);
       output.result(rowsText(flags.output, all, run.provenance));
     }
@@ -97,8 +96,23 @@ export async function printRun(run: BenchRun, flags: BenchFlags, session: Sessio
   }
   if (rows.length === 0) return;
   output.result(closingText(flags.output, { subject: run.subject, provenance: run.provenance, rows }));
-  if (flags.plot !== undefined) Deno.writeTextFileSync(flags.plot, renderPlot(speedPlot(rows, run.provenance)));
+  if (flags.plot !== undefined) Deno.writeTextFileSync(flags.plot, renderPlot(plotOf(run, rows)));
+  warnOfAlarms(rows, session);
   if (!session.interrupt.signal.aborted) warnOfUnmatched(peers, session);
+}
+
+function plotOf({ subject, provenance }: BenchRun, rows: readonly Row[]): Plot {
+  return subject === "quality" ? qualityPlot(rows, provenance) : speedPlot(rows, provenance);
+}
+
+/** What cannot be is told aloud: somewhere the measurement is wrong, or luck had a part. */
+function warnOfAlarms(rows: readonly Row[], { output }: Session): void {
+  for (const { task, context_tokens: length, scorer, arm, budget_tokens: budget, alarm } of rows) {
+    if (alarm === undefined) continue;
+    output.warn(
+      `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}); do not trust the row`,
+    );
+  }
 }
 
 function warnOfDevices(peers: PeerTable, { device }: Provenance, { output }: Session): void {

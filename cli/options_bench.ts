@@ -10,7 +10,8 @@ import {
 } from "./option.ts";
 import { commonOptions } from "./options_common.ts";
 
-const deviceOptions = {
+/** Where to run. */
+export const deviceOptions = {
   device: choiceOption({
     flags: ["--device"],
     group: "Model and device",
@@ -28,8 +29,7 @@ const deviceOptions = {
   }),
 };
 
-/** How pages are chosen: what both subjects list, and what holds for a whole run. */
-const sparseOptions = {
+const pageSizes = {
   pageSize: textOption({
     flags: ["--page-size"],
     group: "Sparse attention",
@@ -37,6 +37,10 @@ const sparseOptions = {
     fallback: "8",
     help: "Tokens a page, of 8, 16, 32 and 64",
   }),
+};
+
+/** How pages are chosen: what subjects list, and what holds for a whole run. */
+export const sparseOptions = {
   budget: textOption({
     flags: ["--budget", "--sparse-budget"],
     group: "Sparse attention",
@@ -82,6 +86,37 @@ const sparseOptions = {
   }),
 };
 
+/** Which model to measure. */
+export const modelOptions = {
+  model: textOption({
+    flags: ["-m", "--model"],
+    group: "Model and device",
+    placeholder: "DIR|NAME",
+    fallback: undefined,
+    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
+    help: "Model folder, or a hub name such as org/name",
+  }),
+  revision: textOption({
+    flags: ["--revision"],
+    group: "Model and device",
+    placeholder: "NAME",
+    fallback: undefined,
+    fallbackText: "main",
+    help: "Branch, tag or commit of a hub model",
+  }),
+  offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+};
+
+export const denseLayers = {
+  denseLayers: countOption({
+    flags: ["--dense-layers"],
+    group: "Sparse attention",
+    range: { min: 0 },
+    fallback: 0,
+    help: "First layers that read all pages",
+  }),
+};
+
 const repetitions = (fallback: number): { repetitions: ReturnType<typeof countOption<number>> } => ({
   repetitions: countOption({
     flags: ["-r", "--repetitions"],
@@ -92,7 +127,8 @@ const repetitions = (fallback: number): { repetitions: ReturnType<typeof countOp
   }),
 });
 
-const resultOptions = {
+/** How results are written. */
+export const resultOptions = {
   output: choiceOption({
     flags: ["-o", "--output"],
     group: "Output and messages",
@@ -153,6 +189,7 @@ export const benchAttentionOptions = {
     help: "Of keys and values, of bf16, f16 and f32",
   }),
   ...repetitions(15),
+  ...pageSizes,
   ...sparseOptions,
   ...deviceOptions,
   ...resultOptions,
@@ -195,23 +232,7 @@ export const benchGenerateOptions = {
     help: "Fill the cache up to the depth by a prefill of random tokens; without it random keys are put there at once",
   }),
   ...repetitions(5),
-  model: textOption({
-    flags: ["-m", "--model"],
-    group: "Model and device",
-    placeholder: "DIR|NAME",
-    fallback: undefined,
-    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
-    help: "Model folder, or a hub name such as org/name",
-  }),
-  revision: textOption({
-    flags: ["--revision"],
-    group: "Model and device",
-    placeholder: "NAME",
-    fallback: undefined,
-    fallbackText: "main",
-    help: "Branch, tag or commit of a hub model",
-  }),
-  offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+  ...modelOptions,
   shape: textOption({
     flags: ["--shape"],
     group: "Model and device",
@@ -219,20 +240,15 @@ export const benchGenerateOptions = {
     fallback: undefined,
     help: "Instead of a model, random weights of this shape: qwen3-8b, qwen3-0.6b, llama-3.2-1b or default",
   }),
+  ...pageSizes,
   ...sparseOptions,
-  denseLayers: countOption({
-    flags: ["--dense-layers"],
-    group: "Sparse attention",
-    range: { min: 0 },
-    fallback: 0,
-    help: "First layers that read all pages",
-  }),
+  ...denseLayers,
   ...deviceOptions,
   ...resultOptions,
   ...commonOptions,
 };
 
-/** The values that both subjects have. */
+/** The values that all subjects have. */
 export type BenchFlags = Values<
   typeof sparseOptions & typeof deviceOptions & typeof resultOptions & typeof commonOptions
 >;

@@ -4,6 +4,7 @@ import { type Arm, timeArms } from "../../bench/arms.ts";
 import { AttentionArms } from "../../bench/attention_arms.ts";
 import { AttentionInputs } from "../../bench/attention_case.ts";
 import { caseShape } from "../../bench/attention_memory.ts";
+import { PeakReader } from "../../bench/peak.ts";
 import { planAttention } from "../../bench/attention_plan.ts";
 import type { Device } from "../../ffi/device.ts";
 import { liveHandles } from "../../ffi/library.ts";
@@ -33,7 +34,9 @@ Deno.test("checkActivity() refuses an arm that read nothing", () => {
 });
 
 /** The arms of a small case, on a device that is closed and leaves nothing. */
-async function withArms(work: (device: Device, inputs: AttentionInputs, arms: Arm[]) => Promise<void>): Promise<void> {
+async function withArms(
+  work: (device: Device, inputs: AttentionInputs, arms: Arm[], peak: PeakReader) => Promise<void>,
+): Promise<void> {
   {
     using device = openDevice();
     const plan = planAttention(tinyLists);
@@ -41,7 +44,8 @@ async function withArms(work: (device: Device, inputs: AttentionInputs, arms: Ar
     if (!wanted) throw new Error("No case was planned");
     const shape = caseShape(wanted, plan, device, 2);
     const inputs = await AttentionInputs.open(device, wanted, shape, 2, () => Promise.resolve());
-    await work(device, inputs, new AttentionArms(wanted, plan, inputs, device.describe().records).all());
+    using peak = new PeakReader(device);
+    await work(device, inputs, new AttentionArms(wanted, plan, inputs, device.describe().records).all(), peak);
   }
   assertEquals(liveHandles(), 0);
 }
@@ -49,17 +53,21 @@ async function withArms(work: (device: Device, inputs: AttentionInputs, arms: Ar
 const timing = { warmups: 0, repetitions: 1 };
 
 Deno.test("timeArms() times arms that do what they say", async () => {
-  await withArms(async (device, inputs, arms) => {
-    const results = await timeArms(device, inputs.cache, arms, timing);
+  await withArms(async (device, inputs, arms, peak) => {
+    const { results } = await timeArms(device, inputs.cache, arms, { ...timing, peak });
     assertEquals(results.map(({ seconds }) => seconds.length), arms.map(() => 1));
   });
 });
 
 Deno.test("timeArms() fails when a sparse arm never selects", async () => {
-  await withArms(async (device, inputs, arms) => {
+  await withArms(async (device, inputs, arms, peak) => {
     const [dense, ...others] = arms as [Arm, ...Arm[]];
     const claimed = others.find(({ name }) => name === "sparse") as Arm;
     const idle = { ...claimed, calls: dense.calls, operation: dense.operation };
-    await assertRejects(() => timeArms(device, inputs.cache, [idle], timing), Error, "selected pages 0 times");
+    await assertRejects(
+      () => timeArms(device, inputs.cache, [idle], { ...timing, peak }),
+      Error,
+      "selected pages 0 times",
+    );
   });
 });

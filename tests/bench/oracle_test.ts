@@ -1,6 +1,6 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { agreementOf, forcedPages, oraclePages } from "../../bench/oracle.ts";
-import { pageMass } from "../../bench/page_mass.ts";
+import { groupMasses } from "../../bench/page_mass.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { deviceTest } from "../support/device.ts";
 
@@ -33,7 +33,7 @@ Deno.test("agreementOf() counts the forced pages in the mass", () => {
   assertAlmostEquals(oracleMass, 0.45, 1e-12);
 });
 
-deviceTest("pageMass() is the softmax over the stored keys, summed by page and averaged over the group", (device) => {
+deviceTest("groupMasses() averages the softmax over the stored keys over the heads of a group", (device) => {
   const [tokens, headDim, pageSize] = [20, 16, 8];
   const cache = KvCache.create(device, {
     ...{ numPages: 4, maxPagesPerSequence: 3, numLayers: 1, numQueryHeads: 2, numKvHeads: 1, headDim, pageSize },
@@ -45,9 +45,19 @@ deviceTest("pageMass() is the softmax over the stored keys, summed by page and a
   const k = device.upload(keys, [tokens, 1, headDim]);
   cache.append(0, k, k, device.upload(slots, [tokens]));
   const query = Float32Array.from({ length: 2 * headDim }, (_, index) => Math.cos(index));
-  const [found] = pageMass(cache, { layer: 0, pages, lengthTokens: tokens, queries: [query] });
-  const wanted = plainMass(keys, query, tokens, headDim);
-  wanted.forEach((value, page) => assertAlmostEquals(found?.[page] ?? NaN, value, 1e-6));
+  const [found] = groupMasses(cache, {
+    layer: 0,
+    q: device.upload(query, [1, 2, headDim]),
+    sequences: {
+      pageTable: device.upload(Int32Array.from(pages), [1, 3]),
+      lengths: device.upload(Int32Array.of(20), [1]),
+    },
+    mass: device.createTensor("f32", [1, 2, 3]),
+    numPages: 3,
+  });
+  plainMass(keys, query, tokens, headDim).forEach((value, page) => {
+    assertAlmostEquals(found?.[page] ?? NaN, value, 1e-6);
+  });
 });
 
 /** `[P]` for two query heads that share a KV head. */

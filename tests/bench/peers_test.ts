@@ -58,22 +58,28 @@ function table(...rows: unknown[]): PeerTable {
 }
 
 Deno.test("PeerTable.besides() gives the speed over our dense arm of the same settings", () => {
-  assertEquals(table(attention).besides([attentionRow()], 80e9).map((row) => [row.of_dense, row.of_peak]), [[2, 0.5]]);
+  assertEquals(
+    table(attention).besides([attentionRow({ peak_gb_per_s: 80 })]).map((row) => [row.of_dense, row.of_peak]),
+    [[2, 0.5]],
+  );
 });
 
 Deno.test("PeerTable.besides() gives no share of our peak to a row of another device", () => {
-  assertEquals(table({ ...attention, device: "Other" }).besides([attentionRow()], 80e9)[0]?.of_peak, undefined);
+  assertEquals(
+    table({ ...attention, device: "Other" }).besides([attentionRow({ peak_gb_per_s: 80 })])[0]?.of_peak,
+    undefined,
+  );
 });
 
 Deno.test("PeerTable.besides() gives every row once", () => {
   const peers = table(attention);
-  peers.besides([attentionRow()], undefined);
-  assertEquals(peers.besides([attentionRow()], undefined), []);
+  peers.besides([attentionRow()]);
+  assertEquals(peers.besides([attentionRow()]), []);
 });
 
 Deno.test("PeerTable.unmatched holds rows whose settings nobody measured", () => {
   const peers = table({ ...attention, context_tokens: 99 }, { ...attention, dtype: "f16" });
-  peers.besides([attentionRow()], undefined);
+  peers.besides([attentionRow()]);
   assertEquals(peers.unmatched.map(({ place }) => place), ["p:1", "p:2"]);
 });
 

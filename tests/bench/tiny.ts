@@ -17,7 +17,7 @@ export const tinyGenerate: GenerateLists = {
 
 export const provenance: Provenance = {
   ...{ version: "1.2.3", commit: "abc1234", device: "Some CPU", backend: "cpu", threads: 2, instruction_set: "avx2" },
-  ...{ peak_gb_per_s: 25, command: "pagesift bench attention -r 3", date: "2026-01-02T03:04Z", notes: ["A note."] },
+  ...{ command: "pagesift bench attention -r 3", date: "2026-01-02T03:04Z", notes: ["A note."] },
 };
 
 /** A row of attention with some fields changed. */

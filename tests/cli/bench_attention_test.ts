@@ -27,8 +27,8 @@ Deno.test("bench attention tells pages read by the native counters, recall and m
 
 Deno.test("bench attention writes a table with provenance above", async () => {
   const { stdout } = await runBench("attention", ...TINY_ATTENTION);
-  assertMatch(stdout, /^pagesift \d+\.\d+\.\d+, commit \S+, .*2 threads.*GB\/s in this run\n/);
-  assertMatch(stdout, /\ncontext +batch +arm/);
+  assertMatch(stdout, /^pagesift \d+\.\d+\.\d+, commit \S+, .*2 threads.*\n/);
+  assertMatch(stdout, /\ncontext 300, batch 1, heads 4\/2 of 32, .*[\s\S]*\narm +scorer +budget/);
 });
 
 Deno.test("bench attention puts peers beside its own rows and warns of those that match nothing", async () => {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { Row } from "../../bench/row.ts";
 import { fixtureFolder } from "../support/fixture_model.ts";
-import { runBench, TINY_GENERATE } from "./bench_process.ts";
+import { runBench, startBenchUntil, TINY_GENERATE } from "./bench_process.ts";
 
 Deno.test("bench generate measures a shape with random weights, and says so", async () => {
   const { code, stdout, stderr } = await runBench("generate", ...TINY_GENERATE, "-o", "json");
@@ -29,6 +29,16 @@ Deno.test("bench generate names its tests as llama-bench does", async () => {
 Deno.test("bench generate streams CSV with a line a row", async () => {
   const { stdout } = await runBench("generate", ...TINY_GENERATE, "-o", "csv");
   assertEquals(stdout.trim().split("\n").length, 1 + 5);
+});
+
+Deno.test("bench generate dies by SIGINT after it printed the rows that are there", async () => {
+  const args = ["--shape", "default", "-p", "0", "-n", "4,100000", "-d", "64", "-r", "1", "--verbose"];
+  const { child, stderr } = await startBenchUntil("Measuring 2 of 2: tg100000", "generate", ...args);
+  child.kill("SIGINT");
+  const [{ signal }, stdout] = await Promise.all([child.status, new Response(child.stdout).text()]);
+  await stderr.cancel();
+  assertEquals(signal, "SIGINT");
+  assertMatch(stdout, /\ntg4 @ d64 .*dense/);
 });
 
 const refused: [args: string[], code: number, message: string][] = [

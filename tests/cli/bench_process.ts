@@ -14,6 +14,25 @@ export function runBench(subject: string, ...args: string[]): Promise<Finished> 
   return runDeno(["run", "-A", MAIN, "bench", subject, "--device", "cpu", "-t", "2", ...args]);
 }
 
+/** Starts it, and waits until stderr has held the text. */
+export async function startBenchUntil(
+  text: string,
+  subject: string,
+  ...args: string[]
+): Promise<{ child: Deno.ChildProcess; stderr: ReadableStreamDefaultReader<string> }> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", MAIN, "bench", subject, "--device", "cpu", "-t", "2", ...args],
+    ...{ stdin: "null", stdout: "piped", stderr: "piped", env: { NO_COLOR: "1" } },
+  }).spawn();
+  const stderr = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  for (let seen = ""; !seen.includes(text);) {
+    const { value, done } = await stderr.read();
+    if (done) throw new Error(`stderr ended without "${text}": ${seen}`);
+    seen += value;
+  }
+  return { child, stderr };
+}
+
 /** A folder that lives as long as its test. */
 export async function withFolder(work: (folder: string) => Promise<void>): Promise<void> {
   const folder = Deno.makeTempDirSync();

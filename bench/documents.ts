@@ -1,0 +1,101 @@
+/** Texts to ask about: prose of a file with facts planted in it. */
+import type { Tokenizer } from "../engine/tokenizer.ts";
+import { Random } from "../engine/random.ts";
+import { usageError } from "./lists.ts";
+
+/** Words that the shipped model's training used (models/default/README.md); others are as good for other models. */
+const ADJECTIVES = "amber brass copper dusty eager frozen gentle hollow iron jolly keen lonely misty noble olive proud"
+  .split(" ");
+const NOUNS = "falcon harbor lantern meadow mountain orchard palace river shepherd station temple village window garden"
+  .split(" ");
+const DIGITS = 5;
+/** No fact stands in the last part of a document, where recent pages would hold it. */
+const DEEPEST = 0.95;
+/** Facts of a document of pairs: enough that names and numbers compete. */
+const PAIRS = 60;
+
+export interface Fact {
+  name: string;
+  value: string;
+  /** Share of the document that stands before it. */
+  depth: number;
+}
+
+/** Token ids, and what can be asked behind them. */
+export interface Document {
+  ids: readonly number[];
+  asked: readonly Fact[];
+}
+
+/** Facts of different names, spread evenly and with jitter. */
+export function makeFacts(random: Random, count: number): Fact[] {
+  const facts = new Map<string, Fact>();
+  while (facts.size < count) {
+    const name = `${pick(random, ADJECTIVES)} ${pick(random, NOUNS)}`;
+    if (facts.has(name)) continue;
+    const value = Array.from({ length: DIGITS }, () => Math.floor(random.nextFloat() * 10)).join("");
+    facts.set(name, { name, value, depth: (facts.size + random.nextFloat()) / count * DEEPEST });
+  }
+  return [...facts.values()];
+}
+
+/** Prose of exactly `lengthTokens` with `count` facts, all of them asked. */
+export function needleDocument(
+  tokenizer: Tokenizer,
+  prose: readonly number[],
+  lengthTokens: number,
+  count: number,
+  random: Random,
+): Document {
+  const facts = makeFacts(random, count);
+  return { ids: plant(tokenizer, prose, facts, lengthTokens), asked: facts };
+}
+
+/** The same with many more facts, of which `count` are asked, spread over the depths. */
+export function pairsDocument(
+  tokenizer: Tokenizer,
+  prose: readonly number[],
+  lengthTokens: number,
+  count: number,
+  random: Random,
+): Document {
+  const facts = makeFacts(random, Math.max(count, Math.min(PAIRS, Math.floor(lengthTokens / 40))));
+  const asked = Array.from(
+    { length: count },
+    (_, index) => facts[Math.floor((index + 0.5) * facts.length / count)] as Fact,
+  );
+  return { ids: plant(tokenizer, prose, facts, lengthTokens), asked };
+}
+
+/** What is fed behind a document to ask for a fact; the answer is its value. */
+export function question({ name }: Fact): string {
+  return `\n\nWhat is the code for the ${name}? The code for the ${name} is`;
+}
+
+/** Token ids of a text file, lines of a paragraph joined. @throws {PagesiftError} of kind "usage" when it is too short */
+export function proseIds(tokenizer: Tokenizer, file: string, text: string, tokens: number): number[] {
+  const ids = tokenizer.encode(text.replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " "));
+  if (ids.length >= tokens) return ids;
+  throw usageError(
+    `"${file}" gives ${ids.length} tokens, wanted ${tokens}; name a longer one with --text, or lower --length`,
+  );
+}
+
+function plant(tokenizer: Tokenizer, prose: readonly number[], facts: readonly Fact[], lengthTokens: number): number[] {
+  const statements = facts.map(({ name, value }) =>
+    tokenizer.encode(` The code for the ${name} is ${value}.`, { addSpecialTokens: false })
+  );
+  const room = lengthTokens - statements.reduce((sum, ids) => sum + ids.length, 0);
+  const out: number[] = [];
+  let taken = 0;
+  facts.forEach((fact, index) => {
+    const until = Math.floor(fact.depth * room);
+    out.push(...prose.slice(taken, until), ...(statements[index] ?? []));
+    taken = until;
+  });
+  return [...out, ...prose.slice(taken, room)];
+}
+
+function pick<T>(random: Random, items: readonly T[]): T {
+  return items[Math.floor(random.nextFloat() * items.length)] as T;
+}

@@ -1,0 +1,102 @@
+/** What `bench quality` asks, and of which ways to attend: checked as a whole before the model is loaded. */
+import { PagesiftError } from "../engine/errors.ts";
+import { SCORERS } from "../engine/page_policy.ts";
+import type { Scorer, SparseOptions } from "../engine/types.ts";
+import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
+import { checkBudgets, checkExceeds, parseCounts, parseWords } from "./lists.ts";
+
+export const TASKS = ["needle", "pairs", "prose"] as const;
+export type Task = (typeof TASKS)[number];
+
+/** The lists as the command line gives them. */
+export interface QualityLists {
+  task: string;
+  length: string;
+  budget: string;
+  scorer: string;
+  pageSize: number;
+  documents: number;
+  facts: number;
+  proseTokens: number;
+  seed: number;
+  levels: 1 | 2;
+  lambda: number | undefined;
+  sinkPages: number;
+  recentPages: number;
+  denseLayers: number;
+}
+
+/** One way to attend: all pages, the best by exact mass, or the best by a scorer. */
+export interface QualityArm {
+  name: "dense" | "oracle" | "sparse";
+  sparse: SparseOptions;
+  budgetTokens?: number;
+  scorer?: Scorer;
+}
+
+export interface QualityPlan extends Pick<QualityLists, "pageSize" | "documents" | "facts" | "proseTokens" | "seed"> {
+  tasks: readonly Task[];
+  lengths: readonly number[];
+  /** Dense first. */
+  arms: readonly QualityArm[];
+  scorers: readonly Scorer[];
+  /** Tokens that the longest sequence reaches. */
+  longest: number;
+}
+
+/** Room for a question and its answer. */
+export const QUESTION_TOKENS = 96;
+
+/** @throws {PagesiftError} of kind "usage" that names the flag, its value and the nearest legal one */
+export function planQuality(lists: QualityLists): QualityPlan {
+  const { pageSize, documents, facts, proseTokens, seed } = lists;
+  const tasks = parseWords("--task", lists.task, TASKS);
+  const lengths = parseCounts("--length", lists.length, 256);
+  const budgets = parseCounts("--budget", lists.budget, 1);
+  const scorers = parseWords("--scorer", lists.scorer, SCORERS);
+  checkBudgets([pageSize], budgets, KNOWN_PAGE_SIZES);
+  for (const length of lengths) checkExceeds("--length", length, budgets, [pageSize]);
+  return {
+    ...{ tasks, lengths, scorers, pageSize, documents, facts, proseTokens, seed },
+    arms: armsOf(lists, budgets, scorers),
+    longest: Math.max(...lengths) + Math.max(QUESTION_TOKENS, tasks.includes("prose") ? proseTokens : 0),
+  };
+}
+
+function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readonly Scorer[]): QualityArm[] {
+  const { pageSize, levels, sinkPages, recentPages, denseLayers, lambda } = lists;
+  const common = { pageSize, levels, sinkPages, recentPages, denseLayers };
+  const sparse = (budgetTokens: number, scorer: Scorer): SparseOptions => {
+    const weight = lambda === undefined || scorer === "mean" || scorer === "quest" ? {} : { lambda };
+    return { ...common, ...weight, mode: "on", budgetTokens, scorer };
+  };
+  return [
+    { name: "dense", sparse: { ...common, mode: "off" } },
+    ...budgets.map((budgetTokens): QualityArm => ({
+      name: "oracle",
+      budgetTokens,
+      sparse: sparse(budgetTokens, "mean"),
+    })),
+    ...scorers.flatMap((scorer) =>
+      budgets.map((budgetTokens): QualityArm => ({
+        name: "sparse",
+        budgetTokens,
+        scorer,
+        sparse: sparse(budgetTokens, scorer),
+      }))
+    ),
+  ];
+}
+
+/** @throws {PagesiftError} of kind "context" when the model was not made for that many tokens */
+export function checkQualityContext({ longest, lengths }: QualityPlan, maxContext: number): void {
+  if (longest <= maxContext) return;
+  const tail = longest - Math.max(...lengths);
+  throw new PagesiftError(
+    "context",
+    `--length ${
+      Math.max(...lengths)
+    } and ${tail} tokens behind it are longer than the model's context: limit ${maxContext}, ` +
+      `over by ${longest - maxContext}; the longest --length is ${Math.max(0, maxContext - tail)}`,
+  );
+}
