@@ -2,7 +2,8 @@ import { benchAttention, fitCases } from "../bench/attention.ts";
 import { planAttention } from "../bench/attention_plan.ts";
 import { provenanceOf } from "../bench/provenance.ts";
 import { openDevice } from "../engine/devices.ts";
-import { commandLine, prepareFiles, printRun, progressShower } from "./bench_run.ts";
+import { prepareFiles, printRun, progressShower } from "./bench_run.ts";
+import { commandLine } from "./command_line.ts";
 import type { BenchAttentionFlags } from "./options_bench.ts";
 import type { Session } from "./session.ts";
 

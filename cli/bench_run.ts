@@ -63,12 +63,6 @@ function exists(file: string): boolean {
   }
 }
 
-/** The command line as provenance tells it. */
-export function commandLine(): string {
-  const quoted = Deno.args.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
-  return ["pagesift", ...quoted].join(" ");
-}
-
 /** Shows how far a run is. */
 export function progressShower({ output }: Session): (progress: Progress) => void {
   return ({ done, total, label }) => {

@@ -1,10 +1,10 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { SamplingOptions, SparseOptions } from "../engine/types.ts";
-import type { GenerateFlags } from "./options_generate.ts";
+import type { ModelFlags } from "./options_generate.ts";
 import { formatCount } from "./format.ts";
 
 /** The sparse flags as the engine takes them; a budget that is no number of whole pages is refused. */
-export function sparseOf(flags: GenerateFlags): SparseOptions {
+export function sparseOf(flags: ModelFlags): SparseOptions {
   checkBudget(flags.sparseBudget, flags.pageSize);
   return {
     mode: flags.sparse,
@@ -20,7 +20,7 @@ export function sparseOf(flags: GenerateFlags): SparseOptions {
 }
 
 /** The sampling flags as the engine takes them. */
-export function samplingOf(flags: GenerateFlags): SamplingOptions & { maxTokens: number; stop: string[] } {
+export function samplingOf(flags: ModelFlags): SamplingOptions & { maxTokens: number; stop: string[] } {
   return {
     maxTokens: flags.maxTokens,
     stop: flags.stop,

@@ -19,16 +19,44 @@ export function hasNoPrompt(sources: PromptSources, stdin: Source): boolean {
   return sources.prompt.length + sources.files.length + sources.words.length === 0 && !readsStdin(sources, stdin);
 }
 
+/** A part of a prompt: where it came from, and its characters `[start, end)`. */
+export interface NamedPart {
+  name: string;
+  start: number;
+  end: number;
+}
+
+const STDIN_NAME = "<stdin>";
+const TYPED_NAME = "<prompt>";
+
 /** The prompt of stdin, then the files, then `--prompt`, then the words, with a blank line between parts. */
 export async function readPrompt(sources: PromptSources, session: Session): Promise<string> {
+  return (await readNamedPrompt(sources, session)).prompt;
+}
+
+/** {@link readPrompt}, with the place of each part; a separator belongs to the part before it. */
+export async function readNamedPrompt(
+  sources: PromptSources,
+  session: Session,
+): Promise<{ prompt: string; parts: NamedPart[] }> {
   const paths = sources.files.filter((path) => path !== STDIN);
   if (readsStdin(sources, session.world.stdin)) paths.unshift(STDIN);
-  const read: string[] = [];
-  for (const path of paths) read.push(await readText(path, session, sources.lossy));
+  const read: NamedText[] = [];
+  for (const path of paths) {
+    const text = await readText(path, session, sources.lossy);
+    read.push({ name: path === STDIN ? STDIN_NAME : path, text });
+  }
   const typed = [...sources.prompt, sources.words.filter(isText).join(" ")].filter(isText);
-  const prompt = typed.length > 0 ? joinParts([...read, ...typed]) : dropLastNewline(joinParts(read));
+  const texts = [...read, ...typed.map((text) => ({ name: TYPED_NAME, text }))].filter(({ text }) => text !== "");
+  const joined = joinParts(texts.map(({ text }) => text));
+  const prompt = typed.length > 0 ? joined.prompt : dropLastNewline(joined.prompt);
   if (prompt.trim() === "") throw new PagesiftError("usage", "Prompt is empty; give one with -p, -f or through stdin");
-  return prompt;
+  const parts = texts.map(({ name }, index) => ({
+    name,
+    start: joined.starts[index] ?? 0,
+    end: joined.starts[index + 1] ?? prompt.length,
+  }));
+  return { prompt, parts };
 }
 
 function readsStdin({ prompt, files, words, noStdin }: PromptSources, stdin: Source): boolean {
@@ -41,13 +69,21 @@ function isText(word: string): boolean {
   return word !== STDIN && word !== "";
 }
 
-/** Parts are separated as paragraphs are; newlines that end a part already count. */
-function joinParts(parts: readonly string[]): string {
-  return parts.filter((part) => part !== "").reduce((joined, part) => {
-    if (joined === "") return part;
-    const separator = /\n\r?\n$/.test(joined) ? "" : joined.endsWith("\n") ? "\n" : "\n\n";
-    return joined + separator + part;
-  }, "");
+interface NamedText {
+  name: string;
+  text: string;
+}
+
+/** Parts are separated as paragraphs are; newlines that end a part already count. Says where each part starts. */
+function joinParts(parts: readonly string[]): { prompt: string; starts: number[] } {
+  const starts: number[] = [];
+  let prompt = "";
+  for (const part of parts) {
+    if (prompt !== "") prompt += /\n\r?\n$/.test(prompt) ? "" : prompt.endsWith("\n") ? "\n" : "\n\n";
+    starts.push(prompt.length);
+    prompt += part;
+  }
+  return { prompt, starts };
 }
 
 /** The newline that ends a text file is no part of the prompt: the model would go on in a new line after it. */

@@ -5,6 +5,7 @@ import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { generate } from "./generate.ts";
 import { renderHelp } from "./help.ts";
+import { inspectPages } from "./inspect.ts";
 import { Interrupt } from "./interrupt.ts";
 import { entryOf, isMenu, type Menu, menuHelp, noEntry } from "./menu.ts";
 import { commonOptions } from "./options_common.ts";
@@ -16,7 +17,7 @@ import type { EndSignal, World } from "./world.ts";
 /** How the process is to end. */
 export type Ending = { code: number } | { signal: EndSignal };
 
-const program: Menu = { name: "", summary: "", noun: "command", commands: [generate, bench] };
+const program: Menu = { name: "", summary: "", noun: "command", commands: [generate, bench, inspectPages] };
 
 const INTERNAL_ERROR = 1;
 

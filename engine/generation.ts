@@ -8,6 +8,7 @@ import type { PagePolicy } from "./page_policy.ts";
 import { Aborted, breather, Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";
+import type { StepObserver } from "./step_observer.ts";
 import { StepRunner } from "./step_runner.ts";
 import type { BatchPiece, PrefillProgress } from "./types.ts";
 
@@ -19,6 +20,8 @@ export interface RunContext {
   stats: RunStats;
   signal?: AbortSignal | undefined;
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
+  /** Looks on at every decode step. */
+  observer?: StepObserver | undefined;
 }
 
 /**
@@ -39,7 +42,7 @@ export class Generation {
     this.#breathe = breather(context.signal);
     this.#prefill = new Prefill(context.model, context.pool, context.policy);
     this.#batch = new DecodeBatch(context.model.device, context.pool, context.policy);
-    this.#runner = new StepRunner(context.model, context.pool, context.policy);
+    this.#runner = new StepRunner(context.model, context.pool, context.policy, context.observer);
     this.#sampler = new NativeSampler(context.model.device, context.pool.shape.maxSequences);
   }
 
@@ -172,7 +175,7 @@ export class Generation {
   #badPlaceOfStep(step: DecodeStep): string {
     const { model, pool, policy, stats } = this.context;
     const finite: boolean[] = [];
-    model.decode(pool, policy, step, (_layer, hidden) => finite.push(allFinite(hidden)));
+    model.decode(pool, policy, step, { afterLayer: (_layer, hidden) => finite.push(allFinite(hidden)) });
     return `at decode step ${stats.snapshot().decodeSteps + 1}, ${firstBadLayer(finite)}`;
   }
 }

@@ -10,6 +10,7 @@ import { feedForward } from "./feed_forward.ts";
 import type { KvPool } from "./kv_pool.ts";
 import type { PagePolicy } from "./page_policy.ts";
 import type { RopeFrequencies } from "./rope.ts";
+import type { StepObserver } from "./step_observer.ts";
 import type { Weights } from "./weights.ts";
 
 /** A run of tokens of one sequence that are taken in together. i32 tensors `[T]`, `[T]`, `[T]`, `[M]`. */
@@ -25,6 +26,18 @@ export interface PrefillChunk {
 /** What both kinds of step give to a layer. */
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
 type Attend = (layer: number, views: ActivationViews) => void;
+
+/** What watches a decode step, or stands in for a part of it. */
+export interface DecodeHooks {
+  observer?: StepObserver | undefined;
+  /** Instead of the attention that the policy asks for. */
+  attend?: DecodeAttention | undefined;
+  /** Called with the residual stream `[B, H]` that each layer leaves. */
+  afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
+}
+
+/** The attention of a layer in a decode step. q, out f32 `[B, Hq, d]`. */
+export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: Tensor) => void;
 
 /** Rows of logits that are computed at once when all are wanted. */
 const LOGIT_ROWS = 64;
@@ -74,17 +87,16 @@ export class Model {
   }
 
   /** Takes in one token a sequence. Returns the normed hidden states `[B, H]`. */
-  decode(
-    pool: KvPool,
-    policy: PagePolicy,
-    step: DecodeStep,
-    afterLayer?: (layer: number, hidden: Tensor) => void,
-  ): Tensor {
+  decode(pool: KvPool, policy: PagePolicy, step: DecodeStep, hooks: DecodeHooks = {}): Tensor {
     const views = this.#start(step);
-    const attend: Attend = (layer, { q, attended }) => attendDecode(pool, policy, step, layer, q, attended);
+    const decodeAttention = hooks.attend ?? policyAttention(pool, policy);
+    const attend: Attend = (layer, { q, attended }) => {
+      decodeAttention(layer, step, q, attended);
+      hooks.observer?.afterAttention(layer, q, step);
+    };
     for (let layer = 0; layer < this.config.numLayers; layer++) {
       this.#layer(layer, pool, step, views, attend);
-      afterLayer?.(layer, views.hidden);
+      hooks.afterLayer?.(layer, views.hidden);
     }
     return views.normed;
   }
@@ -169,11 +181,13 @@ function windowOf(policy: PagePolicy, layer: number): number {
   return rule?.kind === "window" ? rule.tokens : 0;
 }
 
-function attendDecode(pool: KvPool, policy: PagePolicy, step: DecodeStep, layer: number, q: Tensor, out: Tensor): void {
-  const { sequences, selecting } = step;
-  if (policy.layers[layer]?.kind !== "sparse" || !selecting) {
-    pool.cache.attend(layer, q, sequences, out, { window: windowOf(policy, layer) });
-    return;
-  }
-  pool.cache.attendSparse(layer, q, sequences, selecting, out, policy);
+/** Attention to what the policy has a layer read. */
+function policyAttention(pool: KvPool, policy: PagePolicy): DecodeAttention {
+  return (layer, { sequences, selecting }, q, out) => {
+    if (policy.layers[layer]?.kind === "sparse" && selecting) {
+      pool.cache.attendSparse(layer, q, sequences, selecting, out, policy);
+    } else {
+      pool.cache.attend(layer, q, sequences, out, { window: windowOf(policy, layer) });
+    }
+  };
 }

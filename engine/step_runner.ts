@@ -4,6 +4,7 @@ import type { DecodeStep } from "./decode_batch.ts";
 import type { KvPool } from "./kv_pool.ts";
 import type { Model } from "./model.ts";
 import type { PagePolicy } from "./page_policy.ts";
+import type { StepObserver } from "./step_observer.ts";
 
 /** What a decode step gives: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. */
 export interface StepResult {
@@ -13,15 +14,20 @@ export interface StepResult {
 
 /**
  * Runs decode steps. Where the device records work, a step that looks like the one before it is recorded and from then on replayed
- * with one call: positions, lengths and tables lie in device memory.
+ * with one call: positions, lengths and tables lie in device memory. A step that is observed is not recorded.
  */
 export class StepRunner {
   readonly #records: boolean;
   #last: DecodeStep | undefined;
   #recorded: { graph: Graph; result: StepResult } | undefined;
 
-  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {
-    this.#records = model.canRecord;
+  constructor(
+    readonly model: Model,
+    readonly pool: KvPool,
+    readonly policy: PagePolicy,
+    readonly observer?: StepObserver | undefined,
+  ) {
+    this.#records = model.canRecord && !observer;
   }
 
   run(step: DecodeStep): StepResult {
@@ -44,8 +50,8 @@ export class StepRunner {
   }
 
   #start(step: DecodeStep): StepResult {
-    const { model, pool, policy } = this;
-    const logits = model.logits(model.decode(pool, policy, step));
+    const { model, pool, policy, observer } = this;
+    const logits = model.logits(model.decode(pool, policy, step, { observer }));
     return { logits, best: model.best(logits) };
   }
 

@@ -125,7 +125,7 @@ function traceStep(session: DecodeSession, batch: DecodeBatch, id: number, heads
   const { engine, pool, sequence } = session;
   const { pageSize, headDim: d, numKvHeads, numQueryHeads } = pool.shape;
   const [views, group] = [engine.model.activations.views(1), numQueryHeads / numKvHeads];
-  engine.model.decode(pool, batch.policy, batch.advance([sequence], [id]), (layer) => {
+  const afterLayer = (layer: number): void => {
     const q = views.q.readFloats();
     const layerHeads = heads[layer] ?? [];
     const numPages = sequence.pages.length;
@@ -139,7 +139,8 @@ function traceStep(session: DecodeSession, batch: DecodeBatch, id: number, heads
       const search = { pages, queries, numPages, room };
       compare(arms, search, pageMass(search, sequence.length, pageSize));
     });
-  });
+  };
+  engine.model.decode(pool, batch.policy, batch.advance([sequence], [id]), { afterLayer });
 }
 
 function report(arms: readonly Arm[], d: number, share: number): void {

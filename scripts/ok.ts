@@ -6,7 +6,7 @@ import { print } from "./support/lines.ts";
 import { ROOT } from "./support/native_library.ts";
 import { countLine, runTests } from "./support/test_run.ts";
 
-const SOURCES = ["mod.ts", "cli", "bench", "engine", "ffi", "scripts", "tests"];
+const SOURCES = ["mod.ts", "cli", "bench", "inspect", "engine", "ffi", "scripts", "tests"];
 const STEPS: [title: string, args: string[]][] = [
   ["format", ["fmt", "--check"]],
   ["lint", ["lint"]],

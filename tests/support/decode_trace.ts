@@ -64,14 +64,15 @@ export function traceDecode(prefilled: Prefilled, id: number): LayerTrace[] {
   const batch = new DecodeBatch(engine.device, pool, policy);
   const layers: LayerTrace[] = [];
   const views = engine.model.activations.views(1);
-  engine.model.decode(pool, policy, batch.advance([sequence], [id]), (layer) => {
+  const afterLayer = (layer: number): void => {
     layers.push({
       query: views.q.readFloats(),
       keys: readTokens(prefilled, layer, "keys"),
       values: readTokens(prefilled, layer, "values"),
       attended: views.attended.readFloats(),
     });
-  });
+  };
+  engine.model.decode(pool, policy, batch.advance([sequence], [id]), { afterLayer });
   batch.close();
   return layers;
 }

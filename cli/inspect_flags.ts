@@ -1,0 +1,52 @@
+import { PagesiftError } from "../engine/errors.ts";
+import { COMPARED_SCORERS, type ComparedScorer } from "../inspect/recording.ts";
+import type { Selectors } from "../inspect/report.ts";
+import type { InspectFlags } from "./options_inspect.ts";
+
+/** What selectors may name. */
+export interface SelectorRange {
+  layers: number;
+  heads: number;
+  steps: number;
+}
+
+/** The scorers of `--compare`, each once. */
+export function comparedScorers(list: string | undefined): ComparedScorer[] {
+  if (list === undefined) return [];
+  const names = list.split(",").map((name) => name.trim());
+  return [...new Set(names)].map((name) => {
+    const scorer = COMPARED_SCORERS.find((each) => each === name);
+    if (scorer) return scorer;
+    throw new PagesiftError("usage", `--compare "${name}" is no scorer: wanted some of ${COMPARED_SCORERS.join(",")}`);
+  });
+}
+
+/** The selectors as counts from 0. @throws {PagesiftError} of kind "usage" that names the legal range */
+export function selectorsOf({ layer, head, step }: InspectFlags, range: SelectorRange): Selectors {
+  check("--layer", layer, 0, range.layers - 1);
+  check("--head", head, 0, range.heads - 1);
+  check("--step", step, 1, range.steps);
+  return { layer, head, step: step === undefined ? undefined : step - 1 };
+}
+
+function check(flag: string, value: number | undefined, least: number, most: number): void {
+  if (value === undefined || value >= least && value <= most) return;
+  throw new PagesiftError("usage", `${flag} ${value} is out of range: wanted ${least} to ${most}`);
+}
+
+/** Refuses flags that exclude each other. */
+export function checkInspectFlags(flags: InspectFlags, words: readonly string[]): void {
+  const { replay, json, tsv } = flags;
+  if (json || flags.html ?? flags.trace ?? replay ?? flags.ablate) throw new PagesiftError("usage", "Not built yet");
+  if (json && tsv) throw new PagesiftError("usage", "--json and --tsv exclude each other");
+  if (replay === undefined) return;
+  const prompt: string | undefined = [...flags.prompt, ...flags.files, ...words][0];
+  const other = prompt !== undefined
+    ? `the prompt "${prompt}"`
+    : flags.ablate
+    ? "--ablate, which needs the model,"
+    : flags.trace !== undefined
+    ? "--trace"
+    : undefined;
+  if (other !== undefined) throw new PagesiftError("usage", `--replay ${replay} and ${other} exclude each other`);
+}

@@ -1,0 +1,140 @@
+import { forcedMass, type Order, type Report } from "../inspect/report.ts";
+import type { Facts } from "../inspect/recording.ts";
+import { oneLine } from "./escape.ts";
+import { formatCount, formatSeconds, plural } from "./format.ts";
+import { cutTo, tableLines } from "./inspect_table.ts";
+import {
+  ablationsTable,
+  filesTable,
+  FOR_PEOPLE,
+  missesTable,
+  pagesTable,
+  percent,
+  scorersTable,
+  type Table,
+} from "./inspect_tables.ts";
+import { stripLines } from "./inspect_strip.ts";
+import type { Paint } from "./paint.ts";
+
+/** What the terminal view shows beside the report. */
+export interface TextStyle {
+  by: Order;
+  top: number;
+  byFile: boolean;
+  /** Columns of the terminal. */
+  width: number;
+  paint: Paint;
+}
+
+const BAR_CELLS = 30;
+const BAR_PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"] as const;
+
+/** The whole view for a terminal, or for a file where nothing is painted. */
+export function inspectText(report: Report, answer: string, style: TextStyle): string {
+  const { recording } = report;
+  const sections = [
+    header(report, answer, style),
+    heat(report, style),
+    titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, FOR_PEOPLE), style),
+    layersSection(report, style),
+    report.misses.length > 0
+      ? titled(
+        "Missed: exact attention wanted them, the scorer left them out",
+        missesTable(report, style.top, FOR_PEOPLE),
+        style,
+      )
+      : ["Missed: none"],
+    style.byFile ? titled("By file", filesTable(report, FOR_PEOPLE), style) : [],
+    recording.comparison ? titled("Scorers on the same steps", scorersTable(report, FOR_PEOPLE), style) : [],
+    recording.ablations ? ablations(report, style) : [],
+  ];
+  return sections.filter((lines) => lines.length > 0).map((lines) => lines.join("\n")).join("\n\n") + "\n";
+}
+
+function header(report: Report, answer: string, { paint, width }: TextStyle): string[] {
+  const { facts } = report.recording;
+  const { kept, best, recall } = report.whole;
+  const lines: [string, string][] = [
+    ["model", `${facts.model} on ${facts.device}`],
+    ["prompt", `${plural(facts.promptTokens, "token")}, ${plural(facts.pages, "page")} of ${facts.pageSize}`],
+    ["answer", JSON.stringify(answer)],
+    ["sparse", sparseText(facts)],
+    ["shown", shownText(report)],
+    [
+      "kept",
+      `${percent(kept)} of dense attention mass; the best pages of the same number hold ${percent(best)}; page recall ${
+        percent(recall)
+      }`,
+    ],
+    ["time", `prefill ${formatSeconds(facts.prefillSeconds)}, inspected steps ${formatSeconds(facts.decodeSeconds)}`],
+  ];
+  return lines.map(([label, text]) => `${paint.dim(label.padEnd(8))}${cutTo(oneLine(text), width - 8)}`);
+}
+
+function sparseText(facts: Facts): string {
+  const { scorer, lambda, budgetPages, pageSize, selectedSteps, steps, pagesRead, pagesDense } = facts;
+  const weight = scorer === "unique" || scorer === "diag" ? ` (lambda ${lambda})` : "";
+  const budget = `budget ${formatCount(budgetPages * pageSize)} tokens = ${plural(budgetPages, "page")}`;
+  const read = `read ${percent(pagesRead / pagesDense)} of KV pages`;
+  return `${scorer}${weight}, ${budget}, selected in ${selectedSteps} of ${plural(steps, "step")}, ${read}`;
+}
+
+function shownText({ recording: { facts }, selectors: { step, layer, head } }: Report): string {
+  return [
+    step === undefined ? `all of ${plural(facts.steps, "step")}` : `step ${step + 1} of ${facts.steps}`,
+    layer === undefined ? `${plural(facts.layers.length, "layer")}` : `layer ${layer} of ${facts.layers.length}`,
+    head === undefined ? `${plural(facts.heads, "KV head")}` : `KV head ${head} of ${facts.heads}`,
+  ].join(", ");
+}
+
+function heat(report: Report, { by, width, paint }: TextStyle): string[] {
+  const { sink, recent } = forcedMass(report);
+  const [strip, marks] = stripLines(report, by, width, paint);
+  const always = (label: string, { pages, mass }: { pages: number; mass: number }): string =>
+    `${label} ${plural(pages, "page")} ${percent(mass)}`;
+  return [
+    paint.bold(`Context by ${by}`),
+    strip,
+    ...marks.trim() === "" ? [] : [paint.dim(marks)],
+    paint.dim(`Always read, so not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of mass`),
+  ];
+}
+
+function titled(title: string, { columns, rows }: Table, { width, paint }: TextStyle): string[] {
+  if (rows.length === 0) return [`${paint.bold(title)}: none`];
+  const [head = "", ...lines] = tableLines(columns, rows, width);
+  return [paint.bold(title), paint.dim(head), ...lines];
+}
+
+function layersSection(report: Report, { paint }: TextStyle): string[] {
+  const { facts } = report.recording;
+  const shown = report.selectors.layer;
+  const lines = report.layers.map(({ recall, kept }, layer) => {
+    const name = `layer ${String(layer).padStart(String(facts.layers.length - 1).length)}`;
+    if (facts.layers[layer] === "window") return `${name}  sliding window, never selects`;
+    if (facts.layers[layer] === "dense") return `${name}  dense, reads every page`;
+    return `${name}  ${paint.color(71, bar(recall))} ${percent(recall).padStart(7)}  kept ${percent(kept).padStart(7)}`;
+  });
+  return [paint.bold("Page recall by layer"), ...lines.filter((_, layer) => shown === undefined || shown === layer)];
+}
+
+function bar(share: number): string {
+  const eighths = Math.round((Number.isNaN(share) ? 0 : share) * BAR_CELLS * 8);
+  return ("█".repeat(Math.floor(eighths / 8)) + BAR_PARTS[eighths % 8]).padEnd(BAR_CELLS);
+}
+
+function ablations(report: Report, style: TextStyle): string[] {
+  const [first] = report.recording.ablations ?? [];
+  if (!first) return ["Did it matter? There is nothing to mask"];
+  return [
+    ...titled(
+      "Did it matter? The answer's log-probability (nats) with pages masked",
+      ablationsTable(report, FOR_PEOPLE),
+      style,
+    ),
+    style.paint.dim(
+      `Without a mask: ${first.baseline.toFixed(4)}. Masked while the answer is taken, not while the prompt was read:`,
+    ),
+    style.paint.dim("later text may have carried the page's content on. Share of attention is not cause."),
+  ];
+}

@@ -1,0 +1,150 @@
+import type { DecodeStep } from "../engine/decode_batch.ts";
+import type { KvPool } from "../engine/kv_pool.ts";
+import type { PagePolicy } from "../engine/page_policy.ts";
+import type { StepObserver } from "../engine/step_observer.ts";
+import type { Tensor } from "../ffi/tensor.ts";
+import type { ComparedScorer, Comparison, LayerKind, Totals } from "./recording.ts";
+import { RowLog } from "./row_log.ts";
+import { countShared, rowFigures, standardize, sumOver, toRow } from "./row_math.ts";
+import { PageProbe, readSelection } from "./scorers.ts";
+
+/** What one step shows of one layer, by KV head. */
+interface LayerView {
+  kind: LayerKind;
+  pages: number;
+  /** `[Hk, M]` */
+  mass: Float32Array<ArrayBuffer>;
+  scores: Float32Array | undefined;
+  /** Undefined where all pages were read. */
+  selected: Int32Array[] | undefined;
+  wanted: Int32Array[];
+}
+
+/**
+ * Watches the decode steps of one sequence: for every layer it computes scores and exact masses, and keeps which pages were read,
+ * which were wanted, and sums over the steps.
+ */
+export class PageObserver implements StepObserver {
+  readonly totals: Totals;
+  readonly rows = new RowLog();
+  readonly #figures: number[] = [];
+  readonly #compared: number[] = [];
+  readonly #probe: PageProbe;
+  readonly #compare: readonly ComparedScorer[];
+  #lengthTokens = 0;
+  #selectedStep = -1;
+  /** Steps in which a page was left out. */
+  selectedSteps = 0;
+  /** KV pages that attention read, and that dense attention would have read, over all rows. */
+  pagesRead = 0;
+  pagesDense = 0;
+
+  constructor(readonly pool: KvPool, readonly policy: PagePolicy, compare: readonly ComparedScorer[] = []) {
+    this.#probe = new PageProbe(pool, policy);
+    this.#compare = compare;
+    const { numLayers, numKvHeads } = pool.shape;
+    const numbers = numLayers * numKvHeads * this.#probe.columns;
+    this.totals = { mass: new Float32Array(numbers), score: new Float32Array(numbers) };
+  }
+
+  /** Steps that were watched to their last layer. */
+  get steps(): number {
+    const { numLayers, numKvHeads } = this.pool.shape;
+    return Math.floor(this.rows.length / (numLayers * numKvHeads));
+  }
+
+  /** Columns of {@link totals}. */
+  get columns(): number {
+    return this.#probe.columns;
+  }
+
+  /** As `Recording.figures` has them. */
+  get figures(): Float32Array {
+    return Float32Array.from(this.#figures);
+  }
+
+  get comparison(): Comparison | undefined {
+    if (this.#compare.length === 0) return undefined;
+    return { scorers: this.#compare, figures: Float32Array.from(this.#compared) };
+  }
+
+  afterAttention(layer: number, q: Tensor, step: DecodeStep): void {
+    if (layer === 0) this.#lengthTokens = step.sequences.lengths.readInts()[0] ?? 0;
+    const view = this.#look(layer, q, step);
+    for (let head = 0; head < this.pool.shape.numKvHeads; head++) this.#keep(layer, head, view);
+    this.#compareScorers(layer, q, step, view);
+  }
+
+  #look(layer: number, q: Tensor, step: DecodeStep): LayerView {
+    const rule = this.policy.layers[layer] ?? { kind: "dense" };
+    const mass = this.#probe.mass(layer, q, step, rule.kind === "window" ? rule.tokens : 0);
+    const selects = rule.kind === "sparse" && step.selecting;
+    return {
+      kind: rule.kind,
+      pages: Math.ceil(this.#lengthTokens / this.policy.pageSize),
+      mass,
+      scores: rule.kind === "window" ? undefined : this.#probe.scores(layer, q, step, this.policy),
+      selected: selects ? readSelection(selects.selection) : undefined,
+      wanted: this.#probe.best(mass, step),
+    };
+  }
+
+  #keep(layer: number, head: number, view: LayerView): void {
+    const from = head * this.columns;
+    const mass = view.mass.subarray(from, from + view.pages);
+    const score = view.scores && standardize(view.scores.subarray(from, from + view.pages));
+    const first = (layer * this.pool.shape.numKvHeads + head) * this.columns;
+    for (let page = 0; page < view.pages; page++) {
+      this.totals.mass[first + page]! += mass[page]!;
+      if (score) this.totals.score[first + page]! += score[page]!;
+    }
+    const row = { mass, score, selected: view.selected?.[head], wanted: view.wanted[head] ?? new Int32Array() };
+    this.#count(row.selected?.length ?? view.pages, view);
+    this.rows.add(toRow(row));
+    const { kept, best, found, wanted } = rowFigures(row, (page) => this.#isForced(page, view.pages));
+    this.#figures.push(...view.kind === "window" ? [NaN, NaN, NaN, NaN] : [kept, best, found, wanted]);
+  }
+
+  /** Counts what the kernels left in the selection, not what they were asked for. */
+  #count(read: number, { kind, pages }: LayerView): void {
+    if (kind === "window") return;
+    this.pagesRead += read;
+    this.pagesDense += pages;
+    if (read === pages || this.#selectedStep === this.steps) return;
+    this.#selectedStep = this.steps;
+    this.selectedSteps++;
+  }
+
+  #compareScorers(
+    layer: number,
+    q: Tensor,
+    step: DecodeStep,
+    { kind, pages, mass, selected, wanted }: LayerView,
+  ): void {
+    if (this.#compare.length === 0) return;
+    const chosen = this.#compare.map((scorer) => {
+      if (scorer === "oracle" || kind === "window") return wanted;
+      const own = scorer === this.policy.scorer ? { lambda: this.policy.lambda } : {};
+      return this.#probe.chosenBy(layer, q, step, { scorer, ...own });
+    });
+    for (let head = 0; head < this.pool.shape.numKvHeads; head++) {
+      const from = head * this.columns;
+      const shares = mass.subarray(from, from + pages);
+      for (const byHead of chosen) {
+        const own = byHead[head] ?? new Int32Array();
+        const isForced = (page: number): boolean => this.#isForced(page, pages);
+        const found = countShared(wanted[head] ?? own, own, isForced);
+        const shared = countShared(own, selected?.[head], isForced);
+        this.#compared.push(...kind === "window" ? [NaN, NaN, NaN] : [sumOver(shares, own), found, shared]);
+      }
+    }
+  }
+
+  #isForced(page: number, pages: number): boolean {
+    return page < this.policy.sinkPages || page >= pages - this.policy.recentPages;
+  }
+
+  close(): void {
+    this.#probe.close();
+  }
+}

@@ -1,0 +1,175 @@
+import type { Engine } from "../engine/engine.ts";
+import { Generation } from "../engine/generation.ts";
+import { cacheShape, KvPool } from "../engine/kv_pool.ts";
+import { checkCacheFits } from "../engine/memory.ts";
+import { exceedsBudget, type PagePolicy } from "../engine/page_policy.ts";
+import { pagesFor } from "../engine/page_table.ts";
+import { Request } from "../engine/request.ts";
+import { RunStats } from "../engine/run_stats.ts";
+import { Sequence } from "../engine/sequence.ts";
+import type { EngineStats, FinishReason, PrefillProgress, SamplingOptions, SparseOptions } from "../engine/types.ts";
+import { PagesiftError } from "../engine/errors.ts";
+import { PageObserver } from "./observer.ts";
+import { ANSWER, locateParts, type PromptPart, type PromptText, spellTokens } from "./prompt_text.ts";
+import type { ComparedScorer, Facts, Recording, Totals } from "./recording.ts";
+
+/** What is inspected. */
+export interface InspectRequest {
+  ids: readonly number[];
+  /** The prompt and its parts, before it was truncated or put into a template. */
+  prompt: string;
+  parts: readonly PromptPart[];
+  /** Decode steps to watch at most. */
+  steps: number;
+  sampling: SamplingOptions & { stop?: string[] };
+  sparse: SparseOptions;
+  compare: readonly ComparedScorer[];
+  signal: AbortSignal;
+  onPrefill: (progress: PrefillProgress) => void;
+}
+
+/** What the caller knows of a run. */
+export type RunFacts = Pick<Facts, "version" | "model" | "command" | "date">;
+
+/** A finished run whose cache is still there, so that its steps can be run again with pages masked. */
+export interface InspectedRun extends Disposable {
+  recording: Recording;
+  stats: EngineStats;
+  pool: KvPool;
+  policy: PagePolicy;
+  sequence: Sequence;
+  /** Tokens of the text that were not found in the prompt although no template is about them. */
+  unmatched: number;
+}
+
+/** A sequence whose pages stay when its generation ends. */
+class KeptSequence extends Sequence {
+  override release(): void {}
+}
+
+/** Generates as the engine does, one request alone, and watches every decode step. */
+export async function record(engine: Engine, request: InspectRequest, about: RunFacts): Promise<InspectedRun> {
+  const policy = engine.policy(request.sparse);
+  const pool = openPool(engine, policy, request);
+  try {
+    const observer = new PageObserver(pool, policy, request.compare);
+    const sequence = new KeptSequence(pool.allocator, pool.shape.pageSize);
+    const { ids, finish, stats } = await generate(engine, request, { pool, policy, observer, sequence });
+    if (observer.steps === 0) throw nothingWatched(finish);
+    const { text, unmatched } = promptText(engine, request, ids);
+    const facts = {
+      ...about,
+      ...factsOf(engine, request, policy, observer),
+      answerIds: ids,
+      ...factsOfStats(stats, finish),
+    };
+    const { rows, figures, comparison } = observer;
+    const totals = shortened(observer.totals, observer.columns, facts);
+    const recording = { facts, text, totals, rows, figures, ...comparison && { comparison } };
+    observer.close();
+    return { recording, stats, pool, policy, sequence, unmatched, [Symbol.dispose]: () => pool.close() };
+  } catch (error) {
+    pool.close();
+    throw error;
+  }
+}
+
+function openPool(engine: Engine, policy: PagePolicy, { ids, steps, compare }: InspectRequest): KvPool {
+  const longestTokens = Math.min(ids.length + steps, engine.config.maxContext);
+  const need = { totalTokens: longestTokens, longestTokens, maxSequences: 1 };
+  const shape = cacheShape(engine.config, engine.dtype, policy, need);
+  const statistics = {
+    variance: shape.statistics.variance || compare.includes("diag"),
+    minMax: shape.statistics.minMax || compare.includes("quest"),
+  };
+  checkCacheFits(engine.device, { ...shape, statistics }, engine.facts.weightBytes);
+  return new KvPool(engine.device, { ...shape, statistics });
+}
+
+interface Run {
+  pool: KvPool;
+  policy: PagePolicy;
+  observer: PageObserver;
+  sequence: Sequence;
+}
+
+async function generate(
+  engine: Engine,
+  request: InspectRequest,
+  { pool, policy, observer, sequence }: Run,
+): Promise<{ ids: number[]; finish: FinishReason; stats: EngineStats }> {
+  const limits = { eosTokenIds: engine.config.eosTokenIds, maxContext: engine.config.maxContext };
+  const options = { ...request.sampling, maxTokens: request.steps + 1 };
+  const one = new Request(0, request.ids, options, engine.tokenizer.stream(), limits, sequence);
+  const stats = new RunStats(engine.facts, pool, policy);
+  const { signal, onPrefill } = request;
+  const generation = new Generation({ model: engine.model, pool, policy, stats, signal, onPrefill, observer }, [one]);
+  const ids: number[] = [];
+  let finish: FinishReason = "aborted";
+  for await (const piece of generation.run()) {
+    if (piece.id >= 0) ids.push(piece.id);
+    if (piece.finish) finish = piece.finish;
+  }
+  return { ids, finish, stats: stats.snapshot() };
+}
+
+function nothingWatched(finish: FinishReason): PagesiftError {
+  const why = finish === "context"
+    ? "the prompt fills the context"
+    : `the answer ended with its first token (${finish})`;
+  return new PagesiftError("usage", `There is no decode step to inspect: ${why}; change the prompt or the context`);
+}
+
+/** The texts of prompt and answer, with the places of the prompt's parts. */
+function promptText(
+  engine: Engine,
+  { ids, prompt, parts }: InspectRequest,
+  answerIds: readonly number[],
+): { text: PromptText; unmatched: number } {
+  // The answer's last token never went in, so it is in no page.
+  const all = [...ids, ...answerIds.slice(0, -1)];
+  const { text, tokenEnds } = spellTokens(engine.tokenizer, all);
+  const promptEnd = tokenEnds[ids.length - 1] ?? 0;
+  const { spans, unmatched } = locateParts(text.slice(0, promptEnd), prompt, parts);
+  if (text.length > promptEnd) spans.push({ source: ANSWER, start: promptEnd, end: text.length, line: 0 });
+  return { text: { text, tokenEnds, spans }, unmatched };
+}
+
+function factsOf(
+  { config, facts: { device } }: Engine,
+  { ids }: InspectRequest,
+  policy: PagePolicy,
+  { steps, selectedSteps, pagesRead, pagesDense }: PageObserver,
+): Omit<Facts, keyof RunFacts | "answerIds" | keyof ReturnType<typeof factsOfStats>> {
+  const { pageSize, budgetPages, scorer, lambda, sinkPages, recentPages } = policy;
+  const selects = exceedsBudget(policy, ids.length + steps);
+  return {
+    ...{ selectedSteps, pagesRead, pagesDense },
+    ...{ device, steps, pageSize, budgetPages, scorer, lambda, sinkPages },
+    promptTokens: ids.length,
+    pages: pagesFor(ids.length + steps, pageSize),
+    layers: policy.layers.map(({ kind }) => kind === "sparse" && !selects ? "dense" : kind),
+    heads: config.numKvHeads,
+    queryHeads: config.numQueryHeads,
+    firstRecentPage: Math.max(sinkPages, pagesFor(ids.length + 1, pageSize) - recentPages),
+  };
+}
+
+function factsOfStats(
+  { prefillSeconds, decodeSeconds }: EngineStats,
+  finish: FinishReason,
+): Pick<Facts, "prefillSeconds" | "decodeSeconds" | "finish"> {
+  return { prefillSeconds, decodeSeconds, finish };
+}
+
+/** Totals of the pages that there were, from arrays that had room for more. */
+function shortened({ mass, score }: Totals, columns: number, { layers, heads, pages }: Facts): Totals {
+  const cut = (from: Float32Array): Float32Array => {
+    const out = new Float32Array(layers.length * heads * pages);
+    for (let row = 0; row < layers.length * heads; row++) {
+      out.set(from.subarray(row * columns, row * columns + pages), row * pages);
+    }
+    return out;
+  };
+  return { mass: cut(mass), score: cut(score) };
+}
