@@ -10,15 +10,15 @@ export interface Axis {
   label: (value: number) => string;
 }
 
-/** From this ratio of the largest to the smallest on, an axis is logarithmic. */
-const LOG_RATIO = 8;
+/** From this ratio of the largest to the smallest on, an axis is logarithmic; lists of tokens are mostly powers of two. */
+const LOG_RATIO = { tokens: 4, values: 8 } as const;
 const MOST_TICKS = 8;
 
 /** An axis of token counts, with ticks where something was measured. */
 export function tokenAxis(title: string, values: readonly number[], from: number, to: number): Axis {
   const sorted = [...new Set(values)].sort((a, b) => a - b);
   const [low, high] = [sorted[0] ?? 1, sorted.at(-1) ?? 1];
-  const log = low > 0 && high / low >= LOG_RATIO;
+  const log = low > 0 && high / low >= LOG_RATIO.tokens;
   const place = placer(log, low === high ? [low * 0.5, low * 1.5 || 1] : [low, high], from, to);
   return { title, log, ticks: spaced(sorted, place), place, label: tokenLabel };
 }
@@ -26,7 +26,7 @@ export function tokenAxis(title: string, values: readonly number[], from: number
 /** An axis of measured numbers: from zero where it is linear. */
 export function valueAxis(title: string, values: readonly number[], from: number, to: number): Axis {
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const log = low > 0 && high / low >= LOG_RATIO;
+  const log = low > 0 && high / low >= LOG_RATIO.values;
   const ticks = log ? logTicks(low, high) : linearTicks(high);
   const [first = 0, last = 1] = [ticks[0], ticks.at(-1)];
   return { title, log, ticks, place: placer(log, [first, last], from, to), label: numberLabel };

@@ -36,7 +36,8 @@ const MARGIN = { left: 84, right: 212, top: 36, bottom: 56 } as const;
 const LEGEND_LINE = 20;
 const LIGHT = ["#0b63ad", "#c2410c", "#047857", "#7e22ce", "#92620a", "#be185d", "#0e7490", "#4b5563"];
 const DARK = ["#6cb2ff", "#fb923c", "#34d399", "#c99bff", "#facc15", "#f472b6", "#22d3ee", "#b6bec9"];
-const DASHES = ["none", "7 3", "2 3"] as const;
+/** Where lines lie on each other, those below show through the gaps. */
+const DASHES = ["none", "10 6", "4 5", "14 4 3 4", "7 3", "2 4"] as const;
 
 /** The whole picture. @throws {Error} when there is no point to show */
 export function renderPlot({ title, footer, panels }: Plot): string {
@@ -138,9 +139,9 @@ function legendLine(name: string, index: number, left: number, at: number): stri
     }</text>`;
 }
 
-/** Colour class and dash of the n-th name; past the last colour the dash changes. */
+/** Colour class and dash of the n-th name; both lists begin anew at different places. */
 function look(index: number): [colour: string, dash: string] {
-  return [`c${index % LIGHT.length}`, DASHES[Math.floor(index / LIGHT.length) % DASHES.length] ?? "none"];
+  return [`c${index % LIGHT.length}`, DASHES[index % DASHES.length] ?? "none"];
 }
 
 function round(value: number): number {

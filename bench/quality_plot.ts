@@ -4,7 +4,10 @@ import type { Provenance, Row } from "./row.ts";
 
 /** Answers right for retrieval, and the divergence from dense for prose; a panel for each task and length. */
 export function qualityPlot(rows: readonly Row[], { model, version, commit, device, date }: Provenance): Plot {
-  const panels = Map.groupBy(rows, ({ task, context_tokens: length }) => `${task}, documents of ${length} tokens`);
+  const panels = Map.groupBy(
+    rows,
+    ({ task, context_tokens: length }) => `${task}, documents of ${length?.toLocaleString("en-US")} tokens`,
+  );
   return {
     title: `Quality of ${model ?? "a model"} through sparse decode`,
     footer: `pagesift ${version}, commit ${commit}, ${device}, ${date}; bars are 95 % intervals`,

@@ -2,6 +2,7 @@ import type { Command } from "./command.ts";
 import { defineCommand } from "./command.ts";
 import type { Menu } from "./menu.ts";
 import { benchAttentionOptions, benchGenerateOptions } from "./options_bench.ts";
+import { benchQualityOptions } from "./options_bench_quality.ts";
 
 const lists =
   "Lists have commas between their values, and every combination is measured. 4k means 4 x 1024 and 1m 1024 x 1024, as\n" +
@@ -51,10 +52,28 @@ const generate: Command = defineCommand({
   run: async (flags, words, session) => await (await import("./bench_generate.ts")).runGenerate(flags, words, session),
 });
 
+const quality: Command = defineCommand({
+  name: "quality",
+  summary: "Facts found and prose predicted, by budget and scorer",
+  help: {
+    usage: ["bench quality [OPTIONS]"],
+    description: [
+      "Asks a model for facts planted in prose, and lets it predict the prose itself, with dense attention, with the pages\n" +
+      "of highest exact softmax mass (oracle), and with every scorer, at every budget. Documents are read densely; question,\n" +
+      "answer and prose are fed a token at a time, so every step decodes as the arm says.",
+      "Retrieval comes with Wilson's 95 % interval, losses with the interval of their paired difference to dense. A sparse\n" +
+      "arm that beats dense by more than noise is an alarm, not a result.",
+    ],
+    notes: [lists, codes],
+  },
+  options: benchQualityOptions,
+  run: async (flags, words, session) => await (await import("./bench_quality.ts")).runQuality(flags, words, session),
+});
+
 /** `pagesift bench`: what can be measured. */
 export const bench: Menu = {
   name: "bench",
   summary: "Measure what sparse attention costs and buys on this machine",
   noun: "subject",
-  commands: [attention, generate],
+  commands: [attention, generate, quality],
 };

@@ -85,7 +85,7 @@ Deno.test("bench --help lists its subjects", async () => {
 
 Deno.test("bench without a subject ends with 2 and names them", async () => {
   const { stderr, ending } = await runFake(["bench"]);
-  assertMatch(stderr, /^Error: No subject given; subjects: attention, generate/);
+  assertMatch(stderr, /^Error: No subject given; subjects: attention, generate, quality/);
   assertEquals(ending, { code: 2 });
 });
 

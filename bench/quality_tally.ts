@@ -1,0 +1,102 @@
+/** What one arm answered and predicted, and how that compares with dense on the same questions and tokens. */
+import { pairedInterval, signTest, wilson } from "./intervals.ts";
+import type { QualityArm } from "./quality_plan.ts";
+import type { MassKept } from "./quality_session.ts";
+import type { Row } from "./row.ts";
+import { mean, median, percentile } from "./statistics.ts";
+
+/** Neighbouring tokens that count as one when a difference of losses is judged. */
+export const LOSS_BLOCK = 16;
+/** A sparse arm beats dense by more than noise when chance would do that less often. */
+const ALARM_CHANCE = 0.01;
+/** The same for losses, in half widths of their interval: some three standard errors, for a table has many cells. */
+const ALARM_WIDTHS = 1.6;
+const DEPTH_PARTS = 3;
+
+export interface Tally {
+  arm: QualityArm;
+  /** Of every question, in the same order in all arms. */
+  answers: { right: boolean; depth: number }[];
+  /** Of every fed token, in the same order in all arms. Nats. */
+  losses: number[];
+  /** Of dense from this arm, nats. */
+  divergences: number[];
+  agreements: boolean[];
+  mass: MassKept;
+  stepSeconds: number[];
+}
+
+export function emptyTally(arm: QualityArm): Tally {
+  const mass = { rows: 0, kept: 0, oracle: 0, recall: 0 };
+  return { arm, answers: [], losses: [], divergences: [], agreements: [], mass, stepSeconds: [] };
+}
+
+/** The fields of a row that tell quality. */
+export type QualityFields = Partial<Row>;
+
+/** What the answers say, against those of dense. */
+export function retrievalFields({ arm, answers }: Tally, dense: Tally): QualityFields {
+  const right = answers.filter((answer) => answer.right).length;
+  const { low, high } = wilson(right, answers.length);
+  const gained = answers.filter((answer, index) => answer.right && !dense.answers[index]?.right).length;
+  const lost = answers.filter((answer, index) => !answer.right && dense.answers[index]?.right).length;
+  const beats = arm.name !== "dense" && signTest(gained, lost) < ALARM_CHANCE;
+  return {
+    ...{ trials: answers.length, right, accuracy: right / answers.length, accuracy_low: low, accuracy_high: high },
+    by_depth: byDepth(answers),
+    ...beats ? { alarm: `finds ${gained} that dense misses, misses ${lost} that dense finds` } : {},
+  };
+}
+
+/** `5/5 4/5 5/5`: right of asked in the first, middle and last part of the documents. */
+function byDepth(answers: Tally["answers"]): string {
+  return Array.from({ length: DEPTH_PARTS }, (_, part) => {
+    const each = answers.filter(({ depth }) => Math.min(DEPTH_PARTS - 1, Math.floor(depth * DEPTH_PARTS)) === part);
+    return `${each.filter(({ right }) => right).length}/${each.length}`;
+  }).join(" ");
+}
+
+/** What the losses say, against those of dense. */
+export function proseFields({ arm, losses, divergences, agreements, mass }: Tally, dense: Tally): QualityFields {
+  const loss = mean(losses);
+  if (arm.name === "dense") return { loss };
+  const changes = losses.map((value, index) => value - (dense.losses[index] ?? NaN));
+  const { low, high } = pairedInterval(changes, LOSS_BLOCK);
+  const bounded = Number.isFinite(low);
+  const change = mean(changes);
+  const beats = bounded && change + ALARM_WIDTHS * (high - change) < 0;
+  return {
+    ...{ loss, loss_change: change, kl: mean(divergences), kl_p99: percentile(divergences, 0.99) },
+    ...bounded ? { loss_change_low: low, loss_change_high: high } : {},
+    top1_agreement: agreements.filter((same) => same).length / agreements.length,
+    ...mass.rows > 0
+      ? { mass_kept: mass.kept / mass.rows, oracle_mass: mass.oracle / mass.rows, recall: mass.recall / mass.rows }
+      : {},
+    ...beats ? { alarm: `its loss is ${(-change).toFixed(4)} lower` } : {},
+  };
+}
+
+/** Median time of a step, in microseconds. */
+export function stepUs({ stepSeconds }: Tally): number {
+  return median(stepSeconds) * 1e6;
+}
+
+/** Natural logarithm of the softmax. */
+export function logSoftmax(logits: Float32Array): Float64Array {
+  const most = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const total = logits.reduce((sum, logit) => sum + Math.exp(logit - most), 0);
+  const shift = most + Math.log(total);
+  return Float64Array.from(logits, (logit) => logit - shift);
+}
+
+/** Kullback-Leibler divergence of q from p, both logarithms, in nats. */
+export function divergence(p: Float64Array, q: Float64Array): number {
+  return p.reduce((sum, value, index) => sum + Math.exp(value) * (value - (q[index] ?? 0)), 0);
+}
+
+/** Index of the largest number; the first of equal ones. */
+export function argmax(values: Float32Array | Float64Array): number {
+  let best = 0;
+  for (let index = 1; index < values.length; index++) if ((values[index] ?? 0) > (values[best] ?? 0)) best = index;
+  return best;
+}

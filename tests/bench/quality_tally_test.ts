@@ -1,0 +1,68 @@
+import { assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
+import {
+  argmax,
+  divergence,
+  emptyTally,
+  logSoftmax,
+  proseFields,
+  retrievalFields,
+  type Tally,
+} from "../../bench/quality_tally.ts";
+
+function answered(name: "dense" | "sparse", right: readonly number[]): Tally {
+  const answers = right.map((value, index) => ({ right: value === 1, depth: index / right.length }));
+  return { ...emptyTally({ name, sparse: {} }), answers };
+}
+
+function predicted(name: "dense" | "sparse", losses: number[]): Tally {
+  return {
+    ...emptyTally({ name, sparse: {} }),
+    ...{ losses, divergences: losses.map(() => 0.5), agreements: losses.map((_, index) => index % 2 === 0) },
+  };
+}
+
+const dense = answered("dense", [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+Deno.test("retrievalFields() counts right answers and where in the documents they stood", () => {
+  const { right, trials, accuracy, by_depth: parts } = retrievalFields(answered("sparse", [1, 0, 1, 1, 0, 0]), dense);
+  assertEquals([right, trials, accuracy, parts], [3, 6, 0.5, "1/2 2/2 0/2"]);
+});
+
+Deno.test("retrievalFields() raises no alarm where a sparse arm is a little better", () => {
+  assertEquals(retrievalFields(answered("sparse", [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), dense).alarm, undefined);
+});
+
+Deno.test("retrievalFields() raises an alarm where a sparse arm finds what dense misses again and again", () => {
+  const fields = retrievalFields(answered("sparse", new Array(12).fill(1)), dense);
+  assertMatch(fields.alarm ?? "", /^finds 9 that dense misses, misses 0/);
+});
+
+const losses = Array.from({ length: 64 }, (_, index) => 2 + Math.sin(index) / 10);
+
+Deno.test("proseFields() of dense has a loss and nothing to compare", () => {
+  assertEquals(Object.keys(proseFields(predicted("dense", losses), predicted("dense", losses))), ["loss"]);
+});
+
+Deno.test("proseFields() gives the paired change of the loss with its interval", () => {
+  const worse = losses.map((loss, index) => loss + 0.1 + Math.cos(index) / 50);
+  const fields = proseFields(predicted("sparse", worse), predicted("dense", losses));
+  assertAlmostEquals(fields.loss_change ?? NaN, 0.1, 0.01);
+  assertEquals([(fields.loss_change_low ?? 0) > 0.05, fields.alarm, fields.top1_agreement], [true, undefined, 0.5]);
+});
+
+Deno.test("proseFields() raises an alarm where a sparse arm predicts better by more than noise", () => {
+  const better = losses.map((loss, index) => loss - 0.1 + Math.cos(index) / 50);
+  assertMatch(proseFields(predicted("sparse", better), predicted("dense", losses)).alarm ?? "", /lower$/);
+});
+
+Deno.test("logSoftmax() sums to one, large logits or not", () => {
+  const sum = logSoftmax(Float32Array.of(1000, 1001, 999)).reduce((total, value) => total + Math.exp(value), 0);
+  assertAlmostEquals(sum, 1, 1e-12);
+});
+
+Deno.test("divergence() of equal distributions is 0, of others above", () => {
+  const [p, q] = [logSoftmax(Float32Array.of(1, 2, 3)), logSoftmax(Float32Array.of(3, 2, 1))];
+  assertEquals([divergence(p, p), divergence(p, q) > 0], [0, true]);
+});
+
+Deno.test("argmax() takes the first of equal numbers", () => assertEquals(argmax(Float32Array.of(1, 3, 3)), 1));
