@@ -26,6 +26,12 @@ export interface NamedPart {
   end: number;
 }
 
+/** A prompt and what it is made of. */
+export interface NamedPrompt {
+  prompt: string;
+  parts: NamedPart[];
+}
+
 const STDIN_NAME = "<stdin>";
 const TYPED_NAME = "<prompt>";
 
@@ -35,10 +41,7 @@ export async function readPrompt(sources: PromptSources, session: Session): Prom
 }
 
 /** {@link readPrompt}, with the place of each part; a separator belongs to the part before it. */
-export async function readNamedPrompt(
-  sources: PromptSources,
-  session: Session,
-): Promise<{ prompt: string; parts: NamedPart[] }> {
+export async function readNamedPrompt(sources: PromptSources, session: Session): Promise<NamedPrompt> {
   const paths = sources.files.filter((path) => path !== STDIN);
   if (readsStdin(sources, session.world.stdin)) paths.unshift(STDIN);
   const read: NamedText[] = [];

@@ -1,5 +1,5 @@
 import { PagesiftError } from "../engine/errors.ts";
-import { COMPARED_SCORERS, type ComparedScorer } from "../inspect/recording.ts";
+import { COMPARED_FIGURES, COMPARED_SCORERS, type ComparedScorer, type Recording } from "../inspect/recording.ts";
 import type { Selectors } from "../inspect/report.ts";
 import type { InspectFlags } from "./options_inspect.ts";
 
@@ -37,7 +37,6 @@ function check(flag: string, value: number | undefined, least: number, most: num
 /** Refuses flags that exclude each other. */
 export function checkInspectFlags(flags: InspectFlags, words: readonly string[]): void {
   const { replay, json, tsv } = flags;
-  if (json || flags.html ?? flags.trace ?? replay ?? flags.ablate) throw new PagesiftError("usage", "Not built yet");
   if (json && tsv) throw new PagesiftError("usage", "--json and --tsv exclude each other");
   if (replay === undefined) return;
   const prompt: string | undefined = [...flags.prompt, ...flags.files, ...words][0];
@@ -49,4 +48,21 @@ export function checkInspectFlags(flags: InspectFlags, words: readonly string[])
     ? "--trace"
     : undefined;
   if (other !== undefined) throw new PagesiftError("usage", `--replay ${replay} and ${other} exclude each other`);
+}
+
+/** Leaves the scorers of `--compare` in a recording. @throws {PagesiftError} of kind "usage" where one was not recorded */
+export function withScorers(recording: Recording, wanted: readonly ComparedScorer[], file: string): Recording {
+  if (wanted.length === 0) return recording;
+  const { scorers, figures } = recording.comparison ?? { scorers: [], figures: new Float32Array() };
+  const places = wanted.map((scorer) => scorers.indexOf(scorer));
+  if (places.includes(-1)) {
+    const held = scorers.length === 0 ? "compares no scorers" : `compares ${scorers.join(",")} only`;
+    throw new PagesiftError("usage", `--compare ${wanted.join(",")} cannot be shown: trace "${file}" ${held}`);
+  }
+  const width = COMPARED_FIGURES.length;
+  const rows = Array.from({ length: figures.length / (scorers.length * width) }, (_, row) => row * scorers.length);
+  const kept = rows.flatMap((row) =>
+    places.flatMap((at) => [...figures.subarray((row + at) * width, (row + at + 1) * width)])
+  );
+  return { ...recording, comparison: { scorers: wanted, figures: Float32Array.from(kept) } };
 }

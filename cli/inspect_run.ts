@@ -2,16 +2,18 @@ import denoConfig from "../deno.json" with { type: "json" };
 import { Engine } from "../engine/engine.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { engineError } from "../engine/memory.ts";
-import { type InspectedRun, record } from "../inspect/record.ts";
-import type { Recording } from "../inspect/recording.ts";
-import { makeReport } from "../inspect/report.ts";
+import { ablate, fileMasks, pageMasks } from "../inspect/ablate.ts";
+import { type InspectedRun, type InspectRequest, record } from "../inspect/record.ts";
+import type { Ablation, ComparedScorer } from "../inspect/recording.ts";
+import type { Report } from "../inspect/report.ts";
+import { readTrace } from "../inspect/trace.ts";
 import { commandLine } from "./command_line.ts";
 import { fitPrompt } from "./context.ts";
-import { formatCount } from "./format.ts";
+import { formatCount, plural } from "./format.ts";
 import { samplingOf, sparseOf } from "./generate_options.ts";
-import { hasNoPrompt, type NamedPart, readNamedPrompt } from "./input.ts";
-import { checkInspectFlags, comparedScorers, selectorsOf } from "./inspect_flags.ts";
-import { showReport } from "./inspect_show.ts";
+import { hasNoPrompt, type NamedPrompt, readNamedPrompt } from "./input.ts";
+import { checkInspectFlags, comparedScorers, selectorsOf, withScorers } from "./inspect_flags.ts";
+import { reportOf, showReport, type TargetFiles, targetFiles } from "./inspect_show.ts";
 import { findModel } from "./load.ts";
 import type { InspectFlags } from "./options_inspect.ts";
 import { Progress } from "./progress.ts";
@@ -24,31 +26,71 @@ export async function runInspect(flags: InspectFlags, words: readonly string[], 
   checkStyle(flags);
   const compare = comparedScorers(flags.compare);
   const sparse = sparseOf(flags);
+  const files = targetFiles(flags);
+  if (flags.replay !== undefined) return await replay(flags.replay, compare, flags, files, session);
   const sources = { ...flags, words };
   if (hasNoPrompt(sources, session.world.stdin)) throw nothingToDo();
   const prompt = await readNamedPrompt(sources, session);
   await using model = await load(flags, session);
-  const { engine } = model;
-  const range = { layers: engine.config.numLayers, heads: engine.config.numKvHeads };
-  selectorsOf(flags, { ...range, steps: flags.maxTokens });
   try {
-    using run = await record(engine, { ...requestOf(flags, prompt, engine, session), sparse, compare }, {
-      version: denoConfig.version,
-      model: model.name,
-      command: commandLine(),
-      date: new Date().toISOString(),
-    });
-    warnOfText(run, flags, session);
-    show(run.recording, flags, engine, session);
+    await inspect(model, prompt, { sparse, compare }, flags, files, session);
   } catch (error) {
     throw engineError(error);
   }
 }
 
-function show(recording: Recording, flags: InspectFlags, engine: Engine, session: Session): void {
-  const { layers, heads, steps } = recording.facts;
-  const report = makeReport(recording, selectorsOf(flags, { layers: layers.length, heads, steps }));
-  showReport(report, engine.tokenizer.decode(recording.facts.answerIds), flags, session);
+/** Shows a trace as the run that wrote it would have been shown. */
+async function replay(
+  file: string,
+  compare: readonly ComparedScorer[],
+  flags: InspectFlags,
+  files: TargetFiles,
+  session: Session,
+): Promise<void> {
+  const bytes = await session.interrupt.race(Deno.readFile(file)).catch((error) => {
+    if (session.interrupt.signal.aborted) throw error;
+    throw new PagesiftError("usage", `--replay "${file}" cannot be read: ${error.message}`, { cause: error });
+  });
+  const recording = withScorers(await readTrace(bytes, file), compare, file);
+  await showReport(reportOf(recording, flags), flags, files, session);
+}
+
+async function inspect(
+  { engine, name }: InspectModel,
+  prompt: NamedPrompt,
+  how: Pick<InspectRequest, "sparse" | "compare">,
+  flags: InspectFlags,
+  files: TargetFiles,
+  session: Session,
+): Promise<void> {
+  const range = { layers: engine.config.numLayers, heads: engine.config.numKvHeads };
+  selectorsOf(flags, { ...range, steps: flags.maxTokens });
+  using run = await record(engine, { ...requestOf(flags, prompt, engine, session), ...how }, {
+    version: denoConfig.version,
+    model: name,
+    command: commandLine(),
+    date: new Date().toISOString(),
+  });
+  warnOfText(run, flags, session);
+  const report = reportOf(run.recording, flags);
+  if (flags.ablate) run.recording.ablations = await ablateAsked(engine, run, report, flags, session);
+  await showReport(report, flags, files, session);
+}
+
+/** Masks each of the listed pages, or each source. */
+async function ablateAsked(
+  engine: Engine,
+  run: InspectedRun,
+  report: Report,
+  { ablate: what, by, top }: InspectFlags,
+  { output, interrupt }: Session,
+): Promise<Ablation[]> {
+  const masks = what === "file" ? fileMasks(report) : pageMasks(report, by, top);
+  if (run.recording.facts.layers.includes("window")) {
+    output.warn("Layers with a sliding window read it whole, masked pages too");
+  }
+  output.status(`Taking the answer in again, ${plural(masks.length, "time")} with pages masked`);
+  return await ablate(engine, run, report, masks, interrupt.signal);
 }
 
 interface InspectModel extends AsyncDisposable {
@@ -75,10 +117,10 @@ async function load(flags: InspectFlags, session: Session): Promise<InspectModel
 /** The prompt as `generate` would take it, and what is done with it. */
 function requestOf(
   flags: InspectFlags,
-  { prompt, parts }: { prompt: string; parts: NamedPart[] },
+  { prompt, parts }: NamedPrompt,
   engine: Engine,
   { output, interrupt }: Session,
-): Omit<Parameters<typeof record>[1], "sparse" | "compare"> {
+): Omit<InspectRequest, "sparse" | "compare"> {
   const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
   const room = { limit, maxTokens: flags.maxTokens + 1, truncate: flags.truncate };
   const { ids, warning } = fitPrompt(prompt, "Prompt", room, promptEncoder(flags, engine.tokenizer), engine.tokenizer);

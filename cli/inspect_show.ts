@@ -1,4 +1,9 @@
-import type { Report } from "../inspect/report.ts";
+import { PagesiftError } from "../engine/errors.ts";
+import { toJson } from "../inspect/json.ts";
+import { makeReport, type Report } from "../inspect/report.ts";
+import type { Recording } from "../inspect/recording.ts";
+import { writeTrace } from "../inspect/trace.ts";
+import { selectorsOf } from "./inspect_flags.ts";
 import { inspectText } from "./inspect_text.ts";
 import { tabbedLines } from "./inspect_table.ts";
 import {
@@ -13,18 +18,48 @@ import {
 import type { InspectFlags } from "./options_inspect.ts";
 import { paintFor } from "./paint.ts";
 import type { Session } from "./session.ts";
+import { type TargetFile, targetFile, writeTarget } from "./write_file.ts";
 
 /** Columns of a view that goes to a file or a pipe. */
 const PLAIN_COLUMNS = 120;
 
-/** Prints a report in the form that the flags ask for. */
-export function showReport(report: Report, answer: string, flags: InspectFlags, { output, world }: Session): void {
+/** Files that a run writes beside its view. */
+export interface TargetFiles {
+  html: TargetFile | undefined;
+  trace: TargetFile | undefined;
+}
+
+/** Tries the files of `--html` and `--trace`. @throws {PagesiftError} of kind "usage" */
+export function targetFiles({ html, trace }: InspectFlags): TargetFiles {
+  if (html !== undefined) throw new PagesiftError("usage", "--html is not built yet");
+  return {
+    html: html === undefined ? undefined : targetFile("--html", html),
+    trace: trace === undefined ? undefined : targetFile("--trace", trace),
+  };
+}
+
+/** The report of a recording under the selectors of the flags. @throws {PagesiftError} of kind "usage" */
+export function reportOf(recording: Recording, flags: InspectFlags): Report {
+  const { layers, heads, steps } = recording.facts;
+  return makeReport(recording, selectorsOf(flags, { layers: layers.length, heads, steps }));
+}
+
+/** Writes the files, then prints the view that the flags ask for. */
+export async function showReport(
+  report: Report,
+  flags: InspectFlags,
+  files: TargetFiles,
+  session: Session,
+): Promise<void> {
+  if (files.trace) writeTarget(files.trace, await writeTrace(report.recording));
+  const { output, world } = session;
+  if (flags.json) return output.result(JSON.stringify(toJson(report, flags)) + "\n");
   if (flags.tsv) {
     const { columns, rows } = askedTable(report, flags);
     return output.result(tabbedLines(columns, rows));
   }
   const width = world.stdout.isTerminal() ? world.columns() : PLAIN_COLUMNS;
-  output.result(inspectText(report, answer, { ...flags, width, paint: paintFor(world, flags.color) }));
+  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color) }));
 }
 
 /** The one table that `--tsv` prints: of what was asked for beside the pages, or the pages. */

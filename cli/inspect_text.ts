@@ -30,10 +30,10 @@ const BAR_CELLS = 30;
 const BAR_PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"] as const;
 
 /** The whole view for a terminal, or for a file where nothing is painted. */
-export function inspectText(report: Report, answer: string, style: TextStyle): string {
+export function inspectText(report: Report, style: TextStyle): string {
   const { recording } = report;
   const sections = [
-    header(report, answer, style),
+    header(report, style),
     heat(report, style),
     titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, FOR_PEOPLE), style),
     layersSection(report, style),
@@ -51,13 +51,13 @@ export function inspectText(report: Report, answer: string, style: TextStyle): s
   return sections.filter((lines) => lines.length > 0).map((lines) => lines.join("\n")).join("\n\n") + "\n";
 }
 
-function header(report: Report, answer: string, { paint, width }: TextStyle): string[] {
+function header(report: Report, { paint, width }: TextStyle): string[] {
   const { facts } = report.recording;
   const { kept, best, recall } = report.whole;
   const lines: [string, string][] = [
     ["model", `${facts.model} on ${facts.device}`],
     ["prompt", `${plural(facts.promptTokens, "token")}, ${plural(facts.pages, "page")} of ${facts.pageSize}`],
-    ["answer", JSON.stringify(answer)],
+    ["answer", JSON.stringify(facts.answerText)],
     ["sparse", sparseText(facts)],
     ["shown", shownText(report)],
     [

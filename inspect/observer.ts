@@ -3,6 +3,7 @@ import type { KvPool } from "../engine/kv_pool.ts";
 import type { PagePolicy } from "../engine/page_policy.ts";
 import type { StepObserver } from "../engine/step_observer.ts";
 import type { Tensor } from "../ffi/tensor.ts";
+import { massCode, scoreCode } from "./codes.ts";
 import type { ComparedScorer, Comparison, LayerKind, Totals } from "./recording.ts";
 import { RowLog } from "./row_log.ts";
 import { countShared, rowFigures, standardize, sumOver, toRow } from "./row_math.ts";
@@ -25,7 +26,9 @@ interface LayerView {
  * which were wanted, and sums over the steps.
  */
 export class PageObserver implements StepObserver {
-  readonly totals: Totals;
+  /** `[L, H, M]`, sums over the steps. */
+  readonly #mass: Float32Array;
+  readonly #score: Float32Array;
   readonly rows = new RowLog();
   readonly #figures: number[] = [];
   readonly #compared: number[] = [];
@@ -44,7 +47,8 @@ export class PageObserver implements StepObserver {
     this.#compare = compare;
     const { numLayers, numKvHeads } = pool.shape;
     const numbers = numLayers * numKvHeads * this.#probe.columns;
-    this.totals = { mass: new Float32Array(numbers), score: new Float32Array(numbers) };
+    this.#mass = new Float32Array(numbers);
+    this.#score = new Float32Array(numbers);
   }
 
   /** Steps that were watched to their last layer. */
@@ -53,8 +57,20 @@ export class PageObserver implements StepObserver {
     return Math.floor(this.rows.length / (numLayers * numKvHeads));
   }
 
-  /** Columns of {@link totals}. */
-  get columns(): number {
+  /** Means over the steps, for the first `pages` pages. */
+  totals(pages: number): Totals {
+    const [rows, columns] = [this.#mass.length / this.#columns, this.#columns];
+    const totals = { mass: new Uint16Array(rows * pages), score: new Uint16Array(rows * pages) };
+    for (let row = 0; row < rows; row++) {
+      for (let page = 0; page < pages; page++) {
+        totals.mass[row * pages + page] = massCode(this.#mass[row * columns + page]! / this.steps);
+        totals.score[row * pages + page] = scoreCode(this.#score[row * columns + page]! / this.steps);
+      }
+    }
+    return totals;
+  }
+
+  get #columns(): number {
     return this.#probe.columns;
   }
 
@@ -90,13 +106,13 @@ export class PageObserver implements StepObserver {
   }
 
   #keep(layer: number, head: number, view: LayerView): void {
-    const from = head * this.columns;
+    const from = head * this.#columns;
     const mass = view.mass.subarray(from, from + view.pages);
     const score = view.scores && standardize(view.scores.subarray(from, from + view.pages));
-    const first = (layer * this.pool.shape.numKvHeads + head) * this.columns;
+    const first = (layer * this.pool.shape.numKvHeads + head) * this.#columns;
     for (let page = 0; page < view.pages; page++) {
-      this.totals.mass[first + page]! += mass[page]!;
-      if (score) this.totals.score[first + page]! += score[page]!;
+      this.#mass[first + page]! += mass[page]!;
+      if (score) this.#score[first + page]! += score[page]!;
     }
     const row = { mass, score, selected: view.selected?.[head], wanted: view.wanted[head] ?? new Int32Array() };
     this.#count(row.selected?.length ?? view.pages, view);
@@ -128,7 +144,7 @@ export class PageObserver implements StepObserver {
       return this.#probe.chosenBy(layer, q, step, { scorer, ...own });
     });
     for (let head = 0; head < this.pool.shape.numKvHeads; head++) {
-      const from = head * this.columns;
+      const from = head * this.#columns;
       const shares = mass.subarray(from, from + pages);
       for (const byHead of chosen) {
         const own = byHead[head] ?? new Int32Array();

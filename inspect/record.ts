@@ -11,7 +11,7 @@ import type { EngineStats, FinishReason, PrefillProgress, SamplingOptions, Spars
 import { PagesiftError } from "../engine/errors.ts";
 import { PageObserver } from "./observer.ts";
 import { ANSWER, locateParts, type PromptPart, type PromptText, spellTokens } from "./prompt_text.ts";
-import type { ComparedScorer, Facts, Recording, Totals } from "./recording.ts";
+import type { ComparedScorer, Facts, Recording } from "./recording.ts";
 
 /** What is inspected. */
 export interface InspectRequest {
@@ -61,10 +61,11 @@ export async function record(engine: Engine, request: InspectRequest, about: Run
       ...about,
       ...factsOf(engine, request, policy, observer),
       answerIds: ids,
+      answerText: engine.tokenizer.decode(ids),
       ...factsOfStats(stats, finish),
     };
     const { rows, figures, comparison } = observer;
-    const totals = shortened(observer.totals, observer.columns, facts);
+    const totals = observer.totals(facts.pages);
     const recording = { facts, text, totals, rows, figures, ...comparison && { comparison } };
     observer.close();
     return { recording, stats, pool, policy, sequence, unmatched, [Symbol.dispose]: () => pool.close() };
@@ -140,7 +141,7 @@ function factsOf(
   { ids }: InspectRequest,
   policy: PagePolicy,
   { steps, selectedSteps, pagesRead, pagesDense }: PageObserver,
-): Omit<Facts, keyof RunFacts | "answerIds" | keyof ReturnType<typeof factsOfStats>> {
+): Omit<Facts, keyof RunFacts | "answerIds" | "answerText" | keyof ReturnType<typeof factsOfStats>> {
   const { pageSize, budgetPages, scorer, lambda, sinkPages, recentPages } = policy;
   const selects = exceedsBudget(policy, ids.length + steps);
   return {
@@ -160,16 +161,4 @@ function factsOfStats(
   finish: FinishReason,
 ): Pick<Facts, "prefillSeconds" | "decodeSeconds" | "finish"> {
   return { prefillSeconds, decodeSeconds, finish };
-}
-
-/** Totals of the pages that there were, from arrays that had room for more. */
-function shortened({ mass, score }: Totals, columns: number, { layers, heads, pages }: Facts): Totals {
-  const cut = (from: Float32Array): Float32Array => {
-    const out = new Float32Array(layers.length * heads * pages);
-    for (let row = 0; row < layers.length * heads; row++) {
-      out.set(from.subarray(row * columns, row * columns + pages), row * pages);
-    }
-    return out;
-  };
-  return { mass: cut(mass), score: cut(score) };
 }

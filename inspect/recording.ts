@@ -39,18 +39,20 @@ export interface Facts {
   /** KV pages that attention read, and that dense attention would have read, over steps, layers and KV heads. */
   pagesRead: number;
   pagesDense: number;
+  /** All tokens of the answer, the prompt's own first; the last one never went in. */
   answerIds: number[];
+  answerText: string;
   finish: FinishReason;
   prefillSeconds: number;
   decodeSeconds: number;
 }
 
-/** Sums over all steps, by (layer, head, page): `[L, H, P]`. */
+/** Means over all steps, by (layer, head, page): `[L, H, P]`, in the codes of `codes.ts`. */
 export interface Totals {
   /** Shares of the exact softmax. */
-  mass: Float32Array;
+  mass: Uint16Array;
   /** Scores in standard deviations. */
-  score: Float32Array;
+  score: Uint16Array;
 }
 
 /** Numbers of one row, in the order that {@link Recording.figures} has them. */

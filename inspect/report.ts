@@ -1,5 +1,6 @@
 /** A recording seen through selectors: what a view shows. */
 import { forcedKind, type Recording, rowIndex } from "./recording.ts";
+import { massOf, scoreOf } from "./codes.ts";
 import { PageTexts } from "./prompt_text.ts";
 
 export const ORDERS = ["score", "mass", "selected", "missed"] as const;
@@ -168,15 +169,15 @@ function emptyTable(pages: number): PageTable {
 }
 
 /** Masses and scores averaged over all steps. */
-function tableOfTotals({ facts, totals }: Recording, { steps, layers, heads }: Scope): PageTable {
+function tableOfTotals({ facts, totals }: Recording, { layers, heads }: Scope): PageTable {
   const table = emptyTable(facts.pages);
-  const count = steps.length * layers.length * heads.length;
+  const count = layers.length * heads.length;
   for (const layer of layers) {
     for (const head of heads) {
       const first = (layer * facts.heads + head) * facts.pages;
       for (let page = 0; page < facts.pages; page++) {
-        table.mass[page]! += totals.mass[first + page]! / count;
-        table.score[page]! += totals.score[first + page]! / count;
+        table.mass[page]! += massOf(totals.mass[first + page]!) / count;
+        table.score[page]! += scoreOf(totals.score[first + page]!) / count;
       }
     }
   }

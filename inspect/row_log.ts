@@ -1,3 +1,4 @@
+import { massCode, massOf, scoreCode, scoreOf } from "./codes.ts";
 import { ByteReader, ByteWriter } from "./varint.ts";
 
 /** A page that a step read, or that exact attention wanted, or both. */
@@ -22,11 +23,6 @@ export interface Row {
 
 const SELECTED = 1;
 const WANTED = 2;
-/** Masses are kept as 16-bit logarithms from 2^-24 to 1, which is 0.03 % of a mass; scores in thousandths. */
-const LOG_RANGE = 24;
-const MASS_STEPS = 65535;
-const SCORE_STEPS = 1000;
-const SCORE_ZERO = 32768;
 
 /** Rows one after the other, a few bytes an entry. */
 export class RowLog {
@@ -59,7 +55,7 @@ export class RowLog {
     for (const { page, selected, wanted, mass, score } of entries) {
       this.#writer.varint(4 * (page - next) + (selected ? SELECTED : 0) + (wanted ? WANTED : 0));
       this.#writer.uint16(massCode(mass));
-      this.#writer.uint16(Math.max(0, Math.min(65535, SCORE_ZERO + Math.round(score * SCORE_STEPS))));
+      this.#writer.uint16(scoreCode(score));
       next = page + 1;
     }
   }
@@ -84,18 +80,9 @@ function readRow(reader: ByteReader): Row {
     const code = reader.varint();
     const page = next + Math.floor(code / 4);
     const mass = massOf(reader.uint16());
-    const score = (reader.uint16() - SCORE_ZERO) / SCORE_STEPS;
+    const score = scoreOf(reader.uint16());
     entries.push({ page, selected: (code & SELECTED) !== 0, wanted: (code & WANTED) !== 0, mass, score });
     next = page + 1;
   }
   return { allRead: head % 2 === 1, entries };
-}
-
-function massCode(mass: number): number {
-  if (!(mass > 2 ** -LOG_RANGE)) return 0;
-  return Math.min(MASS_STEPS, Math.round((Math.log2(mass) + LOG_RANGE) / LOG_RANGE * MASS_STEPS));
-}
-
-function massOf(code: number): number {
-  return code === 0 ? 0 : 2 ** (code / MASS_STEPS * LOG_RANGE - LOG_RANGE);
 }

@@ -1,0 +1,151 @@
+import { DecodeBatch } from "../engine/decode_batch.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { DecodeAttention } from "../engine/model.ts";
+import { Aborted, breather } from "../engine/prefill.ts";
+import type { Selection } from "../ffi/kv_cache.ts";
+import type { InspectedRun } from "./record.ts";
+import { ANSWER, TEMPLATE } from "./prompt_text.ts";
+import type { Ablation } from "./recording.ts";
+import { type Order, rankPages, type Report } from "./report.ts";
+import { readSelection } from "./scorers.ts";
+
+/** Pages that are masked together. */
+export interface Mask {
+  label: string;
+  pages: number[];
+}
+
+/** A mask for each page that the report lists. */
+export function pageMasks(report: Report, by: Order, top: number): Mask[] {
+  const last = firstAnswerPage(report);
+  return rankPages(report, by, top).filter((page) => page < last).map((page) => ({
+    label: `page ${page}`,
+    pages: [page],
+  }));
+}
+
+/** A mask for each source: the pages that hold more of it than of others, but for those that hold tokens of the answer. */
+export function fileMasks(report: Report): Mask[] {
+  const bySource = new Map<string, number[]>();
+  for (let page = 0; page < firstAnswerPage(report); page++) {
+    const source = report.texts.places(page)[0]?.source ?? TEMPLATE;
+    if (source === TEMPLATE || source === ANSWER) continue;
+    bySource.set(source, [...bySource.get(source) ?? [], page]);
+  }
+  return [...bySource].map(([label, pages]) => ({ label, pages }));
+}
+
+/** A step must see the token that it is about, so its page cannot be masked. */
+function firstAnswerPage({ recording: { facts } }: Report): number {
+  return Math.floor(facts.promptTokens / facts.pageSize);
+}
+
+/**
+ * Takes the answer in again with pages left out of what every layer reads, and says how likely each of its tokens then is. No other
+ * page takes the place of a masked one. Layers with a sliding window read their window whole.
+ */
+export async function ablate(
+  engine: Engine,
+  run: InspectedRun,
+  report: Report,
+  masks: readonly Mask[],
+  signal: AbortSignal,
+): Promise<Ablation[]> {
+  const breathe = breather(signal);
+  const replay = new MaskedReplay(engine, run);
+  const ablations: Ablation[] = [];
+  try {
+    const baseline = await replay.logProbability(new Set(), breathe);
+    for (const { label, pages } of masks) {
+      const logProbability = await replay.logProbability(new Set(pages), breathe);
+      const mass = pages.reduce((sum, page) => sum + report.pages.mass[page]!, 0);
+      ablations.push({ label, pages, logProbability, baseline, mass });
+    }
+  } catch (error) {
+    if (!(error instanceof Aborted)) throw error; // an interrupt leaves what is there
+  } finally {
+    replay.close();
+  }
+  return ablations;
+}
+
+/** Runs the steps of an answer again over the prompt that is in the cache. */
+class MaskedReplay {
+  readonly #all: Selection;
+  #mask: ReadonlySet<number> = new Set();
+
+  constructor(readonly engine: Engine, readonly run: InspectedRun) {
+    const { numKvHeads, maxPagesPerSequence } = run.pool.shape;
+    this.#all = {
+      selected: engine.device.createTensor("i32", [1, numKvHeads, maxPagesPerSequence]),
+      counts: engine.device.createTensor("i32", [1, numKvHeads]),
+    };
+  }
+
+  /** Sum over the tokens that the steps gave, in nats. */
+  async logProbability(mask: ReadonlySet<number>, breathe: () => Promise<void>): Promise<number> {
+    const { engine: { model, device }, run: { pool, policy, sequence, recording } } = this;
+    const { promptTokens, answerIds, steps } = recording.facts;
+    this.#mask = mask;
+    pool.truncate(sequence, promptTokens);
+    const batch = new DecodeBatch(device, pool, policy);
+    let sum = 0;
+    try {
+      for (let step = 0; step < steps; step++) {
+        await breathe();
+        const hidden = model.decode(pool, policy, batch.advance([sequence], [answerIds[step]!]), {
+          attend: this.#attend,
+        });
+        sum += logSoftmaxAt(model.logits(hidden).readFloats(), answerIds[step + 1]!);
+      }
+    } finally {
+      batch.close();
+    }
+    return sum;
+  }
+
+  readonly #attend: DecodeAttention = (layer, step, q, out) => {
+    const { pool: { cache }, policy } = this.run;
+    const rule = policy.layers[layer];
+    if (rule?.kind === "window") return cache.attend(layer, q, step.sequences, out, { window: rule.tokens });
+    const { selecting, sequences } = step;
+    if (rule?.kind === "sparse" && selecting) {
+      cache.choosePages(layer, q, sequences, selecting.scores, selecting.selection, policy);
+      this.#leaveOut(selecting.selection, readSelection(selecting.selection));
+      return cache.attend(layer, q, sequences, out, { selection: selecting.selection });
+    }
+    this.#leaveOut(this.#all, this.#everyPage());
+    cache.attend(layer, q, sequences, out, { selection: this.#all });
+  };
+
+  #everyPage(): Int32Array[] {
+    const { sequence, pool } = this.run;
+    const pages = Int32Array.from(sequence.pages.keys());
+    return Array.from({ length: pool.shape.numKvHeads }, () => pages);
+  }
+
+  /** Writes the pages of each head without the masked ones; a head that has none left reads the token's own page. */
+  #leaveOut({ selected, counts }: Selection, pages: readonly Int32Array[]): void {
+    const places = selected.shape[2] ?? 0;
+    const own = this.run.sequence.pages.length - 1;
+    const lists = pages.map((list) => list.filter((page) => !this.#mask.has(page)));
+    const numbers = new Int32Array(pages.length * places);
+    lists.forEach((list, head) => numbers.set(list.length > 0 ? list : [own], head * places));
+    selected.write(numbers);
+    counts.write(Int32Array.from(lists, (list) => Math.max(1, list.length)));
+  }
+
+  close(): void {
+    this.#all.selected.buffer.close();
+    this.#all.counts.buffer.close();
+  }
+}
+
+/** Logarithm of the probability of one id under logits. */
+function logSoftmaxAt(logits: Float32Array, id: number): number {
+  let most = -Infinity;
+  for (const logit of logits) most = Math.max(most, logit);
+  let sum = 0;
+  for (const logit of logits) sum += Math.exp(logit - most);
+  return logits[id]! - most - Math.log(sum);
+}
