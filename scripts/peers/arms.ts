@@ -1,0 +1,109 @@
+/** Ours and llama.cpp as arms that take turns: the same ids, the same depths, decode steps of one token each. */
+import { fromFileUrl } from "@std/path";
+import type { Engine } from "../../engine/engine.ts";
+import type { PagePolicy } from "../../engine/page_policy.ts";
+import { DecodeSession } from "../support/session.ts";
+import type { LlamaCpp } from "./llama_cpp/client.ts";
+import type { ContextOptions } from "./llama_cpp/shim.ts";
+
+/** Something that takes tokens in and decodes. */
+export interface PeerArm {
+  readonly name: string;
+  /** Which settings it has, for rows and tables. */
+  readonly settings: string;
+  /** Of keys and values. */
+  readonly dtype: string;
+  /** Takes ids in behind the first `at` tokens. Returns seconds. */
+  append(at: number, ids: readonly number[]): Promise<number>;
+  /** Feeds ids one by one behind the first `at` tokens; the first warms up. Returns seconds of all others together. */
+  decode(at: number, ids: readonly number[]): Promise<number>;
+}
+
+/** llama.cpp with flash attention on or off. */
+export class LlamaCppArm implements PeerArm {
+  readonly name = "llama.cpp";
+  readonly settings: string;
+  readonly dtype: string;
+
+  private constructor(readonly peer: LlamaCpp, readonly id: string, options: ContextOptions) {
+    this.dtype = options.kv.toLowerCase();
+    this.settings = `${this.dtype}, flash attention ${options.flash ? "on" : "off"}`;
+  }
+
+  /** @throws {Error} when llama.cpp takes another number of threads */
+  static async open(peer: LlamaCpp, options: ContextOptions): Promise<LlamaCppArm> {
+    const id = `${options.kv} ${options.flash}`;
+    const threads = await peer.open(id, options);
+    if (threads !== options.threads) throw new Error(`llama.cpp took ${threads} threads instead of ${options.threads}`);
+    return new LlamaCppArm(peer, id, options);
+  }
+
+  append(at: number, ids: readonly number[]): Promise<number> {
+    return this.peer.append(this.id, at, ids);
+  }
+
+  decode(at: number, ids: readonly number[]): Promise<number> {
+    return this.peer.decode(this.id, at, ids);
+  }
+}
+
+/** Ours under one policy. Arms of one session share its keys and values, so only the dense one takes prompts in. */
+export class OurArm implements PeerArm {
+  readonly settings: string;
+  readonly dtype: string;
+
+  /** @param budgetTokens of a sparse policy; a dense one has none */
+  constructor(
+    readonly name: string,
+    readonly session: DecodeSession,
+    readonly policy: PagePolicy,
+    readonly budgetTokens?: number,
+  ) {
+    this.dtype = session.engine.dtype;
+    this.settings = budgetTokens === undefined ? this.dtype : `${this.dtype}, budget ${budgetTokens}`;
+  }
+
+  async append(at: number, ids: readonly number[]): Promise<number> {
+    if (at !== this.session.sequence.length) this.session.rewind(at);
+    return await this.session.prefill(ids, this.policy);
+  }
+
+  /** @throws {Error} when the native counters show that pages were selected where they must not, or the reverse */
+  decode(at: number, ids: readonly number[]): Promise<number> {
+    const { session, policy } = this;
+    session.rewind(at);
+    session.step(ids[0] ?? 0, policy);
+    const before = session.counters().rowsSelected;
+    const started = performance.now();
+    for (const id of ids.slice(1)) session.step(id, policy);
+    const seconds = (performance.now() - started) / 1000;
+    const selected = session.counters().rowsSelected > before;
+    if (selected !== (this.budgetTokens !== undefined)) {
+      throw new Error(`${this.name} ${selected ? "selected pages" : "never selected"}`);
+    }
+    session.rewind(at);
+    return Promise.resolve(seconds);
+  }
+}
+
+/** Arms of one session, which must be closed after them. */
+export interface OurArms {
+  session: DecodeSession;
+  arms: OurArm[];
+}
+
+/** Ours, dense and sparse, over one cache of `maxTokens`. */
+export function ourArms(engine: Engine, maxTokens: number, budgetTokens: number): OurArms {
+  const session = new DecodeSession(engine, maxTokens);
+  const dense = new OurArm("dense", session, session.policy({ mode: "off" }));
+  const sparse = new OurArm("sparse", session, session.policy({ mode: "on", budgetTokens }), budgetTokens);
+  return { session, arms: [dense, sparse] };
+}
+
+/** Ids of a text file, from the start again where it ends before `tokens`. */
+export function repeatedIds(engine: Engine, file: string | undefined, tokens: number): number[] {
+  const path = file ?? fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
+  const text = Deno.readTextFileSync(path).replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " ");
+  const ids = engine.tokenizer.encode(text.slice(0, tokens * 6));
+  return Array.from({ length: tokens }, (_, index) => ids[index % ids.length] ?? 0);
+}

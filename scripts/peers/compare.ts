@@ -1,0 +1,81 @@
+/**
+ * Ours, dense and sparse, against llama.cpp with the same weights, taking turns in one run: a table with ratios.
+ *
+ *     deno run -A scripts/peers/compare.ts [--model DIR] [--depths 4096,8192,16384,32640] [--tokens 32] [--prompts 512] [--repeats 7]
+ *       [--budget 512] [--threads N] [--variants f16:on,f16:off] [--text FILE] [--gguf FILE]
+ *
+ * A repetition during which other programs kept more than 0.15 cores busy is measured again (Linux). Fails unless the native counters
+ * show that the sparse arm selected pages and the dense one did not.
+ */
+import { timingOf } from "../../bench/statistics.ts";
+import { provenanceOf } from "../../bench/provenance.ts";
+import { Engine } from "../../engine/engine.ts";
+import { log, print } from "../support/lines.ts";
+import { LlamaCppArm, ourArms, type PeerArm, repeatedIds } from "./arms.ts";
+import { LlamaCpp } from "./llama_cpp/client.ts";
+import { describe, fastest, measureAll, type Measured } from "./measure.ts";
+import { BATCH_TOKENS, ggufFor, readOptions, tokensNeeded } from "./options.ts";
+import { LoadWatch } from "./quiet.ts";
+
+function milliseconds({ seconds }: Measured): number {
+  return timingOf(seconds).median_us / 1000;
+}
+
+/** `3.912 (3.870 to 4.020)` */
+function spread({ seconds }: Measured): string {
+  const { median_us, low_us = NaN, high_us = NaN } = timingOf(seconds);
+  const [median, low, high] = [median_us, low_us, high_us].map((us) => (us / 1000).toFixed(2));
+  return `${median} (${low} to ${high})`;
+}
+
+/** A line of the table: ours, all of llama.cpp's settings, then ratios to the fastest of them. */
+export function tableLine(cell: readonly Measured[]): string {
+  const peers = cell.filter(({ arm }) => arm instanceof LlamaCppArm);
+  const best = fastest(peers);
+  const [dense, sparse] = ["dense", "sparse"].map((name) => cell.find(({ arm }) => arm.name === name));
+  const { settings } = best;
+  const what = "prompt_tokens" in settings ? `prompt ${settings.prompt_tokens}` : `depth ${settings.depth_tokens}`;
+  const ratio = dense ? (milliseconds(dense) / milliseconds(best)).toFixed(2) : "";
+  const gain = sparse ? `${(milliseconds(best) / milliseconds(sparse)).toFixed(2)} x` : "";
+  const columns = [what, dense ? spread(dense) : "", sparse ? spread(sparse) : "", ...peers.map(spread), ratio, gain];
+  return `| ${columns.join(" | ")} |`;
+}
+
+function tableHead(arms: readonly PeerArm[]): string {
+  const peers = arms.filter((arm) => arm instanceof LlamaCppArm).map(({ settings }) => `llama.cpp ${settings}`);
+  const columns = [
+    "ms",
+    "ours, dense",
+    "ours, sparse",
+    ...peers,
+    "dense / best llama.cpp, time",
+    "sparse over it, speed",
+  ];
+  return `| ${columns.join(" | ")} |\n|${"---|".repeat(columns.length)}`;
+}
+
+async function main(): Promise<void> {
+  const options = readOptions(Deno.args, { depths: "4096,8192,16384,32640", variants: "f16:on,f16:off" });
+  const { threads } = options;
+  await using engine = await Engine.load(options.model, { device: options.device, threads });
+  const { commit, device, instruction_set } = await provenanceOf(engine.device, { command: "" });
+  const contextTokens = tokensNeeded(options);
+  const ours = ourArms(engine, contextTokens, options.budgetTokens);
+  using _session = ours.session;
+  await using peer = await LlamaCpp.start(await ggufFor(options), options.device === "cuda" ? "cuda" : "cpu");
+  const arms: PeerArm[] = [...ours.arms];
+  const open = { contextTokens, batchTokens: BATCH_TOKENS, threads };
+  for (const variant of options.variants) arms.push(await LlamaCppArm.open(peer, { ...open, ...variant }));
+  print(`commit ${commit}, ${device}, ${instruction_set ?? "no"} instructions, ${threads} threads, ${peer.program}`);
+  print(
+    `${peer.system}\nmedian of ${options.repetitions} (10th to 90th percentile), ${options.decodeTokens} tokens each\n`,
+  );
+  print(tableHead(arms));
+  const plan = { ...options, ids: repeatedIds(engine, options.text, contextTokens) };
+  for await (const cell of measureAll(arms, new LoadWatch([Deno.pid, peer.pid]), plan)) {
+    for (const one of cell) log(describe(one));
+    print(tableLine(cell));
+  }
+}
+
+if (import.meta.main) await main();

@@ -1,0 +1,54 @@
+/**
+ * Converts a Hugging Face folder to GGUF for llama.cpp, with the same weights: matrices byte for byte, vectors widened to f32, rows of q
+ * and k reordered where llama.cpp wants it. Families: Llama, Mistral without a window, Qwen2, Qwen3.
+ *
+ *     deno run -A scripts/peers/convert_gguf.ts [MODEL_DIR] [-o FILE.gguf]
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { basename, fromFileUrl, resolve } from "@std/path";
+import { openCheckpoint } from "../../engine/checkpoint.ts";
+import { readModelConfig } from "../../engine/config.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { log, print } from "../support/lines.ts";
+import { writeGguf } from "./gguf/file.ts";
+import { architectureOf, modelMetadata } from "./gguf/metadata.ts";
+import { mainType, planTensors } from "./gguf/tensors.ts";
+import { tokenizerMetadata } from "./gguf/tokenizer.ts";
+
+/** What a conversion made. */
+export interface Converted {
+  path: string;
+  bytes: number;
+  tensors: number;
+  architecture: string;
+  /** What the tokenizer lacks, if anything. */
+  missing?: string;
+}
+
+/** Writes the model of a folder as a GGUF file. @throws {PagesiftError} when llama.cpp would not compute the same */
+export async function convertGguf(folder: string, path: string): Promise<Converted> {
+  const config = await readModelConfig(folder);
+  const architecture = architectureOf(config);
+  const tensors = planTensors(config, architecture, (await openCheckpoint(folder)).tensors);
+  const metadata = modelMetadata(config, architecture, basename(resolve(folder)), mainType(tensors));
+  const { fields, missing } = await tokenizerMetadata(folder, config);
+  const bytes = writeGguf(path, new Map([...metadata, ...fields]), tensors);
+  return { path, bytes, tensors: tensors.length, architecture, ...(missing ? { missing } : {}) };
+}
+
+async function main(): Promise<void> {
+  const flags = parseArgs(Deno.args, { string: ["output"], alias: { output: "o" } });
+  const folder = String(flags._[0] ?? fromFileUrl(new URL("../../models/default", import.meta.url)));
+  const path = String(flags["output"] ?? `${basename(resolve(folder))}.gguf`);
+  try {
+    const made = await convertGguf(folder, path);
+    if (made.missing) log(made.missing);
+    print(`${path}: ${made.architecture}, ${made.tensors} tensors, ${(made.bytes / 1e6).toFixed(1)} MB`);
+  } catch (error) {
+    if (!(error instanceof PagesiftError)) throw error;
+    log(error.message);
+    Deno.exit(3);
+  }
+}
+
+if (import.meta.main) await main();

@@ -1,0 +1,126 @@
+/** The tensors of a Hugging Face checkpoint under the names, shapes and orders that llama.cpp wants. */
+import type { CheckpointTensor } from "../../../engine/checkpoint.ts";
+import type { ModelConfig } from "../../../engine/config.ts";
+import { PagesiftError } from "../../../engine/errors.ts";
+import { ropeFrequencies } from "../../../engine/rope.ts";
+import { MAX_PIECE_BYTES, readTensorInPieces } from "../../../engine/safetensors.ts";
+import { decodeTensor } from "../../../engine/tensor_data.ts";
+import { ELEMENT_BYTES, GGML_TYPES, type GgmlType, type GgufTensor } from "./file.ts";
+import type { GgufArchitecture } from "./metadata.ts";
+
+/** Parts of a layer. */
+const LAYER_NAMES: Readonly<Record<string, string>> = {
+  "input_layernorm": "attn_norm",
+  "self_attn.q_proj": "attn_q",
+  "self_attn.k_proj": "attn_k",
+  "self_attn.v_proj": "attn_v",
+  "self_attn.o_proj": "attn_output",
+  "self_attn.q_norm": "attn_q_norm",
+  "self_attn.k_norm": "attn_k_norm",
+  "post_attention_layernorm": "ffn_norm",
+  "mlp.gate_proj": "ffn_gate",
+  "mlp.up_proj": "ffn_up",
+  "mlp.down_proj": "ffn_down",
+};
+const OTHER_NAMES: Readonly<Record<string, string>> = {
+  "model.embed_tokens.weight": "token_embd.weight",
+  "model.norm.weight": "output_norm.weight",
+  "lm_head.weight": "output.weight",
+};
+/** Tensors that old checkpoints carry and nobody reads. */
+const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
+
+/** llama.cpp's name; undefined for a tensor that it has no place for. */
+export function ggufName(name: string): string | undefined {
+  const [, layer, part = "", kind] = name.match(/^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/) ?? [];
+  if (layer === undefined) return OTHER_NAMES[name];
+  const ours = LAYER_NAMES[part];
+  return ours && `blk.${layer}.${ours}.${kind}`;
+}
+
+function readAll(entry: CheckpointTensor): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(entry.bytes);
+  readTensorInPieces(entry.file, entry, MAX_PIECE_BYTES, (piece, offset) => bytes.set(piece, offset));
+  return bytes;
+}
+
+/** A vector widened to f32, which changes no number; llama.cpp adds and multiplies by vectors in f32 only. */
+function widen(entry: CheckpointTensor, bytes: Uint8Array<ArrayBuffer>): Uint8Array {
+  return new Uint8Array(Float32Array.from(decodeTensor(entry.dtype, bytes) ?? []).buffer);
+}
+
+/**
+ * Rows of q or k as llama.cpp's "llama" wants them: it turns neighbouring dimensions of a head, the checkpoint turns dimensions
+ * that lie half a head apart.
+ */
+export function interleaveHalves(
+  bytes: Uint8Array<ArrayBuffer>,
+  rows: number,
+  headDim: number,
+): Uint8Array<ArrayBuffer> {
+  const rowBytes = bytes.length / rows, half = headDim / 2;
+  const out = new Uint8Array(bytes.length);
+  for (let row = 0; row < rows; row++) {
+    const place = row % headDim;
+    const source = row - place + (place % 2) * half + Math.floor(place / 2);
+    out.set(bytes.subarray(source * rowBytes, (source + 1) * rowBytes), row * rowBytes);
+  }
+  return out;
+}
+
+/** One tensor of the file. */
+function planTensor(entry: CheckpointTensor, name: string, headDim: number, interleaved: boolean): GgufTensor {
+  if (!Object.hasOwn(GGML_TYPES, entry.dtype)) {
+    throw new PagesiftError("model", `Tensor "${entry.name}" is ${entry.dtype}; expected F32, F16 or BF16`);
+  }
+  const isVector = entry.shape.length === 1;
+  const isTurned = interleaved && /\.attn_[qk]\.(weight|bias)$/.test(name);
+  const type: GgmlType = isVector ? "F32" : entry.dtype as GgmlType;
+  const write = (put: (piece: Uint8Array) => void): void => {
+    if (!isVector && !isTurned) return readTensorInPieces(entry.file, entry, MAX_PIECE_BYTES, put);
+    const bytes = readAll(entry);
+    const turned = isTurned ? interleaveHalves(bytes, entry.shape[0] ?? 0, headDim) : bytes;
+    put(isVector ? widen(entry, turned) : turned);
+  };
+  return { name, type, shape: entry.shape, write };
+}
+
+/** What llama3's rotation divides each plain frequency by, `[rotaryDim / 2]`. */
+function ropeFactors(config: ModelConfig): GgufTensor {
+  const { rope, headDim, maxContext } = config;
+  const plain = ropeFrequencies({ ...rope, type: "default" }, headDim, maxContext).invFreq;
+  const scaled = ropeFrequencies(rope, headDim, maxContext).invFreq;
+  const factors = plain.map((frequency, index) => frequency / (scaled[index] ?? NaN));
+  return {
+    ...{ name: "rope_freqs.weight", type: "F32", shape: [factors.length] },
+    write: (put) => put(new Uint8Array(factors.buffer)),
+  };
+}
+
+/** All tensors of the file, in the order of the checkpoint. @throws {PagesiftError} names those without a place */
+export function planTensors(
+  config: ModelConfig,
+  architecture: GgufArchitecture,
+  tensors: ReadonlyMap<string, CheckpointTensor>,
+): GgufTensor[] {
+  const wanted = [...tensors.values()].filter(({ name }) =>
+    !IGNORED.test(name) && !(config.tieWordEmbeddings && name === "lm_head.weight")
+  );
+  const homeless = wanted.filter(({ name }) => ggufName(name) === undefined).map(({ name }) => name);
+  if (homeless.length > 0) {
+    throw new PagesiftError("model", `No place in a "${architecture}" GGUF for: ${homeless.slice(0, 8).join(", ")}`);
+  }
+  const planned = wanted.map((entry) =>
+    planTensor(entry, ggufName(entry.name) ?? "", config.headDim, architecture === "llama")
+  );
+  return config.rope.type === "llama3" ? [...planned, ropeFactors(config)] : planned;
+}
+
+/** The type that most bytes of the matrices have. */
+export function mainType(tensors: readonly GgufTensor[]): GgmlType {
+  const bytes = { F32: 0, F16: 0, BF16: 0 };
+  for (const { type, shape } of tensors) {
+    if (shape.length > 1) bytes[type] += shape.reduce((product, size) => product * size, ELEMENT_BYTES[type]);
+  }
+  return (Object.keys(bytes) as GgmlType[]).reduce((best, type) => bytes[type] > bytes[best] ? type : best);
+}

@@ -1,0 +1,41 @@
+/**
+ * Decode and prefill speed of llama.cpp, as rows that `pagesift bench generate --peers FILE` takes (docs/bench.md).
+ *
+ *     deno run -A scripts/peers/llama_cpp.ts [--model DIR] [--gguf FILE] [--device cpu|cuda] [--threads N]
+ *       [--depths 4096,8192,16384,32640] [--tokens 32] [--prompts 512] [--repeats 7] [--variants f16:on,f16:off] [--all] [--text FILE]
+ *       > llama_cpp.jsonl
+ *
+ * Installs node-llama-cpp from npm into `build/` on first use; needs npm, git and g++ there. A variant is the dtype of keys and values, and flash
+ * attention; the fastest of each cell is printed, or with --all every one. All variants take turns; progress goes to stderr.
+ */
+import { basename, resolve } from "@std/path";
+import { provenanceOf } from "../../bench/provenance.ts";
+import { Engine } from "../../engine/engine.ts";
+import { log, print } from "../support/lines.ts";
+import { LlamaCppArm, repeatedIds } from "./arms.ts";
+import { LlamaCpp } from "./llama_cpp/client.ts";
+import { describe, fastest, measureAll, rowOf } from "./measure.ts";
+import { BATCH_TOKENS, ggufFor, readOptions, tokensNeeded } from "./options.ts";
+import { LoadWatch } from "./quiet.ts";
+
+async function main(): Promise<void> {
+  const options = readOptions(Deno.args, { depths: "4096,8192,16384,32640", variants: "f16:on,f16:off" });
+  await using engine = await Engine.load(options.model, { device: options.device, threads: options.threads });
+  const { device } = await provenanceOf(engine.device, { command: "" });
+  const contextTokens = tokensNeeded(options);
+  await using peer = await LlamaCpp.start(await ggufFor(options), options.device === "cuda" ? "cuda" : "cpu");
+  const { threads } = options;
+  const open = { contextTokens, batchTokens: BATCH_TOKENS, threads };
+  const arms: LlamaCppArm[] = [];
+  for (const variant of options.variants) arms.push(await LlamaCppArm.open(peer, { ...open, ...variant }));
+  log(`${peer.program}, ${threads} threads on ${device}; ${peer.system}`);
+  const command = ["deno", "run", "-A", "scripts/peers/llama_cpp.ts", ...Deno.args].join(" ");
+  const facts = { model: basename(resolve(options.model)), program: peer.program, device, command };
+  const plan = { ...options, ids: repeatedIds(engine, options.text, contextTokens) };
+  for await (const cell of measureAll(arms, new LoadWatch([Deno.pid, peer.pid]), plan)) {
+    for (const one of cell) log(describe(one));
+    for (const one of options.flags["all"] ? cell : [fastest(cell)]) print(JSON.stringify(rowOf(one, facts)));
+  }
+}
+
+if (import.meta.main) await main();

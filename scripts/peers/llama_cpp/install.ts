@@ -1,0 +1,107 @@
+/**
+ * llama.cpp from npm: its prebuilt libraries, the headers of the same release, and a shim compiled against both. Fetched on first use
+ * into `build/`, never a dependency of the program.
+ */
+import { join } from "@std/path";
+import { log } from "../../support/lines.ts";
+import { modified, ROOT, tryRun } from "../../support/native_library.ts";
+
+/** The npm package, which fixes the release of llama.cpp. */
+export const PACKAGE_VERSION = "3.22.1";
+
+/** Which of its libraries. */
+export type Build = "cpu" | "cuda";
+
+/** What stands ready. */
+export interface Installed {
+  /** The compiled shim. */
+  shim: string;
+  /** Where llama.cpp's libraries lie. */
+  libraries: string;
+  /** Of llama.cpp. */
+  release: string;
+}
+
+const SHIM_SOURCE = new URL("shim.cpp", import.meta.url);
+const HEADER_FOLDERS = ["include", join("ggml", "include")];
+
+export function installFolder(build: Build): string {
+  return join(ROOT, "build", "peers", `llama_cpp_${build}`);
+}
+
+/** Name of the prebuilt libraries for a machine; undefined where there are none. */
+export function platformName(build: Build, os: string, arch: string): string | undefined {
+  const cpu = { x86_64: "x64", aarch64: "arm64" }[arch];
+  if (os !== "linux" || !cpu || (build === "cuda" && cpu !== "x64")) return undefined;
+  return build === "cuda" ? `linux-${cpu}-cuda` : `linux-${cpu}`;
+}
+
+async function runOrFail(command: string, args: readonly string[], cwd: string): Promise<void> {
+  const output = await new Deno.Command(command, { args: [...args], cwd, stdin: "null", stdout: "null" }).output();
+  if (!output.success) throw new Error(`"${command} ${args.slice(0, 2).join(" ")}" failed in ${cwd}`);
+}
+
+/** Only the library of one kind: with all of them the package is some 700 MB. */
+async function fetchPackages(folder: string, platform: string): Promise<void> {
+  log(`Installing node-llama-cpp ${PACKAGE_VERSION} (${platform}) into ${folder}`);
+  Deno.mkdirSync(folder, { recursive: true });
+  Deno.writeTextFileSync(join(folder, "package.json"), '{ "private": true }\n');
+  const flags = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"];
+  const packages = ["node-llama-cpp", `@node-llama-cpp/${platform}`].map((name) => `${name}@${PACKAGE_VERSION}`);
+  await runOrFail("npm", ["install", ...flags, ...packages], folder);
+}
+
+/** The package carries its llama.cpp as a git bundle; only headers are taken out of it. */
+async function unpackHeaders(folder: string, source: string): Promise<void> {
+  const bundle = join(folder, "node_modules", "node-llama-cpp", "llama", "gitRelease.bundle");
+  await runOrFail("git", ["clone", "--quiet", "--no-checkout", bundle, source], folder);
+  await runOrFail("git", ["checkout", "--quiet", "HEAD", "--", ...HEADER_FOLDERS], source);
+}
+
+async function compileShim(source: string, libraries: string, shim: string): Promise<void> {
+  const wanted = /^lib(llama|ggml)(\.\w+)?\.v|^lib(llama|ggml|ggml-base)\.so$/;
+  const found = [...Deno.readDirSync(libraries)].map(({ name }) => name).filter((name) => wanted.test(name));
+  const args = [
+    ...["-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", SHIM_SOURCE.pathname, "-o", shim],
+    ...HEADER_FOLDERS.flatMap((path) => ["-I", join(source, path)]),
+    ...found.map((name) => join(libraries, name)),
+    `-Wl,-rpath,${libraries}`,
+  ];
+  const made = await tryRun(Deno.env.get("CXX") ?? "g++", args);
+  if (!made?.ok) throw new Error(`The shim for llama.cpp cannot be compiled: ${made?.stderr ?? "there is no g++"}`);
+}
+
+function exists(path: string): boolean {
+  return modified(path) > 0;
+}
+
+/** The shim carries the versions of its two sides in its name. */
+async function shimPath(folder: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", await Deno.readFile(SHIM_SOURCE));
+  return join(folder, `shim_${PACKAGE_VERSION}_${new Uint8Array(digest).toHex().slice(0, 12)}.so`);
+}
+
+/** Whether nothing needs to be fetched or compiled any more. */
+export async function isInstalled(build: Build): Promise<boolean> {
+  return exists(await shimPath(installFolder(build)));
+}
+
+/** Fetches and compiles what is missing. @throws {Error} without npm, git or a C++ compiler, or on another platform */
+export async function install(build: Build): Promise<Installed> {
+  const platform = platformName(build, Deno.build.os, Deno.build.arch);
+  if (!platform) {
+    throw new Error(`No ${build} library of llama.cpp for ${Deno.build.os} ${Deno.build.arch} is known here`);
+  }
+  const folder = installFolder(build);
+  const modules = join(folder, "node_modules");
+  const libraries = join(modules, "@node-llama-cpp", platform, "bins", platform);
+  const shim = await shimPath(folder);
+  if (!exists(shim)) {
+    const source = join(folder, "llama.cpp");
+    await fetchPackages(folder, platform);
+    if (!exists(source)) await unpackHeaders(folder, source);
+    await compileShim(source, libraries, shim);
+  }
+  const facts = JSON.parse(Deno.readTextFileSync(join(libraries, "_nlcBuildMetadata.json")));
+  return { shim, libraries, release: String(facts.buildOptions.llamaCpp.release) };
+}

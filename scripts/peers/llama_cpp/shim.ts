@@ -1,0 +1,105 @@
+/** The functions of shim.cpp. */
+
+const SYMBOLS = {
+  shim_load: { parameters: ["buffer", "buffer", "i32"], result: "pointer" },
+  shim_system: { parameters: [], result: "pointer" },
+  shim_vocabulary: { parameters: ["pointer"], result: "i32" },
+  shim_open: { parameters: ["pointer", "i32", "i32", "i32", "i32", "i32"], result: "pointer" },
+  shim_close: { parameters: ["pointer"], result: "void" },
+  shim_threads: { parameters: ["pointer"], result: "i32" },
+  shim_append: { parameters: ["pointer", "i32", "buffer", "i32"], result: "i32" },
+  shim_decode: { parameters: ["pointer", "i32", "buffer", "i32"], result: "i32" },
+  shim_logits: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
+  shim_tokenize: { parameters: ["pointer", "buffer", "i32", "buffer", "i32"], result: "i32" },
+} as const;
+
+export const KV_TYPES = ["F16", "BF16", "F32"] as const;
+
+/** One way of running the model. */
+export interface ContextOptions {
+  /** Tokens that it holds. */
+  contextTokens: number;
+  /** Tokens that prefill takes at once. */
+  batchTokens: number;
+  threads: number;
+  flash: boolean;
+  /** Of keys and values. */
+  kv: typeof KV_TYPES[number];
+}
+
+function cString(text: string): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(`${text}\0`);
+}
+
+function check(status: number): void {
+  if (status !== 0) throw new Error(`llama.cpp refused the tokens (${status})`);
+}
+
+/** A model that llama.cpp has loaded into this process, until the process ends. */
+export class LoadedModel {
+  readonly #symbols: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+  readonly #model: Deno.PointerObject;
+
+  /** @throws {Error} when llama.cpp cannot read the file; it says why on stderr */
+  constructor(shim: string, libraries: string, gguf: string, gpu: boolean) {
+    this.#symbols = Deno.dlopen(shim, SYMBOLS).symbols;
+    const model = this.#symbols.shim_load(cString(libraries), cString(gguf), gpu ? -1 : 0);
+    if (!model) throw new Error(`llama.cpp cannot load "${gguf}"`);
+    this.#model = model;
+  }
+
+  /** Instruction sets and such, as llama.cpp says them. */
+  system(): string {
+    const text = this.#symbols.shim_system();
+    return text ? new Deno.UnsafePointerView(text).getCString().trim() : "";
+  }
+
+  open({ contextTokens, batchTokens, threads, flash, kv }: ContextOptions): LoadedContext {
+    const type = KV_TYPES.indexOf(kv);
+    const context = this.#symbols.shim_open(this.#model, contextTokens, batchTokens, threads, flash ? 1 : 0, type);
+    if (!context) throw new Error(`llama.cpp opens no context of ${contextTokens} tokens with ${kv}`);
+    return new LoadedContext(this.#symbols, context, this.#symbols.shim_vocabulary(this.#model));
+  }
+
+  tokenize(text: string): number[] {
+    const bytes = new TextEncoder().encode(text);
+    const ids = new Int32Array(bytes.length);
+    const count = this.#symbols.shim_tokenize(this.#model, bytes, bytes.length, ids, ids.length);
+    if (count < 0) throw new Error("llama.cpp gives no tokens for the text");
+    return [...ids.subarray(0, count)];
+  }
+}
+
+/** One sequence of a loaded model. */
+export class LoadedContext {
+  constructor(
+    readonly symbols: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"],
+    readonly pointer: Deno.PointerObject,
+    readonly vocabulary: number,
+  ) {}
+
+  get threads(): number {
+    return this.symbols.shim_threads(this.pointer);
+  }
+
+  /** Takes ids in behind the first `at` tokens, in batches. */
+  append(at: number, ids: readonly number[]): void {
+    check(this.symbols.shim_append(this.pointer, at, Int32Array.from(ids), ids.length));
+  }
+
+  /** The same, one id a step. */
+  decode(at: number, ids: readonly number[]): void {
+    check(this.symbols.shim_decode(this.pointer, at, Int32Array.from(ids), ids.length));
+  }
+
+  /** What the last id gave, `[V]`. */
+  logits(): Float32Array {
+    const out = new Float32Array(this.vocabulary);
+    check(this.symbols.shim_logits(this.pointer, out, out.length));
+    return out;
+  }
+
+  close(): void {
+    this.symbols.shim_close(this.pointer);
+  }
+}

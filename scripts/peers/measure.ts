@@ -1,0 +1,102 @@
+/** Arms measured in turns: prompts first, then decoding at growing depths. */
+import { timingOf } from "../../bench/statistics.ts";
+import type { Row } from "../../bench/row.ts";
+import { log } from "../support/lines.ts";
+import type { PeerArm } from "./arms.ts";
+import { type LoadWatch, measureQuietly } from "./quiet.ts";
+
+/** What is measured. */
+export interface Plan {
+  /** Tokens in the cache before decoding; ascending. */
+  depths: readonly number[];
+  /** Timed steps of a repetition. */
+  decodeTokens: number;
+  /** Lengths of prompts. */
+  prompts: readonly number[];
+  repetitions: number;
+  /** At least the deepest depth and `decodeTokens + 1` more. */
+  ids: readonly number[];
+}
+
+/** What an arm took at one setting. */
+export interface Measured {
+  arm: PeerArm;
+  settings: { prompt_tokens: number; depth_tokens: 0 } | { decode_tokens: number; depth_tokens: number };
+  /** Of a prompt or of one step, a repetition each. */
+  seconds: number[];
+  /** Repetitions that were thrown away because other programs ran. */
+  disturbed: number;
+  /** Repetitions that had to be kept although other programs ran. */
+  kept: number;
+}
+
+/** Runs `repetitions` rounds; in each, every arm once. */
+async function takeTurns(
+  arms: readonly PeerArm[],
+  watch: LoadWatch,
+  repetitions: number,
+  settings: Measured["settings"],
+  measure: (arm: PeerArm) => Promise<number>,
+): Promise<Measured[]> {
+  const results = arms.map((arm): Measured => ({ arm, settings, seconds: [], disturbed: 0, kept: 0 }));
+  for (let round = 0; round < repetitions; round++) {
+    for (const result of results) {
+      const { seconds, disturbed, quiet } = await measureQuietly(watch, () => measure(result.arm));
+      result.seconds.push(seconds);
+      result.disturbed += disturbed;
+      result.kept += quiet ? 0 : 1;
+    }
+  }
+  return results;
+}
+
+/** Only what takes prompts in by itself: ours are several arms over one cache. */
+function withCache(arms: readonly PeerArm[]): PeerArm[] {
+  return arms.filter(({ name }) => name !== "sparse");
+}
+
+/** Everything of the plan, cell after cell. */
+export async function* measureAll(arms: readonly PeerArm[], watch: LoadWatch, plan: Plan): AsyncGenerator<Measured[]> {
+  const { ids, decodeTokens, repetitions } = plan;
+  for (const tokens of plan.prompts) {
+    const prompt = ids.slice(0, tokens);
+    const settings = { prompt_tokens: tokens, depth_tokens: 0 as const };
+    yield await takeTurns(withCache(arms), watch, repetitions, settings, (arm) => arm.append(0, prompt));
+  }
+  let have = 0;
+  for (const depth of plan.depths) {
+    for (const arm of withCache(arms)) {
+      log(`${arm.name} (${arm.settings}): filling ${depth} tokens`);
+      await arm.append(have, ids.slice(have, depth));
+    }
+    have = depth;
+    const fed = ids.slice(depth, depth + decodeTokens + 1);
+    const settings = { decode_tokens: decodeTokens, depth_tokens: depth };
+    const step = async (arm: PeerArm): Promise<number> => await arm.decode(depth, fed) / decodeTokens;
+    yield await takeTurns(arms, watch, repetitions, settings, step);
+  }
+}
+
+/** A row of docs/bench.md. `dtype` is left out, so that a peer that keeps f16 stands beside ours that keeps bf16. */
+export function rowOf(measured: Measured, facts: Pick<Row, "model" | "program" | "device" | "command">): Row {
+  const { arm, settings, seconds } = measured;
+  const program = `${facts.program}, KV ${arm.settings}`;
+  return { subject: "generate", arm: arm.name, batch: 1, ...settings, ...timingOf(seconds), ...facts, program };
+}
+
+/** Of several settings of one program, the fastest. */
+export function fastest(results: readonly Measured[]): Measured {
+  const time = ({ seconds }: Measured): number => timingOf(seconds).median_us;
+  return results.reduce((best, one) => time(one) < time(best) ? one : best);
+}
+
+/** One result for people. */
+export function describe({ arm, settings, seconds, disturbed, kept }: Measured): string {
+  const { median_us, low_us = NaN, high_us = NaN } = timingOf(seconds);
+  const what = "prompt_tokens" in settings
+    ? `prompt of ${settings.prompt_tokens}: ${(settings.prompt_tokens / median_us * 1e6).toFixed(0)} tokens/s`
+    : `depth ${settings.depth_tokens}: a step`;
+  const times = [median_us, low_us, high_us].map((us) => (us / 1000).toFixed(3));
+  const noise = `${disturbed} disturbed and measured again${kept > 0 ? `, ${kept} disturbed ones kept` : ""}`;
+  return `${arm.name} (${arm.settings}), ${what} ${times[0]} ms (${times[1]} to ${times[2]}; ${noise})`;
+}

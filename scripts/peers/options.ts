@@ -1,0 +1,88 @@
+/** What the scripts that run llama.cpp take. */
+import { parseArgs } from "@std/cli/parse-args";
+import { fromFileUrl, join } from "@std/path";
+import type { DeviceChoice } from "../../engine/devices.ts";
+import { ROOT } from "../support/native_library.ts";
+import { convertGguf } from "./convert_gguf.ts";
+import type { ContextOptions } from "./llama_cpp/shim.ts";
+
+/** Tokens that prefill takes at once, theirs as ours. */
+export const BATCH_TOKENS = 512;
+
+/** The command line, read. */
+export interface PeerOptions {
+  model: string;
+  device: DeviceChoice;
+  threads: number;
+  depths: number[];
+  decodeTokens: number;
+  prompts: number[];
+  repetitions: number;
+  budgetTokens: number;
+  text: string | undefined;
+  gguf: string | undefined;
+  variants: Pick<ContextOptions, "kv" | "flash">[];
+  flags: Record<string, unknown>;
+}
+
+function numbers(text: unknown, fallback: string): number[] {
+  const values = String(text ?? fallback).split(",").filter((part) => part !== "").map(Number);
+  const wrong = values.find((value) => !Number.isSafeInteger(value) || value < 1);
+  if (wrong !== undefined) throw new Error(`"${text}" is no list of whole numbers from 1`);
+  return values;
+}
+
+/** `f16:on` */
+function variant(text: string): Pick<ContextOptions, "kv" | "flash"> {
+  const [, kv = "", flash] = text.match(/^(f16|bf16|f32):(on|off)$/) ?? [];
+  if (!flash) throw new Error(`Variant "${text}", wanted f16, bf16 or f32, then :on or :off for flash attention`);
+  return { kv: kv.toUpperCase() as ContextOptions["kv"], flash: flash === "on" };
+}
+
+/** Reads the command line. @throws {Error} where it makes no sense */
+export function readOptions(args: readonly string[], defaults: { depths: string; variants: string }): PeerOptions {
+  const names = [
+    "model",
+    "device",
+    "threads",
+    "depths",
+    "tokens",
+    "prompts",
+    "repeats",
+    "budget",
+    "text",
+    "gguf",
+    "variants",
+  ];
+  const flags = parseArgs([...args], { string: names, boolean: ["all"] });
+  const text = (name: string): string | undefined => flags[name] === undefined ? undefined : String(flags[name]);
+  return {
+    model: text("model") ?? fromFileUrl(new URL("../../models/default", import.meta.url)),
+    device: (text("device") ?? "cpu") as DeviceChoice,
+    threads: numbers(flags["threads"], String(navigator.hardwareConcurrency))[0] ?? 1,
+    depths: numbers(flags["depths"], defaults.depths).toSorted((a, b) => a - b),
+    decodeTokens: numbers(flags["tokens"], "32")[0] ?? 32,
+    prompts: numbers(flags["prompts"], "512"),
+    repetitions: numbers(flags["repeats"], "7")[0] ?? 7,
+    budgetTokens: numbers(flags["budget"], "512")[0] ?? 512,
+    text: text("text"),
+    gguf: text("gguf"),
+    variants: (text("variants") ?? defaults.variants).split(",").map(variant),
+    flags,
+  };
+}
+
+/** Tokens that the deepest repetition needs. */
+export function tokensNeeded({ depths, prompts, decodeTokens }: PeerOptions): number {
+  return Math.max(...depths.map((depth) => depth + decodeTokens + 1), ...prompts);
+}
+
+/** The GGUF file that was named, or one made from the model. */
+export async function ggufFor({ gguf, model }: PeerOptions): Promise<string> {
+  if (gguf !== undefined) return gguf;
+  const folder = join(ROOT, "build", "peers");
+  Deno.mkdirSync(folder, { recursive: true });
+  const path = join(folder, "model.gguf");
+  await convertGguf(model, path);
+  return path;
+}

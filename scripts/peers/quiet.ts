@@ -1,0 +1,77 @@
+/** Tells whether other programs used the processor while something was measured. Linux only; elsewhere nothing is seen. */
+
+/** Clock ticks that a second has, by convention of the kernel's files. */
+const TICKS_A_SECOND = 100;
+
+interface Ticks {
+  /** Of all programs. */
+  busy: number;
+  /** Of ours. */
+  own: number;
+  seconds: number;
+}
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}
+
+/** Ticks of the first line of `/proc/stat` that were neither idle nor waiting for a disk. */
+export function busyTicks(text: string): number {
+  const numbers = (text.split("\n")[0] ?? "").split(/\s+/).slice(1, 9).map(Number);
+  return numbers.reduce((sum, value, index) => index === 3 || index === 4 ? sum : sum + value, 0);
+}
+
+/** Ticks of a process, from its `/proc/PID/stat`; the name in brackets may hold spaces. */
+export function processTicks(text: string): number {
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return Number(fields[11] ?? 0) + Number(fields[12] ?? 0);
+}
+
+/** Watches the machine on behalf of some processes. */
+export class LoadWatch {
+  constructor(readonly pids: readonly number[]) {}
+
+  #read(): Ticks {
+    const own = this.pids.map((pid) => processTicks(readText(`/proc/${pid}/stat`))).reduce((sum, one) => sum + one, 0);
+    return { busy: busyTicks(readText("/proc/stat")), own, seconds: performance.now() / 1000 };
+  }
+
+  /** Runs something. Returns what it gave and the cores that other programs kept busy meanwhile. */
+  async during<T>(work: () => T | Promise<T>): Promise<{ value: T; foreignCores: number }> {
+    const before = this.#read();
+    const value = await work();
+    const after = this.#read();
+    const ticks = after.busy - before.busy - (after.own - before.own);
+    const seconds = Math.max(after.seconds - before.seconds, 1 / TICKS_A_SECOND);
+    return { value, foreignCores: Math.max(0, ticks / TICKS_A_SECOND / seconds) };
+  }
+}
+
+/** Foreign use that a measurement may have seen. */
+const MAX_FOREIGN_CORES = 0.15;
+const LOOK_MS = 300;
+
+/** Measures until the machine was quiet meanwhile, or the tries are used up; `disturbed` counts what was thrown away. */
+export async function measureQuietly(
+  watch: LoadWatch,
+  measure: () => number | Promise<number>,
+  tries = 12,
+): Promise<{ seconds: number; disturbed: number; quiet: boolean }> {
+  for (let disturbed = 0;; disturbed++) {
+    await waitForQuiet(watch, tries);
+    const { value, foreignCores } = await watch.during(measure);
+    const quiet = foreignCores <= MAX_FOREIGN_CORES;
+    if (quiet || disturbed + 1 >= tries) return { seconds: value, disturbed, quiet };
+  }
+}
+
+async function waitForQuiet(watch: LoadWatch, looks: number): Promise<void> {
+  const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  for (let look = 0; look < looks; look++) {
+    if ((await watch.during(pause)).foreignCores <= MAX_FOREIGN_CORES) return;
+  }
+}
