@@ -2,7 +2,7 @@
 
     python3 scripts/bench_attention.py [--cases 80x32768,1x131072,1x4096,1x32768] [--statistics bf16|f8] [--groups 8|0]
         [--order shuffled|sorted] [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
-        [--library FILE] [--json FILE]
+        [--library FILE] [--json FILE] [--peer-rows FILE]
 
 Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2; they are
 timed by the wall clock from launch to the end of the wait, arms alternating. A library that cannot record (the CPU's) is called directly.
@@ -13,10 +13,13 @@ import os
 import numpy as np
 
 from support import pagesift_ctypes as ps
-from support.attention_timing import Arm, Case, commit, parse_cases, report, sdpa_arms, sdpa_body, time_arms, torch_arm, write_json
+from support.attention_timing import (Arm, Case, commit, parse_cases, peer_rows, report, sdpa_arms, sdpa_body, time_arms, torch_arm,
+                                      write_json, write_peer_rows)
 from support.our_attention import Contents, OurCase, our_arm
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
 def measure_peak(device, gib):
     """Bytes a second of ps_buffer_scan over random numbers."""
     tensor = device.tensor((gib << 28,))
@@ -31,7 +34,7 @@ def measure_peak(device, gib):
 
 
 def bench_decode(device, case, options, peak):
-    """One table. Returns its rows."""
+    """One table. Returns its rows, and those of PyTorch for other programs."""
     ours = OurCase(device, case, options.statistics, options.groups, options.order)
     parts = ours.arms()
     arms = [*parts.values(), *([] if options.no_torch else sdpa_arms(case))]
@@ -45,10 +48,12 @@ def bench_decode(device, case, options, peak):
     print(f"\nselection {share:.1%} of the three kernels; sparse {gain:.2f} times as fast as our dense; recall of exact bf16 scoring "
           f"{recall:.2%} (random keys); {ours.layers} layers, {ours.calls} calls a graph")
     rows[0].update(selection_share=share, page_recall=recall, layers=ours.layers)
+    peers = peer_rows(case, [arm for arm in arms if arm.name.startswith("SDPA")], f"pytorch {torch_version(options)}",
+                      device.describe().name.decode())
     for arm in arms:
         arm.close()
     ours.close()
-    return rows
+    return rows, peers
 
 
 def our_prefill_arm(device, cache, case, chunk, flop):
@@ -121,6 +126,7 @@ def parse_options():
     parser.add_argument("--no-torch", action="store_true", help="ours alone")
     parser.add_argument("--library", default=os.path.join(ROOT, "build", "cuda", "libpagesift_cuda.so"))
     parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument("--peer-rows", help="file for PyTorch's rows, for `pagesift bench attention --peers`")
     return parser.parse_args()
 
 
@@ -128,20 +134,28 @@ def main():
     options = parse_options()
     device = ps.Device(options.library)
     info = device.describe()
-    torch_version = "none"
-    if not options.no_torch:
-        import torch
-        torch_version = torch.__version__
-    print(f"commit {commit()}, {info.name.decode()}, torch {torch_version}, median of {options.rounds}, arms alternate")
+    version = torch_version(options)
+    print(f"commit {commit()}, {info.name.decode()}, torch {version}, median of {options.rounds}, arms alternate")
     peak = measure_peak(device, options.scan_gib) if options.scan_gib else None
-    rows = []
+    rows, peers = [], []
     for case in parse_cases(options.cases, **shape_of(options)):
-        rows += bench_decode(device, case, options, peak)
+        ours, theirs = bench_decode(device, case, options, peak)
+        rows += ours
+        peers += theirs
         free_torch(options)
     if options.prefill:
         rows += bench_prefill(device, options)
-    write_json(options.json, device=info.name.decode(), torch=torch_version, read_bytes_per_second=peak, rows=rows)
+    write_json(options.json, device=info.name.decode(), torch=version, read_bytes_per_second=peak, rows=rows)
+    write_peer_rows(options.peer_rows, peers)
     device.close()
+
+
+def torch_version(options):
+    """PyTorch's, or "none" where it stays out."""
+    if options.no_torch:
+        return "none"
+    import torch
+    return torch.__version__
 
 
 def free_torch(options):

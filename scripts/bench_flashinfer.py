@@ -1,7 +1,7 @@
 """FlashInfer's batch decode with a paged KV cache against PyTorch SDPA cuDNN, in one run (docs/performance.md).
 
     python3 scripts/bench_flashinfer.py [--cases 80x32768,1x131072,1x4096,1x32768] [--page-size 16] [--backends auto]
-        [--order shuffled|sorted] [--rounds 31] [--read-gib 8] [--json FILE]
+        [--order shuffled|sorted] [--rounds 31] [--read-gib 8] [--json FILE] [--peer-rows FILE]
 
 Both are CUDA graphs of many calls that rotate over copies of keys and values, timed by the wall clock, arms alternating, as in
 bench_attention.py: the ratios to SDPA cuDNN chain the two. Needs flashinfer-python; tensor cores are on, as FlashInfer advises for
@@ -12,8 +12,8 @@ import gc
 
 import torch
 
-from support.attention_timing import (NUM_QUERIES, commit, measure_torch_peak, parse_cases, report, sdpa_arms, time_arms, torch_arm,
-                                      write_json)
+from support.attention_timing import (NUM_QUERIES, commit, measure_torch_peak, parse_cases, peer_rows, report, sdpa_arms, time_arms,
+                                      torch_arm, write_json, write_peer_rows)
 
 WORKSPACE_BYTES = 512 << 20
 TOLERANCE = 2e-2
@@ -82,6 +82,7 @@ def parse_options():
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--read-gib", type=int, default=8, help="0 leaves the bandwidth out")
     parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument("--peer-rows", help="file for FlashInfer's rows, for `pagesift bench attention --peers`")
     return parser.parse_args()
 
 
@@ -95,7 +96,8 @@ def main():
     peak = measure_torch_peak(options.read_gib) if options.read_gib else None
     if peak:
         print(f"torch.sum reads {options.read_gib} GiB at {peak / 1e9:.0f} GB/s")
-    rows = []
+    rows, peers = [], []
+    program = f"flashinfer {flashinfer.__version__}, page {options.page_size}"
     for case in parse_cases(options.cases, query_heads=query_heads, kv_heads=kv_heads, head_dim=options.head_dim,
                             page_size=options.page_size):
         gc.collect()
@@ -103,9 +105,11 @@ def main():
         arms = flashinfer_arms(case, options.backends.split(","), options.order) + sdpa_arms(case, ["CUDNN_ATTENTION"])
         time_arms(arms, options.rounds)
         rows += report(f"{case.name}, {options.heads} heads of {case.head_dim}, page {case.page_size}, {options.order} pages", arms, peak)
+        peers += peer_rows(case, [arm for arm in arms if arm.name.startswith("FlashInfer")], program, device)
         del arms
     write_json(options.json, device=device, torch=torch.__version__, flashinfer=flashinfer.__version__, read_bytes_per_second=peak,
                rows=rows)
+    write_peer_rows(options.peer_rows, peers)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,25 @@ def report(case_name, arms, peak, unit="GB/s", base="SDPA cudnn"):
     return rows
 
 
+def peer_rows(case, arms, program, device):
+    """Rows of other programs as `pagesift bench attention --peers FILE` takes them (docs/bench.md)."""
+    rows = []
+    for arm in arms:
+        low, high = np.percentile(arm.seconds, [10, 90])
+        rows.append(dict(subject="attention", arm=arm.name.lower(), batch=case.batch, context_tokens=case.context,
+                         query_heads=case.query_heads, kv_heads=case.kv_heads, head_dim=case.head_dim, dtype="bf16",
+                         samples=len(arm.seconds), median_us=arm.median * 1e6, low_us=low * 1e6, high_us=high * 1e6, bytes=arm.work,
+                         program=program, device=device, command=" ".join(["python3", *sys.argv])))
+    return rows
+
+
+def write_peer_rows(path, rows):
+    """JSON Lines; nothing without a path."""
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
 def commit():
     """The commit that is measured: PAGESIFT_COMMIT, or git's, with a mark when files differ from it."""
     if os.environ.get("PAGESIFT_COMMIT"):
