@@ -13,6 +13,8 @@ export interface PeerArm {
   readonly settings: string;
   /** Of keys and values. */
   readonly dtype: string;
+  /** Whether it is another program. */
+  readonly isPeer: boolean;
   /** Takes ids in behind the first `at` tokens. Returns seconds. */
   append(at: number, ids: readonly number[]): Promise<number>;
   /** Feeds ids one by one behind the first `at` tokens; the first warms up. Returns seconds of all others together. */
@@ -22,6 +24,7 @@ export interface PeerArm {
 /** llama.cpp with flash attention on or off. */
 export class LlamaCppArm implements PeerArm {
   readonly name = "llama.cpp";
+  readonly isPeer = true;
   readonly settings: string;
   readonly dtype: string;
 
@@ -49,6 +52,7 @@ export class LlamaCppArm implements PeerArm {
 
 /** Ours under one policy. Arms of one session share its keys and values, so only the dense one takes prompts in. */
 export class OurArm implements PeerArm {
+  readonly isPeer = false;
   readonly settings: string;
   readonly dtype: string;
 
@@ -100,10 +104,14 @@ export function ourArms(engine: Engine, maxTokens: number, budgetTokens: number)
   return { session, arms: [dense, sparse] };
 }
 
+/** A text file with the lines of a paragraph joined; the example's where none is named. */
+export function readText(file: string | undefined): string {
+  const path = file ?? fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
+  return Deno.readTextFileSync(path).replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " ");
+}
+
 /** Ids of a text file, from the start again where it ends before `tokens`. */
 export function repeatedIds(engine: Engine, file: string | undefined, tokens: number): number[] {
-  const path = file ?? fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
-  const text = Deno.readTextFileSync(path).replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " ");
-  const ids = engine.tokenizer.encode(text.slice(0, tokens * 6));
+  const ids = engine.tokenizer.encode(readText(file).slice(0, tokens * 6));
   return Array.from({ length: tokens }, (_, index) => ids[index % ids.length] ?? 0);
 }

@@ -7,52 +7,15 @@
  * A repetition during which other programs kept more than 0.15 cores busy is measured again (Linux). Fails unless the native counters
  * show that the sparse arm selected pages and the dense one did not.
  */
-import { timingOf } from "../../bench/statistics.ts";
 import { provenanceOf } from "../../bench/provenance.ts";
 import { Engine } from "../../engine/engine.ts";
 import { log, print } from "../support/lines.ts";
 import { LlamaCppArm, ourArms, type PeerArm, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
-import { describe, fastest, measureAll, type Measured } from "./measure.ts";
+import { describe, measureAll } from "./measure.ts";
 import { BATCH_TOKENS, ggufFor, readOptions, tokensNeeded } from "./options.ts";
 import { LoadWatch } from "./quiet.ts";
-
-function milliseconds({ seconds }: Measured): number {
-  return timingOf(seconds).median_us / 1000;
-}
-
-/** `3.912 (3.870 to 4.020)` */
-function spread({ seconds }: Measured): string {
-  const { median_us, low_us = NaN, high_us = NaN } = timingOf(seconds);
-  const [median, low, high] = [median_us, low_us, high_us].map((us) => (us / 1000).toFixed(2));
-  return `${median} (${low} to ${high})`;
-}
-
-/** A line of the table: ours, all of llama.cpp's settings, then ratios to the fastest of them. */
-export function tableLine(cell: readonly Measured[]): string {
-  const peers = cell.filter(({ arm }) => arm instanceof LlamaCppArm);
-  const best = fastest(peers);
-  const [dense, sparse] = ["dense", "sparse"].map((name) => cell.find(({ arm }) => arm.name === name));
-  const { settings } = best;
-  const what = "prompt_tokens" in settings ? `prompt ${settings.prompt_tokens}` : `depth ${settings.depth_tokens}`;
-  const ratio = dense ? (milliseconds(dense) / milliseconds(best)).toFixed(2) : "";
-  const gain = sparse ? `${(milliseconds(best) / milliseconds(sparse)).toFixed(2)} x` : "";
-  const columns = [what, dense ? spread(dense) : "", sparse ? spread(sparse) : "", ...peers.map(spread), ratio, gain];
-  return `| ${columns.join(" | ")} |`;
-}
-
-function tableHead(arms: readonly PeerArm[]): string {
-  const peers = arms.filter((arm) => arm instanceof LlamaCppArm).map(({ settings }) => `llama.cpp ${settings}`);
-  const columns = [
-    "ms",
-    "ours, dense",
-    "ours, sparse",
-    ...peers,
-    "dense / best llama.cpp, time",
-    "sparse over it, speed",
-  ];
-  return `| ${columns.join(" | ")} |\n|${"---|".repeat(columns.length)}`;
-}
+import { tableHead, tableLine } from "./table.ts";
 
 async function main(): Promise<void> {
   const options = readOptions(Deno.args, { depths: "4096,8192,16384,32640", variants: "f16:on,f16:off" });

@@ -30,18 +30,26 @@ export interface Measured {
   kept: number;
 }
 
+/** How measuring behaves; tests look less often for a quiet machine. */
+export interface Manners {
+  tries: number;
+  log: (line: string) => void;
+}
+
+const MANNERS: Manners = { tries: 12, log };
+
 /** Runs `repetitions` rounds; in each, every arm once. */
 async function takeTurns(
   arms: readonly PeerArm[],
-  watch: LoadWatch,
-  repetitions: number,
   settings: Measured["settings"],
+  repetitions: number,
+  quietly: (measure: () => Promise<number>) => ReturnType<typeof measureQuietly>,
   measure: (arm: PeerArm) => Promise<number>,
 ): Promise<Measured[]> {
   const results = arms.map((arm): Measured => ({ arm, settings, seconds: [], disturbed: 0, kept: 0 }));
   for (let round = 0; round < repetitions; round++) {
     for (const result of results) {
-      const { seconds, disturbed, quiet } = await measureQuietly(watch, () => measure(result.arm));
+      const { seconds, disturbed, quiet } = await quietly(() => measure(result.arm));
       result.seconds.push(seconds);
       result.disturbed += disturbed;
       result.kept += quiet ? 0 : 1;
@@ -56,12 +64,19 @@ function withCache(arms: readonly PeerArm[]): PeerArm[] {
 }
 
 /** Everything of the plan, cell after cell. */
-export async function* measureAll(arms: readonly PeerArm[], watch: LoadWatch, plan: Plan): AsyncGenerator<Measured[]> {
+export async function* measureAll(
+  arms: readonly PeerArm[],
+  watch: LoadWatch,
+  plan: Plan,
+  { tries, log }: Manners = MANNERS,
+): AsyncGenerator<Measured[]> {
   const { ids, decodeTokens, repetitions } = plan;
+  const quietly = (measure: () => Promise<number>): ReturnType<typeof measureQuietly> =>
+    measureQuietly(watch, measure, tries);
   for (const tokens of plan.prompts) {
     const prompt = ids.slice(0, tokens);
     const settings = { prompt_tokens: tokens, depth_tokens: 0 as const };
-    yield await takeTurns(withCache(arms), watch, repetitions, settings, (arm) => arm.append(0, prompt));
+    yield await takeTurns(withCache(arms), settings, repetitions, quietly, (arm) => arm.append(0, prompt));
   }
   let have = 0;
   for (const depth of plan.depths) {
@@ -73,7 +88,7 @@ export async function* measureAll(arms: readonly PeerArm[], watch: LoadWatch, pl
     const fed = ids.slice(depth, depth + decodeTokens + 1);
     const settings = { decode_tokens: decodeTokens, depth_tokens: depth };
     const step = async (arm: PeerArm): Promise<number> => await arm.decode(depth, fed) / decodeTokens;
-    yield await takeTurns(arms, watch, repetitions, settings, step);
+    yield await takeTurns(arms, settings, repetitions, quietly, step);
   }
 }
 

@@ -33,11 +33,12 @@ export function processTicks(text: string): number {
 
 /** Watches the machine on behalf of some processes. */
 export class LoadWatch {
-  constructor(readonly pids: readonly number[]) {}
+  /** @param read gives the text of a file, or none */
+  constructor(readonly pids: readonly number[], readonly read: (path: string) => string = readText) {}
 
   #read(): Ticks {
-    const own = this.pids.map((pid) => processTicks(readText(`/proc/${pid}/stat`))).reduce((sum, one) => sum + one, 0);
-    return { busy: busyTicks(readText("/proc/stat")), own, seconds: performance.now() / 1000 };
+    const own = this.pids.map((pid) => processTicks(this.read(`/proc/${pid}/stat`))).reduce((sum, one) => sum + one, 0);
+    return { busy: busyTicks(this.read("/proc/stat")), own, seconds: performance.now() / 1000 };
   }
 
   /** Runs something. Returns what it gave and the cores that other programs kept busy meanwhile. */
@@ -59,7 +60,7 @@ const LOOK_MS = 300;
 export async function measureQuietly(
   watch: LoadWatch,
   measure: () => number | Promise<number>,
-  tries = 12,
+  tries: number,
 ): Promise<{ seconds: number; disturbed: number; quiet: boolean }> {
   for (let disturbed = 0;; disturbed++) {
     await waitForQuiet(watch, tries);
