@@ -50,7 +50,10 @@ function readText(file: string | undefined): string {
   try {
     return Deno.readTextFileSync(path);
   } catch (error) {
-    throw new PagesiftError("usage", `--text "${path}" cannot be read: ${(error as Error).message}`);
+    const what = file === undefined
+      ? "The shipped text is not part of this installation"
+      : `--text "${file}" cannot be read`;
+    throw new PagesiftError("usage", `${what}: ${(error as Error).message}; name a text file with --text`);
   }
 }
 
