@@ -1,14 +1,15 @@
-import { PagesiftError } from "../engine/errors.ts";
+import { renderHtml } from "../inspect/html.ts";
 import { toJson } from "../inspect/json.ts";
 import { makeReport, type Report } from "../inspect/report.ts";
 import type { Recording } from "../inspect/recording.ts";
 import { writeTrace } from "../inspect/trace.ts";
 import { selectorsOf } from "./inspect_flags.ts";
-import { inspectText } from "./inspect_text.ts";
+import { headerTexts, inspectText } from "./inspect_text.ts";
 import { tabbedLines } from "./inspect_table.ts";
 import {
   ablationsTable,
   filesTable,
+  FOR_PEOPLE,
   FOR_PROGRAMS,
   missesTable,
   pagesTable,
@@ -31,7 +32,6 @@ export interface TargetFiles {
 
 /** Tries the files of `--html` and `--trace`. @throws {PagesiftError} of kind "usage" */
 export function targetFiles({ html, trace }: InspectFlags): TargetFiles {
-  if (html !== undefined) throw new PagesiftError("usage", "--html is not built yet");
   return {
     html: html === undefined ? undefined : targetFile("--html", html),
     trace: trace === undefined ? undefined : targetFile("--trace", trace),
@@ -52,6 +52,7 @@ export async function showReport(
   session: Session,
 ): Promise<void> {
   if (files.trace) writeTarget(files.trace, await writeTrace(report.recording));
+  if (files.html) writeTarget(files.html, await htmlOf(report, flags));
   const { output, world } = session;
   if (flags.json) return output.result(JSON.stringify(toJson(report, flags)) + "\n");
   if (flags.tsv) {
@@ -60,6 +61,27 @@ export async function showReport(
   }
   const width = world.stdout.isTerminal() ? world.columns() : PLAIN_COLUMNS;
   output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color) }));
+}
+
+function htmlOf(report: Report, { by }: InspectFlags): Promise<string> {
+  const { comparison, ablations } = report.recording;
+  const all = makeReport(report.recording, {}); // the page has selectors of its own
+  const tables: [caption: string, table: Table][] = [
+    ["By file", filesTable(all, FOR_PEOPLE)],
+    ...comparison ? [["Scorers on the same steps", scorersTable(all, FOR_PEOPLE)] as [string, Table]] : [],
+    ...ablations
+      ? [["Log-probability of the answer with pages masked", ablationsTable(report, FOR_PEOPLE)] as [string, Table]]
+      : [],
+  ];
+  return renderHtml(report, {
+    by,
+    facts: [...headerTexts(all).filter(([label]) => label !== "shown"), ["command", report.recording.facts.command]],
+    tables: tables.map(([caption, { columns, rows }]) => ({
+      caption,
+      titles: columns.map(({ title }) => title),
+      rows,
+    })),
+  });
 }
 
 /** The one table that `--tsv` prints: of what was asked for beside the pages, or the pages. */

@@ -51,10 +51,11 @@ export function inspectText(report: Report, style: TextStyle): string {
   return sections.filter((lines) => lines.length > 0).map((lines) => lines.join("\n")).join("\n\n") + "\n";
 }
 
-function header(report: Report, { paint, width }: TextStyle): string[] {
+/** What stands above every view: labels and texts. */
+export function headerTexts(report: Report): [label: string, text: string][] {
   const { facts } = report.recording;
   const { kept, best, recall } = report.whole;
-  const lines: [string, string][] = [
+  return [
     ["model", `${facts.model} on ${facts.device}`],
     ["prompt", `${plural(facts.promptTokens, "token")}, ${plural(facts.pages, "page")} of ${facts.pageSize}`],
     ["answer", JSON.stringify(facts.answerText)],
@@ -68,7 +69,10 @@ function header(report: Report, { paint, width }: TextStyle): string[] {
     ],
     ["time", `prefill ${formatSeconds(facts.prefillSeconds)}, inspected steps ${formatSeconds(facts.decodeSeconds)}`],
   ];
-  return lines.map(([label, text]) => `${paint.dim(label.padEnd(8))}${cutTo(oneLine(text), width - 8)}`);
+}
+
+function header(report: Report, { paint, width }: TextStyle): string[] {
+  return headerTexts(report).map(([label, text]) => `${paint.dim(label.padEnd(8))}${cutTo(oneLine(text), width - 8)}`);
 }
 
 function sparseText(facts: Facts): string {
