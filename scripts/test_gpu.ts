@@ -7,7 +7,7 @@ import { runMain, whyNoGpu } from "./support/gpu.ts";
 import { print } from "./support/lines.ts";
 import { countLine, runTests } from "./support/test_run.ts";
 
-const FOLDERS = ["tests/kernels", "tests/ffi", "tests/engine"];
+const FOLDERS = ["tests/kernels", "tests/ffi", "tests/engine", "tests/inspect"];
 const JOBS = "4";
 
 async function main(): Promise<number> {
