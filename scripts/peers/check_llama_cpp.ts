@@ -3,7 +3,9 @@
  * greedy text. Keys and values are rounded differently (ours to the dtype of the weights), so logits differ a little.
  *
  *     deno run -A scripts/peers/check_llama_cpp.ts [--model DIR] [--gguf FILE] [--prompts 2048] [--tokens 64] [--variants f32:off,f16:on,bf16:on]
- *       [--text FILE] [--threads N]
+ *       [--text FILE] [--threads N] [--widen]
+ *
+ * llama.cpp rounds what bf16 and f16 matrices are multiplied by to 16 bits; ours does not. --widen gives it the same numbers in f32.
  */
 import { DecodeBatch } from "../../engine/decode_batch.ts";
 import { Engine } from "../../engine/engine.ts";
@@ -48,6 +50,8 @@ export async function ourPath(engine: Engine, prompt: readonly number[], tokens:
 export interface Agreement {
   /** Steps at which its most likely id, fed with ours before, is ours. */
   sameChoices: number;
+  /** By how much ours preferred its own id at most where the choices differ: small at a near-tie. */
+  margin: number;
   /** Ids of its own greedy text before the first that differs. */
   sameText: number;
   /** Largest difference of a logit. */
@@ -63,14 +67,15 @@ export async function agreementOf(
   prompt: readonly number[],
   path: Path,
 ): Promise<Agreement> {
-  let [sameChoices, largest, squares, count] = [0, 0, 0, 0];
+  let [sameChoices, margin, largest, squares, count] = [0, 0, 0, 0, 0];
   for (const [step, ours] of path.logits.entries()) {
     const theirs = await (step === 0
       ? peer.logits(id, 0, prompt)
       : peer.logits(id, prompt.length + step - 1, path.ids.slice(step - 1, step)));
-    if (argmax(theirs) === path.ids[step]) {
+    const [chosen, wanted] = [argmax(theirs), path.ids[step] ?? 0];
+    if (chosen === wanted) {
       sameChoices++;
-    }
+    } else margin = Math.max(margin, (ours[wanted] ?? NaN) - (ours[chosen] ?? NaN));
     for (const [index, value] of ours.entries()) {
       const difference = Math.abs(value - (theirs[index] ?? NaN));
       largest = difference <= largest ? largest : difference; // NaN stays
@@ -78,16 +83,12 @@ export async function agreementOf(
       count++;
     }
   }
-  return {
-    sameChoices,
-    sameText: await sameText(peer, id, prompt, path),
-    largest,
-    typical: Math.sqrt(squares / count),
-  };
+  const typical = Math.sqrt(squares / count);
+  return { sameChoices, margin, sameText: await sameText(peer, id, prompt, path), largest, typical };
 }
 
 async function sameText(peer: LlamaCpp, id: string, prompt: readonly number[], { ids }: Path): Promise<number> {
-  let last = argmax(await peer.logits(id, prompt.length - 1, prompt.slice(-1)));
+  let last = argmax(await peer.logits(id, 0, prompt));
   for (const [step, wanted] of ids.entries()) {
     if (last !== wanted) return step;
     last = argmax(await peer.logits(id, prompt.length + step, [last]));
@@ -119,8 +120,9 @@ async function main(): Promise<void> {
     const name = `${kv.toLowerCase()}, flash attention ${flash ? "on" : "off"}`;
     const open = { contextTokens: prompt.length + options.decodeTokens + 1, batchTokens: BATCH_TOKENS };
     await peer.open(name, { ...open, threads: options.threads, kv, flash });
-    const { sameChoices, sameText, largest, typical } = await agreementOf(peer, name, prompt, path);
-    const choices = `${sameChoices} of ${path.ids.length} choices, greedy text the same for ${sameText}`;
+    const { sameChoices, margin, sameText, largest, typical } = await agreementOf(peer, name, prompt, path);
+    const ties = sameChoices < path.ids.length ? ` (ours preferred the others by ${margin.toFixed(4)} at most)` : "";
+    const choices = `${sameChoices} of ${path.ids.length} choices${ties}, greedy text the same for ${sameText}`;
     print(`KV ${name}: ${choices}; largest difference of a logit ${largest.toFixed(4)}, typical ${typical.toFixed(4)}`);
   }
 }

@@ -2,7 +2,9 @@
  * Converts a Hugging Face folder to GGUF for llama.cpp, with the same weights: matrices byte for byte, vectors widened to f32, rows of q
  * and k reordered where llama.cpp wants it. Families: Llama, Mistral without a window, Qwen2, Qwen3.
  *
- *     deno run -A scripts/peers/convert_gguf.ts [MODEL_DIR] [-o FILE.gguf]
+ *     deno run -A scripts/peers/convert_gguf.ts [MODEL_DIR] [-o FILE.gguf] [--widen]
+ *
+ * --widen writes all numbers in f32.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, fromFileUrl, resolve } from "@std/path";
@@ -12,7 +14,7 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { log, print } from "../support/lines.ts";
 import { writeGguf } from "./gguf/file.ts";
 import { architectureOf, modelMetadata } from "./gguf/metadata.ts";
-import { mainType, planTensors } from "./gguf/tensors.ts";
+import { mainType, planTensors, type TensorOptions } from "./gguf/tensors.ts";
 import { tokenizerMetadata } from "./gguf/tokenizer.ts";
 
 /** What a conversion made. */
@@ -26,10 +28,10 @@ export interface Converted {
 }
 
 /** Writes the model of a folder as a GGUF file. @throws {PagesiftError} when llama.cpp would not compute the same */
-export async function convertGguf(folder: string, path: string): Promise<Converted> {
+export async function convertGguf(folder: string, path: string, options: TensorOptions = {}): Promise<Converted> {
   const config = await readModelConfig(folder);
   const architecture = architectureOf(config);
-  const tensors = planTensors(config, architecture, (await openCheckpoint(folder)).tensors);
+  const tensors = planTensors(config, architecture, (await openCheckpoint(folder)).tensors, options);
   const metadata = modelMetadata(config, architecture, basename(resolve(folder)), mainType(tensors));
   const { fields, missing } = await tokenizerMetadata(folder, config);
   const bytes = writeGguf(path, new Map([...metadata, ...fields]), tensors);
@@ -37,11 +39,11 @@ export async function convertGguf(folder: string, path: string): Promise<Convert
 }
 
 async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { string: ["output"], alias: { output: "o" } });
+  const flags = parseArgs(Deno.args, { string: ["output"], boolean: ["widen"], alias: { output: "o" } });
   const folder = String(flags._[0] ?? fromFileUrl(new URL("../../models/default", import.meta.url)));
   const path = String(flags["output"] ?? `${basename(resolve(folder))}.gguf`);
   try {
-    const made = await convertGguf(folder, path);
+    const made = await convertGguf(folder, path, { widen: flags["widen"] === true });
     if (made.missing) log(made.missing);
     print(`${path}: ${made.architecture}, ${made.tensors} tensors, ${(made.bytes / 1e6).toFixed(1)} MB`);
   } catch (error) {

@@ -54,7 +54,7 @@ export function readOptions(args: readonly string[], defaults: { depths: string;
     "gguf",
     "variants",
   ];
-  const flags = parseArgs([...args], { string: names, boolean: ["all"] });
+  const flags = parseArgs([...args], { string: names, boolean: ["all", "widen"] });
   const text = (name: string): string | undefined => flags[name] === undefined ? undefined : String(flags[name]);
   return {
     model: text("model") ?? fromFileUrl(new URL("../../models/default", import.meta.url)),
@@ -78,11 +78,11 @@ export function tokensNeeded({ depths, prompts, decodeTokens }: PeerOptions): nu
 }
 
 /** The GGUF file that was named, or one made from the model. */
-export async function ggufFor({ gguf, model }: PeerOptions): Promise<string> {
+export async function ggufFor({ gguf, model, flags }: PeerOptions): Promise<string> {
   if (gguf !== undefined) return gguf;
   const folder = join(ROOT, "build", "peers");
   Deno.mkdirSync(folder, { recursive: true });
   const path = join(folder, "model.gguf");
-  await convertGguf(model, path);
+  await convertGguf(model, path, { widen: flags["widen"] === true });
   return path;
 }

@@ -44,7 +44,7 @@ function readAll(entry: CheckpointTensor): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** A vector widened to f32, which changes no number; llama.cpp adds and multiplies by vectors in f32 only. */
+/** Numbers widened to f32, which changes none; llama.cpp adds and multiplies by vectors in f32 only. */
 function widen(entry: CheckpointTensor, bytes: Uint8Array<ArrayBuffer>): Uint8Array {
   return new Uint8Array(Float32Array.from(decodeTensor(entry.dtype, bytes) ?? []).buffer);
 }
@@ -68,19 +68,31 @@ export function interleaveHalves(
   return out;
 }
 
+/** How tensors are written. */
+export interface TensorOptions {
+  /** Matrices in f32 too. */
+  widen?: boolean;
+}
+
+interface Place extends TensorOptions {
+  name: string;
+  headDim: number;
+  interleaved: boolean;
+}
+
 /** One tensor of the file. */
-function planTensor(entry: CheckpointTensor, name: string, headDim: number, interleaved: boolean): GgufTensor {
+function planTensor(entry: CheckpointTensor, { name, headDim, interleaved, widen: all = false }: Place): GgufTensor {
   if (!Object.hasOwn(GGML_TYPES, entry.dtype)) {
     throw new PagesiftError("model", `Tensor "${entry.name}" is ${entry.dtype}; expected F32, F16 or BF16`);
   }
-  const isVector = entry.shape.length === 1;
+  const isWide = all || entry.shape.length === 1;
   const isTurned = interleaved && /\.attn_[qk]\.(weight|bias)$/.test(name);
-  const type: GgmlType = isVector ? "F32" : entry.dtype as GgmlType;
+  const type: GgmlType = isWide ? "F32" : entry.dtype as GgmlType;
   const write = (put: (piece: Uint8Array) => void): void => {
-    if (!isVector && !isTurned) return readTensorInPieces(entry.file, entry, MAX_PIECE_BYTES, put);
+    if (!isWide && !isTurned) return readTensorInPieces(entry.file, entry, MAX_PIECE_BYTES, put);
     const bytes = readAll(entry);
     const turned = isTurned ? interleaveHalves(bytes, entry.shape[0] ?? 0, headDim) : bytes;
-    put(isVector ? widen(entry, turned) : turned);
+    put(isWide ? widen(entry, turned) : turned);
   };
   return { name, type, shape: entry.shape, write };
 }
@@ -102,6 +114,7 @@ export function planTensors(
   config: ModelConfig,
   architecture: GgufArchitecture,
   tensors: ReadonlyMap<string, CheckpointTensor>,
+  options: TensorOptions = {},
 ): GgufTensor[] {
   const wanted = [...tensors.values()].filter(({ name }) =>
     !IGNORED.test(name) && !(config.tieWordEmbeddings && name === "lm_head.weight")
@@ -110,8 +123,9 @@ export function planTensors(
   if (homeless.length > 0) {
     throw new PagesiftError("model", `No place in a "${architecture}" GGUF for: ${homeless.slice(0, 8).join(", ")}`);
   }
+  const { headDim } = config;
   const planned = wanted.map((entry) =>
-    planTensor(entry, ggufName(entry.name) ?? "", config.headDim, architecture === "llama")
+    planTensor(entry, { name: ggufName(entry.name) ?? "", headDim, interleaved: architecture === "llama", ...options })
   );
   return config.rope.type === "llama3" ? [...planned, ropeFactors(config)] : planned;
 }
