@@ -9,8 +9,8 @@ import { tabbedLines } from "./inspect_table.ts";
 import {
   ablationsTable,
   filesTable,
-  FOR_PEOPLE,
   FOR_PROGRAMS,
+  forPeople,
   missesTable,
   pagesTable,
   scorersTable,
@@ -65,12 +65,13 @@ export async function showReport(
 
 function htmlOf(report: Report, { by }: InspectFlags): Promise<string> {
   const { comparison, ablations } = report.recording;
+  const cells = forPeople(PLAIN_COLUMNS);
   const all = makeReport(report.recording, {}); // the page has selectors of its own
   const tables: [caption: string, table: Table][] = [
-    ["By file", filesTable(all, FOR_PEOPLE)],
-    ...comparison ? [["Scorers on the same steps", scorersTable(all, FOR_PEOPLE)] as [string, Table]] : [],
+    ["By file", filesTable(all, cells)],
+    ...comparison ? [["Scorers on the same steps", scorersTable(all, cells)] as [string, Table]] : [],
     ...ablations
-      ? [["Log-probability of the answer with pages masked", ablationsTable(report, FOR_PEOPLE)] as [string, Table]]
+      ? [["Log-probability of the answer with pages masked", ablationsTable(report, cells)] as [string, Table]]
       : [],
   ];
   return renderHtml(report, {

@@ -27,17 +27,23 @@ export function percent(share: number): string {
   return value > 0 && value < 0.01 ? "<0.01 %" : `${value.toFixed(value < 10 ? 2 : 1)} %`;
 }
 
-const PLACE_COLUMNS = 36;
+/** Columns of a place: as many as a wide terminal leaves beside the text of a page. */
+const PLACE_COLUMNS = { least: 12, most: 36, beside: 88 } as const;
 
-export const FOR_PEOPLE: CellStyle = {
-  share: percent,
-  count: (count, of) => `${count}/${of}`,
-  place: (places) => {
-    const [first = ""] = places.map((place) => placeText([place]));
-    const more = places.length > 1 ? ` +${places.length - 1}` : "";
-    return first.length <= PLACE_COLUMNS ? first + more : `…${first.slice(1 - PLACE_COLUMNS)}${more}`;
-  },
-};
+/** For a terminal of this width. */
+export function forPeople(width: number): CellStyle {
+  const { least, most, beside } = PLACE_COLUMNS;
+  const columns = Math.max(least, Math.min(most, width - beside));
+  return {
+    share: percent,
+    count: (count, of) => `${count}/${of}`,
+    place: (places) => {
+      const [first = ""] = places.map((place) => placeText([place]));
+      const more = places.length > 1 ? ` +${places.length - 1}` : "";
+      return first.length <= columns ? first + more : `…${first.slice(1 - columns)}${more}`;
+    },
+  };
+}
 
 /** Shares of 1 with seven digits, and all places of a page. */
 export const FOR_PROGRAMS: CellStyle = {

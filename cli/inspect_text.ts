@@ -6,7 +6,7 @@ import { cutTo, tableLines } from "./inspect_table.ts";
 import {
   ablationsTable,
   filesTable,
-  FOR_PEOPLE,
+  forPeople,
   missesTable,
   pagesTable,
   percent,
@@ -32,20 +32,21 @@ const BAR_PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"] as const
 /** The whole view for a terminal, or for a file where nothing is painted. */
 export function inspectText(report: Report, style: TextStyle): string {
   const { recording } = report;
+  const cells = forPeople(style.width);
   const sections = [
     header(report, style),
     heat(report, style),
-    titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, FOR_PEOPLE), style),
+    titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, cells), style),
     layersSection(report, style),
     report.misses.length > 0
       ? titled(
         "Missed: exact attention wanted them, the scorer left them out",
-        missesTable(report, style.top, FOR_PEOPLE),
+        missesTable(report, style.top, cells),
         style,
       )
       : ["Missed: none"],
-    style.byFile ? titled("By file", filesTable(report, FOR_PEOPLE), style) : [],
-    recording.comparison ? titled("Scorers on the same steps", scorersTable(report, FOR_PEOPLE), style) : [],
+    style.byFile ? titled("By file", filesTable(report, cells), style) : [],
+    recording.comparison ? titled("Scorers on the same steps", scorersTable(report, cells), style) : [],
     recording.ablations ? ablations(report, style) : [],
   ];
   return sections.filter((lines) => lines.length > 0).map((lines) => lines.join("\n")).join("\n\n") + "\n";
@@ -100,13 +101,15 @@ function heat(report: Report, { by, width, paint }: TextStyle): string[] {
     paint.bold(`Context by ${by}`),
     strip,
     ...marks.trim() === "" ? [] : [paint.dim(marks)],
-    paint.dim(`Always read, so not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of mass`),
+    paint.dim(
+      cutTo(`Always read, not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of mass`, width),
+    ),
   ];
 }
 
 function titled(title: string, { columns, rows }: Table, { width, paint }: TextStyle): string[] {
   if (rows.length === 0) return [`${paint.bold(title)}: none`];
-  const [head = "", ...lines] = tableLines(columns, rows, width);
+  const [head = "", ...lines] = tableLines(columns, rows, width).map((line) => cutTo(line, width));
   return [paint.bold(title), paint.dim(head), ...lines];
 }
 
@@ -133,7 +136,7 @@ function ablations(report: Report, style: TextStyle): string[] {
   return [
     ...titled(
       "Did it matter? The answer's log-probability (nats) with pages masked",
-      ablationsTable(report, FOR_PEOPLE),
+      ablationsTable(report, forPeople(style.width)),
       style,
     ),
     style.paint.dim(

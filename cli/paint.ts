@@ -21,7 +21,7 @@ const COLORED: Paint = {
 };
 
 /** Colour where stdout is a terminal that takes it, unless NO_COLOR is set; `color` overrides both. */
-export function paintFor({ stdout, env }: World, color: "auto" | "on" | "off"): Paint {
-  const plain = Boolean(env("NO_COLOR")) || env("TERM") === "dumb" || !stdout.isTerminal();
+export function paintFor(world: World, color: "auto" | "on" | "off"): Paint {
+  const plain = Boolean(world.env("NO_COLOR")) || world.env("TERM") === "dumb" || !world.stdout.isTerminal();
   return color === "on" || color === "auto" && !plain ? COLORED : PLAIN;
 }
