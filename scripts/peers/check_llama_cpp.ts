@@ -14,7 +14,7 @@ import { log, print } from "../support/lines.ts";
 import { DecodeSession } from "../support/session.ts";
 import { readText, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
-import { BATCH_TOKENS, ggufFor, type PeerOptions, readOptions } from "./options.ts";
+import { BATCH_TOKENS, ggufFor, type PeerOptions, readOptions, runScript } from "./options.ts";
 
 /** Ours: the greedy ids after a prompt, and the logits that each was chosen from. */
 interface Path {
@@ -127,4 +127,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runScript(main);

@@ -13,7 +13,7 @@ import { log, print } from "../support/lines.ts";
 import { LlamaCppArm, ourArms, type PeerArm, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { describe, measureAll } from "./measure.ts";
-import { BATCH_TOKENS, ggufFor, readOptions, tokensNeeded } from "./options.ts";
+import { BATCH_TOKENS, ggufFor, readOptions, runScript, tokensNeeded } from "./options.ts";
 import { LoadWatch } from "./quiet.ts";
 import { tableHead, tableLine } from "./table.ts";
 
@@ -41,4 +41,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runScript(main);

@@ -15,7 +15,7 @@ import { log, print } from "../support/lines.ts";
 import { LlamaCppArm, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { describe, fastest, measureAll, rowOf } from "./measure.ts";
-import { BATCH_TOKENS, ggufFor, readOptions, tokensNeeded } from "./options.ts";
+import { BATCH_TOKENS, ggufFor, readOptions, runScript, tokensNeeded } from "./options.ts";
 import { LoadWatch } from "./quiet.ts";
 
 async function main(): Promise<void> {
@@ -38,4 +38,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runScript(main);

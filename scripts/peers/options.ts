@@ -2,6 +2,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl, join } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
+import { log } from "../support/lines.ts";
 import { ROOT } from "../support/native_library.ts";
 import { convertGguf } from "./convert_gguf.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";
@@ -85,4 +86,14 @@ export async function ggufFor({ gguf, model, flags }: PeerOptions): Promise<stri
   const path = join(folder, "model.gguf");
   await convertGguf(model, path, { widen: flags["widen"] === true });
   return path;
+}
+
+/** Runs a script; what goes wrong is one line, not a stack. */
+export async function runScript(main: () => Promise<void>): Promise<void> {
+  try {
+    await main();
+  } catch (error) {
+    log(error instanceof Error ? error.message : String(error));
+    Deno.exit(1);
+  }
 }

@@ -2,7 +2,7 @@
  * llama.cpp from npm: its prebuilt libraries, the headers of the same release, and a shim compiled against both. Fetched on first use
  * into `build/`, never a dependency of the program.
  */
-import { join } from "@std/path";
+import { dirname, join, relative } from "@std/path";
 import { log } from "../../support/lines.ts";
 import { modified, ROOT, tryRun } from "../../support/native_library.ts";
 
@@ -65,7 +65,7 @@ async function compileShim(source: string, libraries: string, shim: string): Pro
     ...["-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", SHIM_SOURCE.pathname, "-o", shim],
     ...HEADER_FOLDERS.flatMap((path) => ["-I", join(source, path)]),
     ...found.map((name) => join(libraries, name)),
-    `-Wl,-rpath,${libraries}`,
+    `-Wl,-rpath,$ORIGIN/${relative(dirname(shim), libraries)}`,
   ];
   const made = await tryRun(Deno.env.get("CXX") ?? "g++", args);
   if (!made?.ok) throw new Error(`The shim for llama.cpp cannot be compiled: ${made?.stderr ?? "there is no g++"}`);
