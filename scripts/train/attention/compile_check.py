@@ -1,0 +1,90 @@
+"""Compiles the kernels for an H100 or H200 without having one: registers, spilled bytes and shared memory of each.
+
+    python -m train.attention.compile_check [--head-dim 64 128] [--capability 90]
+
+Ends with code 1 where a kernel spills registers or wants more shared memory than a multiprocessor lends.
+"""
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from . import attend_kernels, score_kernels
+from .fused import tile_of
+
+SHARED_BYTES = 227 << 10
+POINTERS = {"queries": "bf16", "keys": "bf16", "values": "bf16", "out_grad": "bf16", "mean": "bf16", "top_head": "i8"}
+NUMBERS = {"scale": "fp32", "lam": "fp32", "inverse_temperature": "fp32"}
+SELECTION = dict(PAGE=8, SINK=1, RECENT=2, BUDGET=16, HARD=False)
+SCALARS = {"first", "chunk", "tokens", "pages", "stored_pages"}
+
+
+def compile_kernel(kernel, constants, launch, capability, output):
+    """One line of facts about a kernel; None where it is as it should be, else what is wrong."""
+    def kind(name):
+        if name in constants:
+            return "constexpr"
+        if name in SCALARS or name in NUMBERS:
+            return NUMBERS.get(name, "i32")
+        return "*" + (output if name == "out" else POINTERS.get(name, "fp32"))
+
+    names = kernel.arg_names
+    kinds = {name: kind(name) for name in names}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if kinds[name].startswith("*")}
+    source = ASTSource(fn=kernel, signature=kinds, constexprs={(names.index(name),): value for name, value in constants.items()},
+                       attrs=aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
+    registers, spilled = assemble(compiled.asm["ptx"], capability)
+    shared = compiled.metadata.shared
+    print(f"{kernel.__name__:18} head {constants.get('D', '-'):>3}  registers {registers:3}  spilled bytes {spilled}  "
+          f"shared {shared / 1024:.0f} KiB  {launch}", flush=True)
+    return f"{kernel.__name__} spills {spilled} bytes, shared {shared}" if spilled > 0 or shared > SHARED_BYTES else None
+
+
+def assemble(ptx, capability):
+    """Registers a thread and bytes that spill, as the assembler that comes with Triton tells them."""
+    assembler = Path(triton.__path__[0]) / "backends/nvidia/bin/ptxas"
+    with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
+        file.write(ptx)
+        file.flush()
+        name = f"sm_{capability}" + ("a" if capability == 90 else "")
+        told = subprocess.run([assembler, "-v", "--gpu-name", name, file.name, "-o", "/dev/null"], capture_output=True, text=True).stderr
+    return (int(re.search(pattern, told)[1]) for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores"))
+
+
+def kernels_of(head_dim):
+    """(kernel, constants, launch options, dtype of `out`) of every kernel that training of such heads launches."""
+    def tile(name, columns):
+        rows, others, launch = tile_of(name, head_dim, 8)
+        return dict(G=4, D=head_dim, BM=rows, **{columns: others}), launch
+
+    attend = dict(PAGE=8, GATED=True)
+    for name, kernel, more in (("forward", attend_kernels.forward_kernel, {}), ("query_grad", attend_kernels.query_grad_kernel, {"SOFT": True}),
+                               ("key_grad", attend_kernels.key_grad_kernel, {})):
+        constants, launch = tile(name, "BN")
+        yield kernel, {**constants, **attend, **more}, launch, "bf16"
+    for gate in (False, True):
+        constants, launch = tile("score", "BP")
+        yield score_kernels.score_kernel, {**constants, **SELECTION, "GATE": gate}, launch, "fp32"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--head-dim", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--capability", type=int, default=90)
+    options = parser.parse_args()
+    cases = [case for dim in options.head_dim for case in kernels_of(dim)]
+    cut = dict(SELECTION, RANKED=13, COLUMNS=4096)
+    problems = [compile_kernel(kernel, constants, launch, options.capability, output)
+                for kernel, constants, launch, output in [*cases, (score_kernels.cut_kernel, cut, dict(num_warps=8), "fp32")]]
+    sys.exit("\n".join(filter(None, problems)) or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Soft-mask attention by Triton kernels, one chunk of queries after another.
+
+Held at any time beside inputs and outputs: for C queries of a chunk and P pages the log gates [B, Hk, C, P], and in the backward
+pass their gradients [B, Hq, C, P]; C is chosen so that these stay below SCRATCH_BYTES. Nothing is n x n or n x P.
+
+What the backward pass recomputes, and why. Kept are inputs, output, log-sum-exp and theta, all [B, H, n] or smaller. Weights are
+recomputed from the log-sum-exp, as flash attention does. Scores are recomputed too (a page of 8 has one score for 8 logits, so they
+cost an eighth of the product with the keys), but not the cut: theta is one number a query, and finding it is the longer half.
+The gate's own slope needs no scores: with g = sigmoid(x), d log(g) / dx = 1 - g = -expm1(log g), which is 0 for ungated pages.
+Statistics of pages are inputs here; autograd carries their gradients on to the keys.
+"""
+import torch
+import triton
+
+from . import attend_kernels, score_kernels
+from .reference import page_statistics
+
+SCRATCH_BYTES = 256 << 20
+FEWEST_CHUNK_TOKENS = 128
+# Queries and keys of a tile, warps and pipeline stages, by head size; what compiles for sm_90 without spills (tests/train).
+TILES = {
+    "forward": {64: (128, 64, 4, 3), 128: (128, 64, 8, 3)},
+    "query_grad": {64: (128, 64, 8, 2), 128: (64, 64, 4, 2)},
+    "key_grad": {64: (64, 128, 8, 2), 128: (64, 64, 8, 2)},
+    "score": {64: (64, 64, 8, 2), 128: (64, 32, 8, 2)},
+}
+
+
+def tile_of(kernel, head_dim, page_size):
+    """(queries, keys or pages, launch options) of a kernel's tile; small heads, of tests, take small tiles."""
+    queries, keys, warps, stages = TILES[kernel].get(head_dim, (32, 32 if kernel == "score" else max(32, page_size), 4, 2))
+    return queries, keys, dict(num_warps=warps, num_stages=stages)
+
+
+def chunk_tokens(batch, heads, tokens, page_size, scratch_bytes=SCRATCH_BYTES):
+    """Queries of a chunk: a multiple of FEWEST_CHUNK_TOKENS whose scratch fits."""
+    row_bytes = batch * heads * (tokens // page_size + 1) * 4
+    wanted = scratch_bytes // row_bytes // FEWEST_CHUNK_TOKENS * FEWEST_CHUNK_TOKENS
+    return max(FEWEST_CHUNK_TOKENS, min(wanted, -(-tokens // FEWEST_CHUNK_TOKENS) * FEWEST_CHUNK_TOKENS))
+
+
+class Chunk:
+    """Queries first .. first + size of all heads, and the numbers that the kernels take."""
+
+    def __init__(self, queries, keys, policy, scale, first, size):
+        batch, heads, self.tokens, self.dim = queries.shape
+        self.kv_rows, self.rows = batch * keys.shape[1], batch * heads
+        self.groups, self.policy, self.scale = heads // keys.shape[1], policy, scale
+        self.first, self.size = first, min(size, self.tokens - first)
+        self.end = self.first + self.size
+        self.pages = -(-self.end // policy.page_size)
+        self.gated = policy.mask != "none" and self.pages > policy.budget_pages
+
+    def selection(self):
+        policy = self.policy
+        return dict(PAGE=policy.page_size, SINK=policy.sink_pages, RECENT=policy.recent_pages, BUDGET=policy.budget_pages,
+                    HARD=policy.mask == "hard")
+
+    def shape(self):
+        return self.first, self.size, self.tokens, self.pages
+
+    def scratch(self, rows, device, dtype=torch.float32):
+        """Zeros, since a tile of queries writes no page that begins behind it."""
+        return torch.zeros(rows, self.size, self.pages, device=device, dtype=dtype)
+
+    def score(self, queries, mean, std, temperature, theta=None):
+        """Scores [B*Hk, C, P], or, once theta is known, log gates and each page's best head."""
+        queries_a_tile, pages_a_tile, launch = tile_of("score", self.dim, self.policy.page_size)
+        out = self.scratch(self.kv_rows, queries.device)
+        top_head = self.scratch(self.kv_rows, queries.device, torch.int8) if theta is not None else out
+        grid = (triton.cdiv(self.size, queries_a_tile), triton.cdiv(self.pages, pages_a_tile), self.kv_rows)
+        score_kernels.score_kernel[grid](
+            queries, mean, std, out if theta is None else theta, out, top_head, *self.shape(), mean.shape[2], self.scale,
+            self.policy.lam, 1 / temperature, G=self.groups, D=self.dim, BM=queries_a_tile, BP=pages_a_tile, GATE=theta is not None,
+            **self.selection(), **launch)
+        return out, top_head
+
+    def cut(self, scores, theta, temperature):
+        """Fills theta for the chunk's queries and turns scores into log gates."""
+        columns = max(16, triton.next_power_of_2(self.pages))
+        score_kernels.cut_kernel[(self.size, self.kv_rows)](
+            scores, theta, self.first, self.size, self.tokens, self.pages, 1 / temperature, RANKED=self.policy.ranked_pages,
+            COLUMNS=columns, num_warps=min(8, max(1, columns // 512)), **self.selection())
+
+    def attend(self, kernel, name, inputs, outputs, by_keys=False, **constants):
+        """Launches one of the attention kernels over the chunk's queries, or over all keys that they see."""
+        queries_a_tile, keys_a_tile, launch = tile_of(name, self.dim, self.policy.page_size)
+        grid = (triton.cdiv(self.end, keys_a_tile), self.kv_rows) if by_keys else (triton.cdiv(self.size, queries_a_tile), self.rows)
+        kernel[grid](*inputs, *outputs, *self.shape(), self.scale, G=self.groups, D=self.dim, BM=queries_a_tile, BN=keys_a_tile,
+                     PAGE=self.policy.page_size, GATED=self.gated, **constants, **launch)
+
+
+def chunks_of(queries, keys, policy, scale, scratch_bytes):
+    batch, heads, tokens, _ = queries.shape
+    size = chunk_tokens(batch, heads, tokens, policy.page_size, scratch_bytes)
+    return [Chunk(queries, keys, policy, scale, first, size) for first in range(0, tokens, size)]
+
+
+class SoftMaskAttention(torch.autograd.Function):
+    """queries [B, Hq, n, d], keys, values [B, Hk, n, d], mean [B, Hk, P, d], std [B, Hk, P]; all contiguous, std in f32."""
+
+    @staticmethod
+    def forward(ctx, queries, keys, values, mean, std, policy, temperature, scale, scratch_bytes):
+        batch, heads, tokens, _ = queries.shape
+        out = torch.empty_like(queries)
+        log_sum = torch.empty(batch, heads, tokens, device=queries.device, dtype=torch.float32)
+        theta = torch.empty(batch, keys.shape[1], tokens, device=queries.device, dtype=torch.float32)
+        for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
+            gates = log_sum
+            if chunk.gated:
+                gates, _ = chunk.score(queries, mean, std, temperature)
+                chunk.cut(gates, theta, temperature)
+            chunk.attend(attend_kernels.forward_kernel, "forward", (queries, keys, values, gates), (out, log_sum))
+        ctx.save_for_backward(queries, keys, values, mean, std, out, log_sum, theta)
+        ctx.settings = policy, temperature, scale, scratch_bytes
+        return out
+
+    @staticmethod
+    def backward(ctx, out_grad):
+        queries, keys, values, mean, std, out, log_sum, theta = ctx.saved_tensors
+        policy, temperature, scale, scratch_bytes = ctx.settings
+        out_grad = out_grad.contiguous()
+        delta = (out.float() * out_grad.float()).sum(-1)
+        query_grad = torch.empty(queries.shape, device=queries.device, dtype=torch.float32)
+        key_grad, value_grad, mean_grad, std_grad = (
+            torch.zeros(like.shape, device=like.device, dtype=torch.float32) for like in (keys, values, mean, std))
+        for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
+            soft = chunk.gated and policy.mask == "soft"
+            gates, top_head = chunk.score(queries, mean, std, temperature, theta) if chunk.gated else (log_sum, None)
+            inputs = (queries, keys, values, gates, out_grad, log_sum, delta)
+            gate_grad = chunk.scratch(chunk.rows, queries.device) if soft else log_sum
+            chunk.attend(attend_kernels.query_grad_kernel, "query_grad", inputs, (query_grad, gate_grad), SOFT=soft)
+            chunk.attend(attend_kernels.key_grad_kernel, "key_grad", inputs, (key_grad, value_grad), by_keys=True)
+            if soft:
+                score_grad = score_gradient(chunk, gates, gate_grad, scale / temperature)
+                add_score_gradient(chunk, score_grad, top_head, queries, mean, std, (query_grad, mean_grad, std_grad))
+        grads = [grad.to(like.dtype) for grad, like in ((query_grad, queries), (key_grad, keys), (value_grad, values), (mean_grad, mean))]
+        return *grads, std_grad, None, None, None, None
+
+
+def score_gradient(chunk, gates, gate_grad, factor):
+    """[B*Hk, C, P]: the gradient of the unscaled score, summed over the heads that the page's gate serves."""
+    by_group = gate_grad.view(chunk.kv_rows, chunk.groups, chunk.size, chunk.pages).sum(1)
+    return by_group.mul_(torch.expm1(gates).neg_()).mul_(factor)
+
+
+def add_score_gradient(chunk, score_grad, top_head, queries, mean, std, grads):
+    """Adds what the scores pass on: to the query of the head that gave the largest score, and to mean and std of the page.
+
+    score = q . mean + lam * |q| * std, hence d/dq = mean + lam * std * q / |q|, d/dmean = q, d/dstd = lam * |q|.
+    """
+    query_grad, mean_grad, std_grad = (grad.view(-1, *grad.shape[2:]) for grad in grads)
+    complete, lam = min(chunk.pages, mean.shape[2]), chunk.policy.lam
+    centre, width = mean.flatten(0, 1)[:, :complete], std.flatten(0, 1)[:, :complete]
+    part = slice(chunk.first, chunk.end)
+    for group in range(chunk.groups):
+        query = queries.view(chunk.kv_rows, chunk.groups, chunk.tokens, chunk.dim)[:, group, part]
+        norm = query.float().norm(dim=-1).clamp_min(1e-20)
+        own = torch.where(top_head[..., :complete] == group, score_grad[..., :complete], 0.0)
+        narrow = own.to(query.dtype)
+        spread = torch.bmm(own, width[..., None])
+        grad = torch.bmm(narrow, centre).float() + spread * lam * query.float() / norm[..., None]
+        query_grad.view(chunk.kv_rows, chunk.groups, chunk.tokens, chunk.dim)[:, group, part] += grad
+        mean_grad[:, :complete] += torch.bmm(narrow.transpose(1, 2), query).float()
+        std_grad[:, :complete] += lam * torch.bmm(own.transpose(1, 2), norm[..., None])[..., 0]
+
+
+def fused_soft_mask_attention(queries, keys, values, policy, temperature, scale=None, scratch_bytes=SCRATCH_BYTES):
+    """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d], as reference.soft_mask_attention."""
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
+    mean, std = page_statistics(keys, policy.page_size)
+    return SoftMaskAttention.apply(queries.contiguous(), keys.contiguous(), values.contiguous(), mean.to(queries.dtype).contiguous(),
+                                   std.contiguous(), policy, float(temperature), float(scale), scratch_bytes)

@@ -1,0 +1,44 @@
+"""What a query may read: the same numbers that `pagesift generate` takes."""
+from dataclasses import dataclass
+
+from ..errors import TrainError
+
+PAGE_SIZES = (8, 16, 32, 64)
+MASKS = ("soft", "hard", "none")
+
+
+@dataclass(frozen=True)
+class PagePolicy:
+    """Counts are pages unless their name says tokens."""
+    mask: str = "soft"
+    budget_tokens: int = 512
+    page_size: int = 8
+    lam: float = 0.5
+    sink_pages: int = 1
+    recent_pages: int = 2
+
+    @property
+    def budget_pages(self):
+        return self.budget_tokens // self.page_size
+
+    @property
+    def ranked_pages(self):
+        """Places that scores compete for: the budget less what is always read."""
+        return self.budget_pages - self.sink_pages - self.recent_pages
+
+    def check(self):
+        """Raises TrainError unless training and decoding mean the same selection under these numbers."""
+        if self.mask not in MASKS:
+            raise TrainError(f'Mask "{self.mask}" is unknown; wanted {", ".join(MASKS)}')
+        if self.page_size not in PAGE_SIZES:
+            raise TrainError(f"Page size is {self.page_size} tokens, wanted one of {PAGE_SIZES}")
+        if self.budget_tokens % self.page_size != 0 or self.budget_tokens < self.page_size:
+            raise TrainError(f"Budget is {self.budget_tokens} tokens, wanted a multiple of the page size {self.page_size}")
+        if self.recent_pages < 1 or self.sink_pages < 0:
+            raise TrainError("The query's own page is always read: wanted at least 1 recent page and no fewer than 0 sink pages")
+        if self.ranked_pages < 1:
+            fewest = (self.sink_pages + self.recent_pages + 1) * self.page_size
+            raise TrainError(f"Budget is {self.budget_tokens} tokens, wanted at least {fewest}: one page more than are always read")
+        if not self.lam >= 0:
+            raise TrainError(f"Lambda is {self.lam}, wanted a number from 0")
+        return self

@@ -1,0 +1,78 @@
+"""Soft-mask attention in plain PyTorch: what the kernels are checked against, and what trains on the CPU.
+
+Follows tests/fixtures/unique_reference.py (statistics, scores, forced pages) for every query of a causal pass at once.
+B sequences, Hq query heads in Hk groups of G, n tokens, S tokens a page, P complete pages, d head size.
+
+Scores are multiplied by the attention's own scale, so the temperature is in units of a logit: 1 means that a page one logit below
+the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it says where the boundary is, and a gradient through it
+would push the two pages at the boundary on account of all others.
+"""
+import torch
+import torch.nn.functional as F
+
+HARD_LOG_GATE = -1e30  # finite, so that a block of closed pages gives no NaN
+
+
+def page_statistics(keys, page_size):
+    """keys [B, Hk, n, d] -> mean [B, Hk, P, d], std [B, Hk, P] of the complete pages, in f32 or better."""
+    batch, heads, tokens, dim = keys.shape
+    pages = tokens // page_size
+    wide = keys.float() if keys.dtype in (torch.float16, torch.bfloat16) else keys
+    wide = wide[:, :, :pages * page_size].reshape(batch, heads, pages, page_size, dim)
+    mean = wide.mean(3)
+    std = (wide - mean[:, :, :, None]).square().mean(3).sum(-1).clamp_min(1e-12).sqrt()
+    return mean, std
+
+
+def page_scores(queries, mean, std, lam):
+    """queries [B, Hq, n, d] -> [B, Hk, n, P]: the largest score over the heads of a group, unscaled."""
+    batch, kv_heads, _, dim = mean.shape
+    grouped = queries.reshape(batch, kv_heads, -1, queries.shape[2], dim).to(mean.dtype)
+    spread = lam * grouped.norm(dim=-1)[..., None] * std[:, :, None, None, :]
+    return (torch.einsum("bhgnd,bhpd->bhgnp", grouped, mean) + spread).amax(2)
+
+
+def candidate_pages(tokens, pages, policy, device):
+    """[n, P]: whether a page competes for a place in the selection of a query. False wherever P <= k, and for forced pages."""
+    own = torch.arange(tokens, device=device)[:, None] // policy.page_size
+    page = torch.arange(pages, device=device)[None]
+    competes = (page >= policy.sink_pages) & (page <= own - policy.recent_pages)
+    return competes & (own + 1 > policy.budget_pages)
+
+
+def cut_of(scores, candidates, ranked_pages):
+    """scores [B, Hk, n, P] -> theta [B, Hk, n], midway between the last score taken and the first left; -inf where none is left."""
+    masked = scores.detach().masked_fill(~candidates, float("-inf"))
+    top = masked.topk(min(ranked_pages + 1, scores.shape[-1]), -1).values
+    gated = candidates.any(-1)
+    if top.shape[-1] <= ranked_pages:
+        return torch.full(scores.shape[:-1], float("-inf"), dtype=scores.dtype, device=scores.device)
+    theta = (top[..., ranked_pages - 1] + top[..., ranked_pages]) / 2
+    return torch.where(gated, theta, float("-inf"))
+
+
+def log_gate(scores, theta, candidates, mask, temperature):
+    """[B, Hk, n, P]: what is added to the logits of a page's tokens; 0 for pages that do not compete."""
+    if mask == "hard":
+        gate = torch.where(scores.detach() >= theta[..., None], 0.0, HARD_LOG_GATE).to(scores.dtype)
+    else:
+        gate = F.logsigmoid((scores - theta[..., None].clamp_min(-1e30)) / temperature)
+    return torch.where(candidates, gate, torch.zeros_like(gate))
+
+
+def soft_mask_attention(queries, keys, values, policy, temperature, scale=None, theta=None):
+    """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d]. `theta` [B, Hk, n] fixes the cut, for tests."""
+    batch, heads, tokens, dim = queries.shape
+    kv_heads, scale = keys.shape[1], dim ** -0.5 if scale is None else scale
+    grouped = queries.reshape(batch, kv_heads, heads // kv_heads, tokens, dim)
+    logits = torch.einsum("bhgnd,bhmd->bhgnm", grouped, keys) * scale
+    if policy.mask != "none" and tokens // policy.page_size > 0:
+        mean, std = page_statistics(keys, policy.page_size)
+        scores = page_scores(queries, mean, std, policy.lam) * scale
+        candidates = candidate_pages(tokens, scores.shape[-1], policy, queries.device)
+        theta = cut_of(scores, candidates, policy.ranked_pages) if theta is None else theta
+        gate = log_gate(scores, theta, candidates, policy.mask, temperature).repeat_interleave(policy.page_size, -1)
+        logits = logits + F.pad(gate, (0, tokens - gate.shape[-1]))[:, :, None]
+    future = torch.ones(tokens, tokens, dtype=torch.bool, device=queries.device).triu(1)
+    weights = torch.softmax(logits.masked_fill(future, float("-inf")), -1).to(values.dtype)
+    return torch.einsum("bhgnm,bhmd->bhgnd", weights, values).reshape(batch, heads, tokens, dim)

@@ -1,0 +1,70 @@
+"""The Triton kernels, run by Triton's interpreter on the CPU, against the eager reference: outputs and gradients."""
+import os
+import unittest
+from unittest import mock
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
+from support import random_heads, relative_error, with_gradients  # noqa: E402
+import torch  # noqa: E402
+from train.attention.policy import PagePolicy  # noqa: E402
+from train.attention.reference import soft_mask_attention  # noqa: E402
+
+try:
+    from train.attention import fused
+except ImportError:
+    fused = None
+
+
+@unittest.skipIf(fused is None, "Triton is not installed")
+class AgainstReference(unittest.TestCase):
+    def compare(self, policy, shape, temperature, seed=0, dtype=torch.float32, scratch_bytes=1):
+        inputs = random_heads(seed, *shape, dtype=dtype)
+        weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).to(dtype)
+        wide = [tensor.float() for tensor in inputs]
+        wanted = with_gradients(lambda *x: soft_mask_attention(*x, policy, temperature), wide, weights.float())
+        found = with_gradients(lambda *x: fused.fused_soft_mask_attention(*x, policy, temperature, scratch_bytes=scratch_bytes),
+                               inputs, weights)
+        pairs = zip(["out", "queries", "keys", "values"], [found[0], *found[1]], [wanted[0], *wanted[1]])
+        return {name: relative_error(one.float(), other) for name, one, other in pairs}
+
+    def check(self, *arguments, tolerance=1e-4, **more):
+        for name, error in self.compare(*arguments, **more).items():
+            self.assertLess(error, tolerance, f"{name} of {arguments}")
+
+    def test_soft_mask_with_groups_over_three_chunks(self):
+        with mock.patch.object(fused, "FEWEST_CHUNK_TOKENS", 32):
+            self.check(PagePolicy("soft", 32, 8).check(), (1, 4, 2, 77, 16), 0.5)
+
+    def test_soft_mask_with_other_pages_and_forced_pages(self):
+        self.check(PagePolicy("soft", 48, 16, 1.0, 0, 1).check(), (2, 2, 1, 84, 16), 0.2, seed=1)
+
+    def test_hard_mask(self):
+        self.check(PagePolicy("hard", 32, 8).check(), (1, 2, 1, 60, 16), 1.0, seed=2)
+
+    def test_a_budget_that_covers_all_is_dense(self):
+        inputs = random_heads(3, 1, 2, 1, 60, 16)
+        found = fused.fused_soft_mask_attention(*inputs, PagePolicy("soft", 128, 8).check(), 0.1)
+        dense = torch.nn.functional.scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=True)
+        torch.testing.assert_close(found, dense, atol=1e-5, rtol=1e-5)
+
+    def test_numbers_of_16_bits(self):
+        # The interpreter multiplies f16 but not bf16, which `train.bench --check` compares on a GPU.
+        self.check(PagePolicy("soft", 32, 8).check(), (1, 2, 1, 60, 16), 1.0, seed=4, dtype=torch.float16, tolerance=1e-2)
+
+    def test_equal_scores_leave_a_finite_cut(self):
+        queries, keys, values = random_heads(5, 1, 2, 1, 56, 16)
+        keys[:] = keys[:, :, :1]
+        policy = PagePolicy("soft", 32, 8).check()
+        found = fused.fused_soft_mask_attention(queries, keys, values, policy, 0.1)
+        torch.testing.assert_close(found, soft_mask_attention(queries, keys, values, policy, 0.1), atol=1e-4, rtol=1e-4)
+
+    def test_chunks_keep_their_scratch(self):
+        for batch, heads, tokens in ((1, 8, 32768), (8, 32, 16384), (64, 8, 2048)):
+            size = fused.chunk_tokens(batch, heads, tokens, 8)
+            self.assertEqual(size % fused.FEWEST_CHUNK_TOKENS, 0)
+            needed = batch * heads * size * (tokens // 8 + 1) * 4
+            self.assertTrue(needed <= fused.SCRATCH_BYTES or size == fused.FEWEST_CHUNK_TOKENS)
+
+
+if __name__ == "__main__":
+    unittest.main()
