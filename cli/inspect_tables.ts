@@ -40,9 +40,16 @@ export function forPeople(width: number): CellStyle {
     place: (places) => {
       const [first = ""] = places.map((place) => placeText([place]));
       const more = places.length > 1 ? ` +${places.length - 1}` : "";
-      return first.length <= columns ? first + more : `…${first.slice(1 - columns)}${more}`;
+      return shortened(first, columns) + more;
     },
   };
+}
+
+/** A place in few columns: its folders go first, then its beginning. */
+function shortened(place: string, columns: number): string {
+  if (place.length <= columns) return place;
+  const name = `…/${place.slice(place.lastIndexOf("/") + 1)}`;
+  return place.includes("/") && name.length <= columns ? name : `…${place.slice(1 - columns)}`;
 }
 
 /** Shares of 1 with seven digits, and all places of a page. */

@@ -34,7 +34,7 @@ function showValues() {
     ? `all ${data.steps.length}`
     : `${state.step} of ${data.steps.length}`;
   find("step").setAttribute("aria-valuetext", find("step-name").textContent);
-  showTop(find("top"), data, state, values.pages, moveTo);
+  showTop(find("top"), data, state, values.pages, (page) => moveTo(page));
   moveTo(state.page, state.layer);
 }
 
@@ -111,7 +111,7 @@ function fillTables() {
   ]);
   const titles = ["page", "layer", "head", "mass lost", "steps", "where", "text"];
   const caption = "Missed: exact attention wanted them, the scorer left them out";
-  find("missed").append(tableOf(caption, titles, missed, 0, (page) => moveTo(page)));
+  find("missed").append(tableOf(caption, titles, missed, 0, (page, row) => moveTo(page, Number(row[1]))));
   for (const { caption: name, titles: heads, rows } of data.tables) find("tables").append(tableOf(name, heads, rows));
 }
 

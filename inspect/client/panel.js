@@ -64,7 +64,7 @@ function layerTable(data, step, page, chosen) {
   return table;
 }
 
-/** A table of texts; `onPage` gets the page of a row whose cell `pageColumn` is pressed. */
+/** A table of texts; `onPage` gets the page in the cell `pageColumn` that is pressed, and its row. */
 export function tableOf(caption, titles, rows, pageColumn, onPage) {
   const table = element("table");
   table.append(element("caption", caption));
@@ -82,7 +82,7 @@ export function tableOf(caption, titles, rows, pageColumn, onPage) {
       if (column !== pageColumn) return cell.append(text);
       const button = element("button", text);
       button.type = "button";
-      button.addEventListener("click", () => onPage(Number(text)));
+      button.addEventListener("click", () => onPage(Number(text), row));
       cell.append(button);
     });
   }

@@ -67,12 +67,14 @@ browserTest("the keyboard moves over the map, and what is reached is told to a s
   });
 });
 
-browserTest("every page of the missed list can be gone to", async () => {
+browserTest("every page of the missed list can be gone to, in the layer that missed it", async () => {
   await withReport(async ({ page }) => {
     const button = page.locator("#missed button").first();
     const wanted = await button.textContent();
     await button.click();
     assertEquals(await page.locator("#page-title").textContent(), `Page ${wanted}`);
+    const layer = await page.locator("#missed tbody tr").first().locator("td").nth(1).textContent();
+    assertEquals(await page.locator("#panel .chosen td").first().textContent(), layer);
   });
 });
 

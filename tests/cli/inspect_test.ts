@@ -7,6 +7,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
+import { inspectOptions } from "../../cli/options_inspect.ts";
 import { runDeno } from "../support/process.ts";
 import { schemaProblems } from "../support/json_schema.ts";
 import { QUESTION } from "../inspect/runs.ts";
@@ -81,6 +82,21 @@ Deno.test("inspect-pages calls text of a pipe <stdin>", async () => {
   });
 });
 
+Deno.test("inspect-pages --chat tells text of the template from text of the file", async () => {
+  const model = fromFileUrl(new URL("../fixtures/hf/qwen3-qknorm-f32", import.meta.url));
+  await withPrompt(async ({ run }) => {
+    const flags = ["--device", "cpu", "-n", "2", "--sparse-budget", "64", "--chat", "--no-stdin", "--json"];
+    const { stdout } = await run("-m", model, ...flags, "-f", "a.txt", "Who?");
+    const { files, pages } = JSON.parse(stdout);
+    const names = files.map(({ source }: { source: string }) => source).sort();
+    assertEquals(names, ["<answer>", "<prompt>", "<template>", "a.txt"]);
+    const lines = new Set<number>(
+      pages.flatMap(({ places }: { places: { first_line: number }[] }) => places[0]!.first_line),
+    );
+    assert([...lines].every((line) => line >= 1 && line <= 3), String([...lines]));
+  }, { "a.txt": "First line of a text.\nSecond line of it, longer.\nThird line, which ends it here.\n" });
+});
+
 Deno.test("inspect-pages --ablate file finds that the file with the fact matters and the other does not", async () => {
   await withPrompt(async ({ ask }) => {
     const { stdout } = await ask("--ablate", "file", "--tsv");
@@ -136,6 +152,31 @@ Deno.test("inspect-pages leaves nothing behind but the files it was asked for", 
     assertEquals((await ask("--trace", "t.trace", "--html", "r.html")).code, 0);
     assertEquals(namesIn(folder), ["a.txt", "b.txt", "r.html", "t.trace"]);
   });
+});
+
+Deno.test("inspect-pages prints the steps so far on Ctrl-C and dies by it", async () => {
+  await withPrompt(async ({ folder }) => {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", MAIN, "inspect-pages", "--device", "cpu", "-v", "-f", "b.txt", ...SPARSE, "-n", "20000"],
+      cwd: folder,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+    for (let seen = ""; !seen.includes("Read prompt");) seen += (await reader.read()).value ?? "";
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    child.kill("SIGINT");
+    const stdout = await new Response(child.stdout).text();
+    assertEquals((await child.status).signal, "SIGINT");
+    assertMatch(stdout, /^model .*[\s\S]*\nMissed/);
+    await reader.cancel();
+  });
+});
+
+Deno.test("inspectOptions gives no flag to two options", () => {
+  const flags = Object.values(inspectOptions).flatMap((option) => option.flags);
+  assertEquals(flags.length, new Set(flags).size);
 });
 
 const refused: [args: string[], code: number, message: RegExp][] = [
