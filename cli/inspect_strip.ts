@@ -50,7 +50,8 @@ function peak(values: ArrayLike<number>, first: number, last: number, isScore: b
 /** Scores on a plain scale, all else on a logarithmic one of three decades; pages that are always read may exceed it. */
 function heightOf(value: number, top: number, isScore: boolean): number {
   const most = BLOCKS.length - 1;
-  if (value <= 0 || top <= 0) return 0;
+  if (value <= 0) return 0;
+  if (top <= 0) return most;
   const share = isScore ? value / top : 1 + Math.log10(value / top) / DECADES;
   return share <= 0 ? 1 : Math.min(most, Math.max(1, Math.ceil(share * most)));
 }

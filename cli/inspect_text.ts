@@ -15,6 +15,7 @@ import {
 } from "./inspect_tables.ts";
 import { stripLines } from "./inspect_strip.ts";
 import type { Paint } from "./paint.ts";
+import { textWidth } from "./text_width.ts";
 
 /** What the terminal view shows beside the report. */
 export interface TextStyle {
@@ -72,8 +73,28 @@ export function headerTexts(report: Report): [label: string, text: string][] {
   ];
 }
 
+const LABEL_COLUMNS = 8;
+
+/** The texts behind their labels, each in as many lines as it takes. */
 function header(report: Report, { paint, width }: TextStyle): string[] {
-  return headerTexts(report).map(([label, text]) => `${paint.dim(label.padEnd(8))}${cutTo(oneLine(text), width - 8)}`);
+  return headerTexts(report).flatMap(([label, text]) =>
+    wrapped(oneLine(text), width - LABEL_COLUMNS).map((line, index) => {
+      const name = (index === 0 ? label : "").padEnd(LABEL_COLUMNS);
+      return `${paint.dim(name)}${line}`;
+    })
+  );
+}
+
+/** Lines of up to `columns` columns, broken at spaces; a longer word is cut. */
+function wrapped(text: string, columns: number): string[] {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1)!;
+    if (line === "") lines[lines.length - 1] = word;
+    else if (textWidth(line) + 1 + textWidth(word) <= columns) lines[lines.length - 1] = `${line} ${word}`;
+    else lines.push(word);
+  }
+  return lines.map((line) => cutTo(line, columns));
 }
 
 function sparseText(facts: Facts): string {

@@ -116,6 +116,7 @@ function deltas(ends: Uint32Array): Section {
 
 function fromDeltas(section: Section, count: number): Uint32Array {
   const reader = new ByteReader(section);
+  if (count > section.length) throw new RangeError(`${section.length} bytes hold no ${count} token ends`);
   const ends = new Uint32Array(count);
   let end = 0;
   for (let index = 0; index < count; index++) ends[index] = end += reader.varint();

@@ -66,6 +66,7 @@ Deno.test("inspect-pages --replay on a terminal is as wide as the terminal and c
     const widths = stdout.replaceAll(/\x1b\[[0-9;]*m/g, "").split("\n").map((line) => [...line].length);
     assert(widths.every((width) => width <= 80), String(widths));
     assert(widths.includes(80));
+    assertMatch(stdout, /page\s+recall\s+\d/);
   });
 });
 
