@@ -13,6 +13,7 @@ import torch
 import triton
 
 from . import attend_kernels, score_kernels
+from .policy import PagePolicy
 from .reference import page_statistics
 
 SCRATCH_BYTES = 256 << 20
@@ -96,46 +97,78 @@ def chunks_of(queries, keys, policy, scale, scratch_bytes):
     return [Chunk(queries, keys, policy, scale, first, size) for first in range(0, tokens, size)]
 
 
-class SoftMaskAttention(torch.autograd.Function):
-    """queries [B, Hq, n, d], keys, values [B, Hk, n, d], mean [B, Hk, P, d], std [B, Hk, P]; all contiguous, std in f32."""
+# Two operations of PyTorch, so that torch.compile keeps a layer in one graph. The temperature is a CPU tensor of one number, since a
+# Python number that changes from step to step would compile anew; `choice` holds the numbers of a PagePolicy.
+@torch.library.custom_op("pagesift::soft_mask_attention", mutates_args=())
+def soft_mask_forward(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor,
+                      temperature: torch.Tensor, mask: str, choice: list[int], lam: float, scale: float,
+                      scratch_bytes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """queries [B, Hq, n, d], keys, values [B, Hk, n, d], mean [B, Hk, P, d], std [B, Hk, P]; all contiguous, std in f32.
 
-    @staticmethod
-    def forward(ctx, queries, keys, values, mean, std, policy, temperature, scale, scratch_bytes):
-        batch, heads, tokens, _ = queries.shape
-        out = torch.empty_like(queries)
-        log_sum = torch.empty(batch, heads, tokens, device=queries.device, dtype=torch.float32)
-        theta = torch.empty(batch, keys.shape[1], tokens, device=queries.device, dtype=torch.float32)
-        for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
-            gates = log_sum
-            if chunk.gated:
-                gates, _ = chunk.score(queries, mean, std, temperature)
-                chunk.cut(gates, theta, temperature)
-            chunk.attend(attend_kernels.forward_kernel, "forward", (queries, keys, values, gates), (out, log_sum))
-        ctx.save_for_backward(queries, keys, values, mean, std, out, log_sum, theta)
-        ctx.settings = policy, temperature, scale, scratch_bytes
-        return out
+    Returns out as queries, log_sum [B, Hq, n] to base 2, theta [B, Hk, n].
+    """
+    policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
+    out, log_sum, theta = empty_results(queries, keys)
+    for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
+        gates = log_sum
+        if chunk.gated:
+            gates, _ = chunk.score(queries, mean, std, degree)
+            chunk.cut(gates, theta, degree)
+        chunk.attend(attend_kernels.forward_kernel, "forward", (queries, keys, values, gates), (out, log_sum))
+    return out, log_sum, theta
 
-    @staticmethod
-    def backward(ctx, out_grad):
-        queries, keys, values, mean, std, out, log_sum, theta = ctx.saved_tensors
-        policy, temperature, scale, scratch_bytes = ctx.settings
-        out_grad = out_grad.contiguous()
-        delta = (out.float() * out_grad.float()).sum(-1)
-        query_grad = torch.empty(queries.shape, device=queries.device, dtype=torch.float32)
-        key_grad, value_grad, mean_grad, std_grad = (
-            torch.zeros(like.shape, device=like.device, dtype=torch.float32) for like in (keys, values, mean, std))
-        for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
-            soft = chunk.gated and policy.mask == "soft"
-            gates, top_head = chunk.score(queries, mean, std, temperature, theta) if chunk.gated else (log_sum, None)
-            inputs = (queries, keys, values, gates, out_grad, log_sum, delta)
-            gate_grad = chunk.scratch(chunk.rows, queries.device) if soft else log_sum
-            chunk.attend(attend_kernels.query_grad_kernel, "query_grad", inputs, (query_grad, gate_grad), SOFT=soft)
-            chunk.attend(attend_kernels.key_grad_kernel, "key_grad", inputs, (key_grad, value_grad), by_keys=True)
-            if soft:
-                score_grad = score_gradient(chunk, gates, gate_grad, scale / temperature)
-                add_score_gradient(chunk, score_grad, top_head, queries, mean, std, (query_grad, mean_grad, std_grad))
-        grads = [grad.to(like.dtype) for grad, like in ((query_grad, queries), (key_grad, keys), (value_grad, values), (mean_grad, mean))]
-        return *grads, std_grad, None, None, None, None
+
+def empty_results(queries, keys):
+    batch, heads, tokens, _ = queries.shape
+    numbers = dict(device=queries.device, dtype=torch.float32)
+    return torch.empty_like(queries), torch.empty(batch, heads, tokens, **numbers), torch.empty(batch, keys.shape[1], tokens, **numbers)
+
+
+@torch.library.custom_op("pagesift::soft_mask_attention_backward", mutates_args=())
+def soft_mask_backward(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor,
+                       temperature: torch.Tensor, out: torch.Tensor, log_sum: torch.Tensor, theta: torch.Tensor, out_grad: torch.Tensor,
+                       mask: str, choice: list[int], lam: float, scale: float, scratch_bytes: int) -> list[torch.Tensor]:
+    """Gradients of queries, keys, values, mean and std, each in its tensor's dtype."""
+    policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
+    delta = (out.float() * out_grad.float()).sum(-1)
+    leaves = (queries, keys, values, mean, std)
+    grads = [torch.zeros(like.shape, device=like.device, dtype=torch.float32) for like in leaves]
+    query_grad, key_grad, value_grad, mean_grad, std_grad = grads
+    for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
+        soft = chunk.gated and policy.mask == "soft"
+        gates, top_head = chunk.score(queries, mean, std, degree, theta) if chunk.gated else (log_sum, None)
+        inputs = (queries, keys, values, gates, out_grad, log_sum, delta)
+        gate_grad = chunk.scratch(chunk.rows, queries.device) if soft else log_sum
+        chunk.attend(attend_kernels.query_grad_kernel, "query_grad", inputs, (query_grad, gate_grad), SOFT=soft)
+        chunk.attend(attend_kernels.key_grad_kernel, "key_grad", inputs, (key_grad, value_grad), by_keys=True)
+        if soft:
+            score_grad = score_gradient(chunk, gates, gate_grad, scale / degree)
+            add_score_gradient(chunk, score_grad, top_head, queries, mean, std, (query_grad, mean_grad, std_grad))
+    # A result may not be the tensor of another one or of an input, which .to() of the same dtype respects here.
+    return [grad.to(like.dtype) for grad, like in zip(grads, leaves)]
+
+
+@soft_mask_forward.register_fake
+def _(queries, keys, *_):
+    return empty_results(queries, keys)
+
+
+@soft_mask_backward.register_fake
+def _(queries, keys, values, mean, std, *_):
+    return [torch.empty_like(tensor) for tensor in (queries, keys, values, mean, std)]
+
+
+def _keep(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:6], *output)
+    ctx.settings = inputs[6:]
+
+
+def _backward(ctx, out_grad, *_):
+    grads = soft_mask_backward(*ctx.saved_tensors, out_grad.contiguous(), *ctx.settings)
+    return *grads, *[None] * (1 + len(ctx.settings))
+
+
+soft_mask_forward.register_autograd(_backward, setup_context=_keep)
 
 
 def score_gradient(chunk, gates, gate_grad, factor):
@@ -166,8 +199,13 @@ def add_score_gradient(chunk, score_grad, top_head, queries, mean, std, grads):
 
 
 def fused_soft_mask_attention(queries, keys, values, policy, temperature, scale=None, scratch_bytes=SCRATCH_BYTES):
-    """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d], as reference.soft_mask_attention."""
+    """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d], as reference.soft_mask_attention.
+
+    `temperature` is a number, or a CPU tensor of one number.
+    """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
     mean, std = page_statistics(keys, policy.page_size)
-    return SoftMaskAttention.apply(queries.contiguous(), keys.contiguous(), values.contiguous(), mean.to(queries.dtype).contiguous(),
-                                   std.contiguous(), policy, float(temperature), float(scale), scratch_bytes)
+    choice = [policy.budget_tokens, policy.page_size, policy.sink_pages, policy.recent_pages]
+    warmth = temperature if isinstance(temperature, torch.Tensor) else torch.tensor(float(temperature))
+    inputs = [tensor.contiguous() for tensor in (queries, keys, values, mean.to(queries.dtype), std)]
+    return soft_mask_forward(*inputs, warmth, policy.mask, choice, policy.lam, scale, scratch_bytes)[0]

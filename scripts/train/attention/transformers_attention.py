@@ -1,0 +1,69 @@
+"""Soft-mask attention as an attention implementation of the transformers library: no model's code is changed.
+
+The library hands keyword arguments of a model's call through to the attention of every layer; `pages=` brings the policy of the step.
+Layers with a sliding window attend to their window and never select, as in decoding.
+"""
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .policy import PagePolicy
+from .reference import soft_mask_attention
+
+NAME = "pagesift"
+
+
+@dataclass
+class StepPages:
+    """What the attention of one training step does. The temperature is a CPU tensor that `set_temperature` fills."""
+    policy: PagePolicy
+    fused: bool
+    temperature: torch.Tensor = field(default_factory=lambda: torch.tensor(1.0))
+
+    def set_temperature(self, degree):
+        self.temperature.fill_(degree)
+
+
+def window_mask(queries, keys, window, device):
+    """[queries, keys]: whether a query, the last of which stands at the last key, sees a key of its window."""
+    at = torch.arange(keys - queries, keys, device=device)[:, None]
+    key = torch.arange(keys, device=device)[None]
+    return (key <= at) & (key > at - window)
+
+
+def dense_attention(queries, keys, values, scale, window=None):
+    """Causal; the queries are the last of the tokens. [B, Hq, m, d] over [B, Hk, n, d]."""
+    shape = queries.shape[2], keys.shape[2]
+    mask = None
+    if window is not None and window < shape[1]:
+        mask = window_mask(*shape, window, queries.device)
+    elif 1 < shape[0] < shape[1]:
+        mask = window_mask(*shape, shape[1], queries.device)
+    causal = mask is None and shape[0] > 1
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True)
+
+
+def attend(module, queries, keys, values, attention_mask=None, scaling=None, dropout=0.0, sliding_window=None, pages=None, **_):
+    """The library's interface: returns [B, n, Hq, d] and no weights. `pages` is a StepPages, or anything else with `attend`."""
+    queries, keys = queries.to(values.dtype), keys.to(values.dtype)
+    if pages is None or sliding_window is not None and sliding_window < keys.shape[2]:
+        out = dense_attention(queries, keys, values, scaling, sliding_window)
+    elif isinstance(pages, StepPages):
+        out = attend_step(queries, keys, values, pages, scaling)
+    else:
+        out = pages.attend(module.layer_idx, queries, keys, values, scaling)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def attend_step(queries, keys, values, pages, scale):
+    if pages.policy.mask == "none":
+        return dense_attention(queries, keys, values, scale)
+    if pages.fused:
+        from .fused import fused_soft_mask_attention
+        return fused_soft_mask_attention(queries, keys, values, pages.policy, pages.temperature, scale)
+    return soft_mask_attention(queries, keys, values, pages.policy, pages.temperature, scale)
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
