@@ -4,7 +4,7 @@ interface Schema {
   [keyword: string]: unknown;
 }
 
-const NOTES = ["$schema", "title"];
+const NOTES = ["$schema", "title", "description"];
 
 /** Where a value does not match a schema, a line each. */
 export function schemaProblems(schema: Schema, value: unknown, path = "$"): string[] {
