@@ -165,7 +165,7 @@ Deno.test("inspect-pages prints the steps so far on Ctrl-C and dies by it", asyn
     }).spawn();
     const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
     for (let seen = ""; !seen.includes("Read prompt");) seen += (await reader.read()).value ?? "";
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await new Promise((resolve) => setTimeout(resolve, 1000));
     child.kill("SIGINT");
     const stdout = await new Response(child.stdout).text();
     assertEquals((await child.status).signal, "SIGINT");
