@@ -38,7 +38,7 @@ export interface InspectedRun extends Disposable {
   pool: KvPool;
   policy: PagePolicy;
   sequence: Sequence;
-  /** Tokens of the text that were not found in the prompt although no template is about them. */
+  /** Characters of the tokens' text that were not found in the prompt, special tokens left out. */
   unmatched: number;
 }
 
@@ -133,7 +133,11 @@ function promptText(
   const promptEnd = tokenEnds[ids.length - 1] ?? 0;
   const { spans, unmatched } = locateParts(text.slice(0, promptEnd), prompt, parts);
   if (text.length > promptEnd) spans.push({ source: ANSWER, start: promptEnd, end: text.length, line: 0 });
-  return { text: { text, tokenEnds, spans }, unmatched };
+  const { tokenizer } = engine;
+  const special = ids.filter((id) => tokenizer.isSilent(id)).map((id) =>
+    tokenizer.decode([id], { skipSpecialTokens: false })
+  );
+  return { text: { text, tokenEnds, spans }, unmatched: Math.max(0, unmatched - special.join("").length) };
 }
 
 function factsOf(

@@ -97,6 +97,18 @@ Deno.test("inspect-pages --chat tells text of the template from text of the file
   }, { "a.txt": "First line of a text.\nSecond line of it, longer.\nThird line, which ends it here.\n" });
 });
 
+for (const model of ["llama3-rope-bf16", "llama-f32", "ministral3-bf16", "phi3-fused-f32"]) {
+  Deno.test(`inspect-pages finds all text of a prompt in the tokens of ${model}`, async () => {
+    const folder = fromFileUrl(new URL(`../fixtures/hf/${model}`, import.meta.url));
+    await withPrompt(async ({ run }) => {
+      const { code, stderr, stdout } = await run("-m", folder, "--device", "cpu", "-n", "1", "-f", "a.txt", "--json");
+      assertEquals([code, stderr], [0, ""]);
+      const lines = JSON.parse(stdout).files.map(({ source }: { source: string }) => source);
+      assert(lines.includes("a.txt"));
+    }, { "a.txt": "A text of two lines,\n  with an indent and a café in it." });
+  });
+}
+
 Deno.test("inspect-pages --ablate file finds that the file with the fact matters and the other does not", async () => {
   await withPrompt(async ({ ask }) => {
     const { stdout } = await ask("--ablate", "file", "--tsv");
