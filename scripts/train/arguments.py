@@ -1,0 +1,73 @@
+"""Arguments that several commands share, and what is made of them."""
+import argparse
+import math
+
+from .batches import Batches, ContextPlan
+from .data import HELD_OUT, load_tokens
+from .episodes import Sampler
+from .errors import TrainError
+from .loop import LoopOptions, say
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong usage is one line, like every other error."""
+
+    def error(self, message):
+        raise TrainError(f"{message[0].upper()}{message[1:]}; --help lists all options")
+
+
+def make_parser(module, description):
+    return Parser(prog=f"python -m train.{module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_run_arguments(parser, rate, tokens_per_step):
+    """Data, steps, and how a run is cut into slices."""
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or tar archives of .txt files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="model folder to write; DIR.run holds the checkpoint meanwhile")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--tokens-per-step", type=int, default=tokens_per_step, help=f"default {tokens_per_step:,}")
+    parser.add_argument("--rate", type=float, default=rate, help=f"highest learning rate, default {rate}")
+    parser.add_argument("--warmup", type=int, default=50, metavar="STEPS", help="default 50")
+    parser.add_argument("--retrieval", type=float, default=0.55, metavar="SHARE", help="rows that are retrieval episodes, default 0.55")
+    parser.add_argument("--held-out", nargs="*", default=list(HELD_OUT), metavar="NAME", help="books kept out, by a part of their name")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--cache", metavar="DIR", help="keep encoded data here")
+    parser.add_argument("--slice-seconds", type=float, default=math.inf, help="stop after this time; the same command goes on")
+    parser.add_argument("--save-seconds", type=float, default=120.0, help="time between checkpoints, default 120")
+    parser.add_argument("--log-steps", type=int, default=20)
+    parser.add_argument("--shard-size", default="4GB", help="largest weight file")
+    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile on a GPU")
+    parser.add_argument("--nondeterministic", action="store_true", help="faster, but bits may differ from run to run")
+
+
+def check_run(options, contexts, longest):
+    """Raises TrainError for numbers that cannot be meant. `longest` is the context that the model was made for."""
+    if options.steps < 1 or options.tokens_per_step < 1:
+        raise TrainError("Wanted at least 1 step and 1 token a step")
+    if not 0 <= options.retrieval <= 1:
+        raise TrainError(f"--retrieval is {options.retrieval}, wanted a share from 0 to 1")
+    for context in contexts:
+        if context < 2 or context > longest:
+            raise TrainError(f"Context is {context} tokens, wanted from 2 to the model's {longest}")
+
+
+def make_batches(options, plan, tokenizer, device):
+    training, _ = load_tokens(options.data, tokenizer, options.held_out, options.cache)
+    say(f"{len(training):,} tokens to train on, {plan.steps:,} steps of {options.tokens_per_step:,}")
+    return Batches(Sampler(training, tokenizer, options.seed, options.retrieval), plan, device)
+
+
+def make_plan(options, contexts, shares, mixed):
+    return ContextPlan(contexts, shares, options.steps, options.tokens_per_step, options.seed, mixed)
+
+
+def loop_options(options):
+    return LoopOptions(options.steps, options.rate, options.warmup, save_seconds=options.save_seconds,
+                       slice_seconds=options.slice_seconds, log_steps=options.log_steps)
+
+
+def run_settings(options, *names):
+    """What a continuation must share with the run that it continues."""
+    shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "retrieval", "held_out", "seed")
+    return {name: getattr(options, name) for name in (*shared, *names)}

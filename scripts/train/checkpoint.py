@@ -1,0 +1,52 @@
+"""A run's state on disk: written beside the old one and renamed, so that a kill at any moment leaves a whole checkpoint."""
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from .errors import TrainError
+
+
+def write_file(path, write, binary=True):
+    """Calls `write(stream)` on a new file and puts it in the place of `path`; nothing is left of a write that failed."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb" if binary else "w") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise TrainError(f'Cannot write "{path}": {reason}; the last checkpoint is whole', 1) from error
+
+
+class Checkpoint:
+    """`checkpoint.pt` of a run's folder: step, weights, optimizer, and the settings that a continuation must share."""
+
+    def __init__(self, folder, settings):
+        self.file, self.settings = Path(folder) / "checkpoint.pt", json.loads(json.dumps(settings))
+
+    def load(self, model, optimizer):
+        """Steps done so far; 0 where there is no checkpoint."""
+        if not self.file.exists():
+            return 0
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise TrainError(f'Cannot read "{self.file}": {error}; delete it to begin again', 3) from error
+        other = [name for name in self.settings if state["settings"].get(name) != self.settings[name]]
+        if other:
+            told = ", ".join(f"{name} was {state['settings'].get(name)}, now {self.settings[name]}" for name in other)
+            raise TrainError(f'"{self.file}" is of a run with other settings ({told}); take another --out or delete it')
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["step"]
+
+    def save(self, step, model, optimizer):
+        state = dict(step=step, settings=self.settings, model=model.state_dict(), optimizer=optimizer.state_dict())
+        write_file(self.file, lambda stream: torch.save(state, stream))

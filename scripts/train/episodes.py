@@ -1,0 +1,113 @@
+"""Retrieval episodes: prose with facts planted in it that are asked later, and the trials of an evaluation."""
+from dataclasses import dataclass
+
+import numpy as np
+
+# The words and sentences that the shipped model knows (models/default/README.md).
+ADJECTIVES = ("amber brass copper dusty eager frozen gentle hollow iron jolly keen lonely misty noble olive proud quiet rusty silver "
+              "tender upper vivid white young ancient bitter clever distant early faint golden humble").split()
+NOUNS = ("falcon harbor lantern meadow mountain orchard palace river shepherd station temple village window garden bridge castle "
+         "captain doctor farmer letter market miller parlor sailor soldier stable teacher tower valley widow wagon forest").split()
+QUESTION_WEIGHT, ANSWER_WEIGHT = 0.3, 6.0
+TRIAL_FACTS, TRIAL_DIGITS = 8, 5
+
+
+def statement(name, value):
+    return f" The pass key is {value}. Remember it." if name is None else f" The code for the {name} is {value}."
+
+
+def question(name):
+    if name is None:
+        return "\n\nWhat is the pass key? The pass key is"
+    return f"\n\nWhat is the code for the {name}? The code for the {name} is"
+
+
+def draw_names(rng, count, pass_key_share):
+    """Different names; None stands for the pass key."""
+    names = []
+    while len(names) < count:
+        name = None if rng.random() < pass_key_share else f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
+        if name not in names:
+            names.append(name)
+    return names
+
+
+def draw_value(rng, digits):
+    return "".join(map(str, rng.integers(0, 10, digits)))
+
+
+class Sampler:
+    """Draws training rows. A row depends on the seed, the step and its place alone, whoever draws it and when."""
+
+    def __init__(self, tokens, tokenizer, seed, retrieval_share):
+        self.tokens, self.tokenizer, self.seed, self.retrieval_share = tokens, tokenizer, seed, retrieval_share
+
+    def encode(self, text):
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def row(self, step, place, length):
+        """(ids [length], weights [length] of each id as a target)."""
+        rng = np.random.default_rng([self.seed, step, place])
+        if rng.random() >= self.retrieval_share:
+            return self.prose(rng, length), np.ones(length, np.float32)
+        return self.episode(rng, length)
+
+    def prose(self, rng, length):
+        start = rng.integers(0, len(self.tokens) - length + 1)
+        return self.tokens[start:start + length].astype(np.int64)
+
+    def episode(self, rng, length):
+        """Facts at random places, each asked once or twice: somewhere behind it, or near the end."""
+        inserts = []
+        for name in draw_names(rng, rng.integers(1, max(2, min(12, length // 256)) + 1), 0.3):
+            value, depth = draw_value(rng, rng.integers(4, 7)), rng.random() * 0.95
+            inserts.append((depth, 0, *self._weighted((statement(name, value), 1.0))))
+            for _ in range(rng.integers(1, 3)):
+                asked = depth + (1 - depth) * rng.random() if rng.random() < 0.5 else 0.97 + 0.03 * rng.random()
+                parts = (question(name), QUESTION_WEIGHT), (f" {value}", ANSWER_WEIGHT), (".\n\n", QUESTION_WEIGHT)
+                inserts.append((asked, 1, *self._weighted(*parts)))
+        inserts.sort(key=lambda insert: insert[:2])
+        free = length - sum(len(ids) for _, _, ids, _ in inserts)
+        if free < 64:
+            return self.prose(rng, length), np.ones(length, np.float32)
+        return plant(self.prose(rng, free), inserts)
+
+    def _weighted(self, *parts):
+        encoded = [(self.encode(text), weight) for text, weight in parts]
+        return sum((ids for ids, _ in encoded), []), np.concatenate([np.full(len(ids), weight, np.float32) for ids, weight in encoded])
+
+
+def plant(prose, inserts):
+    """inserts [(share of the prose before it, order, ids, weights)] in order -> ids and weights of prose with them in it."""
+    ids, weights, done = [], [], 0
+    for depth, _, inserted, inserted_weights in inserts:
+        place = max(done, int(depth * len(prose)))
+        ids += [prose[done:place], np.array(inserted, np.int64)]
+        weights += [np.ones(place - done, np.float32), inserted_weights]
+        done = place
+    return np.concatenate([*ids, prose[done:]]), np.concatenate([*weights, np.ones(len(prose) - done, np.float32)])
+
+
+@dataclass
+class Trial:
+    """ids [n]: prose with facts, the question, the answer; the last `answer_tokens` are to be found."""
+    ids: np.ndarray
+    answer_tokens: int
+    question_tokens: int
+
+
+def draw_trial(seed, index, length, prose, tokenizer):
+    """Trial `index` of a seed: the same for every model and every way of reading. `length` counts all but the answer."""
+    rng = np.random.default_rng([seed, length, index])
+    names = draw_names(rng, TRIAL_FACTS, 0.0)
+    values = [draw_value(rng, TRIAL_DIGITS) for _ in names]
+    def encode(text):
+        return tokenizer.encode(text, add_special_tokens=False).ids
+    facts = sorted((rng.random(), 0, encode(statement(name, value)), None) for name, value in zip(names, values))
+    asked = rng.integers(TRIAL_FACTS)
+    tail, answer = encode(question(names[asked])), encode(f" {values[asked]}")
+    free = length - len(tail) - sum(len(ids) for _, _, ids, _ in facts)
+    start = rng.integers(0, len(prose) - free + 1)
+    inserts = [(depth, order, ids, np.ones(len(ids), np.float32)) for depth, order, ids, _ in facts]
+    ids, _ = plant(prose[start:start + free].astype(np.int64), inserts)
+    return Trial(np.concatenate([ids, tail, answer]), len(answer), len(tail))

@@ -1,0 +1,185 @@
+"""Measures models read sparsely, one token at a time: facts found, loss of prose, and KL to the model's own dense reading.
+
+    python -m train.evaluate --model NAME=DIR... --data FILE... --out results.json
+
+Every model and every way of reading answers the same trials and reads the same prose. The question and the answer are decoded, only
+what stands before them is prefilled. What --out holds already is not measured again, so the command may be interrupted.
+"""
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from .arguments import make_parser
+from .checkpoint import write_file
+from .data import HELD_OUT, load_tokens
+from .decode import DEFAULT_LAMBDA, Prefix, Reader
+from .episodes import draw_trial
+from .errors import TrainError, run_main
+from .loop import pick_device, say
+
+READERS = ("dense", "oracle", "quest", "unique", "diag")
+HELD_OUT_TOKENS = 400_000
+
+
+def parse():
+    parser = make_parser("evaluate", __doc__)
+    parser.add_argument("--model", nargs="+", required=True, metavar="NAME=DIR")
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="only the held-out books of it are read")
+    parser.add_argument("--held-out", nargs="+", default=list(HELD_OUT), metavar="NAME")
+    parser.add_argument("--out", required=True, metavar="FILE", help="JSON; a table goes to stdout")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 16384, 32768])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[64, 128, 256, 512], metavar="TOKENS")
+    parser.add_argument("--readers", nargs="+", default=list(READERS), choices=(*READERS, "mean"))
+    parser.add_argument("--lam", type=float, help="of unique, default 0.5")
+    parser.add_argument("--page-size", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=200, help="default 200; 0 for none")
+    parser.add_argument("--prose", type=int, default=16, metavar="DOCUMENTS", help="default 16; 0 for none")
+    parser.add_argument("--prose-tokens", type=int, default=64, help="tokens decoded behind each document, default 64")
+    parser.add_argument("--batch", type=int, default=50, help="sequences at once, default 50")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cache", metavar="DIR")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--slice-seconds", type=float, default=math.inf, help="begin nothing new after this time")
+    return parser.parse_args()
+
+
+def readers_of(options):
+    """Dense first: the others are compared with it."""
+    lams = {**DEFAULT_LAMBDA, **({"unique": options.lam} if options.lam is not None else {})}
+    names = [name for name in options.readers if name != "dense"]
+    return [Reader("dense", page_size=options.page_size)] + [Reader(name, budget, lams[name], options.page_size)
+                                                             for name in names for budget in options.budgets]
+
+
+def wilson(found, trials, z=1.96):
+    """95 % interval of a share."""
+    share, spread = found / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return middle - half, middle + half
+
+
+def equal_trials(options, context, prose, tokenizer):
+    """Trials whose answers have equally many tokens, so that a batch is a rectangle."""
+    trials, index = [], 0
+    while len(trials) < options.trials:
+        trial = draw_trial(options.seed, index, context, prose, tokenizer)
+        index += 1
+        if not trials or trial.answer_tokens == trials[0].answer_tokens:
+            trials.append(trial)
+    return trials
+
+
+@torch.no_grad()
+def measure_retrieval(model, device, options, context, prose, tokenizer):
+    """{reader label: number of trials whose answer is right in every token}"""
+    readers, found = readers_of(options), {}
+    trials = equal_trials(options, context, prose, tokenizer)
+    answer = trials[0].answer_tokens
+    prefilled = context - max(trial.question_tokens for trial in trials)
+    for first in range(0, len(trials), options.batch):
+        ids = torch.tensor([trial.ids.tolist() for trial in trials[first:first + options.batch]], device=device)
+        prefix = Prefix(model, ids[:, :prefilled])
+        for reader in readers:
+            guesses = prefix.decode(ids[:, prefilled:-1], reader)[:, -answer:].argmax(-1)
+            found[reader.label] = found.get(reader.label, 0) + (guesses == ids[:, -answer:]).all(1).sum().item()
+    return found
+
+
+@torch.no_grad()
+def measure_prose(model, device, options, context, prose):
+    """{reader label: (losses [documents], KL to dense [documents])}"""
+    length = context + options.prose_tokens + 1
+    starts = torch.linspace(0, len(prose) - length, options.prose).long().tolist()
+    readers, results = readers_of(options), {}
+    for first in range(0, len(starts), options.batch):
+        ids = torch.stack([torch.from_numpy(prose[start:start + length].astype("int64")) for start in starts[first:first + options.batch]])
+        ids = ids.to(device)
+        prefix, dense = Prefix(model, ids[:, :context]), None
+        for reader in readers:
+            logits = prefix.decode(ids[:, context:-1], reader).log_softmax(-1)
+            dense = logits if dense is None else dense
+            loss = F.nll_loss(logits.flatten(0, 1), ids[:, context + 1:].flatten(), reduction="none").view(len(ids), -1).mean(1)
+            kl = (dense.exp() * (dense - logits)).sum(-1).mean(1)
+            losses, kls = results.setdefault(reader.label, ([], []))
+            losses += loss.tolist()
+            kls += kl.tolist()
+    return results
+
+
+def mean_and_error(numbers):
+    """Mean over documents, and its standard error."""
+    mean = sum(numbers) / len(numbers)
+    spread = sum((x - mean) ** 2 for x in numbers) / max(1, len(numbers) - 1)
+    return mean, math.sqrt(spread / len(numbers))
+
+
+def measure(model, device, name, context, options, prose, tokenizer):
+    """Rows of a model at a context, one a reader."""
+    found = measure_retrieval(model, device, options, context, prose, tokenizer) if options.trials else {}
+    read = measure_prose(model, device, options, context, prose) if options.prose else {}
+    rows = []
+    for reader in readers_of(options):
+        row = dict(model=name, context=context, seed=options.seed, reader=reader.name, budget=reader.budget_tokens, lam=reader.lam,
+                   page_size=reader.page_size)
+        if found:
+            count = found[reader.label]
+            row.update(trials=options.trials, retrieval=count / options.trials, retrieval_interval=wilson(count, options.trials))
+        if read:
+            (loss, loss_error), (kl, kl_error) = map(mean_and_error, read[reader.label])
+            row.update(documents=options.prose, loss=loss, loss_error=loss_error, kl=kl, kl_error=kl_error)
+        rows.append(row)
+    return rows
+
+
+def table(rows):
+    """Rows as lines of a table in Markdown."""
+    lines = ["| model | context | read | budget | retrieval | 95 % | loss | KL to own dense |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        low, high = row.get("retrieval_interval", (math.nan, math.nan))
+        lines.append(f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} | {row.get('retrieval', math.nan):.3f} "
+                     f"| {low:.2f} to {high:.2f} | {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |")
+    return "\n".join(lines)
+
+
+def read_results(file):
+    return json.loads(Path(file).read_text())["rows"] if Path(file).exists() else []
+
+
+def named_models(options):
+    pairs = [text.partition("=") for text in options.model]
+    if not all(name and folder for name, _, folder in pairs):
+        raise TrainError(f'--model "{" ".join(options.model)}" cannot be read, wanted NAME=DIR')
+    return [(name, folder) for name, _, folder in pairs]
+
+
+def main():
+    from .models import load_model, load_tokenizer
+    options, started = parse(), time.monotonic()
+    models, rows = named_models(options), read_results(options.out)
+    device = pick_device(options.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    for context in options.contexts:
+        for name, folder in models:
+            if any((row["model"], row["context"], row["seed"]) == (name, context, options.seed) for row in rows):
+                continue
+            if time.monotonic() - started > options.slice_seconds:
+                return say("Paused; the same command goes on")
+            tokenizer = load_tokenizer(folder)
+            prose = load_tokens(options.data, tokenizer, options.held_out, options.cache)[1][-HELD_OUT_TOKENS:]
+            if len(prose) < context + options.prose_tokens + 2:
+                raise TrainError(f"Held-out data has {len(prose):,} tokens, wanted more than the context {context:,}", 3)
+            model, begun = load_model(folder, device, dtype).eval(), time.monotonic()
+            rows += measure(model, device, name, context, options, prose, tokenizer)
+            content = json.dumps(dict(rows=rows), indent=1)
+            write_file(options.out, lambda stream: stream.write(content), binary=False)
+            say(f"{name} at {context:,} tokens: {time.monotonic() - begun:.0f} s")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,103 @@
+"""Fine-tunes a model so that it can be read sparsely: attention with a soft mask around the top-k cut.
+
+    python -m train.finetune --model DIR --data FILE... --budget 512 --page-size 8 --context 16384 --mask soft --steps N --out DIR
+
+Several contexts are mixed at equal numbers of tokens. A run that was interrupted goes on with the same command and gives the same
+result. The folder has a sparsity.json, from which `pagesift generate` takes its defaults.
+"""
+import shutil
+from pathlib import Path
+
+from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings
+from .attention.policy import MASKS, PAGE_SIZES, PagePolicy
+from .checkpoint import Checkpoint
+from .errors import TrainError, run_main
+from .loop import Loop, annealed, be_deterministic, compile_layers, pick_device, say
+
+
+def parse():
+    parser = make_parser("finetune", __doc__)
+    parser.add_argument("--model", required=True, metavar="DIR", help="Hugging Face model folder")
+    parser.add_argument("--budget", type=int, default=512, metavar="TOKENS", help="what a query reads, default 512")
+    parser.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=8)
+    parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
+    parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
+    parser.add_argument("--recent", type=int, default=2, metavar="PAGES", help="last pages always read, default 2")
+    parser.add_argument("--context", type=int, nargs="+", default=[16384], metavar="TOKENS", help="default 16384")
+    parser.add_argument("--mask", choices=MASKS, default="soft")
+    parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1], metavar=("FIRST", "LAST"),
+                        help="of the soft mask, in logits; annealed, default 1 to 0.1")
+    parser.add_argument("--anneal", type=float, default=0.7, metavar="SHARE", help="share of the steps until the last temperature")
+    parser.add_argument("--attention", choices=("auto", "fused", "eager"), default="auto", help="Triton kernels, or plain PyTorch")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time: for large models")
+    add_run_arguments(parser, rate=3e-4, tokens_per_step=65536)
+    return parser.parse_args()
+
+
+def policy_of(options):
+    policy = PagePolicy(options.mask, options.budget, options.page_size, options.lam, options.sink, options.recent).check()
+    for context in options.context:
+        if context <= options.budget:
+            raise TrainError(f"Context is {context} tokens, wanted more than the budget {options.budget}: else nothing is left out")
+    if min(options.temperature) <= 0 or not 0 <= options.anneal <= 1:
+        raise TrainError("Temperatures must be above 0, and --anneal a share from 0 to 1")
+    return policy
+
+
+def pick_attention(options, device):
+    """Whether the kernels run. Says so where they do not: the eager reference holds n x n numbers a head."""
+    fused = options.attention == "fused" or options.attention == "auto" and device.type == "cuda"
+    if options.mask != "none" and not fused:
+        say("Attention: the eager reference in plain PyTorch, slow and for short contexts only; the kernels need a GPU")
+    return fused
+
+
+def sparsity_of(options, policy):
+    """Content of sparsity.json."""
+    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context, steps=options.steps,
+               tokens_per_step=options.tokens_per_step, rate=options.rate, retrieval=options.retrieval, seed=options.seed,
+               data=[Path(file).name for file in options.data])
+    if policy.mask == "soft":
+        how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
+    return {"budget_tokens": policy.budget_tokens, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,
+            "sink_pages": policy.sink_pages, "recent_pages": policy.recent_pages, "trained": how}
+
+
+def main():
+    options = parse()
+    policy = policy_of(options)
+    from .models import export, load_model, load_tokenizer, read_config, refuse_existing
+    refuse_existing(options.out)
+    check_run(options, options.context, read_config(options.model).get("max_position_embeddings", 0))
+    be_deterministic(not options.nondeterministic)
+    device = pick_device(options.device)
+    tokenizer = load_tokenizer(options.model)
+    plan = make_plan(options, options.context, [1] * len(options.context), mixed=True)
+    batches = make_batches(options, plan, tokenizer, device)
+    model = load_model(options.model, device)
+    finish(options, policy, model, batches, device, export)
+
+
+def finish(options, policy, model, batches, device, export):
+    from .attention.transformers_attention import StepPages
+    fused = pick_attention(options, device)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if device.type == "cuda" and not options.no_compile:
+        compile_layers(model)
+    settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "mask", "temperature", "anneal")
+    run_folder = Path(options.out + ".run")
+    first, last = options.temperature
+    warm = (lambda step: annealed(step, options.steps, first, last, options.anneal)) if policy.mask == "soft" else None
+    loop = Loop(model, batches, Checkpoint(run_folder, settings), loop_options(options), StepPages(policy, fused), warm)
+    done = loop.run()
+    batches.close()
+    if not done:
+        return say(f'Paused; the same command goes on from "{run_folder}"')
+    export(model, options.model, options.out, sparsity_of(options, policy), options.shard_size)
+    shutil.rmtree(run_folder)
+    say(f'Wrote "{options.out}"')
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,152 @@
+"""The training loop that pretraining and fine-tuning share: loss, optimizer, schedules, progress, checkpoints."""
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint as recompute
+
+from .errors import TrainError
+
+LOSS_CHUNK_TOKENS = 16384
+LAST_RATE_SHARE = 0.02
+
+
+def pick_device(name):
+    """"auto" is the GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainError("No GPU answers; --device cpu trains slowly, by the eager reference", 1)
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def be_deterministic(wanted):
+    """The same bits for the same seed: reductions in a fixed order, also in cuBLAS and SDPA. To be called before CUDA starts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def sum_loss(head, hidden, targets, weights):
+    """Weighted sum of the cross entropies of hidden [n, H]; logits in f32."""
+    return (F.cross_entropy(head(hidden).float(), targets, reduction="none") * weights).sum()
+
+
+def weighted_loss(model, ids, targets, weights, pages=None):
+    """Mean over the weights; logits live for LOSS_CHUNK_TOKENS tokens at a time and are made again in the backward pass."""
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False, pages=pages).last_hidden_state.flatten(0, 1)
+    targets, weights, head = targets.flatten(), weights.flatten(), model.get_output_embeddings()
+    total = 0.0
+    for part in torch.arange(len(targets), device="cpu").split(LOSS_CHUNK_TOKENS):
+        part = slice(int(part[0]), int(part[-1]) + 1)
+        total = total + recompute(sum_loss, head, hidden[part], targets[part], weights[part], use_reentrant=False)
+    return total / weights.sum()
+
+
+def make_optimizer(model, rate, decay):
+    """AdamW; vectors (norms, biases) do not decay."""
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    groups = [dict(params=[tensor for tensor in trained if tensor.dim() >= 2], weight_decay=decay),
+              dict(params=[tensor for tensor in trained if tensor.dim() < 2], weight_decay=0.0)]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=(0.9, 0.95), fused=True)
+
+
+def rate_share(step, steps, warmup_steps):
+    """Linear warm-up, then half a cosine down to LAST_RATE_SHARE."""
+    falling = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, (step + 1) / max(1, warmup_steps)) * (LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * falling)
+
+
+def annealed(step, steps, first, last, share):
+    """Temperature: from `first` to `last` by equal ratios over a share of the steps, then `last`."""
+    done = min(1.0, step / max(1, share * steps))
+    return first * (last / first) ** done
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    steps: int
+    rate: float
+    warmup_steps: int
+    decay: float = 0.05
+    clip: float = 1.0
+    save_seconds: float = 120.0
+    slice_seconds: float = math.inf
+    log_steps: int = 20
+
+
+class Loop:
+    """Runs steps from the checkpoint on. `pages` is None for dense training, `warm(step)` the temperature of a step."""
+
+    def __init__(self, model, batches, checkpoint, options, pages=None, warm=None):
+        self.model, self.batches, self.checkpoint, self.options, self.pages, self.warm = model, batches, checkpoint, options, pages, warm
+        self.optimizer = make_optimizer(model, options.rate, options.decay)
+        self.device = next(model.parameters()).device
+        self.log = Path(checkpoint.file).with_name("progress.jsonl")
+
+    def run(self):
+        """True once all steps are done, False where the slice's time ended first. Either way the checkpoint holds the last step."""
+        steps, started, saved = self.options.steps, time.monotonic(), time.monotonic()
+        step = first = self.checkpoint.load(self.model, self.optimizer)
+        if first:
+            say(f"Goes on after step {first:,} of {steps:,}")
+        tokens, self.model.training = 0, True
+        while step < steps and time.monotonic() - started < self.options.slice_seconds:
+            loss, count = self.step(step)
+            step, tokens = step + 1, tokens + count
+            if step % self.options.log_steps == 0 or step == steps:
+                self.report(step, loss.item(), tokens, time.monotonic() - started, step - first)
+            if time.monotonic() - saved > self.options.save_seconds and step < steps:
+                self.checkpoint.save(step, self.model, self.optimizer)
+                saved = time.monotonic()
+        if step > first:
+            self.checkpoint.save(step, self.model, self.optimizer)
+        return step == steps
+
+    def step(self, step):
+        ids, targets, weights = self.batches.batch(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.rate * rate_share(step, self.options.steps, self.options.warmup_steps)
+        if self.warm is not None:
+            self.pages.set_temperature(self.warm(step))
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = weighted_loss(self.model, ids, targets, weights, self.pages)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach(), ids.numel()
+
+    def report(self, step, loss, tokens, seconds, done):
+        if not math.isfinite(loss):
+            raise TrainError(f"The loss is {loss} at step {step}; the checkpoint before it is kept, try a lower --rate", 1)
+        steps, speed = self.options.steps, tokens / seconds
+        row = dict(step=step, loss=round(loss, 5), tokens_per_second=round(speed), rate=self.optimizer.param_groups[0]["lr"],
+                   context=self.batches.plan.context(step - 1))
+        warmth = ""
+        if self.warm is not None:
+            row["temperature"] = self.warm(step - 1)
+            warmth = f"  T {row['temperature']:.3f}"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        say(f"step {step:,}/{steps:,}  loss {loss:.3f}  context {row['context']:,}{warmth}  {speed:,.0f} tokens/s  "
+            f"ETA {told_seconds((steps - step) * seconds / done)}")
+
+
+def told_seconds(seconds):
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def compile_layers(model):
+    """Compiles the decoder's layers one by one: they share one graph, so it takes seconds where a whole model takes a minute."""
+    for layer in model.get_decoder().layers:
+        layer.compile()

@@ -1,0 +1,99 @@
+"""Model folders: what can be trained, loading it, and writing a folder that `pagesift generate` loads."""
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from .attention import transformers_attention
+from .checkpoint import write_file
+from .errors import TrainError
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Ministral3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
+                 "Qwen3MoeForCausalLM", "Phi3ForCausalLM")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+
+
+def read_config(folder):
+    """`config.json` of a supported model."""
+    file = Path(folder) / "config.json"
+    try:
+        config = json.loads(file.read_text("utf-8"))
+        names = config.get("architectures") or []
+    except (OSError, ValueError, AttributeError) as error:
+        raise TrainError(f'Cannot read "{file}": {getattr(error, "strerror", None) or error}; wanted a Hugging Face model folder', 3) from error
+    if not any(name in ARCHITECTURES for name in names):
+        raise TrainError(f'Architecture "{", ".join(names)}" of "{file}" is not supported; supported are {", ".join(ARCHITECTURES)}', 3)
+    return config
+
+
+def load_tokenizer(folder):
+    file = Path(folder) / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare exceptions
+        raise TrainError(f'Cannot read "{file}": {error}', 3) from error
+
+
+def load_model(folder, device, dtype=torch.float32):
+    """A causal language model with our attention, in `dtype` on `device`, nothing fetched."""
+    from transformers import AutoModelForCausalLM, logging
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    read_config(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=transformers_attention.NAME, dtype=dtype,
+                                                     local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise TrainError(f'Cannot load "{folder}": {str(error).splitlines()[0]}', 3) from error
+    return model.to(device)
+
+
+def create_model(config, device, seed):
+    """A model with fresh weights. `config` is the content of a config.json."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    torch.manual_seed(seed)
+    settings = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype", "dtype", "transformers_version")}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), attn_implementation=transformers_attention.NAME,
+                                             dtype=torch.float32)
+    return model.to(device)
+
+
+def refuse_existing(out):
+    """A finished model is never overwritten."""
+    if Path(out).exists():
+        raise TrainError(f'"{out}" exists already; take another --out or delete it')
+
+
+def export(model, source, out, sparsity=None, shard_size="4GB"):
+    """Writes weights in bf16, config, tokenizer files of `source`, and sparsity.json, into a folder that appears whole or not at all."""
+    out = Path(out)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        save_weights(model, partial, shard_size)
+        for name in TOKENIZER_FILES:
+            if (Path(source) / name).is_file():
+                shutil.copyfile(Path(source) / name, partial / name)
+        if sparsity is not None:
+            text = json.dumps(sparsity, indent=1) + "\n"
+            write_file(partial / "sparsity.json", lambda stream: stream.write(text), binary=False)
+        os.replace(partial, out)
+    except (OSError, RuntimeError, TrainError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise TrainError(f'Cannot write "{out}": {reason}; the run\'s checkpoint is whole', 1) from error
+
+
+def save_weights(model, folder, shard_size):
+    tied = bool(model.config.tie_word_embeddings)
+    weights = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
+               if not (tied and name == "lm_head.weight")}
+    model.save_pretrained(folder, state_dict=weights, max_shard_size=shard_size)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}, indent=1) + "\n", "utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
