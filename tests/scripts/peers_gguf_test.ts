@@ -8,17 +8,17 @@ import { ropeFrequencies } from "../../engine/rope.ts";
 import { readTensor } from "../../engine/tensor_data.ts";
 import { type Converted, convertGguf } from "../../scripts/peers/convert_gguf.ts";
 import { writeGguf } from "../../scripts/peers/gguf/file.ts";
-import { ggufName, interleaveHalves } from "../../scripts/peers/gguf/tensors.ts";
+import { ggufName, interleaveHalves, type TensorOptions } from "../../scripts/peers/gguf/tensors.ts";
 import { fixtureFolder } from "../support/fixture_model.ts";
 import { type ReadGguf, readGguf } from "./peers_gguf_file.ts";
 
 const F32 = 0, BF16 = 30;
 
 /** Converts a fixture and reads the file. */
-async function convert(name: string): Promise<{ file: ReadGguf; made: Converted }> {
+async function convert(name: string, options: TensorOptions = {}): Promise<{ file: ReadGguf; made: Converted }> {
   const folder = await Deno.makeTempDir();
   try {
-    const made = await convertGguf(fixtureFolder(name), join(folder, "model.gguf"));
+    const made = await convertGguf(fixtureFolder(name), join(folder, "model.gguf"), options);
     return { file: readGguf(made.path), made };
   } finally {
     await Deno.remove(folder, { recursive: true });
@@ -68,6 +68,16 @@ Deno.test("vectors are widened to f32 in a GGUF file", async () => {
     file.bytes.slice(norm?.offset, (norm?.offset ?? 0) + 4 * (norm?.shape[0] ?? 0)).buffer,
   );
   assertEquals(values, await readTensor(source?.file ?? "", "model.norm.weight"));
+});
+
+Deno.test("a widened GGUF file has all numbers in f32", async () => {
+  const { file } = await convert("qwen3-sharded-bf16", { widen: true });
+  const folder = fixtureFolder("qwen3-sharded-bf16");
+  const entry = (await openCheckpoint(folder)).tensors.get("model.layers.0.mlp.up_proj.weight");
+  const values = await readTensor(entry?.file ?? "", entry?.name ?? "");
+  const { offset = 0, type } = file.tensors.get("blk.0.ffn_up.weight") ?? {};
+  const written = new Float32Array(file.bytes.slice(offset, offset + 4 * values.length).buffer);
+  assertEquals([type, written], [F32, values]);
 });
 
 Deno.test("data of a GGUF tensor begins at a multiple of 32 bytes", async () => {
