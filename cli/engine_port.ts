@@ -1,3 +1,4 @@
+import type { ModelSparsity } from "../engine/sparsity_file.ts";
 import type {
   BatchPiece,
   EngineStats,
@@ -15,6 +16,8 @@ export interface EnginePort extends AsyncDisposable {
   readonly stats: EngineStats;
   /** Why the device is not the one hoped for, when `auto` fell back. */
   readonly deviceNotice?: string | undefined;
+  /** What the model's `sparsity.json` says. */
+  readonly sparsity?: ModelSparsity | undefined;
   /** A piece that only closes an aborted generation has the id -1. */
   generate(prompt: readonly number[], options: GenerateOptions): AsyncIterable<Piece>;
   generateBatch(requests: readonly GenerateRequest[], options: BatchOptions): AsyncIterable<BatchPiece>;

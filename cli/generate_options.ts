@@ -1,21 +1,25 @@
 import { PagesiftError } from "../engine/errors.ts";
+import { DEFAULT_SPARSE } from "../engine/page_policy.ts";
+import { present } from "../engine/rope_config.ts";
 import type { SamplingOptions, SparseOptions } from "../engine/types.ts";
 import type { ModelFlags } from "./options_generate.ts";
 import { formatCount } from "./format.ts";
 
-/** The sparse flags as the engine takes them; a budget that is no number of whole pages is refused. */
+/** The sparse flags that were given, as the engine takes them; a budget that is no number of whole pages is refused. */
 export function sparseOf(flags: ModelFlags): SparseOptions {
-  checkBudget(flags.sparseBudget, flags.pageSize);
+  checkBudget(flags.sparseBudget ?? DEFAULT_SPARSE.budgetTokens, flags.pageSize ?? DEFAULT_SPARSE.pageSize);
   return {
     mode: flags.sparse,
-    budgetTokens: flags.sparseBudget,
-    pageSize: flags.pageSize,
-    scorer: flags.sparseScorer,
-    sinkPages: flags.sparseSink,
-    recentPages: flags.sparseRecent,
     denseLayers: flags.denseLayers,
     levels: flags.sparseLevels,
-    ...flags.sparseLambda !== undefined && { lambda: flags.sparseLambda },
+    ...present({
+      budgetTokens: flags.sparseBudget,
+      pageSize: flags.pageSize,
+      scorer: flags.sparseScorer,
+      lambda: flags.sparseLambda,
+      sinkPages: flags.sparseSink,
+      recentPages: flags.sparseRecent,
+    }),
   };
 }
 

@@ -1,4 +1,5 @@
 import { fromFileUrl } from "@std/path";
+import type { ModelSparsity } from "../engine/sparsity_file.ts";
 import type { SparseOptions } from "../engine/types.ts";
 import type { EnginePort, LoadOptions } from "./engine_port.ts";
 import type { GenerateFlags } from "./options_generate.ts";
@@ -48,8 +49,16 @@ export async function loadModel(
   );
   output.clearStatus();
   if (engine.deviceNotice !== undefined) output.warn(engine.deviceNotice);
+  if (engine.sparsity !== undefined) output.stage(sparsityLine(engine.sparsity));
   const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
   return { engine, name, limit };
+}
+
+/** The defaults of a model that was trained to be read sparsely. */
+function sparsityLine({ defaults, method }: ModelSparsity): string {
+  const { budgetTokens, pageSize, scorer, lambda } = defaults;
+  const score = `${scorer}${lambda === undefined ? "" : ` ${lambda}`}`;
+  return `Sparse defaults of the model: budget ${budgetTokens}, page ${pageSize}, ${score}${method && `; ${method}`}`;
 }
 
 /** Found from this file, since the working directory is the user's. */

@@ -111,9 +111,9 @@ export function tokenCountOption<F extends number | undefined>(
 }
 
 /** One of a few whole numbers, such as the page sizes that the kernels know. */
-export function numberChoiceOption<F extends number>(
+export function numberChoiceOption<F extends number | undefined>(
   text: OptionText & { choices: readonly number[]; fallback: F },
-): Option<number> {
+): Option<number | F> {
   const parse = (value: string, flag: string): number => {
     const choice = text.choices.find((each) => String(each) === value);
     if (choice === undefined) throw unusable(flag, value, `wanted ${listWords(text.choices.map(String))}`);

@@ -14,6 +14,7 @@ import { DEFAULT_MAX_TOKENS, Request } from "./request.ts";
 import { roundFloats } from "./tensor_data.ts";
 import { ropeFrequencies } from "./rope.ts";
 import { emptyStats, type EngineFacts, RunStats } from "./run_stats.ts";
+import { type ModelSparsity, readSparsity, withModelDefaults } from "./sparsity_file.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import type {
   BatchPiece,
@@ -73,6 +74,8 @@ export class Engine implements AsyncDisposable {
     readonly sparse: SparseOptions,
     readonly dtype: WeightDType,
     readonly facts: EngineFacts,
+    /** What the model's `sparsity.json` says. */
+    readonly sparsity: ModelSparsity | undefined,
     notice: string | undefined,
   ) {
     this.deviceNotice = notice;
@@ -88,7 +91,9 @@ export class Engine implements AsyncDisposable {
     const read = await readModelConfig(folder);
     const { eosTokenIds } = await readGenerationConfig(folder);
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
-    resolvePolicy(options.sparse ?? {}, config.slidingWindows);
+    const sparsity = await readSparsity(folder);
+    const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
+    resolvePolicy(sparse, config.slidingWindows);
     const plan = planWeights(config, (await openCheckpoint(folder)).tensors);
     const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
     const { device, notice } = openDevice(options.device ?? "auto", options.threads);
@@ -102,7 +107,7 @@ export class Engine implements AsyncDisposable {
       const stepTokens = Math.max(MAX_BATCH, Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext));
       const model = new Model(device, config, weights, frequencies, stepTokens);
       const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
-      return new Engine(device, model, config, tokenizer, options.sparse ?? {}, plan.dtype, facts, notice);
+      return new Engine(device, model, config, tokenizer, sparse, plan.dtype, facts, sparsity, notice);
     } catch (error) {
       device.close();
       throw engineError(error);
@@ -117,7 +122,7 @@ export class Engine implements AsyncDisposable {
   /** The page policy of this model and device under the engine's options and these. @throws {PagesiftError} of kind "usage" */
   policy(sparse: SparseOptions = {}): PagePolicy {
     const scoresGroups = this.device.describe().backend === "cuda";
-    return resolvePolicy({ ...this.sparse, ...sparse }, this.config.slidingWindows, scoresGroups);
+    return resolvePolicy(withModelDefaults(this.sparse, sparse), this.config.slidingWindows, scoresGroups);
   }
 
   /**

@@ -31,8 +31,8 @@ Deno.test("parseArguments() fills in the defaults", () => {
   const { maxTokens, temperature, topP, seed, sparseBudget, pageSize, sparse, noStream } = parse();
   assertEquals({ maxTokens, temperature, topP, seed }, { maxTokens: 256, temperature: 0, topP: 1, seed: undefined });
   assertEquals({ sparseBudget, pageSize, sparse, noStream }, {
-    sparseBudget: 512,
-    pageSize: 8,
+    sparseBudget: undefined,
+    pageSize: undefined,
     sparse: "auto",
     noStream: false,
   });
