@@ -133,7 +133,7 @@ async function realPath(path: string): Promise<string> {
 }
 
 function listed(names: readonly string[]): string {
-  const shown = names.slice(0, NAMES_IN_MESSAGE).map((name) => shorten(name)).join(", ");
+  const shown = names.slice(0, NAMES_IN_MESSAGE).map((name) => shorten(name, 200)).join(", ");
   const more = names.length - NAMES_IN_MESSAGE;
   return more > 0 ? `${shown} and ${more} more` : shown;
 }

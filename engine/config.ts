@@ -60,7 +60,8 @@ const VOCABULARY: Range = { min: 1, max: 10_000_000 };
 const WIDTH: Range = { min: 1, max: 1_000_000 };
 const LAYERS: Range = { min: 1, max: 1000 };
 const HEADS: Range = { min: 1, max: 4096 };
-const HEAD_DIM: Range = { min: 16, max: 1024 };
+/** What the native kernels take. */
+const HEAD_DIM: Range = { min: 16, max: 512 };
 const CONTEXT: Range = { min: 1, max: 1_000_000_000 };
 const EPSILON: Range = { min: 0, max: 1 };
 const EXPERTS: Range = { min: 1, max: 4096 };

@@ -9,9 +9,11 @@ export interface JsonLimits {
   maxDepth: number;
   /** Keys of one object. */
   maxKeys: number;
+  /** Values in all: a parsed one takes many times the bytes of the text, so that 100 MB of "[]," would end the process. */
+  maxValues: number;
 }
 
-const DEFAULT_LIMITS: JsonLimits = { maxDepth: 64, maxKeys: 1_000_000 };
+const DEFAULT_LIMITS: JsonLimits = { maxDepth: 64, maxKeys: 1_000_000, maxValues: 8_000_000 };
 const MAX_BYTES = 100_000_000;
 
 const QUOTE = 0x22, COMMA = 0x2c, OPEN_LIST = 0x5b, BACKSLASH = 0x5c, CLOSE_LIST = 0x5d, OPEN = 0x7b, CLOSE = 0x7d;
@@ -91,6 +93,7 @@ function parseJson(text: string, file: string): unknown {
 function findJsonProblem(text: string, limits: JsonLimits): string | undefined {
   const open: (Set<string> | undefined)[] = []; // one entry an open object (its keys) or list (undefined)
   let keyNext = false;
+  let values = 0;
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
     if (code === QUOTE) {
@@ -103,12 +106,14 @@ function findJsonProblem(text: string, limits: JsonLimits): string | undefined {
       i = end;
     } else if (code === OPEN || code === OPEN_LIST) {
       if (open.length === limits.maxDepth) return `nested deeper than ${limits.maxDepth} levels`;
+      if (++values > limits.maxValues) return `more than ${limits.maxValues} values`;
       open.push(code === OPEN ? new Set() : undefined);
       keyNext = code === OPEN;
     } else if (code === CLOSE || code === CLOSE_LIST) {
       open.pop();
       keyNext = false;
     } else if (code === COMMA) {
+      if (++values > limits.maxValues) return `more than ${limits.maxValues} values`;
       keyNext = open.at(-1) !== undefined;
     }
   }

@@ -53,7 +53,7 @@ const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 100_000_000;
 const MAX_RANK = 8;
 // A header has three levels; the limits keep a hostile one from costing more than its size.
-const LIMITS = { maxDepth: 8, maxKeys: 100_001 };
+const LIMITS = { maxDepth: 8, maxKeys: 100_001, maxValues: 2_000_000 };
 const POINTER_START = "version https://git-lfs";
 
 /**

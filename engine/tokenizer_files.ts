@@ -1,6 +1,7 @@
 import type { AddedToken } from "./added_tokens.ts";
 import { PagesiftError } from "./errors.ts";
 import { isJsonObject, type JsonObject, readJsonFile, shorten } from "./json_file.ts";
+import { findPatternProblem } from "./pattern_guard.ts";
 
 /** The parts of `tokenizer.json` that we read ourselves; the tokenizers library reads the rest. */
 export interface TokenizerDefinition extends JsonObject {
@@ -45,6 +46,7 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
   if (typeof type !== "string" || !MODEL_TYPES.includes(type)) {
     return fail(`the model type is ${quote(type)}, expected one of "${MODEL_TYPES.join('", "')}"`);
   }
+  checkPatterns(json, fail);
   const ids = type === "BPE" ? checkBpe(model, fail) : checkUnigram(model, fail);
   const added = checkAddedTokens(json.added_tokens ?? [], fail);
   const largest = added.reduce((max, token) => Math.max(max, token.id), ids.reduce((a, b) => Math.max(a, b), -1));
@@ -52,6 +54,12 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
     fail(`it has token ids up to ${largest}, but the model has ${vocabSize} embedding rows; use the model's own file`);
   }
   return { ...OPTIONAL_PARTS, ...json, added_tokens: added, model: { ...model, type } };
+}
+
+/** The vocabulary holds no patterns and is long, so it is passed over. */
+function checkPatterns({ normalizer, pre_tokenizer, post_processor, decoder }: JsonObject, fail: Fail): void {
+  const problem = findPatternProblem([normalizer, pre_tokenizer, post_processor, decoder]);
+  if (problem !== undefined) fail(`matching its pattern could take for ever: ${problem}; use another model`);
 }
 
 /** The ids of a BPE vocabulary whose merges build tokens of that vocabulary from others of it. */

@@ -36,6 +36,8 @@ const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f
 /** Tensors that old checkpoints carry and nobody reads. */
 const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
 const NAMES_IN_MESSAGE = 8;
+/** As many as a header may hold. */
+const MANY_TENSORS = 100_000;
 
 /** The checkpoint's name of a projection, and its rows. */
 type Projection = [name: string, rows: number];
@@ -154,12 +156,25 @@ function planTensor({ name, sources }: Wanted, found: ReadonlyMap<string, Checkp
   return { name, shape: [rows, ...first.shape.slice(1)], dtype, parts };
 }
 
+/** Listing what is missing would take all memory where a config asks for millions of experts that no file holds. */
+function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): void {
+  const expertLayers = moe?.sparseLayers.filter(Boolean).length ?? 0;
+  const wanted = 2 * numLayers + 3 * expertLayers * (moe?.numExperts ?? 0);
+  if (wanted <= numFound || wanted < MANY_TENSORS) return;
+  throw new PagesiftError(
+    "model",
+    `The model folder lacks tensors: it has ${numFound}, and its config.json asks for more than ${wanted}; ` +
+      "download the model again",
+  );
+}
+
 /**
  * Decides from the headers alone which tensors go to the device.
  *
  * @throws {PagesiftError} of kind "model" that lists what is missing, unknown, or of another shape
  */
 export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
+  refuseFarTooFew(config, found.size);
   const wanted = wantedTensors(config);
   const sources = new Set(wanted.flatMap((tensor) => tensor.sources.map((source) => source.name)));
   const missing = [...sources].filter((name) => !found.has(name));

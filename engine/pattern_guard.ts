@@ -1,0 +1,92 @@
+import { isJsonObject } from "./json_file.ts";
+
+/** Repetitions that one alternative may hold side by side; patterns of real tokenizers have two. */
+const MAX_REPETITIONS = 3;
+const MAX_DEPTH = 32;
+
+/** What was seen in the innermost open group. */
+interface Group {
+  /** Something that matches texts of several lengths, so that repeating it could match one text in many ways. */
+  varies: boolean;
+  /** Repetitions without a bound in the present alternative. */
+  repetitions: number;
+}
+
+/**
+ * Why a regular expression could take for ever, or undefined. A backtracking engine tries every way to match, and cannot be
+ * stopped while it does: not by a timer, not by Ctrl-C. Exponentially many ways need a repeated group in which something
+ * varies, a choice or another repetition; the patterns of tokenizers hold none.
+ */
+export function patternProblem(source: string): string | undefined {
+  const open: Group[] = [{ varies: false, repetitions: 0 }];
+  for (let at = 0; at < source.length;) {
+    const end = atomEnd(source, at);
+    const group = open.at(-1)!;
+    const character = source[at];
+    if (character === "(") open.push({ varies: false, repetitions: 0 });
+    else if (character === "|") [group.varies, group.repetitions] = [true, 0];
+    if (open.length > MAX_DEPTH) return "its groups are nested too deeply";
+    const closed = character === ")" && open.length > 1 ? open.pop() : undefined;
+    const { min, max, length } = character === "(" || character === "|" ? ONCE : quantifierAt(source, end);
+    at = end + length;
+    if (closed?.varies && max > 1) return "it repeats a group in which something varies";
+    const parent = open.at(-1)!;
+    parent.varies ||= closed?.varies === true || min !== max;
+    if (max === Infinity && ++parent.repetitions > MAX_REPETITIONS) return "it has too many repetitions in a row";
+  }
+}
+
+interface Quantifier {
+  min: number;
+  max: number;
+  /** Characters that it takes. */
+  length: number;
+}
+
+const ONCE: Quantifier = { min: 1, max: 1, length: 0 };
+const SIGNS: Readonly<Record<string, [min: number, max: number]>> = {
+  "*": [0, Infinity],
+  "+": [1, Infinity],
+  "?": [0, 1],
+};
+
+function quantifierAt(source: string, at: number): Quantifier {
+  const braces = /^\{(\d+)(,(\d*))?\}/.exec(source.slice(at, at + 24));
+  const sign = SIGNS[source[at] ?? ""];
+  if (!braces && !sign) return ONCE;
+  const length = braces?.[0].length ?? 1;
+  const [min, max] = sign ?? [Number(braces?.[1]), braces?.[2] ? Number(braces[3] || Infinity) : Number(braces?.[1])];
+  // A mark that makes it lazy or possessive.
+  return { min, max, length: length + (/[?+]/.test(source[at + length] ?? "") ? 1 : 0) };
+}
+
+/** Where the atom ends that begins at `at`: a character, an escape, a class, or the head of a group. */
+function atomEnd(source: string, at: number): number {
+  if (source[at] === "\\") return at + (/^\\[pP]\{[^}]*\}/.exec(source.slice(at, at + 64))?.[0].length ?? 2);
+  if (source[at] === "[") return classEnd(source, at);
+  if (source[at] !== "(") return at + 1;
+  return at + (/^\((\?(<?[=!]|<[^>]*>|[a-z-]*:|>))?/.exec(source.slice(at, at + 64))?.[0].length ?? 1);
+}
+
+function classEnd(source: string, start: number): number {
+  for (let at = start + 1; at < source.length; at++) {
+    if (source[at] === "\\") at++;
+    else if (source[at] === "]" && at > start + 1) return at + 1;
+  }
+  return source.length;
+}
+
+/** The problem of the first regular expression inside a part of `tokenizer.json` that could take for ever. */
+export function findPatternProblem(value: unknown): string | undefined {
+  if (Array.isArray(value)) return firstProblem(value);
+  if (!isJsonObject(value)) return undefined;
+  const problem = typeof value.Regex === "string" ? patternProblem(value.Regex) : undefined;
+  return problem ?? firstProblem(Object.values(value));
+}
+
+function firstProblem(values: readonly unknown[]): string | undefined {
+  for (const value of values) {
+    const problem = findPatternProblem(value);
+    if (problem !== undefined) return problem;
+  }
+}
