@@ -90,12 +90,13 @@ class Loop:
 
     def run(self):
         """True once all steps are done, False where the slice's time ended first. Either way the checkpoint holds the last step."""
-        steps, started, saved = self.options.steps, time.monotonic(), time.monotonic()
+        steps = self.options.steps
         step = first = self.checkpoint.load(self.model, self.optimizer)
+        started = saved = time.monotonic()
         if first:
             say(f"Goes on after step {first:,} of {steps:,}")
         tokens, self.model.training = 0, True
-        while step < steps and time.monotonic() - started < self.options.slice_seconds:
+        while step < steps and (step == first or time.monotonic() - started < self.options.slice_seconds):
             loss, count = self.step(step)
             step, tokens = step + 1, tokens + count
             if step % self.options.log_steps == 0 or step == steps:

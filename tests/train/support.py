@@ -1,10 +1,12 @@
 """What the tests of training share."""
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "fixtures")]
 
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which PyTorch may do
 import torch  # noqa: E402
 
 

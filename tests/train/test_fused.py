@@ -1,13 +1,11 @@
 """The Triton kernels, run by Triton's interpreter on the CPU, against the eager reference: outputs and gradients."""
-import os
 import unittest
 from unittest import mock
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
-from support import random_heads, relative_error, with_gradients  # noqa: E402
-import torch  # noqa: E402
-from train.attention.policy import PagePolicy  # noqa: E402
-from train.attention.reference import soft_mask_attention  # noqa: E402
+from support import random_heads, relative_error, with_gradients
+import torch
+from train.attention.policy import PagePolicy
+from train.attention.reference import soft_mask_attention
 
 try:
     from train.attention import fused

@@ -1,0 +1,111 @@
+"""Reading token by token against the NumPy reference and against whole passes; rows and trials against what they promise."""
+import unittest
+
+from support import random_heads
+import numpy as np
+import tiny
+import torch
+import unique_reference as numpy_reference
+from train import batches, decode, episodes, evaluate, loop, models
+from train.attention.policy import PagePolicy
+from train.attention.transformers_attention import StepPages
+
+
+class Selection(unittest.TestCase):
+    def test_pages_and_outputs_are_those_of_the_reference(self):
+        for tokens, budget, sink, recent in ((157, 64, 1, 2), (160, 40, 0, 1), (97, 16, 1, 2), (40, 64, 1, 2)):
+            queries, keys, values = random_heads(tokens, 1, 4, 2, tokens, 16)
+            q, k, v = (tensor[0].transpose(0, 1).double().numpy() for tensor in (queries, keys, values))
+            for scorer, lam in (("unique", 0.5), ("diag", 4.0), ("quest", 0.0), ("mean", 0.0)):
+                reader = decode.Reader(scorer, budget, lam, 8, sink, recent)
+                out = decode.PagedAttention(reader).attend(0, queries[:, :, -1:], keys, values, 0.25)[0, :, 0]
+                scores = numpy_reference.page_scores(q[-1], numpy_reference.page_statistics(k, 8), scorer)
+                picks = numpy_reference.select_pages(scores, budget, 8, sink, recent)
+                np.testing.assert_allclose(out, numpy_reference.attend(q[-1], k, v, 8, picks)[0], atol=1e-5, err_msg=f"{scorer} {tokens}")
+
+    def test_the_oracle_ranks_by_softmax_mass(self):
+        queries, keys, values = random_heads(2, 1, 4, 2, 100, 16)
+        found = decode.page_masses(queries[:, :, -1].view(1, 2, 2, 16), keys, 0.25, 8)[0]
+        q, k, v = (tensor[0].transpose(0, 1).double().numpy() for tensor in (queries, keys, values))
+        _, mass = numpy_reference.attend(q[-1], k, v, 8)
+        np.testing.assert_allclose(found, mass.reshape(2, 2, -1).max(1), atol=1e-5)
+
+
+class Decoding(unittest.TestCase):
+    """Decoding one token at a time must be what the masks of training mean."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.model = models.load_model(tiny.MODEL, "cpu").eval()
+        cls.ids = torch.from_numpy(np.random.default_rng(3).integers(3, 500, (2, 90)))
+
+    @torch.no_grad()
+    def logits_of_pass(self, policy):
+        hidden = self.model.get_decoder()(input_ids=self.ids, use_cache=False, pages=StepPages(policy, False)).last_hidden_state
+        return self.model.get_output_embeddings()(hidden)
+
+    @torch.no_grad()
+    def test_dense(self):
+        found = decode.Prefix(self.model, self.ids[:, :70]).decode(self.ids[:, 70:], decode.Reader("dense"))
+        torch.testing.assert_close(found, self.logits_of_pass(PagePolicy("none"))[:, 70:], atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_hard_mask(self):
+        # Shorter than the budget up to there, so that both passes have the same keys.
+        prefix = decode.Prefix(self.model, self.ids[:, :40])
+        reader = decode.Reader("unique", 40, 0.5)
+        found = [prefix.decode(self.ids[:, 40:], reader) for _ in range(2)]
+        self.assertTrue(torch.equal(*found))
+        torch.testing.assert_close(found[0], self.logits_of_pass(PagePolicy("hard", 40, 8))[:, 40:], atol=1e-4, rtol=1e-4)
+        self.assertGreater((found[0] - self.logits_of_pass(PagePolicy("none"))[:, 40:]).abs().max().item(), 1e-3)
+
+
+class Rows(unittest.TestCase):
+    def sampler(self, seed=1):
+        tokenizer = models.load_tokenizer(tiny.MODEL)
+        return episodes.Sampler(np.arange(3, 5003, dtype=np.uint16) % 500, tokenizer, seed, 0.5), tokenizer
+
+    def test_a_row_depends_on_seed_step_and_place_alone(self):
+        one, other, third = self.sampler()[0], self.sampler()[0], self.sampler(2)[0]
+        one.row(0, 0, 700)
+        rows = [each.row(5, 3, 700) for each in (one, other, third)]
+        np.testing.assert_array_equal(rows[0][0], rows[1][0])
+        self.assertFalse(np.array_equal(rows[0][0], rows[2][0]))
+        self.assertTrue(all(len(ids) == len(weights) == 700 for ids, weights in rows))
+
+    def test_answers_weigh_most_and_repeat_what_was_stated(self):
+        sampler, tokenizer = self.sampler()
+        ids, weights = next(row for row in (sampler.row(1, place, 900) for place in range(20)) if row[1].max() > 1)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], weights == episodes.ANSWER_WEIGHT, [0]])))
+        answer = tokenizer.decode(ids[edges[0]:edges[1]].tolist()).strip()
+        self.assertTrue(answer.isdigit() and 4 <= len(answer) <= 6, answer)
+        self.assertGreaterEqual(tokenizer.decode(ids.tolist()).count(answer), 2)
+
+    def test_trials_end_with_the_answer_to_their_question(self):
+        _, tokenizer = self.sampler()
+        trial = episodes.draw_trial(1, 0, 1200, np.arange(9000) % 500, tokenizer)
+        self.assertEqual(len(trial.ids), 1200 + trial.answer_tokens)
+        text = tokenizer.decode(trial.ids.tolist())
+        self.assertEqual(text.count("The code for the"), episodes.TRIAL_FACTS + 1)
+        asked = tokenizer.decode(trial.ids[-trial.answer_tokens - trial.question_tokens:].tolist()).split("The code for the ")[1]
+        self.assertEqual(text.count(f"The code for the {asked}"), 2, asked)
+
+    def test_stages_follow_one_another_and_mixes_keep_their_shares(self):
+        stages = batches.ContextPlan([64, 256], [3, 1], 8, 512, 1, mixed=False)
+        self.assertEqual([stages.context(step) for step in range(8)], [64] * 6 + [256] * 2)
+        self.assertEqual([stages.rows(0), stages.rows(7)], [8, 2])
+        mixed = batches.ContextPlan([64, 256], [1, 1], 400, 512, 1, mixed=True)
+        self.assertTrue(150 < sum(mixed.context(step) == 64 for step in range(400)) < 250)
+
+    def test_temperature_and_rate(self):
+        self.assertEqual([round(loop.annealed(step, 10, 1.0, 0.1, 0.5), 4) for step in (0, 5, 9)], [1.0, 0.1, 0.1])
+        shares = [loop.rate_share(step, 100, 10) for step in range(100)]
+        self.assertTrue(shares[0] < shares[9] > shares[50] > shares[99] > 0.019)
+
+    def test_intervals_hold_what_they_say(self):
+        low, high = evaluate.wilson(90, 100)
+        self.assertTrue(0.82 < low < 0.83 and 0.94 < high < 0.95)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,89 @@
+"""Fine-tuning from end to end: resuming, what is written, what is refused."""
+import resource
+import signal
+import tempfile
+import unittest
+from pathlib import Path
+
+from support import random_heads
+import tiny
+import torch
+from train.checkpoint import write_file
+from train.errors import TrainError
+
+
+class Runs(unittest.TestCase):
+    def setUp(self):
+        place = tempfile.TemporaryDirectory()
+        self.addCleanup(place.cleanup)
+        self.folder = Path(place.name)
+
+    def test_a_run_in_slices_gives_the_bytes_of_a_run_in_one_go(self):
+        whole = tiny.finetune(self.folder, "whole")
+        sliced = [tiny.finetune(self.folder, "sliced", "--slice-seconds", "0.001") for _ in range(4)]
+        self.assertEqual([len(tiny.losses(told)) for told in sliced], [1, 1, 1, 1])
+        self.assertIn("Goes on after step 3 of 4", sliced[3])
+        self.assertEqual(tiny.losses(whole), tiny.losses("".join(sliced)))
+        wanted, found = tiny.weights_of(self.folder / "whole"), tiny.weights_of(self.folder / "sliced")
+        self.assertTrue(wanted)
+        self.assertEqual(wanted, found)
+        self.assertNotEqual(tiny.weights_of(tiny.MODEL), wanted)
+
+    def test_the_engine_loads_the_export_and_takes_its_defaults(self):
+        tiny.finetune(self.folder, "out", steps=1)
+        told = tiny.read_json(self.folder, "out", "sparsity.json")
+        self.assertEqual([told[name] for name in ("budget_tokens", "page_size", "scorer", "lambda")], [32, 8, "unique", 0.5])
+        self.assertEqual(told["trained"]["temperature"]["last"], 0.1)
+        self.assertEqual(tiny.read_json(self.folder, "out", "config.json")["dtype"], "bfloat16")
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["harbour.txt", "out"])
+        arguments = ["generate", "-m", str(self.folder / "out"), "--device", "cpu", "-v", "-n", "4", "The small ship lay " * 20]
+        done = tiny.run_deno(arguments)
+        if done is None:
+            self.skipTest("npx is not installed")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("budget 32, page 8, unique 0.5; fine-tuned, mask soft", done.stderr)
+        self.assertIn("selected in 3 of 3 steps", done.stderr)
+
+    def test_masks_train_differently_from_the_same_rows(self):
+        first = {mask: tiny.losses(tiny.finetune(self.folder, mask, "--mask", mask, steps=1))[0] for mask in ("soft", "hard", "none")}
+        self.assertEqual(len(set(first.values())), 3, first)
+
+    def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(self):
+        empty = self.folder / "empty.txt"
+        empty.write_text(" \n")
+        strange = self.folder / "strange"
+        strange.mkdir()
+        (strange / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
+        for code, part, more in ((2, "multiple of the page size", ["--budget", "30"]), (2, "wanted more than the budget", ["--context", "32"]),
+                                 (2, "to the model's 4096", ["--context", "8192"]), (3, "No text in", ["--data", empty]),
+                                 (3, "MambaForCausalLM.* is not supported", ["--model", strange]), (3, "No data file", ["--data", "absent"]),
+                                 (3, "held out", ["--held-out", "harbour"]), (2, "exists already", ["--out", strange])):
+            with self.subTest(part), self.assertRaisesRegex(TrainError, part) as caught:
+                tiny.finetune(self.folder, "out", *more)
+            self.assertEqual(caught.exception.code, code)
+            self.assertNotIn("\n", str(caught.exception))
+        self.assertFalse(list(self.folder.glob("out*")))
+
+    def test_a_run_with_other_settings_is_refused(self):
+        tiny.finetune(self.folder, "out", "--slice-seconds", "0.001")
+        with self.assertRaisesRegex(TrainError, "rate was 0.0003, now 0.001"):
+            tiny.finetune(self.folder, "out", "--rate", "0.001")
+
+    def test_a_full_disk_leaves_the_checkpoint_before_it(self):
+        file = self.folder / "checkpoint.pt"
+        write_file(file, lambda stream: torch.save({"step": 1}, stream))
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+            with self.assertRaisesRegex(TrainError, "Cannot write .*checkpoint.pt") as caught:
+                write_file(file, lambda stream: torch.save({"keys": random_heads(1, tokens=4096)[1]}, stream))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        self.assertEqual((caught.exception.code, torch.load(file)), (1, {"step": 1}))
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["checkpoint.pt"])
+
+
+if __name__ == "__main__":
+    unittest.main()
