@@ -26,7 +26,7 @@ def draw_names(rng, count, pass_key_share):
     """Different names; None stands for the pass key."""
     names = []
     while len(names) < count:
-        name = None if rng.random() < pass_key_share else f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
+        name = None if rng.random() < pass_key_share else f"{ADJECTIVES[rng.integers(len(ADJECTIVES))]} {NOUNS[rng.integers(len(NOUNS))]}"
         if name not in names:
             names.append(name)
     return names

@@ -141,8 +141,8 @@ def table(rows):
     lines = ["| model | context | read | budget | retrieval | 95 % | loss | KL to own dense |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         low, high = row.get("retrieval_interval", (math.nan, math.nan))
-        lines.append(f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} | {row.get('retrieval', math.nan):.3f} "
-                     f"| {low:.2f} to {high:.2f} | {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |")
+        lines.append(f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} "
+                     f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |")
     return "\n".join(lines)
 
 

@@ -5,7 +5,6 @@
 Several contexts are mixed at equal numbers of tokens. A run that was interrupted goes on with the same command and gives the same
 result. The folder has a sparsity.json, from which `pagesift generate` takes its defaults.
 """
-import shutil
 from pathlib import Path
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings
@@ -94,8 +93,7 @@ def finish(options, policy, model, batches, device, export):
     batches.close()
     if not done:
         return say(f'Paused; the same command goes on from "{run_folder}"')
-    export(model, options.model, options.out, sparsity_of(options, policy), options.shard_size)
-    shutil.rmtree(run_folder)
+    export(model, options.model, options.out, run_folder, sparsity_of(options, policy), options.shard_size)
     say(f'Wrote "{options.out}"')
 
 

@@ -15,6 +15,8 @@ from .errors import TrainError
 
 LOSS_CHUNK_TOKENS = 16384
 LAST_RATE_SHARE = 0.02
+# A slice counts from here: loading, encoding and compiling are part of it.
+STARTED = time.monotonic()
 
 
 def pick_device(name):
@@ -96,7 +98,7 @@ class Loop:
         if first:
             say(f"Goes on after step {first:,} of {steps:,}")
         tokens, self.model.training = 0, True
-        while step < steps and (step == first or time.monotonic() - started < self.options.slice_seconds):
+        while step < steps and (step == first or time.monotonic() - STARTED < self.options.slice_seconds):
             loss, count = self.step(step)
             step, tokens = step + 1, tokens + count
             if step % self.options.log_steps == 0 or step == steps:

@@ -23,7 +23,8 @@ def read_config(folder):
         config = json.loads(file.read_text("utf-8"))
         names = config.get("architectures") or []
     except (OSError, ValueError, AttributeError) as error:
-        raise TrainError(f'Cannot read "{file}": {getattr(error, "strerror", None) or error}; wanted a Hugging Face model folder', 3) from error
+        reason = getattr(error, "strerror", None) or error
+        raise TrainError(f'Cannot read "{file}": {reason}; wanted a Hugging Face model folder', 3) from error
     if not any(name in ARCHITECTURES for name in names):
         raise TrainError(f'Architecture "{", ".join(names)}" of "{file}" is not supported; supported are {", ".join(ARCHITECTURES)}', 3)
     return config
@@ -67,8 +68,10 @@ def refuse_existing(out):
         raise TrainError(f'"{out}" exists already; take another --out or delete it')
 
 
-def export(model, source, out, sparsity=None, shard_size="4GB"):
-    """Writes weights in bf16, config, tokenizer files of `source`, and sparsity.json, into a folder that appears whole or not at all."""
+def export(model, source, out, run_folder, sparsity=None, shard_size="4GB"):
+    """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the run's progress, into a folder that appears
+    whole or not at all; then the run's folder goes.
+    """
     out = Path(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -81,11 +84,13 @@ def export(model, source, out, sparsity=None, shard_size="4GB"):
         if sparsity is not None:
             text = json.dumps(sparsity, indent=1) + "\n"
             write_file(partial / "sparsity.json", lambda stream: stream.write(text), binary=False)
+        shutil.copyfile(run_folder / "progress.jsonl", partial / "progress.jsonl")
         os.replace(partial, out)
     except (OSError, RuntimeError, TrainError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise TrainError(f'Cannot write "{out}": {reason}; the run\'s checkpoint is whole', 1) from error
+    shutil.rmtree(run_folder)
 
 
 def save_weights(model, folder, shard_size):

@@ -6,7 +6,6 @@ Contexts grow in stages. The shape is that of a model of 8.4 M parameters, 17 MB
 Held-out books (--held-out) are never trained on.
 """
 import json
-import shutil
 from pathlib import Path
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings
@@ -86,8 +85,7 @@ def main():
     batches.close()
     if not done:
         return say(f'Paused; the same command goes on from "{run_folder}"')
-    export(model, options.tokenizer, options.out, shard_size=options.shard_size)
-    shutil.rmtree(run_folder)
+    export(model, options.tokenizer, options.out, run_folder, shard_size=options.shard_size)
     say(f'Wrote "{options.out}"')
 
 

@@ -27,9 +27,10 @@ TILES = {
 }
 
 
-def tile_of(kernel, head_dim, page_size):
-    """(queries, keys or pages, launch options) of a kernel's tile; small heads, of tests, take small tiles."""
-    queries, keys, warps, stages = TILES[kernel].get(head_dim, (32, 32 if kernel == "score" else max(32, page_size), 4, 2))
+def tile_of(kernel, head_dim, page_size, dtype=torch.bfloat16):
+    """(queries, keys or pages, launch options) of a kernel's tile; f32 and the small heads of tests take small tiles."""
+    small = 32, 32 if kernel == "score" else max(32, page_size), 4, 1
+    queries, keys, warps, stages = small if dtype == torch.float32 else TILES[kernel].get(head_dim, small)
     return queries, keys, dict(num_warps=warps, num_stages=stages)
 
 
@@ -46,7 +47,7 @@ class Chunk:
     def __init__(self, queries, keys, policy, scale, first, size):
         batch, heads, self.tokens, self.dim = queries.shape
         self.kv_rows, self.rows = batch * keys.shape[1], batch * heads
-        self.groups, self.policy, self.scale = heads // keys.shape[1], policy, scale
+        self.groups, self.policy, self.scale, self.dtype = heads // keys.shape[1], policy, scale, queries.dtype
         self.first, self.size = first, min(size, self.tokens - first)
         self.end = self.first + self.size
         self.pages = -(-self.end // policy.page_size)
@@ -66,7 +67,7 @@ class Chunk:
 
     def score(self, queries, mean, std, temperature, theta=None):
         """Scores [B*Hk, C, P], or, once theta is known, log gates and each page's best head."""
-        queries_a_tile, pages_a_tile, launch = tile_of("score", self.dim, self.policy.page_size)
+        queries_a_tile, pages_a_tile, launch = tile_of("score", self.dim, self.policy.page_size, self.dtype)
         out = self.scratch(self.kv_rows, queries.device)
         top_head = self.scratch(self.kv_rows, queries.device, torch.int8) if theta is not None else out
         grid = (triton.cdiv(self.size, queries_a_tile), triton.cdiv(self.pages, pages_a_tile), self.kv_rows)
@@ -85,7 +86,7 @@ class Chunk:
 
     def attend(self, kernel, name, inputs, outputs, by_keys=False, **constants):
         """Launches one of the attention kernels over the chunk's queries, or over all keys that they see."""
-        queries_a_tile, keys_a_tile, launch = tile_of(name, self.dim, self.policy.page_size)
+        queries_a_tile, keys_a_tile, launch = tile_of(name, self.dim, self.policy.page_size, self.dtype)
         grid = (triton.cdiv(self.end, keys_a_tile), self.kv_rows) if by_keys else (triton.cdiv(self.size, queries_a_tile), self.rows)
         kernel[grid](*inputs, *outputs, *self.shape(), self.scale, G=self.groups, D=self.dim, BM=queries_a_tile, BN=keys_a_tile,
                      PAGE=self.policy.page_size, GATED=self.gated, **constants, **launch)

@@ -60,14 +60,18 @@ def log_gate(scores, theta, candidates, mask, temperature):
     return torch.where(candidates, gate, torch.zeros_like(gate))
 
 
-def soft_mask_attention(queries, keys, values, policy, temperature, scale=None, theta=None):
-    """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d]. `theta` [B, Hk, n] fixes the cut, for tests."""
+def soft_mask_attention(queries, keys, values, policy, temperature, scale=None, theta=None, mean_dtype=None):
+    """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d].
+
+    For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means as kernels of that dtype do.
+    """
     batch, heads, tokens, dim = queries.shape
     kv_heads, scale = keys.shape[1], dim ** -0.5 if scale is None else scale
     grouped = queries.reshape(batch, kv_heads, heads // kv_heads, tokens, dim)
     logits = torch.einsum("bhgnd,bhmd->bhgnm", grouped, keys) * scale
     if policy.mask != "none" and tokens // policy.page_size > 0:
         mean, std = page_statistics(keys, policy.page_size)
+        mean = mean.to(mean_dtype or mean.dtype).to(mean.dtype)
         scores = page_scores(queries, mean, std, policy.lam) * scale
         candidates = candidate_pages(tokens, scores.shape[-1], policy, queries.device)
         theta = cut_of(scores, candidates, policy.ranked_pages) if theta is None else theta
