@@ -151,5 +151,6 @@ def say(line):
 
 def compile_layers(model):
     """Compiles the decoder's layers one by one: they share one graph, so it takes seconds where a whole model takes a minute."""
+    torch._dynamo.config.recompile_limit = 64  # every mask and context of a process has its graph
     for layer in model.get_decoder().layers:
         layer.compile()

@@ -109,6 +109,7 @@ def soft_mask_forward(queries: torch.Tensor, keys: torch.Tensor, values: torch.T
     Returns out as queries, log_sum [B, Hq, n] to base 2, theta [B, Hk, n].
     """
     policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
+    queries, keys, values, mean, std = (each.contiguous() for each in (queries, keys, values, mean, std))
     out, log_sum, theta = empty_results(queries, keys)
     for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
         gates = log_sum
@@ -131,6 +132,7 @@ def soft_mask_backward(queries: torch.Tensor, keys: torch.Tensor, values: torch.
                        mask: str, choice: list[int], lam: float, scale: float, scratch_bytes: int) -> list[torch.Tensor]:
     """Gradients of queries, keys, values, mean and std, each in its tensor's dtype."""
     policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
+    queries, keys, values, mean, std, out_grad = (each.contiguous() for each in (queries, keys, values, mean, std, out_grad))
     delta = (out.float() * out_grad.float()).sum(-1)
     leaves = (queries, keys, values, mean, std)
     grads = [torch.zeros(like.shape, device=like.device, dtype=torch.float32) for like in leaves]

@@ -48,7 +48,9 @@ def dense_attention(queries, keys, values, scale, window=None):
 def attend(module, queries, keys, values, attention_mask=None, scaling=None, dropout=0.0, sliding_window=None, pages=None, **_):
     """The library's interface: returns [B, n, Hq, d] and no weights. `pages` is a StepPages, or anything else with `attend`."""
     queries, keys = queries.to(values.dtype), keys.to(values.dtype)
-    if pages is None or sliding_window is not None and sliding_window < keys.shape[2]:
+    if pages is None and sliding_window is None and queries.shape[2] == keys.shape[2]:
+        out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
+    elif pages is None or sliding_window is not None and sliding_window < keys.shape[2]:
         out = dense_attention(queries, keys, values, scaling, sliding_window)
     elif isinstance(pages, StepPages):
         out = attend_step(queries, keys, values, pages, scaling)
@@ -58,8 +60,8 @@ def attend(module, queries, keys, values, attention_mask=None, scaling=None, dro
 
 
 def attend_step(queries, keys, values, pages, scale):
-    if pages.policy.mask == "none":
-        return dense_attention(queries, keys, values, scale)
+    if pages.policy.mask == "none":  # not by dense_attention: torch.compile wants to see a plain True
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale, enable_gqa=True)
     if pages.fused:
         from .fused import fused_soft_mask_attention
         return fused_soft_mask_attention(queries, keys, values, pages.policy, pages.temperature, scale)
