@@ -51,7 +51,7 @@ def scores_of(queries, stats, name, lam):
 def page_masses(queries, keys, scale, page_size):
     """[B, Hk, P]: the share of the dense softmax that a page has, the largest over the group."""
     tokens = keys.shape[2]
-    weights = torch.softmax(torch.einsum("bhgd,bhnd->bhgn", queries.to(keys.dtype), keys).float() * scale, -1)
+    weights = torch.softmax(torch.einsum("bhgd,bhnd->bhgn", queries, keys.float()) * scale, -1)
     weights = torch.nn.functional.pad(weights, (0, -tokens % page_size))
     return weights.unflatten(-1, (-1, page_size)).sum(-1).amax(2)
 
