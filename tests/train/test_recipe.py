@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import support  # noqa: F401  (puts the package on the path)
-from train import recipe
+from train import bench, recipe
 
 
 def bench_rows(soft_factor):
@@ -30,6 +30,13 @@ class Plan(unittest.TestCase):
 
     def test_given_steps_win_and_need_no_speeds(self):
         self.assertEqual(recipe.plan_of(options_in("w", pretrain_steps=7, finetune_steps=3), []), dict(pretrain_steps=7, finetune_steps=3))
+
+
+class Checks(unittest.TestCase):
+    def test_numbers_that_are_none_do_not_pass(self):
+        self.assertTrue(bench.within(dict(out=1e-3, keys=2e-3), 1e-2))
+        for wrong in (float("nan"), 0.02):
+            self.assertFalse(bench.within(dict(out=1e-3, keys=wrong), 1e-2))
 
 
 class Stages(unittest.TestCase):
