@@ -1,5 +1,5 @@
 /* What a build (csrc/cpu, csrc/cuda) provides to the shared C calls in csrc/api. Failures are thrown as ps::Error;
- * csrc/api/guard.h turns them into a status. */
+ * csrc/api/handles.h turns them into a status. */
 #pragma once
 
 #include <stdexcept>

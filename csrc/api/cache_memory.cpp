@@ -113,11 +113,7 @@ int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache *
 }
 
 int32_t ps_cache_close(ps_cache *cache) {
-  if (cache == nullptr) return PS_INVALID_ARGUMENT;
-  release(*cache->device, cache->memory, cache->bytes);
-  delete cache;
-  ps_open_handles--;
-  return PS_OK;
+  return close_child(cache, [&](ps_device &device) { release(device, cache->memory, cache->bytes); });
 }
 
 }  // extern "C"

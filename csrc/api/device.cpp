@@ -23,16 +23,16 @@ void release(ps_device &device, void *memory, int64_t bytes) {
 
 namespace {
 
-void copy_text(const std::string &text, char *out, int32_t bytes) {
+void copy_text(const char *text, char *out, int32_t bytes) noexcept {
   if (out == nullptr || bytes <= 0) return;
-  const size_t length = std::min(text.size(), static_cast<size_t>(bytes - 1));
-  std::memcpy(out, text.data(), length);
+  const size_t length = std::min(std::strlen(text), static_cast<size_t>(bytes - 1));
+  std::memcpy(out, text, length);
   out[length] = '\0';
 }
 
 void check_range(const ps_buffer &buffer, int64_t offset, const void *memory, int64_t bytes) {
   require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset,
-          "Bytes ", int64_t(offset), " to ", int64_t(offset + bytes), " lie outside a buffer of ", int64_t(buffer.bytes));
+          int64_t(bytes), " bytes at ", int64_t(offset), " lie outside a buffer of ", int64_t(buffer.bytes));
   require(memory != nullptr || bytes == 0, "No memory given to copy from or to");
 }
 
@@ -62,26 +62,37 @@ int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *
   } catch (const ps::Error &error) {
     ps::copy_text(error.what(), message, message_bytes);
     return error.status;
-  } catch (const std::exception &error) {
-    ps::copy_text(error.what(), message, message_bytes);
+  } catch (const std::bad_alloc &) {
+    ps::copy_text("Out of main memory", message, message_bytes);
+    return PS_OUT_OF_MEMORY;
+  } catch (...) {
+    ps::copy_text("The device could not be opened", message, message_bytes);
     return PS_INTERNAL;
   }
 }
 
 int32_t ps_device_close(ps_device *device) {
   if (device == nullptr) return PS_INVALID_ARGUMENT;
-  if (device->children != 0) {
-    device->message = "The device still has " + std::to_string(device->children) + " open buffers, caches and graphs; close them first";
-    return PS_INVALID_ARGUMENT;
+  {
+    std::lock_guard<std::mutex> lock(device->mutex);
+    if (device->backend == nullptr) return PS_INVALID_ARGUMENT;
+    if (device->children != 0) {
+      std::snprintf(device->message, sizeof device->message, "The device still has %lld open buffers, caches and graphs; close them first",
+                    static_cast<long long>(device->children));
+      return PS_INVALID_ARGUMENT;
+    }
+    ps::backend_close(device->backend);
+    device->backend = nullptr;
   }
-  ps::backend_close(device->backend);
-  delete device;
+  ps::retire(device);
   ps_open_handles--;
   return PS_OK;
 }
 
 int32_t ps_device_message(const ps_device *device, char *out, int32_t bytes) {
   if (device == nullptr) return PS_INVALID_ARGUMENT;
+  std::lock_guard<std::mutex> lock(const_cast<ps_device *>(device)->mutex);
+  if (device->backend == nullptr) return PS_INVALID_ARGUMENT;
   ps::copy_text(device->message, out, bytes);
   return PS_OK;
 }
@@ -115,34 +126,27 @@ int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {
 }
 
 int32_t ps_buffer_close(ps_buffer *buffer) {
-  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
-  ps::release(*buffer->device, buffer->memory, buffer->bytes);
-  delete buffer;
-  ps_open_handles--;
-  return PS_OK;
+  return ps::close_child(buffer, [&](ps_device &device) { ps::release(device, buffer->memory, buffer->bytes); });
 }
 
 int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset, const void *source, int64_t bytes) {
-  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
-  return ps::guard(buffer->device, [&] {
+  return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);
     ps::check_range(*buffer, offset, source, bytes);
-    ps::memory_write(*buffer->device->backend, static_cast<char *>(buffer->memory) + offset, source, bytes);
+    if (bytes > 0) ps::memory_write(*buffer->device->backend, static_cast<char *>(buffer->memory) + offset, source, bytes);
   });
 }
 
 int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t bytes) {
-  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
-  return ps::guard(buffer->device, [&] {
+  return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);
     ps::check_range(*buffer, offset, target, bytes);
-    ps::memory_read(*buffer->device->backend, target, static_cast<const char *>(buffer->memory) + offset, bytes);
+    if (bytes > 0) ps::memory_read(*buffer->device->backend, target, static_cast<const char *>(buffer->memory) + offset, bytes);
   });
 }
 
 int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out) {
-  if (buffer == nullptr) return PS_INVALID_ARGUMENT;
-  return ps::guard(buffer->device, [&] {
+  return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);
     ps::require(out != nullptr, "No place given for the result of a scan");
     ps::scan(*buffer->device->backend, {static_cast<const uint32_t *>(buffer->memory), buffer->bytes / 4, out});

@@ -29,20 +29,17 @@ int32_t ps_graph_end(ps_device *device, ps_graph **out) {
 }
 
 int32_t ps_graph_launch(ps_graph *graph) {
-  if (graph == nullptr) return PS_INVALID_ARGUMENT;
-  return guard(graph->device, [&] {
+  return guard_child(graph, [&] {
     require_running(*graph->device);
     graph_launch(*graph->device->backend, graph->graph);
   });
 }
 
 int32_t ps_graph_close(ps_graph *graph) {
-  if (graph == nullptr) return PS_INVALID_ARGUMENT;
-  graph_close(*graph->device->backend, graph->graph);
-  graph->device->children--;
-  delete graph;
-  ps_open_handles--;
-  return PS_OK;
+  return close_child(graph, [&](ps_device &device) {
+    graph_close(*device.backend, graph->graph);
+    device.children--;
+  });
 }
 
 }  // extern "C"

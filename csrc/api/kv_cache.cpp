@@ -39,6 +39,7 @@ PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer
   const SequencesView sequences = check_sequences(cache, page_table, lengths, columns(page_table, "page_table"));
   const Checked a = check_tensor(*cache.device, "q", q, kF32, {sequences.sequences, desc.num_query_heads, desc.head_dim});
   const Checked s = check_dense(*cache.device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
+  require_apart("scores", scores, {page_table, lengths});
   return {cache.view, sequences, a.rows<const float>(), s.floats(), layer, static_cast<ps_scorer>(scorer), lambda};
 }
 
@@ -50,6 +51,8 @@ PageSelectParams check_select(const ps_cache &cache, int32_t sink_pages, int32_t
   const Checked s = check_dense(*cache.device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
   const Checked p = check_dense(*cache.device, "selected", selected, kI32, {sequences.sequences, desc.num_kv_heads, -1});
   const Checked c = check_dense(*cache.device, "counts", counts, kI32, {sequences.sequences, desc.num_kv_heads});
+  require_apart("selected", selected, {lengths});
+  require_apart("counts", counts, {lengths});
   return {cache.view, sequences, s.floats(), p.ints(), c.ints(), p.shape[2], sink_pages, recent_pages};
 }
 
@@ -72,12 +75,8 @@ DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float s
     params.counts = check_dense(*cache.device, "counts", counts, kI32, {batch, desc.num_kv_heads}).ints();
     params.k = p.shape[2];
   }
+  require_apart("out", out, {page_table, lengths, selected, counts});
   return params;
-}
-
-template <typename Body>
-int32_t guard_cache(ps_cache *cache, Body &&body) {
-  return cache == nullptr ? static_cast<int32_t>(PS_INVALID_ARGUMENT) : guard(cache->device, body);
 }
 
 }  // namespace
@@ -85,7 +84,7 @@ int32_t guard_cache(ps_cache *cache, Body &&body) {
 extern "C" {
 
 int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
     const Checked s = check_tensor(*cache->device, "slots", slots, kI32, {-1});
@@ -98,7 +97,7 @@ int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const p
 int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
                           const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v,
                           const ps_tensor *slots) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
     const ps_device &device = *cache->device;
@@ -110,6 +109,8 @@ int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_te
     const Checked c = check_tensor(device, "v", v, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
     const Checked of_q = check_tensor(device, "q_table", q_table, kF32, {tokens, -1});
     const Checked of_k = check_tensor(device, "k_table", k_table, kF32, {tokens, of_q.shape[1]});
+    require_apart("q", q, {slots});
+    require_apart("k", k, {slots});
     require(of_q.shape[1] % 2 == 0 && of_q.shape[1] <= desc.head_dim, "q_table is wider than a head, or its width is odd");
     auto norm = [&](const char *name, const ps_tensor *weight) {
       return weight == nullptr ? Typed{} : check_tensor(device, name, weight, kFloats, {desc.head_dim}).typed();
@@ -121,7 +122,7 @@ int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_te
 }
 
 int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     const ps_cache_desc &desc = cache->view.desc;
     require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " lies outside the pool");
     require(num_tokens >= 1 && num_tokens <= desc.page_size, "A page holds 1 to ", int64_t(desc.page_size), " tokens");
@@ -131,14 +132,14 @@ int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
 
 int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                       const ps_tensor *lengths, const ps_tensor *scores) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     page_score(*cache->device->backend, check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores));
   });
 }
 
 int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
                        const ps_tensor *selected, const ps_tensor *counts) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     page_select(*cache->device->backend, check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts));
   });
 }
@@ -146,22 +147,25 @@ int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages
 int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                        const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                        const ps_tensor *selected, const ps_tensor *counts) {
-  return guard_cache(cache, [&] {
-    page_choose(*cache->device->backend, {check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
-                                          check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)});
+  return guard_child(cache, [&] {
+    const PageChooseParams choose{check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
+                                  check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)};
+    require_apart("selected", selected, {page_table, counts});
+    require_apart("counts", counts, {page_table});
+    page_choose(*cache->device->backend, choose);
   });
 }
 
 int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                             const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     decode_attention(*cache->device->backend, check_attend(*cache, layer, scale, window, q, page_table, lengths, selected, counts, out));
   });
 }
 
 int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                      const ps_tensor *lengths, const ps_tensor *mass) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     check_layer(*cache, layer);
     require(window >= 0, "window cannot be negative");
     const ps_cache_desc &desc = cache->view.desc;
@@ -169,6 +173,7 @@ int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window
     const int64_t batch = sequences.sequences;
     const Checked a = check_tensor(*cache->device, "q", q, kF32, {batch, desc.num_query_heads, desc.head_dim});
     const Checked m = check_dense(*cache->device, "mass", mass, kF32, {batch, desc.num_query_heads, sequences.max_pages});
+    require_apart("mass", mass, {page_table, lengths});
     page_mass(*cache->device->backend, {cache->view, sequences, a.rows<const float>(), m.floats(), layer, window, scale});
   });
 }
@@ -176,9 +181,11 @@ int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window
 int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                             float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
                             const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     const PageChooseParams choose{check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
                                   check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)};
+    require_apart("selected", selected, {page_table, counts});
+    require_apart("counts", counts, {page_table});
     sparse_attention(*cache->device->backend,
                      {choose, check_attend(*cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)});
   });
@@ -186,13 +193,14 @@ int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, floa
 
 int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                              const ps_tensor *page_table, const ps_tensor *out) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
     require(window >= 0 && start >= 0, "window and start cannot be negative");
     const Checked a = check_tensor(*cache->device, "q", q, kF32, {-1, desc.num_query_heads, desc.head_dim});
     const Checked o = check_tensor(*cache->device, "out", out, kF32, {a.shape[0], desc.num_query_heads, desc.head_dim});
     const Checked p = check_tensor(*cache->device, "page_table", page_table, kI32, {-1});
+    require_apart("out", out, {page_table});
     require(start + a.shape[0] <= p.shape[0] * desc.page_size, "The page table is too short for the last token");
     prefill_attention(*cache->device->backend, {cache->view, a.rows<const float>(), p.ints(), o.rows<float>(), a.shape[0], p.shape[0],
                                                 start, layer, window, scale});
@@ -200,7 +208,7 @@ int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_
 }
 
 int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     check_layer(*cache, layer);
     require_running(*cache->device);
     const ps_cache_desc &desc = cache->view.desc;
@@ -216,7 +224,7 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
 }
 
 int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     require_running(*cache->device);
     require(out != nullptr, "No struct given for the counters");
     memory_read(*cache->device->backend, out, cache->view.counters, sizeof(ps_counters));
@@ -224,7 +232,7 @@ int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
 }
 
 int32_t ps_cache_reset_counters(ps_cache *cache) {
-  return guard_cache(cache, [&] {
+  return guard_child(cache, [&] {
     require_running(*cache->device);
     const ps_counters zero{};
     memory_write(*cache->device->backend, cache->view.counters, &zero, sizeof(zero));

@@ -21,6 +21,7 @@ int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *t
     const Checked t = check_tensor(*device, "table", table, kFloats, {-1, -1});
     const Checked i = check_tensor(*device, "ids", ids, kI32, {-1});
     const Checked o = check_tensor(*device, "out", out, kF32, {i.shape[0], t.shape[1]});
+    require_apart("out", out, {ids});
     embedding(*device->backend, {i.ints(), t.typed(), o.rows<float>(), i.shape[0], t.shape[0], t.shape[1]});
   });
 }
@@ -132,6 +133,7 @@ int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *r
     const Checked r = check_tensor(*device, "rows", rows, kI32, {a.shape[0]});
     const Checked w = check_tensor(*device, "weights", weights, kF32, {a.shape[0]});
     const Checked o = check_tensor(*device, "out", out, kF32, {-1, a.shape[1]});
+    require_apart("out", out, {rows});
     scatter_add(*device->backend, {a.rows<const float>(), r.ints(), w.floats(), o.rows<float>(), a.shape[0], o.shape[0], a.shape[1]});
   });
 }

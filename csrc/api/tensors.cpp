@@ -49,7 +49,7 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
 Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
                      std::initializer_list<int64_t> shape) {
   require(tensor != nullptr && tensor->buffer != nullptr, name, " is missing");
-  require(tensor->buffer->device == &device, name, " belongs to another device");
+  require(tensor->buffer->device.get() == &device, name, " belongs to another device");
   require(tensor->dtype >= 0 && tensor->dtype < 4 && (dtypes >> tensor->dtype & 1u) != 0,
           name, " has dtype ", dtype_name(tensor->dtype), ", which this operation does not take");
   bool fits = tensor->rank == static_cast<int32_t>(shape.size());
@@ -75,6 +75,23 @@ Checked check_dense(const ps_device &device, const char *name, const ps_tensor *
   Checked checked = check_tensor(device, name, tensor, dtypes, shape);
   require(checked.shape[0] == 1 || checked.stride == checked.shape[1] * checked.shape[2], name, " has gaps between its rows");
   return checked;
+}
+
+namespace {
+
+/* Where a checked view ends in its buffer, in bytes. */
+int64_t end_bytes(const ps_tensor &t) {
+  return t.offset_bytes + ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype);
+}
+
+}  // namespace
+
+void require_apart(const char *name, const ps_tensor *written, std::initializer_list<const ps_tensor *> indices) {
+  for (const ps_tensor *index : indices) {
+    if (written == nullptr || index == nullptr || written->buffer != index->buffer) continue;
+    const bool apart = end_bytes(*written) <= index->offset_bytes || end_bytes(*index) <= written->offset_bytes;
+    require(apart, name, " lies over numbers that the call indexes with");
+  }
 }
 
 }  // namespace ps

@@ -35,4 +35,8 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
 Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
                     std::initializer_list<int64_t> shape);
 
+/* Refuses a call that would write over the numbers it indexes with, which are checked before it begins. All views are checked already; those
+ * that are not given are passed over. `name` is what is written. */
+void require_apart(const char *name, const ps_tensor *written, std::initializer_list<const ps_tensor *> indices);
+
 }  // namespace ps

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <system_error>
 
 #include "isa.h"
 #include "layout.h"
@@ -25,7 +26,11 @@ Backend *backend_open(const ps_device_options &options) {
   if (options.num_threads < 0 || options.num_threads > 1024) throw Error(PS_INVALID_ARGUMENT, "Threads must lie in [0, 1024]");
   const unsigned cores = std::thread::hardware_concurrency();
   const int threads = options.num_threads > 0 ? options.num_threads : cores > 0 ? static_cast<int>(cores) : 1;
-  return new Backend{choose_kernels(), ThreadPool(threads)};
+  try {
+    return new Backend{choose_kernels(), ThreadPool(threads)};
+  } catch (const std::system_error &) {
+    throw Error(PS_OUT_OF_MEMORY, "The system does not give " + std::to_string(threads) + " threads; ask for fewer (--threads)");
+  }
 }
 
 void backend_close(Backend *backend) { delete backend; }

@@ -28,10 +28,18 @@ bool has_tasks(uint64_t ticket) { return next_index(ticket) < task_count(ticket)
 }  // namespace
 
 ThreadPool::ThreadPool(int num_threads) : scratch_(num_threads) {
-  for (int thread = 1; thread < num_threads; thread++) workers_.emplace_back([this, thread] { work(thread); });
+  workers_.reserve(static_cast<size_t>(num_threads));
+  try {
+    for (int thread = 1; thread < num_threads; thread++) workers_.emplace_back([this, thread] { work(thread); });
+  } catch (...) { /* the system gives no more threads: those that run must end before the pool can */
+    stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;

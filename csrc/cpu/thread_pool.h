@@ -14,6 +14,7 @@ namespace ps {
  * of a decode step start without a system call, and then sleep. */
 class ThreadPool {
  public:
+  /* Throws std::system_error where the system gives fewer threads. */
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
@@ -37,6 +38,7 @@ class ThreadPool {
   void run(int64_t count, Function function, const void *context);
   bool run_one(int thread);
   void work(int thread);
+  void stop();
 
   std::vector<std::thread> workers_;
   std::vector<std::vector<char>> scratch_;

@@ -6,13 +6,15 @@
  *            graphs) must be closed before their device. The library never returns memory that the caller must free.
  * Errors     Every call returns a ps_status (int32_t). When it is not PS_OK, ps_device_message gives one line of text. Calls
  *            that have no device yet take a text buffer. No call throws, aborts or exits. A failed call changes nothing.
- * Threads    A device and its children are used from one thread at a time. ps_device_wait may run on another thread while no
- *            other call on that device is made.
+ *            A closed handle answers PS_INVALID_ARGUMENT, also to a second close, until 4,096 more of its kind were closed.
+ * Threads    Calls on one device and its children from several threads take turns: a close waits for a pending ps_device_wait.
+ *            Calls on different devices run side by side.
  * Order      Operations on a device take effect in the order of the calls. A call may return before its work is done;
  *            ps_device_wait and the calls that read to main memory wait for it. The CPU build computes before it returns.
  * Contents   Numbers in device memory that index something (ids, slots, page tables, lengths, selections) are checked where they are
  *            used. The CPU build refuses the call; the CUDA build leaves out what they stand for, and the next call that waits
  *            returns PS_INVALID_ARGUMENT with the same message.
+ *            A call refuses to write over the numbers that it indexes with.
  * Tensors    Operations take views (ps_tensor) into buffers. Every view is checked against its buffer and against the
  *            operation's shapes, in release builds too. Shapes stand in brackets, outermost first.
  *

@@ -1,5 +1,5 @@
 /** The compilers of the two libraries, and the flags they get. */
-import { basename, join } from "@std/path";
+import { basename, dirname, join } from "@std/path";
 import { BuildError, modified, objectFor, type Plan, ROOT, sourcesIn, tryRun, type Unit } from "./native_library.ts";
 
 const COMMON_FLAGS = [
@@ -18,13 +18,28 @@ const CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidde
 const LINKER_FLAGS = "-z,defs,--exclude-libs,ALL,--gc-sections";
 const CUDA_LINK_FLAGS = ["-shared", "-cudart", "static", "-Xlinker", `-s,${LINKER_FLAGS}`];
 
+/** A build whose mistakes are found while it runs. */
+export type Sanitizer = "asan" | "tsan";
+const SANITIZERS: Readonly<Record<Sanitizer, string>> = { asan: "address,undefined", tsan: "thread" };
+
+/** Optimised less, so that a report names the lines; a finding of undefined behaviour ends the run as the others do. */
+export function sanitizerFlags(sanitizer: Sanitizer): string[] {
+  const checks = `-fsanitize=${SANITIZERS[sanitizer]}`;
+  return [checks, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"];
+}
+
+/** Where the CPU library of a sanitizer is built. */
+export function sanitizedLibrary(sanitizer: Sanitizer): string {
+  return join(ROOT, "build", sanitizer, `libpagesift_cpu_${sanitizer}.so`);
+}
+
 /** Where a library is built. */
 export function libraryPath(kind: "cpu" | "cuda"): string {
   return join(ROOT, "build", kind, `libpagesift_${kind}.${Deno.build.os === "darwin" ? "dylib" : "so"}`);
 }
 
 /** The first C++ compiler that answers: `$CXX`, else `g++`, else `clang++`. */
-async function findCompiler(): Promise<string> {
+export async function findCompiler(): Promise<string> {
   const asked = Deno.env.get("CXX");
   const names = asked ? [asked] : ["g++", "clang++"];
   for (const name of names) if ((await tryRun(name, ["--version"]))?.ok) return name;
@@ -55,11 +70,11 @@ async function runtimeFlags(compiler: string): Promise<string[]> {
   return found?.stdout.startsWith("/") ? ["-static-libgcc", "-static-libstdc++"] : [];
 }
 
-function cpuUnits(compiler: string, folder: string): Unit[] {
+function cpuUnits(compiler: string, folder: string, more: readonly string[] = []): Unit[] {
   return ["csrc/api", "csrc/cpu"].flatMap((sources) => sourcesIn(sources, [".cpp"])).flatMap((source) => {
     const extra = X86_FLAGS[basename(source, ".cpp")];
     if (extra && Deno.build.arch !== "x86_64") return [];
-    return [{ source, object: objectFor(source, folder), compiler, flags: [...COMMON_FLAGS, ...extra ?? []] }];
+    return [{ source, object: objectFor(source, folder), compiler, flags: [...COMMON_FLAGS, ...more, ...extra ?? []] }];
   });
 }
 
@@ -82,6 +97,26 @@ export function cpuPlan(): Plan {
       return {
         units: cpuUnits(compiler, join(ROOT, "build", "cpu")),
         link: (objects, output) => ({ command: compiler, args: [...flags, ...objects, "-o", output] }),
+      };
+    },
+  };
+}
+
+/** The CPU library, checked while it runs. It brings no runtime of its own, since the sanitizer's must come first in the process. */
+export function sanitizedPlan(sanitizer: Sanitizer): Plan {
+  const library = sanitizedLibrary(sanitizer);
+  const flags = sanitizerFlags(sanitizer);
+  return {
+    ...{ title: `CPU library for ${sanitizer}`, library, note: "", inputs: inputs(...SHARED, "cpu") },
+    stamp: JSON.stringify([Deno.env.get("CXX"), COMMON_FLAGS, X86_FLAGS, flags]),
+    prepare: async () => {
+      const compiler = await findCompiler();
+      return {
+        units: cpuUnits(compiler, dirname(library), flags),
+        link: (objects, output) => ({
+          command: compiler,
+          args: ["-shared", "-pthread", ...flags, ...objects, "-o", output],
+        }),
       };
     },
   };

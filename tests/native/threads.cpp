@@ -1,0 +1,113 @@
+/* Two threads on one device and on two, handles closed by both at once, and a close during a pending wait. For ThreadSanitizer.
+ *
+ *     threads ROUNDS
+ */
+#include <atomic>
+#include <cstdio>
+#include <thread>
+
+#include "calls.h"
+
+void fail(const char *condition, const char *file, int line) {
+  std::fprintf(stderr, "FAILED: %s at %s:%d\n", condition, file, line);
+  std::abort();
+}
+
+namespace {
+
+ps_device *open_device() {
+  const ps_device_options options{0, 3};
+  ps_device *device = nullptr;
+  MUST(ps_device_open(&options, &device, nullptr, 0) == PS_OK);
+  return device;
+}
+
+ps_buffer *make_buffer(ps_device *device) {
+  ps_buffer *buffer = nullptr;
+  MUST(ps_buffer_create(device, 1 << 16, &buffer) == PS_OK);
+  return buffer;
+}
+
+void add(ps_device *device, ps_buffer *buffer, bool may_be_closed) {
+  const ps_tensor x{buffer, 0, 64, {64, 64, 1}, 2, PS_F32}, y{buffer, 1 << 15, 64, {64, 64, 1}, 2, PS_F32};
+  const int32_t status = ps_add(device, &x, &y);
+  MUST(status == PS_OK || (may_be_closed && status == PS_INVALID_ARGUMENT));
+}
+
+template <typename First, typename Second>
+void both(First first, Second second) {
+  std::thread thread(second);
+  first();
+  thread.join();
+}
+
+void same_device(int rounds) {
+  ps_device *device = open_device();
+  ps_buffer *shared = make_buffer(device);
+  auto body = [&] {
+    char message[64];
+    for (int i = 0; i < rounds; i++) {
+      add(device, shared, false);
+      ps_buffer *own = make_buffer(device);
+      MUST(ps_buffer_write(own, -1, message, 1) == PS_INVALID_ARGUMENT);
+      MUST(ps_device_message(device, message, sizeof message) == PS_OK);
+      MUST(ps_buffer_close(own) == PS_OK);
+    }
+  };
+  both(body, body);
+  MUST(ps_buffer_close(shared) == PS_OK && ps_device_close(device) == PS_OK);
+}
+
+void two_devices(int rounds) {
+  auto body = [=] {
+    ps_device *device = open_device();
+    ps_buffer *buffer = make_buffer(device);
+    for (int i = 0; i < rounds; i++) add(device, buffer, false);
+    MUST(ps_buffer_close(buffer) == PS_OK && ps_device_close(device) == PS_OK);
+  };
+  both(body, body);
+}
+
+void closed_by_both(int rounds) {
+  for (int i = 0; i < rounds; i++) {
+    ps_device *device = open_device();
+    ps_buffer *buffer = make_buffer(device);
+    std::atomic<int> buffers{0}, devices{0};
+    auto body = [&] {
+      add(device, buffer, true);
+      buffers += ps_buffer_close(buffer) == PS_OK;
+      add(device, buffer, true);
+      devices += ps_device_close(device) == PS_OK;
+      ps_device_wait(device);
+    };
+    both(body, body);
+    MUST(buffers == 1 && devices == 1);
+  }
+}
+
+void closed_while_waiting(int rounds) {
+  for (int i = 0; i < rounds; i++) {
+    ps_device *device = open_device();
+    auto wait = [&] {
+      for (int count = 0; count < 20; count++) {
+        const int32_t status = ps_device_wait(device);
+        MUST(status == PS_OK || status == PS_INVALID_ARGUMENT);
+      }
+    };
+    both([&] { MUST(ps_device_close(device) == PS_OK); }, wait);
+    MUST(ps_device_wait(device) == PS_INVALID_ARGUMENT && ps_device_close(device) == PS_INVALID_ARGUMENT);
+  }
+}
+
+}  // namespace
+
+int main(int count, char **words) {
+  const int rounds = count > 1 ? std::atoi(words[1]) : 200;
+  same_device(rounds);
+  two_devices(rounds);
+  closed_by_both(rounds);
+  closed_while_waiting(rounds);
+  MUST(ps_live_handles() == 0);
+  std::printf("rounds %d\n", rounds);
+  return 0;
+}
