@@ -1,4 +1,6 @@
+import { PagesiftError } from "../engine/errors.ts";
 import type { FinishReason, GenerateOptions } from "../engine/types.ts";
+import { plural } from "./format.ts";
 import type { LoadedModel } from "./load.ts";
 import type { Session } from "./session.ts";
 import { statsLines } from "./stats.ts";
@@ -34,6 +36,16 @@ export async function printAnswer(
   }
   const seed: [string, string][] = options.temperature ? [["seed", String(options.seed)]] : [];
   output.stats([...statsLines(model.engine.stats, model.name, answer.ids.length), ...seed, ["finish", answer.finish]]);
+  if (answer.finish === "kv_exhausted") throw exhausted(answer.ids.length);
+}
+
+/** What was printed stays; the exit code tells that it is not all. */
+export function exhausted(tokens: number): PagesiftError {
+  const problem = `The KV pool has no page left after ${plural(tokens, "token")}`;
+  return new PagesiftError(
+    "memory",
+    `${problem}; a lower --max-tokens or --ctx-size, or a shorter prompt, needs fewer`,
+  );
 }
 
 async function collect(

@@ -1,5 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { BatchPiece, FinishReason, GenerateRequest, PrefillProgress } from "../engine/types.ts";
+import { exhausted } from "./answer.ts";
 import { fitPrompt } from "./context.ts";
 import { plural } from "./format.ts";
 import { samplingOf, sparseOf } from "./generate_options.ts";
@@ -30,8 +31,11 @@ export async function runBatch(
   const requests = lines.map((line) => requestOf(line, flags, model, session.output));
   const onPrefill = (state: PrefillProgress, index: number): void => progress.prefill(state, `prompt ${index + 1}`);
   const pieces = engine.generateBatch(requests, { sparse, signal: session.interrupt.signal, onPrefill });
-  const newTokens = await printInOrder(requests.length, pieces, session);
+  const answers = await printInOrder(requests.length, pieces, session);
+  const newTokens = answers.reduce((sum, { ids }) => sum + ids.length, 0);
   session.output.stats([...statsLines(engine.stats, model.name, newTokens), ["batch", plural(lines.length, "prompt")]]);
+  const starved = answers.find(({ finish }) => finish === "kv_exhausted");
+  if (starved !== undefined) throw exhausted(starved.ids.length);
 }
 
 function checkCombination(flags: GenerateFlags, file: string, words: readonly string[]): void {
@@ -61,9 +65,13 @@ function requestOf(line: PromptLine, flags: GenerateFlags, model: LoadedModel, o
 
 /**
  * Prints a line for each request as soon as all earlier ones are done; what an abort kept from starting gets none.
- * Gives the number of tokens generated.
+ * Gives the answers.
  */
-async function printInOrder(count: number, pieces: AsyncIterable<BatchPiece>, session: Session): Promise<number> {
+async function printInOrder(
+  count: number,
+  pieces: AsyncIterable<BatchPiece>,
+  session: Session,
+): Promise<BatchAnswer[]> {
   const answers = Array.from({ length: count }, () => new BatchAnswer());
   let printed = 0;
   const printDone = (): void => {
@@ -78,7 +86,7 @@ async function printInOrder(count: number, pieces: AsyncIterable<BatchPiece>, se
     if (error !== session.interrupt.signal.reason) throw error;
   }
   session.output.clearStatus();
-  return answers.reduce((sum, answer) => sum + answer.ids.length, 0);
+  return answers;
 }
 
 class BatchAnswer {

@@ -57,6 +57,7 @@ export class Generation {
         this.#active = this.#active.filter((request) => !request.finished);
         if (this.#active.length === 0) continue;
         await this.#breathe();
+        for (const piece of this.#endStarved()) yield piece;
         for (const piece of this.#decode()) yield piece;
       }
     } catch (error) {
@@ -105,8 +106,29 @@ export class Generation {
     return request.accept(id);
   }
 
+  /**
+   * Ends requests for which the pool has no page, one by one, since the pages of each serve the others. All that a request may need is set
+   * aside before it begins, so this is for a pool that something else draws from as well.
+   */
+  #endStarved(): BatchPiece[] {
+    const pieces: BatchPiece[] = [];
+    for (let starved = this.#starved(); starved; starved = this.#starved()) {
+      pieces.push(this.#finishOff(starved, starved.abort("kv_exhausted")));
+      this.#active = this.#active.filter((request) => !request.finished);
+    }
+    return pieces;
+  }
+
+  /** The latest of the requests that need pages for their next token, where there are too few for all of them. */
+  #starved(): Request | undefined {
+    const { groupPages, numFree } = this.context.pool.allocator;
+    const growing = this.#active.filter(({ sequence }) => sequence.needsPage);
+    return growing.length * groupPages > numFree ? growing.at(-1) : undefined;
+  }
+
   /** One step of all active requests. */
   #decode(): BatchPiece[] {
+    if (this.#active.length === 0) return [];
     const { stats } = this.context;
     const started = performance.now();
     const requests = this.#active;

@@ -64,9 +64,9 @@ export class Request {
     return { id, text };
   }
 
-  /** Ends a request that was aborted, with the text that was held back. */
-  abort(): Piece {
-    return this.#close(NO_TOKEN, "", "aborted");
+  /** Ends a request before its time, with the text that was held back. */
+  abort(reason: "aborted" | "kv_exhausted" = "aborted"): Piece {
+    return this.#close(NO_TOKEN, "", reason);
   }
 
   #close(id: number, text: string, finish: FinishReason, stopped = false): Piece {

@@ -41,6 +41,11 @@ export class Sequence {
     return slots;
   }
 
+  /** Whether the next token takes a page, or a group of them, from the pool. */
+  get needsPage(): boolean {
+    return pagesFor(this.#length + 1, this.pageSize) > this.#roomPages;
+  }
+
   /** Forgets all tokens from `length` on and gives their pages back. */
   truncate(length: number): TailPage | undefined {
     if (length < 0 || length > this.#length) {

@@ -63,12 +63,12 @@ export interface GenerateOptions extends SamplingOptions {
   onPrefill?: (progress: PrefillProgress) => void;
 }
 
-/** Why a generation ended: EOS or a stop string, `maxTokens`, the model's context, the signal. */
-export type FinishReason = "stop" | "length" | "context" | "aborted";
+/** Why a generation ended: EOS or a stop string, `maxTokens`, the model's context, the signal, no free page in the KV pool. */
+export type FinishReason = "stop" | "length" | "context" | "aborted" | "kv_exhausted";
 
 /** One generated token and the text that became whole with it (empty while a character or a stop string is still open). */
 export interface Piece {
-  /** The token, or -1 on the piece that closes an aborted generation and brings none. */
+  /** The token, or -1 on the piece that closes an aborted or exhausted generation and brings none. */
   id: number;
   text: string;
   /** On the last piece of a generation only. Its `text` then also holds everything that was held back. */
