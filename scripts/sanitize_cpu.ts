@@ -122,7 +122,8 @@ function resultOf(output: string): string {
 async function check(sanitizer: Sanitizer, options: Options): Promise<boolean> {
   const compiler = await findCompiler();
   const clang = basename(compiler).startsWith("clang");
-  const preload = await runtimes(compiler, sanitizer);
+  // clang finds the runtimes of gcc, which do not fit what it compiles.
+  const preload = clang ? undefined : await runtimes(compiler, sanitizer);
   if (Deno.build.os !== "linux" || (preload === undefined && !clang)) {
     print(`| ${sanitizer} | skipped: ${compiler} has no ${RUNTIMES[sanitizer].join(" and ")} | | |`);
     return true;
