@@ -1,3 +1,5 @@
+import { PagesiftError } from "./errors.ts";
+
 /** An entry of `added_tokens` in `tokenizer.json`: text that is one token wherever it stands. */
 export interface AddedToken {
   id: number;
@@ -13,6 +15,9 @@ export interface AddedToken {
 
 /** A part of a text: an added token, or what stands between two of them. */
 export type Section = { token: AddedToken } | { text: string };
+
+/** Times that {@link AddedTokenSplitter.replace} looks at a text; real tokens need two. */
+const MAX_PASSES = 100;
 
 /** Finds added tokens in text, the leftmost first and of several at one place the longest. */
 export class AddedTokenSplitter {
@@ -37,11 +42,22 @@ export class AddedTokenSplitter {
     });
   }
 
-  /** Replaces every added token in `text`, also those that only a replacement lets appear. */
+  /**
+   * Replaces every added token in `text`, also those that only a replacement lets appear. Throws a "model" error where replacements never
+   * come to an end, which takes tokens that were made for that.
+   */
   replace(text: string, replacement: (content: string) => string): string {
     if (this.#pattern === undefined) return text;
     const everywhere = new RegExp(this.#pattern, "g");
-    while (this.#pattern.test(text)) text = text.replace(everywhere, replacement);
+    for (let pass = 0; this.#pattern.test(text); pass++) {
+      if (pass === MAX_PASSES) {
+        throw new PagesiftError(
+          "model",
+          "The tokenizer has special tokens that cannot be kept out of a text; use another model",
+        );
+      }
+      text = text.replace(everywhere, replacement);
+    }
     return text;
   }
 

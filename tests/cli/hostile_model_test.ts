@@ -182,6 +182,17 @@ for (
   test("llama-f32", [name, write("chat_template.jinja", template), "chat_template.jinja", "--raw"], ["--chat"]);
 }
 
+/** All characters that could stand for others are in the template, and what stands for them then is a special token itself. */
+const endless: Change = (folder) => {
+  const privateUse = Array.from({ length: 6400 }, (_, index) => String.fromCharCode(0xe000 + index)).join("");
+  write("chat_template.jinja", `{# ${privateUse} #}{{ messages[0].content }}`)(folder);
+  const added = ["a", "\ufffd"].map((content, index) => ({ id: 3 + index, content, special: true, normalized: false }));
+  tokenizer((value) => value.added_tokens.push(...added))(folder);
+};
+test("llama-f32", ["special tokens that replace each other for ever", endless, "special tokens that cannot be kept"], [
+  "--chat",
+]);
+
 Deno.test("generate ends with 8, the place of the first bad layer and no token for weights with NaN or infinity", async () => {
   for (const value of [NaN, Infinity, -Infinity]) {
     using copy = await hostileModel("llama-f32", () => {});

@@ -1,0 +1,89 @@
+/** What the library answers to a caller that forgot what it closed, by the raw calls: `Handle` lets none of this through. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { Status } from "../../ffi/errors.ts";
+import { KvCache } from "../../ffi/kv_cache.ts";
+import { liveHandles } from "../../ffi/library.ts";
+import type { CacheShape } from "../../ffi/structs.ts";
+import { openDevice, withDevice } from "../support/device.ts";
+
+const SHAPE: CacheShape = {
+  ...{ numPages: 8, maxPagesPerSequence: 8, numLayers: 1, numQueryHeads: 2, numKvHeads: 1, headDim: 16, pageSize: 8 },
+  ...{ dtype: "f32", statistics: {}, maxSequences: 1 },
+};
+
+Deno.test("ps_buffer_close and ps_cache_close of a closed handle are refused, and so is its use", () => {
+  withDevice((device) => {
+    const [buffer, cache] = [device.createBuffer(64), KvCache.create(device, SHAPE)];
+    const [bytes, pages] = [buffer.pointer, cache.pointer];
+    buffer.close();
+    cache.close();
+    const { native } = device;
+    const target = new Uint8Array(64);
+    assertEquals([
+      native.ps_buffer_close(bytes),
+      native.ps_buffer_write(bytes, 0n, target, 64n),
+      native.ps_buffer_read(bytes, 0n, target, 64n),
+      native.ps_cache_close(pages),
+      native.ps_page_statistics(pages, 0, 1),
+      native.ps_cache_reset_counters(pages),
+    ], Array(6).fill(Status.InvalidArgument));
+  });
+});
+
+Deno.test("a closed device refuses every call, also a second close", () => {
+  const device = openDevice();
+  const { pointer, native } = device;
+  device.close();
+  assertEquals([
+    native.ps_device_close(pointer),
+    native.ps_device_describe(pointer, new Uint8Array(256)),
+    native.ps_device_message(pointer, new Uint8Array(64), 64),
+    native.ps_buffer_create(pointer, 64n, new BigUint64Array(1)),
+  ], Array(4).fill(Status.InvalidArgument));
+  assertEquals(liveHandles(), 0);
+});
+
+Deno.test("ps_device_close while waits are pending closes the device, and each wait has a status", async () => {
+  for (let round = 0; round < 20; round++) {
+    const device = openDevice();
+    const { pointer, native } = device;
+    const waits = Array.from({ length: 4 }, () => native.ps_device_wait(pointer));
+    device.close();
+    const statuses = await Promise.all(waits);
+    assert(statuses.every((status) => status === Status.Ok || status === Status.InvalidArgument), `${statuses}`);
+  }
+  assertEquals(liveHandles(), 0);
+});
+
+Deno.test("an operation that would write over its own page table is refused and says so", () => {
+  withDevice((device) => {
+    const cache = KvCache.create(device, SHAPE);
+    const q = device.createTensor("f32", [1, 2, 16]);
+    const table = device.createTensor("i32", [1, 8]);
+    const lengths = device.upload(Int32Array.of(8), [1]);
+    const call = device.native.ps_page_score(
+      cache.pointer,
+      0,
+      3,
+      0,
+      q.struct,
+      table.struct,
+      lengths.struct,
+      floatsOver(table.struct),
+    );
+    const message = new Uint8Array(200);
+    device.native.ps_device_message(device.pointer, message, 200);
+    assertEquals(call, Status.InvalidArgument);
+    assertMatch(new TextDecoder().decode(message), /^scores lies over numbers that the call indexes with/);
+  });
+});
+
+/** The view of eight words of a buffer as float32 `[1, 1, 8]`, which a caller could pass as scores. */
+function floatsOver(struct: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const copy = struct.slice();
+  const view = new DataView(copy.buffer);
+  [1n, 1n, 8n].forEach((size, index) => view.setBigInt64(24 + 8 * index, size, true));
+  view.setInt32(48, 3, true);
+  view.setInt32(52, 0, true);
+  return copy;
+}
