@@ -27,7 +27,7 @@ class Bytes {
     return *data_++;
   }
   int below(int limit) { return byte() % limit; }
-  bool seldom() { return byte() < 6; } /* 2 % */
+  bool seldom() { return left_ > 0 && byte() < 6; } /* 2 %, and never at the end of the input */
   int64_t edge();
   int64_t mostly(int64_t usual) { return seldom() ? edge() : usual; }
   float number();

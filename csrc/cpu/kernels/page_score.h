@@ -61,10 +61,12 @@ PS_INLINE void score_block(ps_scorer scorer, float lambda, const StatisticRows<T
   const T *a[Pages], *b[Pages];
   PS_UNROLL
   for (int h = 0; h < Queries; h++) first[h] = queries[h].first, second[h] = queries[h].second;
+  /* What a cache does not keep is null, which nothing may be added to. */
+  const T *kept = scorer == PS_QUEST ? rows.min : scorer == PS_DIAG ? rows.variance : rows.mean;
   PS_UNROLL
   for (int p = 0; p < Pages; p++) {
     a[p] = (scorer == PS_QUEST ? rows.max : rows.mean) + physical[p] * d;
-    b[p] = (scorer == PS_QUEST ? rows.min : rows.variance) + physical[p] * d;
+    b[p] = kept + physical[p] * d;
   }
   float main[Queries][Pages], other[Queries][Pages];
   dot_pages<T, Queries, Pages>(first, a, d, main);

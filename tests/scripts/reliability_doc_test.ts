@@ -1,0 +1,27 @@
+/** Holds the table of bad inputs in docs/reliability.md against the tests that it names. */
+import { assert, assertEquals } from "@std/assert";
+import { join } from "@std/path";
+import { ROOT } from "../../scripts/support/native_library.ts";
+
+const MIN_ROWS = 60;
+
+function rows(): string[][] {
+  const text = Deno.readTextFileSync(join(ROOT, "docs", "reliability.md"));
+  const section = text.split("\n## Bad inputs\n")[1]?.split("\n## ")[0] ?? "";
+  const lines = section.split("\n").filter((line) => line.startsWith("| "));
+  return lines.slice(1).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+}
+
+Deno.test("docs/reliability.md names a test that exists for every bad input", () => {
+  const named = rows().filter(([, file]) => file !== "");
+  assert(named.length >= MIN_ROWS, `${named.length} rows`);
+  const wrong = named.filter(([, file = "", name = ""]) => {
+    return name === "" || !Deno.readTextFileSync(join(ROOT, file.replaceAll("`", ""))).includes(name);
+  });
+  assertEquals(wrong, []);
+});
+
+Deno.test("docs/reliability.md gives every bad input one of the documented ends", () => {
+  const codes = rows().filter(([, file]) => file !== "").map((cells) => cells[4]);
+  assertEquals(codes.filter((code) => !/^([0-8]|signal)$/.test(code ?? "")), []);
+});
