@@ -41,6 +41,18 @@ def add_run_arguments(parser, rate, tokens_per_step):
     parser.add_argument("--nondeterministic", action="store_true", help="faster, but bits may differ from run to run")
 
 
+def stages_of(texts):
+    """CONTEXT or CONTEXT:SHARE -> ([context], [share of the steps]); without a share all are equal."""
+    try:
+        pairs = [(int(context), float(share or 1)) for context, _, share in (str(text).partition(":") for text in texts)]
+    except ValueError as error:
+        raise TrainError(f'Contexts "{" ".join(map(str, texts))}" cannot be read, wanted CONTEXT or CONTEXT:SHARE such as 4096:0.5') from error
+    contexts, shares = map(list, zip(*pairs))
+    if not min(shares) > 0:
+        raise TrainError("Shares of the contexts must be above 0")
+    return contexts, shares
+
+
 def check_run(options, contexts, longest):
     """Raises TrainError for numbers that cannot be meant. `longest` is the context that the model was made for."""
     if options.steps < 1 or options.tokens_per_step < 1:

@@ -1,5 +1,7 @@
-"""Batches by step number, drawn ahead by threads: tokenizers work outside Python's lock."""
-from concurrent.futures import ThreadPoolExecutor
+"""Batches by step number, drawn ahead by processes."""
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
@@ -26,28 +28,55 @@ class ContextPlan:
 
 
 class Batches:
-    """batch(step) -> (ids [B, n], targets [B, n], weights [B, n]) on the device."""
+    """batch(step) -> (ids [B, n], targets [B, n], weights [B, n]) on the device.
 
-    def __init__(self, sampler, plan, device, workers=12, ahead=4):
+    Processes draw whole steps ahead where a GPU would wait for them: threads would take Python's lock from the one that launches kernels.
+    `workers` is their number; 0 draws in this process, when asked. By default 8 with a GPU, else none.
+    """
+
+    def __init__(self, sampler, plan, device, workers=None, ahead=16):
         if len(sampler.tokens) <= max(plan.contexts):
             raise TrainError(f"The data has {len(sampler.tokens)} tokens, wanted more than a context of {max(plan.contexts)}", 3)
-        self.sampler, self.plan, self.device, self.ahead = sampler, plan, device, ahead
-        self.pool, self.pending = ThreadPoolExecutor(workers), {}
+        self.sampler, self.plan, self.device, self.ahead, self.pending = sampler, plan, device, ahead, {}
+        workers = (8 if device.type == "cuda" else 0) if workers is None else workers
+        self.pool = None
+        if workers > 0:  # spawned: a process that uses a GPU cannot be forked
+            self.pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (sampler, plan))
 
-    def _submit(self, step):
-        if step not in self.pending and step < self.plan.steps:
-            length = self.plan.context(step) + 1
-            self.pending[step] = [self.pool.submit(self.sampler.row, step, place, length) for place in range(self.plan.rows(step))]
+    def _drawn(self, step):
+        if self.pool is None:
+            return draw(self.sampler, self.plan, step)
+        for near in range(step, min(step + 1 + self.ahead, self.plan.steps)):
+            if near not in self.pending:
+                self.pending[near] = self.pool.submit(_draw_in_worker, near)
+        return self.pending.pop(step).result()
 
     def batch(self, step):
-        for near in range(step, step + 1 + self.ahead):
-            self._submit(near)
-        rows = [row.result() for row in self.pending.pop(step)]
-        ids, weights = (torch.from_numpy(np.stack(part)) for part in zip(*rows))
+        ids, weights = map(torch.from_numpy, self._drawn(step))
         if self.device.type == "cuda":
             ids, weights = ids.pin_memory(), weights.pin_memory()
         ids, weights = ids.to(self.device, non_blocking=True), weights.to(self.device, non_blocking=True)
         return ids[:, :-1], ids[:, 1:], weights[:, 1:]
 
     def close(self):
-        self.pool.shutdown(cancel_futures=True)
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def draw(sampler, plan, step):
+    """(ids [B, n + 1], weights [B, n + 1]) of a step."""
+    length = plan.context(step) + 1
+    return tuple(map(np.stack, zip(*(sampler.row(step, place, length) for place in range(plan.rows(step))))))
+
+
+_of_worker = ()
+
+
+def _begin_worker(sampler, plan):
+    global _of_worker
+    _of_worker = sampler, plan
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells its workers to end
+
+
+def _draw_in_worker(step):
+    return draw(*_of_worker, step)

@@ -44,6 +44,7 @@ def parse():
     parser.add_argument("--cache", metavar="DIR")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--slice-seconds", type=float, default=math.inf, help="begin nothing new after this time")
+    parser.add_argument("--done", metavar="FILE", help="an empty file, written when all is measured")
     return parser.parse_args()
 
 
@@ -178,6 +179,8 @@ def main():
             content = json.dumps(dict(rows=rows), indent=1)
             write_file(options.out, lambda stream: stream.write(content), binary=False)
             say(f"{name} at {context:,} tokens: {time.monotonic() - begun:.0f} s")
+    if options.done:
+        Path(options.done).touch()
     print(table(rows))
 
 

@@ -2,12 +2,12 @@
 
     python -m train.finetune --model DIR --data FILE... --budget 512 --page-size 8 --context 16384 --mask soft --steps N --out DIR
 
-Several contexts are mixed at equal numbers of tokens. A run that was interrupted goes on with the same command and gives the same
-result. The folder has a sparsity.json, from which `pagesift generate` takes its defaults.
+Several contexts are mixed, at equal numbers of tokens unless shares are given. A run that was interrupted goes on with the same
+command and gives the same result. The folder has a sparsity.json, from which `pagesift generate` takes its defaults.
 """
 from pathlib import Path
 
-from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings
+from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
 from .attention.policy import MASKS, PAGE_SIZES, PagePolicy
 from .checkpoint import Checkpoint
 from .errors import TrainError, run_main
@@ -22,7 +22,8 @@ def parse():
     parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
     parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
     parser.add_argument("--recent", type=int, default=2, metavar="PAGES", help="last pages always read, default 2")
-    parser.add_argument("--context", type=int, nargs="+", default=[16384], metavar="TOKENS", help="default 16384")
+    parser.add_argument("--context", nargs="+", default=["16384"], metavar="TOKENS[:SHARE]",
+                        help="default 16384; several are mixed, by their shares of all tokens where given")
     parser.add_argument("--mask", choices=MASKS, default="soft")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1], metavar=("FIRST", "LAST"),
                         help="of the soft mask, in logits; annealed, default 1 to 0.1")
@@ -30,7 +31,9 @@ def parse():
     parser.add_argument("--attention", choices=("auto", "fused", "eager"), default="auto", help="Triton kernels, or plain PyTorch")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time: for large models")
     add_run_arguments(parser, rate=3e-4, tokens_per_step=65536)
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.context, options.shares = stages_of(options.context)
+    return options
 
 
 def policy_of(options):
@@ -53,8 +56,8 @@ def pick_attention(options, device):
 
 def sparsity_of(options, policy):
     """Content of sparsity.json."""
-    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context, steps=options.steps,
-               tokens_per_step=options.tokens_per_step, rate=options.rate, retrieval=options.retrieval, seed=options.seed,
+    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context, shares=options.shares,
+               steps=options.steps, tokens_per_step=options.tokens_per_step, rate=options.rate, retrieval=options.retrieval, seed=options.seed,
                data=[Path(file).name for file in options.data])
     if policy.mask == "soft":
         how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
@@ -71,7 +74,7 @@ def main():
     be_deterministic(not options.nondeterministic)
     device = pick_device(options.device)
     tokenizer = load_tokenizer(options.model)
-    plan = make_plan(options, options.context, [1] * len(options.context), mixed=True)
+    plan = make_plan(options, options.context, options.shares, mixed=True)
     batches = make_batches(options, plan, tokenizer, device)
     model = load_model(options.model, device)
     finish(options, policy, model, batches, device, export)
@@ -84,7 +87,8 @@ def finish(options, policy, model, batches, device, export):
         model.gradient_checkpointing_enable()
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)
-    settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "mask", "temperature", "anneal")
+    settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
+                            "temperature", "anneal")
     run_folder = Path(options.out + ".run")
     first, last = options.temperature
     warm = (lambda step: annealed(step, options.steps, first, last, options.anneal)) if policy.mask == "soft" else None

@@ -8,9 +8,9 @@ Held-out books (--held-out) are never trained on.
 import json
 from pathlib import Path
 
-from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings
+from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
 from .checkpoint import Checkpoint
-from .errors import TrainError, run_main
+from .errors import run_main
 from .loop import Loop, be_deterministic, compile_layers, pick_device, say
 
 STAGES = ("2048:0.45", "8192:0.25", "16384:0.15", "32768:0.15")
@@ -29,17 +29,6 @@ def parse():
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help=f"default {' '.join(STAGES)}")
     add_run_arguments(parser, rate=3e-3, tokens_per_step=131072)
     return parser.parse_args()
-
-
-def stages_of(texts):
-    """([context], [share of the steps])"""
-    try:
-        contexts, shares = zip(*((int(context), float(share)) for context, share in (text.split(":") for text in texts)))
-    except ValueError as error:
-        raise TrainError(f'Stages "{" ".join(texts)}" cannot be read, wanted CONTEXT:SHARE such as {STAGES[0]}') from error
-    if min(shares) <= 0:
-        raise TrainError("Shares of the stages must be above 0")
-    return list(contexts), list(shares)
 
 
 def start_model(options, vocab_size, device):

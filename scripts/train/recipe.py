@@ -3,28 +3,28 @@
     python -m train.recipe --data FILE... --work DIR --seed-model models/default [--slice-seconds 540] [--collect DIR]
 
 Stages: bench (checks the kernels, measures speeds, from which the numbers of steps follow), base (pretrain), soft, hard, none (fine-tune
-from base: same rows, same steps), results (evaluate all four). A stage whose output exists is done; a stage that was cut off goes on.
-Numbers of steps are fixed once, in DIR/plan.json, so that a run in slices equals one in one go.
+from base: same rows, same steps; once more with every further seed), results (evaluate all of them, base and the seed model). Stages
+that do not need each other run side by side, one on each GPU. A stage whose output exists is done; a stage that was cut off goes on.
+Numbers of steps follow from options and DIR/bench.json alone, so that a run in slices equals one in one go.
 """
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
 
-from .arguments import make_parser
-from .checkpoint import write_file
-from .errors import TrainError, run_main
-from .loop import say
-from .pretrain import STAGES, stages_of
+import torch
 
-PRETRAIN_TOKENS, FINETUNE_TOKENS = 131072, 65536
+from .arguments import make_parser, stages_of
+from .errors import run_main
+from .jobs import Job, run_jobs
+from .loop import say
+from .pretrain import STAGES
+
+PRETRAIN_TOKENS, FINETUNE_TOKENS = 131072, 32768
 # Share of a stage's time that steps get: the rest is starting, compiling, reading data and checkpoints.
 USED = 0.85
 MASKS = ("soft", "hard", "none")
-FEWEST_SECONDS = {"bench": 150, "results": 90}
 PART_BYTES, MOST_FILES = 15 << 20, 8
 
 
@@ -42,17 +42,22 @@ def parse():
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="of pretraining")
     parser.add_argument("--pretrain-rate", type=float, default=2e-3)
     parser.add_argument("--finetune-rate", type=float, default=4e-4)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 16384, 32768], help="of fine-tuning")
+    parser.add_argument("--contexts", nargs="+", default=["4096:0.5", "16384:0.3", "32768:0.2"], metavar="CONTEXT:SHARE",
+                        help="of fine-tuning")
     parser.add_argument("--budget", type=int, default=128, help="of fine-tuning, default 128 tokens")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1])
     parser.add_argument("--eval-contexts", type=int, nargs="+", default=[4096, 16384, 32768])
     parser.add_argument("--eval-budgets", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--eval-batch", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of fine-tuning; the first one's also of everything else")
+    parser.add_argument("--gpus", nargs="*", default=None, metavar="INDEX", help="GPUs to run on, default all; none for the CPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--collect", metavar="DIR", help="copy results here at the end of the call, models in parts of 15 MiB")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.gpus is None:
+        options.gpus = [str(index) for index in range(torch.cuda.device_count())] if options.device != "cpu" else []
+    return options
 
 
 def steps_for(seconds, speeds, shares, tokens_per_step):
@@ -65,82 +70,72 @@ def speeds_of(rows, mask):
     return {row["context"]: row["tokens_per_second"] for row in rows if row.get("test") == "step" and row["mask"] == mask}
 
 
-def plan_of(options, rows):
-    """{"pretrain_steps", "finetune_steps"} from the measured speeds, unless they are given."""
-    contexts, shares = stages_of(options.stages)
-    pretrain, finetune = options.pretrain_steps, options.finetune_steps
-    if pretrain is None:
-        pretrain = steps_for(options.pretrain_seconds, speeds_of(rows, "none"), dict(zip(contexts, shares)), PRETRAIN_TOKENS)
-    if finetune is None:
-        finetune = steps_for(options.finetune_seconds, speeds_of(rows, "soft"), dict.fromkeys(options.contexts, 1.0), FINETUNE_TOKENS)
-    return dict(pretrain_steps=pretrain, finetune_steps=finetune)
+def pretrain_steps(options, rows):
+    """Steps that fit at the measured speeds, unless they are given."""
+    if options.pretrain_steps is not None:
+        return options.pretrain_steps
+    return steps_for(options.pretrain_seconds, speeds_of(rows, "none"), dict(zip(*stages_of(options.stages))), PRETRAIN_TOKENS)
+
+
+def finetune_steps(options, rows):
+    if options.finetune_steps is not None:
+        return options.finetune_steps
+    return steps_for(options.finetune_seconds, speeds_of(rows, "soft"), dict(zip(*stages_of(options.contexts))), FINETUNE_TOKENS)
 
 
 class Recipe:
     def __init__(self, options):
         self.options, self.work, self.started = options, Path(options.work), time.monotonic()
-        self.skips_bench = options.pretrain_steps is not None and options.finetune_steps is not None
 
     def left(self):
         return self.options.slice_seconds - (time.monotonic() - self.started)
 
     def place(self, name):
-        return str(self.work / name)
+        return self.work / name
 
     def run(self):
-        """True once the last stage is done."""
-        for name, out, command in self.stages():
-            if out is not None and Path(out).exists():
-                continue
-            if self.left() < FEWEST_SECONDS.get(name, 30):
-                return self.pause(name)
-            say(f"== {name}, {self.left():.0f} s left in this call")
-            done = subprocess.run([sys.executable, "-m", *command()], check=False)
-            if done.returncode != 0 and (name != "bench" or not Path(out).exists()):
-                raise TrainError(f"Stage {name} ended with code {done.returncode}", 1)
-            if not self.complete(name, out):
-                return self.pause(name)
-        return True
+        """True once every stage is done."""
+        done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"))
+        if not done:
+            say("Paused; repeat the same command")
+        return done
 
-    def pause(self, name):
-        say(f"Paused at stage {name}; repeat the same command")
-        return False
+    def arms(self):
+        """[(folder, mask, seed)], the first seed's first."""
+        first, *others = self.options.seeds
+        return [(mask, mask, first) for mask in MASKS] + [(f"{mask}-{seed}", mask, seed) for seed in others for mask in MASKS]
 
-    def complete(self, name, out):
-        if name != "results":
-            return Path(out).exists()
-        rows = json.loads(Path(out.replace(".done", "")).read_text())["rows"]
-        finished = len({(row["model"], row["context"]) for row in rows}) == 4 * len(self.options.eval_contexts)
-        if finished:
-            Path(out).touch()
-        return finished
+    def jobs(self):
+        """In the order of their worth: where time runs out, what matters least is missing."""
+        options, base, bench = self.options, self.place("base"), self.place("bench.json")
+        before_base, before_arms = ([] if steps is not None else [bench] for steps in (options.pretrain_steps, options.finetune_steps))
+        jobs = [Job("bench", bench, self.bench, fewest_seconds=150)] if before_base or before_arms else []
+        jobs.insert(0 if options.pretrain_steps is not None else 1, Job("base", base, self.pretrain, before_base))
+        named = [(name, self.place(name)) for name, _, _ in self.arms()]
+        tuned = [Job(name, self.place(name), lambda mask=mask, name=name, seed=seed: self.finetune(name, mask, seed), [base, *before_arms])
+                 for name, mask, seed in self.arms()]
+        measured = [self.measured(name, folder) for name, folder in [*named[:3], ("training-free", base), ("seed-model", options.seed_model)]]
+        others = [self.measured(name, folder, readers=["dense", "unique"]) for name, folder in named[3:]]
+        return [*jobs, *tuned[:3], *measured, *tuned[3:], *others]
 
-    def stages(self):
-        """(name, output, function that gives the command), made late, since a command needs the plan of an earlier stage."""
-        if not self.skips_bench:
-            yield "bench", self.place("bench.json"), self.bench
-        yield "base", self.place("base"), self.pretrain
-        for mask in MASKS:
-            yield mask, self.place(mask), lambda mask=mask: self.finetune(mask)
-        yield "results", self.place("results.json.done"), self.evaluate
+    def measured(self, name, folder, **more):
+        """The evaluation of one model: it is done when its last context is, so a marker is written then."""
+        out = self.place(f"results/{name}.json")
+        return Job(f"results-{name}", out.with_suffix(".done"), lambda: self.evaluate(name, folder, out, **more), [Path(folder)],
+                   fewest_seconds=60)
 
-    def plan(self):
-        file = self.work / "plan.json"
-        if not file.exists():
-            rows = [] if self.skips_bench else json.loads((self.work / "bench.json").read_text())["rows"]
-            text = json.dumps(plan_of(self.options, rows))
-            write_file(file, lambda stream: stream.write(text), binary=False)
-            say(f"Plan: {text}")
-        return json.loads(file.read_text())
+    def speeds(self):
+        file = self.place("bench.json")
+        return json.loads(file.read_text())["rows"] if file.exists() else []
 
-    def common(self, spare=30):
+    def common(self, seed, spare=30):
         """Arguments of every command; `spare` seconds are for what follows the last step."""
         options = self.options
-        return ["--data", *options.data, "--seed", options.seed, "--device", options.device, "--cache", self.place("cache"),
+        return ["--data", *options.data, "--seed", seed, "--device", options.device, "--cache", self.place("cache"),
                 "--slice-seconds", max(1, self.left() - spare)]
 
     def bench(self):
-        contexts = sorted({*stages_of(self.options.stages)[0], *self.options.contexts})
+        contexts = sorted({*stages_of(self.options.stages)[0], *stages_of(self.options.contexts)[0]})
         return texts(["train.bench", "--model", self.options.seed_model, "--out", self.place("bench.json"), "--contexts", *contexts,
                       "--budget", self.options.budget, "--repeats", 3])
 
@@ -148,22 +143,27 @@ class Recipe:
         options = self.options
         start = ["--init", options.seed_model] if options.warm_start else []
         return texts(["train.pretrain", "--tokenizer", options.seed_model, *start, "--stages", *options.stages,
-                      "--rate", options.pretrain_rate, "--steps", self.plan()["pretrain_steps"], "--tokens-per-step", PRETRAIN_TOKENS, "--warmup", 200, "--nondeterministic",
-                      "--shard-size", "8MB", "--out", self.place("base"), *self.common()])
+                      "--rate", options.pretrain_rate, "--steps", pretrain_steps(options, self.speeds()), "--tokens-per-step", PRETRAIN_TOKENS,
+                      "--warmup", 200, "--nondeterministic", "--shard-size", "8MB", "--out", self.place("base"),
+                      *self.common(options.seeds[0])])
 
-    def finetune(self, mask):
+    def finetune(self, name, mask, seed):
         options = self.options
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
                       *options.contexts, "--temperature", *options.temperature, "--rate", options.finetune_rate, "--steps",
-                      self.plan()["finetune_steps"], "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(mask),
-                      *self.common()])
+                      finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name),
+                      *self.common(seed)])
 
-    def evaluate(self):
+    def evaluate(self, name, folder, out, readers=()):
         options = self.options
-        named = {"training-free": "base", "dense": "none", "hard": "hard", "soft": "soft"}
-        models = [f"{name}={self.place(folder)}" for name, folder in named.items()]
-        return texts(["train.evaluate", "--model", *models, "--contexts", *options.eval_contexts, "--budgets", *options.eval_budgets,
-                      "--trials", options.trials, "--batch", options.eval_batch, "--out", self.place("results.json"), *self.common(spare=80)])
+        more = ["--readers", *readers] if readers else []
+        return texts(["train.evaluate", "--model", f"{name}={folder}", "--contexts", *options.eval_contexts, "--budgets",
+                      *options.eval_budgets, "--trials", options.trials, "--batch", options.eval_batch, "--out", out, "--done",
+                      out.with_suffix(".done"), *more, *self.common(options.seeds[0], spare=45)])
+
+    def results(self):
+        """Rows of all evaluations so far."""
+        return [row for file in sorted(self.place("results").glob("*.json")) for row in json.loads(file.read_text())["rows"]]
 
     def collect(self, folder):
         """Results, and the models that are done in one archive cut into parts: at most MOST_FILES files."""
@@ -171,11 +171,14 @@ class Recipe:
         folder.mkdir(parents=True, exist_ok=True)
         for file in [*self.work.glob("*.json")]:
             shutil.copyfile(file, folder / file.name)
-        models = [name for name in ("base", "soft", "hard") if (self.work / name).exists()]
+        (folder / "results.json").write_text(json.dumps(dict(rows=self.results()), indent=1))
+        with tarfile.open(folder / "logs.tar.xz", "w:xz") as tar:
+            tar.add(self.place("logs"), "logs")
         archive = self.work / "models.tar"
         with tarfile.open(archive, "w") as tar:
-            for name in models:
-                tar.add(self.work / name, name)
+            for name in ("soft", "base", "hard"):
+                if self.place(name).exists():
+                    tar.add(self.place(name), name)
         content, room = archive.read_bytes(), MOST_FILES - len(list(folder.iterdir()))
         for part in range(min(room, -(-len(content) // PART_BYTES))):
             (folder / f"models.tar.{part}").write_bytes(content[part * PART_BYTES:(part + 1) * PART_BYTES])

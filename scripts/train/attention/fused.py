@@ -1,7 +1,8 @@
 """Soft-mask attention by Triton kernels, one chunk of queries after another.
 
 Held at any time beside inputs and outputs: for C queries of a chunk and P pages the log gates [B, Hk, C, P], and in the backward
-pass their gradients [B, Hq, C, P]; C is chosen so that these stay below SCRATCH_BYTES. Nothing is n x n or n x P.
+pass gradients [B, Hq, C, P] of gates and of scores; C is at most half of the queries, and such that the largest of these stays below
+SCRATCH_BYTES. Nothing is n x n or n x P.
 
 What the backward pass recomputes, and why. Kept are inputs, output, log-sum-exp and theta, all [B, H, n] or smaller. Weights are
 recomputed from the log-sum-exp, as flash attention does. Scores are recomputed too (a page of 8 has one score for 8 logits, so they
@@ -10,14 +11,17 @@ The gate's own slope needs no scores: with g = sigmoid(x), d log(g) / dx = 1 - g
 Statistics of pages are inputs here; autograd carries their gradients on to the keys.
 """
 import torch
+import torch.nn.functional as F
 import triton
 
 from . import attend_kernels, score_kernels
 from .policy import PagePolicy
 from .reference import page_statistics
 
-SCRATCH_BYTES = 256 << 20
+# 1 GiB: at 32,768 tokens and 8 heads that is 8,192 queries, 512 programs of the kernels over queries; 256 MiB left a GPU half empty.
+SCRATCH_BYTES = 1 << 30
 FEWEST_CHUNK_TOKENS = 128
+GRAD_BLOCK = 1024
 # Queries and keys of a tile, warps and pipeline stages, by head size; what compiles for sm_90 without spills (tests/train).
 TILES = {
     "forward": {64: (128, 64, 4, 3), 128: (128, 64, 8, 3)},
@@ -35,10 +39,10 @@ def tile_of(kernel, head_dim, page_size, dtype=torch.bfloat16):
 
 
 def chunk_tokens(batch, heads, tokens, page_size, scratch_bytes=SCRATCH_BYTES):
-    """Queries of a chunk: a multiple of FEWEST_CHUNK_TOKENS whose scratch fits."""
+    """Queries of a chunk: a multiple of FEWEST_CHUNK_TOKENS whose scratch fits, no more than half of the tokens."""
     row_bytes = batch * heads * (tokens // page_size + 1) * 4
     wanted = scratch_bytes // row_bytes // FEWEST_CHUNK_TOKENS * FEWEST_CHUNK_TOKENS
-    return max(FEWEST_CHUNK_TOKENS, min(wanted, -(-tokens // FEWEST_CHUNK_TOKENS) * FEWEST_CHUNK_TOKENS))
+    return max(FEWEST_CHUNK_TOKENS, min(wanted, -(-tokens // 2 // FEWEST_CHUNK_TOKENS) * FEWEST_CHUNK_TOKENS))
 
 
 class Chunk:
@@ -62,8 +66,7 @@ class Chunk:
         return self.first, self.size, self.tokens, self.pages
 
     def scratch(self, rows, device, dtype=torch.float32):
-        """Zeros, since a tile of queries writes no page that begins behind it."""
-        return torch.zeros(rows, self.size, self.pages, device=device, dtype=dtype)
+        return torch.empty(rows, self.size, self.pages, device=device, dtype=dtype)
 
     def score(self, queries, mean, std, temperature, theta=None):
         """Scores [B*Hk, C, P], or, once theta is known, log gates and each page's best head."""
@@ -145,8 +148,8 @@ def soft_mask_backward(queries: torch.Tensor, keys: torch.Tensor, values: torch.
         chunk.attend(attend_kernels.query_grad_kernel, "query_grad", inputs, (query_grad, gate_grad), SOFT=soft)
         chunk.attend(attend_kernels.key_grad_kernel, "key_grad", inputs, (key_grad, value_grad), by_keys=True)
         if soft:
-            score_grad = score_gradient(chunk, gates, gate_grad, scale / degree)
-            add_score_gradient(chunk, score_grad, top_head, queries, mean, std, (query_grad, mean_grad, std_grad))
+            score_grad = score_gradient(chunk, gates, gate_grad, top_head, scale / degree)
+            add_score_gradient(chunk, score_grad, queries, mean, std, (query_grad, mean_grad, std_grad))
     # A result may not be the tensor of another one or of an input, which .to() of the same dtype respects here.
     return [grad.to(like.dtype) for grad, like in zip(grads, leaves)]
 
@@ -174,31 +177,37 @@ def _backward(ctx, out_grad, *_):
 soft_mask_forward.register_autograd(_backward, setup_context=_keep)
 
 
-def score_gradient(chunk, gates, gate_grad, factor):
-    """[B*Hk, C, P]: the gradient of the unscaled score, summed over the heads that the page's gate serves."""
-    by_group = gate_grad.view(chunk.kv_rows, chunk.groups, chunk.size, chunk.pages).sum(1)
-    return by_group.mul_(torch.expm1(gates).neg_()).mul_(factor)
+def score_gradient(chunk, gates, gate_grad, top_head, factor):
+    """[B*Hq, C, P] in the dtype of the queries: the gradients of the unscaled scores, 0 but for the head that gave the score."""
+    out, numbers = chunk.scratch(chunk.rows, gates.device, chunk.dtype), chunk.size * chunk.pages
+    score_kernels.score_grad_kernel[(triton.cdiv(numbers, GRAD_BLOCK), chunk.kv_rows)](
+        gates, gate_grad, top_head, out, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK)
+    return out
 
 
-def add_score_gradient(chunk, score_grad, top_head, queries, mean, std, grads):
+def beside(rows, numbers):
+    """rows [..., d] and numbers [...] -> [..., d + 8]: the numbers in column d, then zeros, since products like multiples of 8."""
+    return torch.cat([rows, F.pad(numbers[..., None].to(rows.dtype), (0, 7))], -1)
+
+
+def add_score_gradient(chunk, score_grad, queries, mean, std, grads):
     """Adds what the scores pass on: to the query of the head that gave the largest score, and to mean and std of the page.
 
-    score = q . mean + lam * |q| * std, hence d/dq = mean + lam * std * q / |q|, d/dmean = q, d/dstd = lam * |q|.
+    score = q . mean + lam * |q| * std, hence d/dq = mean + lam * std * q / |q|, d/dmean = q, d/dstd = lam * |q|: one product with
+    means and stds side by side, one with queries and their norms.
     """
     query_grad, mean_grad, std_grad = (grad.view(-1, *grad.shape[2:]) for grad in grads)
-    complete, lam = min(chunk.pages, mean.shape[2]), chunk.policy.lam
-    centre, width = mean.flatten(0, 1)[:, :complete], std.flatten(0, 1)[:, :complete]
-    part = slice(chunk.first, chunk.end)
-    for group in range(chunk.groups):
-        query = queries.view(chunk.kv_rows, chunk.groups, chunk.tokens, chunk.dim)[:, group, part]
-        norm = query.float().norm(dim=-1).clamp_min(1e-20)
-        own = torch.where(top_head[..., :complete] == group, score_grad[..., :complete], 0.0)
-        narrow = own.to(query.dtype)
-        spread = torch.bmm(own, width[..., None])
-        grad = torch.bmm(narrow, centre).float() + spread * lam * query.float() / norm[..., None]
-        query_grad.view(chunk.kv_rows, chunk.groups, chunk.tokens, chunk.dim)[:, group, part] += grad
-        mean_grad[:, :complete] += torch.bmm(narrow.transpose(1, 2), query).float()
-        std_grad[:, :complete] += lam * torch.bmm(own.transpose(1, 2), norm[..., None])[..., 0]
+    complete, lam, dim = min(chunk.pages, mean.shape[2]), chunk.policy.lam, chunk.dim
+    part, by_kv = slice(chunk.first, chunk.end), (chunk.kv_rows, chunk.groups * chunk.size)
+    query = queries.view(chunk.rows, chunk.tokens, dim)[:, part]
+    norm = query.float().norm(dim=-1).clamp_min(1e-20)
+    pages = beside(mean.flatten(0, 1), std.flatten(0, 1))[:, :complete].repeat_interleave(chunk.groups, 0)
+    passed = torch.bmm(score_grad[..., :complete], pages).float()
+    query_grad[:, part] += passed[..., :dim] + lam * passed[..., dim:dim + 1] * query.float() / norm[..., None]
+    by_page = score_grad.view(*by_kv, chunk.pages)[..., :complete].transpose(1, 2)
+    passed = torch.bmm(by_page, beside(query, norm).reshape(*by_kv, -1)).float()
+    mean_grad[:, :complete] += passed[..., :dim]
+    std_grad[:, :complete] += lam * passed[..., dim]
 
 
 def fused_soft_mask_attention(queries, keys, values, policy, temperature, scale=None, scratch_bytes=SCRATCH_BYTES):

@@ -60,6 +60,27 @@ def score_kernel(queries, mean, std, theta, out, top_head, first, chunk, tokens,
 
 
 @triton.jit
+def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.constexpr, BLOCK: tl.constexpr):
+    """gates, top_head [B*Hk, C, P], gate_grad [B*Hk*G, C, P] -> out as gate_grad: the gradient of a page's unscaled score, with the head
+    that gave the score; 0 with the others. `numbers` is C * P.
+
+    The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. Where the gate is open or
+    the page does not compete (log 0) nothing flows, whatever gate_grad holds there: no tile of queries wrote the pages behind it.
+    """
+    kv = tl.program_id(1).to(tl.int64)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    known = at < numbers
+    gate = tl.load(gates + kv * numbers + at, mask=known, other=0.0)
+    head = tl.load(top_head + kv * numbers + at, mask=known, other=0)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for g in tl.static_range(G):
+        total += tl.load(gate_grad + (kv * G + g) * numbers + at, mask=known, other=0.0)
+    grad = tl.where(gate < 0.0, total * (1.0 - tl.exp(gate)) * factor, 0.0)
+    for g in tl.static_range(G):
+        tl.store(out + (kv * G + g) * numbers + at, tl.where(head == g, grad, 0.0).to(out.dtype.element_ty), mask=known)
+
+
+@triton.jit
 def ordered(score):
     """f32 as int32 of the same order."""
     bits = score.to(tl.int32, bitcast=True)

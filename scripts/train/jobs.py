@@ -1,0 +1,69 @@
+"""Runs commands that wait for one another's outputs, one at a time on each GPU, until a time is over."""
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+from .errors import TrainError
+from .loop import say
+
+POLL_SECONDS = 0.2
+
+
+@dataclass
+class Job:
+    """A command that is done once `out` exists. `command` is called late: it may need what `needs` wrote.
+
+    A job that ends with code 0 without its output was cut off, and goes on with the next call.
+    """
+    name: str
+    out: Path
+    command: Callable[[], list[str]]
+    needs: list[Path] = field(default_factory=list)
+    fewest_seconds: float = 30.0
+
+    def done(self):
+        return self.out.exists()
+
+    def ready(self):
+        return not self.done() and all(file.exists() for file in self.needs)
+
+
+def start(job, gpu, log_folder):
+    """A child process that sees one GPU, or the CPU where `gpu` is None. What it says is kept in a file of its own as well."""
+    log_folder.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ) if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+    with open(log_folder / f"{job.name}.log", "ab") as log:
+        return subprocess.Popen([sys.executable, "-m", *job.command()], env=environment, stdout=log, stderr=log)
+
+
+def run_jobs(jobs, gpus, seconds_left, log_folder):
+    """True once every job is done. Earlier jobs come first; `gpus` are names as CUDA_VISIBLE_DEVICES takes them, or [None].
+
+    Nothing begins that has less than its `fewest_seconds`. A job that fails holds back those that need it alone; then TrainError.
+    """
+    running, tried, failed = {}, set(), []
+    while True:
+        for gpu, (job, process) in list(running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del running[gpu]
+            say(f"== {job.name} {'done' if job.done() else 'paused' if code == 0 else 'failed'}, {seconds_left():.0f} s left")
+            if code != 0 and not job.done():
+                failed.append(f'stage {job.name} ended with code {code}, see "{log_folder / job.name}.log"')
+        for gpu in [gpu for gpu in gpus if gpu not in running]:
+            job = next((job for job in jobs if job.name not in tried and job.ready() and seconds_left() >= job.fewest_seconds), None)
+            if job is not None:
+                tried.add(job.name)
+                say(f"== {job.name} on GPU {gpu}, {seconds_left():.0f} s left" if gpu is not None else f"== {job.name}")
+                running[gpu] = job, start(job, gpu, log_folder)
+        if not running:
+            break
+        time.sleep(POLL_SECONDS)
+    if failed:
+        raise TrainError("; ".join(failed), 1)
+    return all(job.done() for job in jobs)
