@@ -3,7 +3,7 @@ import argparse
 import math
 
 from .batches import Batches, ContextPlan
-from .data import HELD_OUT, load_tokens
+from .data import HELD_OUT, HELD_OUT_TOKENS, load_tokens
 from .episodes import Sampler
 from .errors import TrainError
 from .loop import LoopOptions, say
@@ -28,6 +28,8 @@ def add_run_arguments(parser, rate, tokens_per_step):
     parser.add_argument("--tokens-per-step", type=int, default=tokens_per_step, help=f"default {tokens_per_step:,}")
     parser.add_argument("--rate", type=float, default=rate, help=f"highest learning rate, default {rate}")
     parser.add_argument("--warmup", type=int, default=50, metavar="STEPS", help="default 50")
+    parser.add_argument("--decay", type=float, default=0.05, help="weight decay of matrices, default 0.05")
+    parser.add_argument("--dropout", type=float, default=0.0, metavar="SHARE", help="against learning by heart, default 0")
     parser.add_argument("--retrieval", type=float, default=0.55, metavar="SHARE", help="rows that are retrieval episodes, default 0.55")
     parser.add_argument("--held-out", nargs="*", default=list(HELD_OUT), metavar="NAME", help="books kept out, by a part of their name")
     parser.add_argument("--seed", type=int, default=1)
@@ -59,15 +61,18 @@ def check_run(options, contexts, longest):
         raise TrainError("Wanted at least 1 step and 1 token a step")
     if not 0 <= options.retrieval <= 1:
         raise TrainError(f"--retrieval is {options.retrieval}, wanted a share from 0 to 1")
+    if not 0 <= options.dropout < 1 or options.decay < 0:
+        raise TrainError("Wanted a --dropout from 0 to below 1, and a --decay of at least 0")
     for context in contexts:
         if context < 2 or context > longest:
             raise TrainError(f"Context is {context} tokens, wanted from 2 to the model's {longest}")
 
 
 def make_batches(options, plan, tokenizer, device):
-    training, _ = load_tokens(options.data, tokenizer, options.held_out, options.cache)
+    """(batches, held-out tokens)"""
+    training, held_out = load_tokens(options.data, tokenizer, options.held_out, options.cache)
     say(f"{len(training):,} tokens to train on, {plan.steps:,} steps of {options.tokens_per_step:,}")
-    return Batches(Sampler(training, tokenizer, options.seed, options.retrieval), plan, device)
+    return Batches(Sampler(training, tokenizer, options.seed, options.retrieval), plan, device), held_out[-HELD_OUT_TOKENS:]
 
 
 def make_plan(options, contexts, shares, mixed):
@@ -75,11 +80,11 @@ def make_plan(options, contexts, shares, mixed):
 
 
 def loop_options(options):
-    return LoopOptions(options.steps, options.rate, options.warmup, save_seconds=options.save_seconds,
+    return LoopOptions(options.steps, options.rate, options.warmup, options.seed, options.decay, save_seconds=options.save_seconds,
                        slice_seconds=options.slice_seconds, log_steps=options.log_steps)
 
 
 def run_settings(options, *names):
     """What a continuation must share with the run that it continues."""
-    shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "retrieval", "held_out", "seed")
+    shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "decay", "dropout", "retrieval", "held_out", "seed")
     return {name: getattr(options, name) for name in (*shared, *names)}

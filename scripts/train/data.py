@@ -11,6 +11,7 @@ from .errors import TrainError
 
 CHUNK_CHARS = 200_000
 # The last books of the archive. Its last 400,000 tokens were never seen by the seed model either, so losses on them compare.
+HELD_OUT_TOKENS = 400_000
 HELD_OUT = ("963_little-dorrit", "98_a-tale-of-two-cities")
 
 

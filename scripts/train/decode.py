@@ -1,7 +1,11 @@
 """Decode attention over selected pages in plain PyTorch, one token at a time: how a model is read in an evaluation.
 
 The selection is that of tests/fixtures/unique_reference.py: forced pages, then the best by score, the same for every head of a group.
-B sequences, Hq query heads in Hk groups of G, n tokens, S tokens a page, P pages of which C are complete, k pages of the budget.
+All ways of reading go through the model side by side, as rows of one batch, since a small model's step is bound by its launches. The
+prompt's keys and values are shared; what a reader decoded is its own.
+
+R readers (N of one budget), B sequences, Hq query heads in Hk groups of G, S tokens a page, k pages of a budget. The prompt has n
+tokens, whose C complete pages come first; the tail is what follows them: n - C * S tokens of the prompt, then the decoded ones.
 """
 from dataclasses import dataclass
 
@@ -28,84 +32,167 @@ class Reader:
 
 
 def statistics_of(keys, page_size):
-    """keys [B, Hk, C * S, d] -> mean, var, low, high, each [B, Hk, C, d] in f32."""
-    batch, heads, tokens, dim = keys.shape
-    pages = keys.float().reshape(batch, heads, tokens // page_size, page_size, dim)
-    return dict(mean=pages.mean(3), var=pages.var(3, unbiased=False), low=pages.amin(3), high=pages.amax(3))
+    """keys [..., P * S, d] -> mean, var, low, high, each [..., P, d] in f32."""
+    pages = keys.float().unflatten(-2, (-1, page_size))
+    mean = pages.mean(-2)
+    var = (pages - mean[..., None, :]).square().mean(-2)
+    return dict(mean=mean, var=var, low=pages.amin(-2), high=pages.amax(-2))
 
 
 def scores_of(queries, stats, name, lam):
-    """queries [B, Hk, G, d] in f32 -> [B, Hk, C], the largest over the group."""
+    """queries [..., M, d] in f32, statistics [..., P, d] -> [..., M, P]."""
     def product(numbers, with_queries=queries):
-        return torch.einsum("bhgd,bhpd->bhgp", with_queries, numbers)
+        return with_queries @ numbers.transpose(-1, -2)
     if name == "quest":
-        return (product(stats["high"], queries.clamp_min(0)) + product(stats["low"], queries.clamp_max(0))).amax(2)
+        return product(stats["high"], queries.clamp_min(0)) + product(stats["low"], queries.clamp_max(0))
     scores = product(stats["mean"])
     if name == "unique":
-        scores = scores + lam * queries.norm(dim=-1)[..., None] * stats["var"].sum(-1).sqrt()[:, :, None]
+        scores = scores + lam * queries.norm(dim=-1)[..., None] * stats["var"].sum(-1).sqrt()[..., None, :]
     elif name == "diag":
         scores = scores + lam * product(stats["var"], queries.square()).clamp_min(0).sqrt()
-    return scores.amax(2)
-
-
-def page_masses(queries, keys, scale, page_size):
-    """[B, Hk, P]: the share of the dense softmax that a page has, the largest over the group."""
-    tokens = keys.shape[2]
-    weights = torch.softmax(torch.einsum("bhgd,bhnd->bhgn", queries, keys.float()) * scale, -1)
-    weights = torch.nn.functional.pad(weights, (0, -tokens % page_size))
-    return weights.unflatten(-1, (-1, page_size)).sum(-1).amax(2)
+    return scores
 
 
 def select(scores, pages, budget_pages, sink_pages, recent_pages):
-    """scores [B, Hk, P or fewer: the complete pages] -> [B, Hk, k] page numbers. Pages without a score must be forced."""
-    full = scores.new_full((*scores.shape[:2], pages), float("-inf"))
+    """scores [..., P or fewer: the complete pages] -> [..., k] page numbers. Pages without a score must be forced."""
+    full = scores.new_full((*scores.shape[:-1], pages), float("-inf"))
     full[..., :scores.shape[-1]] = scores
+    budget_pages = min(budget_pages, pages)
     recent = min(recent_pages, budget_pages)
     full[..., pages - recent:] = float("inf")
     full[..., :min(sink_pages, budget_pages - recent)] = float("inf")
     return full.topk(budget_pages, -1).indices
 
 
-def attend_pages(queries, keys, values, chosen, page_size, scale):
-    """queries [B, Hk, G, d] in f32, chosen [B, Hk, k] -> [B, Hk, G, d] over the tokens of the chosen pages."""
-    tokens, dim = keys.shape[2:]
-    places = (chosen[..., None] * page_size + torch.arange(page_size, device=keys.device)).flatten(2)
-    index = places.clamp_max(tokens - 1)[..., None].expand(-1, -1, -1, dim)
-    logits = torch.einsum("bhgd,bhnd->bhgn", queries, keys.gather(2, index).float()) * scale
-    logits = logits.masked_fill((places >= tokens)[:, :, None], float("-inf"))
-    return torch.einsum("bhgn,bhnd->bhgd", torch.softmax(logits, -1), values.gather(2, index).float())
+def for_shared(product, queries, shared):
+    """product([B, Hk, M, d], shared) -> [B, Hk, M, x] for queries [R, B, Hk, G, d]: shared [B, Hk, ...] is read once. [R, B, Hk, G, x]"""
+    readers, _, _, heads, _ = queries.shape
+    out = product(queries.permute(1, 2, 0, 3, 4).flatten(2, 3), shared)
+    return out.unflatten(2, (readers, heads)).permute(2, 0, 1, 3, 4)
 
 
-class PagedAttention:
-    """What `pages=` brings to every layer of a pass: dense for a prompt, `reader` for a single token."""
+def product_with(queries, keys):
+    return queries @ keys.float().transpose(-1, -2)
 
-    def __init__(self, reader):
-        self.reader, self.kept = reader, {}
 
-    def attend(self, layer, queries, keys, values, scale):
-        pages = -(-keys.shape[2] // self.reader.page_size)
-        budget = self.reader.budget_tokens // self.reader.page_size
-        if queries.shape[2] > 1 or self.reader.name == "dense" or pages <= budget:
-            return dense_attention(queries, keys, values, scale)
-        batch, heads, _, dim = queries.shape
-        grouped = queries.view(batch, keys.shape[1], -1, dim).float()
-        chosen = select(self.scores(layer, grouped, keys, scale), pages, budget, self.reader.sink_pages, self.reader.recent_pages)
-        return attend_pages(grouped, keys, values, chosen, self.reader.page_size, scale).to(values.dtype).view(batch, heads, 1, dim)
+class LayerStep:
+    """One layer's attention of one step: queries [R, B, Hk, G, d] and tail keys and values [R, B, Hk, t, d] in f32, the prompt as it is."""
 
-    def scores(self, layer, queries, keys, scale):
-        """Statistics of pages that were complete at a layer's first step are kept; those of later ones are few, and made each time."""
-        size = self.reader.page_size
-        if self.reader.name == "oracle":
-            return page_masses(queries, keys, scale, size)
-        complete = keys.shape[2] // size
-        if layer not in self.kept:
-            self.kept[layer] = complete, statistics_of(keys[:, :, :complete * size], size)
-        first, stats = self.kept[layer]
-        parts = [scores_of(queries, stats, self.reader.name, self.reader.lam)]
-        if complete > first:
-            later = statistics_of(keys[:, :, first * size:complete * size], size)
-            parts.append(scores_of(queries, later, self.reader.name, self.reader.lam))
-        return torch.cat(parts, -1)
+    def __init__(self, queries, prompt, tail, complete, scale, page_size):
+        self.queries, (self.keys, self.values), (self.tail_keys, self.tail_values) = queries, prompt, tail
+        self.first, self.scale, self.size = complete * page_size, scale, page_size
+        self.tokens = self.first + self.tail_keys.shape[3]
+        self.pages = -(-self.tokens // page_size)
+
+    def weights(self, rows, window=None):
+        """[R, B, Hk, G, tokens]: the dense softmax of some readers."""
+        queries = self.queries[rows]
+        shared = for_shared(product_with, queries, self.keys[:, :, :self.first])
+        logits = torch.cat([shared, product_with(queries, self.tail_keys[rows])], -1) * self.scale
+        if window is not None:
+            logits[..., :max(0, self.tokens - window)] = float("-inf")
+        return torch.softmax(logits, -1)
+
+    def dense(self, weights, rows):
+        """[R, B, Hk, G, d]"""
+        shared = for_shared(lambda each, values: each @ values.float(), weights[..., :self.first], self.values[:, :, :self.first])
+        return shared + weights[..., self.first:] @ self.tail_values[rows]
+
+    def masses(self, weights):
+        """[R, B, Hk, P]: the share of the dense softmax that a page has, the largest over the group."""
+        return torch.nn.functional.pad(weights, (0, -self.tokens % self.size)).unflatten(-1, (-1, self.size)).sum(-1).amax(3)
+
+    def scores(self, rows, name, lam, stats):
+        """[R, B, Hk, complete pages]; `stats` are those of the prompt's complete pages."""
+        queries, complete = self.queries[rows], self.tail_keys.shape[3] // self.size
+        shared = for_shared(lambda each, numbers: scores_of(each, numbers, name, lam), queries, stats).amax(3)
+        later = statistics_of(self.tail_keys[rows][..., :complete * self.size, :], self.size)
+        return torch.cat([shared, scores_of(queries, later, name, lam).amax(3)], -1)
+
+    def attend(self, rows, chosen):
+        """chosen [N, B, Hk, k] -> [N, B, Hk, G, d] over the tokens of the chosen pages."""
+        places = (chosen[..., None] * self.size + torch.arange(self.size, device=chosen.device)).flatten(3)
+        logits = self.queries[rows] @ self.gather(self.keys, self.tail_keys[rows], places).transpose(-1, -2) * self.scale
+        logits = logits.masked_fill((places >= self.tokens)[..., None, :], float("-inf"))
+        return torch.softmax(logits, -1) @ self.gather(self.values, self.tail_values[rows], places)
+
+    def gather(self, prompt, tail, places):
+        """[N, B, Hk, m, d] in f32: tokens by their place, from the prompt or a reader's tail."""
+        def take(source, at):
+            return source.gather(3, at[..., None].expand(*at.shape, source.shape[-1])).float()
+        mine = take(tail, (places - self.first).clamp(0, tail.shape[3] - 1))
+        if self.first == 0:
+            return mine
+        shared = take(prompt[None].expand(len(tail), *prompt.shape), places.clamp_max(self.first - 1))
+        return torch.where((places < self.first)[..., None], shared, mine)
+
+
+class Prompt:
+    """Keys and values [B, Hk, n, d] of a prompt's layers, and the statistics of its pages once they are asked for."""
+
+    def __init__(self, layers):
+        self.layers, self.kept = layers, {}
+
+    def statistics(self, layer, page_size):
+        if (layer, page_size) not in self.kept:
+            keys = self.layers[layer][0]
+            self.kept[layer, page_size] = statistics_of(keys[:, :, :keys.shape[2] // page_size * page_size], page_size)
+        return self.kept[layer, page_size]
+
+
+class SparseReading:
+    """What `pages=` brings to every layer of a step. Rows of the batch are reader by reader; all readers have one page size."""
+
+    def __init__(self, prompt, readers):
+        self.prompt, self.readers, self.size = prompt, readers, readers[0].page_size
+
+    def attend(self, layer, queries, keys, values, scale, window=None):
+        """queries [R * B, Hq, 1, d], keys and values of the decoded tokens [R * B, Hk, m, d] -> [R * B, Hq, 1, d]"""
+        count, own = len(self.readers), self.prompt.layers[layer]
+        complete = own[0].shape[2] // self.size
+        tail = [torch.cat([mine[None, :, :, complete * self.size:].expand(count, -1, -1, -1, -1), decoded.unflatten(0, (count, -1))], 3).float()
+                for mine, decoded in zip(own, (keys, values))]
+        grouped = queries.unflatten(0, (count, -1)).unflatten(2, (keys.shape[1], -1)).squeeze(4).float()
+        step = LayerStep(grouped, own, tail, complete, scale, self.size)
+        if window is not None and window < step.tokens:
+            out = step.dense(step.weights(slice(None), window), slice(None))
+        else:
+            out = self.read(step, layer)
+        return out.to(values.dtype).reshape(queries.shape)
+
+    def read(self, step, layer):
+        """[R, B, Hk, G, d]"""
+        out, scores = torch.empty_like(step.queries), {}
+        exact = self.rows(lambda reader: reader.name in ("dense", "oracle"))
+        if exact:
+            weights = step.weights(exact)
+            for place, row in enumerate(exact):
+                if self.readers[row].name == "dense":
+                    out[row] = step.dense(weights[place:place + 1], [row])[0]
+                else:
+                    scores[row] = step.masses(weights[place:place + 1])[0]
+        for name, lam in dict.fromkeys((reader.name, reader.lam) for row, reader in enumerate(self.readers) if row not in exact):
+            rows = self.rows(lambda reader, key=(name, lam): (reader.name, reader.lam) == key)
+            scores.update(zip(rows, step.scores(rows, name, lam, self.prompt.statistics(layer, self.size))))
+        for choice in dict.fromkeys(self.choice(row) for row in scores):
+            rows = [row for row in scores if self.choice(row) == choice]
+            by_row = [torch.nn.functional.pad(scores[row], (0, step.pages - scores[row].shape[-1]), value=float("-inf")) for row in rows]
+            out[rows] = step.attend(rows, select(torch.stack(by_row), step.pages, *choice))
+        return out
+
+    def rows(self, wanted):
+        return [row for row, reader in enumerate(self.readers) if wanted(reader)]
+
+    def choice(self, row):
+        reader = self.readers[row]
+        return reader.budget_tokens // self.size, reader.sink_pages, reader.recent_pages
+
+
+class DenseReading:
+    """`pages=` of the pass over a prompt."""
+
+    def attend(self, layer, queries, keys, values, scale, window=None):
+        return dense_attention(queries, keys, values, scale, window)
 
 
 class Prefix:
@@ -113,17 +200,17 @@ class Prefix:
 
     def __init__(self, model, ids):
         from transformers import DynamicCache
-        self.model, self.tokens, self.cache = model, ids.shape[1], DynamicCache(config=model.config)
-        self.kept = {}
-        model.get_decoder()(input_ids=ids, past_key_values=self.cache, use_cache=True, pages=PagedAttention(Reader("dense")))
+        self.model, self.tokens, cache = model, ids.shape[1], DynamicCache()
+        model.get_decoder()(input_ids=ids, past_key_values=cache, use_cache=True, pages=DenseReading())
+        self.prompt = Prompt([(layer.keys, layer.values) for layer in cache.layers])
 
-    def decode(self, ids, reader):
-        """Feeds ids [B, m] one at a time -> logits [B, m, V] in f32; the cache is left as it was."""
-        pages = PagedAttention(reader)
-        pages.kept = self.kept.setdefault(reader.page_size, {})
-        logits = []
-        for token in ids.split(1, 1):
-            hidden = self.model.get_decoder()(input_ids=token, past_key_values=self.cache, use_cache=True, pages=pages).last_hidden_state
-            logits.append(self.model.get_output_embeddings()(hidden).float())
-        self.cache.crop(self.tokens)
-        return torch.cat(logits, 1)
+    def decode(self, ids, readers):
+        """Feeds ids [B, m] one at a time -> logits [R, B, m, V] in f32."""
+        from transformers import DynamicCache
+        pages, decoded, logits = SparseReading(self.prompt, readers), DynamicCache(), []
+        for at, token in enumerate(ids.split(1, 1)):
+            place = torch.full((1, 1), self.tokens + at, device=ids.device)
+            hidden = self.model.get_decoder()(input_ids=token.repeat(len(readers), 1), position_ids=place, past_key_values=decoded,
+                                              use_cache=True, pages=pages).last_hidden_state
+            logits.append(self.model.get_output_embeddings()(hidden).float().unflatten(0, (len(readers), -1)))
+        return torch.cat(logits, 2)

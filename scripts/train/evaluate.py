@@ -15,14 +15,13 @@ import torch.nn.functional as F
 
 from .arguments import make_parser
 from .checkpoint import write_file
-from .data import HELD_OUT, load_tokens
+from .data import HELD_OUT, HELD_OUT_TOKENS, load_tokens
 from .decode import DEFAULT_LAMBDA, Prefix, Reader
 from .episodes import draw_trial
 from .errors import TrainError, run_main
 from .loop import pick_device, say
 
 READERS = ("dense", "oracle", "quest", "unique", "diag")
-HELD_OUT_TOKENS = 400_000
 
 
 def parse():
@@ -78,17 +77,15 @@ def equal_trials(options, context, prose, tokenizer):
 @torch.no_grad()
 def measure_retrieval(model, device, options, context, prose, tokenizer):
     """{reader label: number of trials whose answer is right in every token}"""
-    readers, found = readers_of(options), {}
+    readers, found = readers_of(options), 0
     trials = equal_trials(options, context, prose, tokenizer)
     answer = trials[0].answer_tokens
     prefilled = context - max(trial.question_tokens for trial in trials)
     for first in range(0, len(trials), options.batch):
         ids = torch.tensor([trial.ids.tolist() for trial in trials[first:first + options.batch]], device=device)
-        prefix = Prefix(model, ids[:, :prefilled])
-        for reader in readers:
-            guesses = prefix.decode(ids[:, prefilled:-1], reader)[:, -answer:].argmax(-1)
-            found[reader.label] = found.get(reader.label, 0) + (guesses == ids[:, -answer:]).all(1).sum().item()
-    return found
+        guesses = Prefix(model, ids[:, :prefilled]).decode(ids[:, prefilled:-1], readers)[:, :, -answer:].argmax(-1)
+        found = found + (guesses == ids[:, -answer:]).all(2).sum(1)
+    return dict(zip((reader.label for reader in readers), found.tolist()))
 
 
 @torch.no_grad()
@@ -100,12 +97,10 @@ def measure_prose(model, device, options, context, prose):
     for first in range(0, len(starts), options.batch):
         ids = torch.stack([torch.from_numpy(prose[start:start + length].astype("int64")) for start in starts[first:first + options.batch]])
         ids = ids.to(device)
-        prefix, dense = Prefix(model, ids[:, :context]), None
-        for reader in readers:
-            logits = prefix.decode(ids[:, context:-1], reader).log_softmax(-1)
-            dense = logits if dense is None else dense
-            loss = F.nll_loss(logits.flatten(0, 1), ids[:, context + 1:].flatten(), reduction="none").view(len(ids), -1).mean(1)
-            kl = (dense.exp() * (dense - logits)).sum(-1).mean(1)
+        logits = Prefix(model, ids[:, :context]).decode(ids[:, context:-1], readers).log_softmax(-1)
+        for reader, read in zip(readers, logits):
+            loss = F.nll_loss(read.flatten(0, 1), ids[:, context + 1:].flatten(), reduction="none").view(len(ids), -1).mean(1)
+            kl = (logits[0].exp() * (logits[0] - read)).sum(-1).mean(1)
             losses, kls = results.setdefault(reader.label, ([], []))
             losses += loss.tolist()
             kls += kl.tolist()

@@ -12,6 +12,7 @@ from .attention.policy import MASKS, PAGE_SIZES, PagePolicy
 from .checkpoint import Checkpoint
 from .errors import TrainError, run_main
 from .loop import Loop, annealed, be_deterministic, compile_layers, pick_device, say
+from .regularize import add_dropout, run_whole
 
 
 def parse():
@@ -56,9 +57,9 @@ def pick_attention(options, device):
 
 def sparsity_of(options, policy):
     """Content of sparsity.json."""
-    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context, shares=options.shares,
-               steps=options.steps, tokens_per_step=options.tokens_per_step, rate=options.rate, retrieval=options.retrieval, seed=options.seed,
-               data=[Path(file).name for file in options.data])
+    named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "retrieval", "seed")
+    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context,
+               **{name: getattr(options, name) for name in named}, data=[Path(file).name for file in options.data])
     if policy.mask == "soft":
         how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
     return {"budget_tokens": policy.budget_tokens, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,
@@ -75,16 +76,16 @@ def main():
     device = pick_device(options.device)
     tokenizer = load_tokenizer(options.model)
     plan = make_plan(options, options.context, options.shares, mixed=True)
-    batches = make_batches(options, plan, tokenizer, device)
-    model = load_model(options.model, device)
-    finish(options, policy, model, batches, device, export)
+    batches, held_out = make_batches(options, plan, tokenizer, device)
+    finish(options, policy, load_model(options.model, device), batches, held_out, device, export)
 
 
-def finish(options, policy, model, batches, device, export):
+def finish(options, policy, model, batches, held_out, device, export):
     from .attention.transformers_attention import StepPages
     fused = pick_attention(options, device)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    dropout = add_dropout(model, options.dropout)
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)
     settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
@@ -93,9 +94,7 @@ def finish(options, policy, model, batches, device, export):
     first, last = options.temperature
     warm = (lambda step: annealed(step, options.steps, first, last, options.anneal)) if policy.mask == "soft" else None
     loop = Loop(model, batches, Checkpoint(run_folder, settings), loop_options(options), StepPages(policy, fused), warm)
-    done = loop.run()
-    batches.close()
-    if not done:
+    if not run_whole(loop, dropout, held_out):
         return say(f'Paused; the same command goes on from "{run_folder}"')
     export(model, options.model, options.out, run_folder, sparsity_of(options, policy), options.shard_size)
     say(f'Wrote "{options.out}"')

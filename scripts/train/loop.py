@@ -74,6 +74,7 @@ class LoopOptions:
     steps: int
     rate: float
     warmup_steps: int
+    seed: int
     decay: float = 0.05
     clip: float = 1.0
     save_seconds: float = 120.0
@@ -111,6 +112,7 @@ class Loop:
         return step == steps
 
     def step(self, step):
+        torch.manual_seed(self.options.seed * 1_000_003 + step)  # of dropout: a resumed run drops what a whole one does
         ids, targets, weights = self.batches.batch(step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate * rate_share(step, self.options.steps, self.options.warmup_steps)
@@ -134,11 +136,15 @@ class Loop:
         if self.warm is not None:
             row["temperature"] = self.warm(step - 1)
             warmth = f"  T {row['temperature']:.3f}"
+        self.note(row)
+        say(f"step {step:,}/{steps:,}  loss {loss:.3f}  context {row['context']:,}{warmth}  {speed:,.0f} tokens/s  "
+            f"ETA {told_seconds((steps - step) * seconds / done)}")
+
+    def note(self, row):
+        """Adds a line to the run's progress."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "a") as stream:
             stream.write(json.dumps(row) + "\n")
-        say(f"step {step:,}/{steps:,}  loss {loss:.3f}  context {row['context']:,}{warmth}  {speed:,.0f} tokens/s  "
-            f"ETA {told_seconds((steps - step) * seconds / done)}")
 
 
 def told_seconds(seconds):

@@ -12,6 +12,7 @@ from .arguments import add_run_arguments, check_run, loop_options, make_batches,
 from .checkpoint import Checkpoint
 from .errors import run_main
 from .loop import Loop, be_deterministic, compile_layers, pick_device, say
+from .regularize import add_dropout, run_whole
 
 STAGES = ("2048:0.45", "8192:0.25", "16384:0.15", "32768:0.15")
 SHAPE = dict(model_type="qwen3", attention_bias=False, bos_token_id=None, eos_token_id=0, pad_token_id=None, head_dim=64, hidden_act="silu",
@@ -65,14 +66,13 @@ def main():
     say(f"{count / 1e6:.1f} M parameters, {2 * count / 1e6:.1f} MB in bf16")
     if 2 * count > LARGEST_BYTES:
         say(f"Warning: more than the {LARGEST_BYTES / 1e6:.0f} MB that the default model may have")
-    batches = make_batches(options, make_plan(options, contexts, shares, mixed=False), tokenizer, device)
+    batches, held_out = make_batches(options, make_plan(options, contexts, shares, mixed=False), tokenizer, device)
+    dropout = add_dropout(model, options.dropout)
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)
     run_folder = Path(options.out + ".run")
     loop = Loop(model, batches, Checkpoint(run_folder, run_settings(options, "init", "config", "stages")), loop_options(options))
-    done = loop.run()
-    batches.close()
-    if not done:
+    if not run_whole(loop, dropout, held_out):
         return say(f'Paused; the same command goes on from "{run_folder}"')
     export(model, options.tokenizer, options.out, run_folder, shard_size=options.shard_size)
     say(f'Wrote "{options.out}"')

@@ -40,7 +40,9 @@ def parse():
     parser.add_argument("--pretrain-steps", type=int, help="instead of the time")
     parser.add_argument("--finetune-steps", type=int, help="instead of the time")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="of pretraining")
-    parser.add_argument("--pretrain-rate", type=float, default=2e-3)
+    parser.add_argument("--pretrain-rate", type=float, default=1.5e-3)
+    parser.add_argument("--dropout", type=float, default=0.1, help="of all training, default 0.1")
+    parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
     parser.add_argument("--finetune-rate", type=float, default=4e-4)
     parser.add_argument("--contexts", nargs="+", default=["4096:0.5", "16384:0.3", "32768:0.2"], metavar="CONTEXT:SHARE",
                         help="of fine-tuning")
@@ -134,6 +136,9 @@ class Recipe:
         return ["--data", *options.data, "--seed", seed, "--device", options.device, "--cache", self.place("cache"),
                 "--slice-seconds", max(1, self.left() - spare)]
 
+    def against_learning_by_heart(self):
+        return ["--dropout", self.options.dropout, "--decay", self.options.decay]
+
     def bench(self):
         contexts = sorted({*stages_of(self.options.stages)[0], *stages_of(self.options.contexts)[0]})
         return texts(["train.bench", "--model", self.options.seed_model, "--out", self.place("bench.json"), "--contexts", *contexts,
@@ -145,14 +150,14 @@ class Recipe:
         return texts(["train.pretrain", "--tokenizer", options.seed_model, *start, "--stages", *options.stages,
                       "--rate", options.pretrain_rate, "--steps", pretrain_steps(options, self.speeds()), "--tokens-per-step", PRETRAIN_TOKENS,
                       "--warmup", 200, "--nondeterministic", "--shard-size", "8MB", "--out", self.place("base"),
-                      *self.common(options.seeds[0])])
+                      *self.against_learning_by_heart(), *self.common(options.seeds[0])])
 
     def finetune(self, name, mask, seed):
         options = self.options
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
                       *options.contexts, "--temperature", *options.temperature, "--rate", options.finetune_rate, "--steps",
                       finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name),
-                      *self.common(seed)])
+                      *self.against_learning_by_heart(), *self.common(seed)])
 
     def evaluate(self, name, folder, out, readers=()):
         options = self.options

@@ -12,23 +12,46 @@ from train.attention.transformers_attention import StepPages
 
 
 class Selection(unittest.TestCase):
-    def test_pages_and_outputs_are_those_of_the_reference(self):
-        for tokens, budget, sink, recent in ((157, 64, 1, 2), (160, 40, 0, 1), (97, 16, 1, 2), (40, 64, 1, 2)):
-            queries, keys, values = random_heads(tokens, 1, 4, 2, tokens, 16)
-            q, k, v = (tensor[0].transpose(0, 1).double().numpy() for tensor in (queries, keys, values))
-            for scorer, lam in (("unique", 0.5), ("diag", 4.0), ("quest", 0.0), ("mean", 0.0)):
-                reader = decode.Reader(scorer, budget, lam, 8, sink, recent)
-                out = decode.PagedAttention(reader).attend(0, queries[:, :, -1:], keys, values, 0.25)[0, :, 0]
-                scores = numpy_reference.page_scores(q[-1], numpy_reference.page_statistics(k, 8), scorer)
-                picks = numpy_reference.select_pages(scores, budget, 8, sink, recent)
-                np.testing.assert_allclose(out, numpy_reference.attend(q[-1], k, v, 8, picks)[0], atol=1e-5, err_msg=f"{scorer} {tokens}")
+    """Readers side by side, with a prompt of any length before the decoded tokens."""
 
-    def test_the_oracle_ranks_by_softmax_mass(self):
-        queries, keys, values = random_heads(2, 1, 4, 2, 100, 16)
-        found = decode.page_masses(queries[:, :, -1].view(1, 2, 2, 16), keys, 0.25, 8)[0]
-        q, k, v = (tensor[0].transpose(0, 1).double().numpy() for tensor in (queries, keys, values))
-        _, mass = numpy_reference.attend(q[-1], k, v, 8)
-        np.testing.assert_allclose(found, mass.reshape(2, 2, -1).max(1), atol=1e-5)
+    def read(self, readers, tokens, prompt):
+        """(out [readers, Hq, d], queries, keys, values as the reference takes them)"""
+        queries, keys, values = random_heads(tokens, 1, 4, 2, tokens, 16)
+        count = len(readers)
+        reading = decode.SparseReading(decode.Prompt([(keys[:, :, :prompt], values[:, :, :prompt])]), readers)
+        rows = [each.repeat(count, 1, 1, 1) for each in (queries[:, :, -1:], keys[:, :, prompt:], values[:, :, prompt:])]
+        numbers = (tensor[0].transpose(0, 1).double().numpy() for tensor in (queries, keys, values))
+        return reading.attend(0, *rows, 0.25)[:, :, 0], *numbers
+
+    def test_outputs_are_those_of_the_reference(self):
+        for tokens, prompt, budget, sink, recent in ((157, 150, 64, 1, 2), (160, 131, 40, 0, 1), (97, 96, 16, 1, 2), (97, 3, 40, 1, 2),
+                                                     (40, 30, 64, 1, 2)):
+            names = (("dense", 0.0), ("unique", 0.5), ("diag", 4.0), ("quest", 0.0), ("mean", 0.0), ("oracle", 0.0))
+            readers = [decode.Reader(name, budget, lam, 8, sink, recent) for name, lam in names]
+            out, q, k, v = self.read(readers, tokens, prompt)
+            dense, mass = numpy_reference.attend(q[-1], k, v, 8)
+            np.testing.assert_allclose(out[0], dense, atol=1e-5)
+            for place, (name, _) in enumerate(names[1:], 1):
+                if name == "oracle":
+                    scores = mass.reshape(2, 2, -1).max(1)
+                else:
+                    scores = numpy_reference.page_scores(q[-1], numpy_reference.page_statistics(k, 8), name)
+                picks = numpy_reference.select_pages(scores, budget, 8, sink, recent)
+                np.testing.assert_allclose(out[place], numpy_reference.attend(q[-1], k, v, 8, picks)[0], atol=1e-5, err_msg=f"{name} {tokens}")
+
+    def test_budgets_beside_each_other_do_not_mix(self):
+        readers = [decode.Reader(name, budget, 0.5) for budget in (32, 64, 96) for name in ("unique", "oracle")]
+        together = self.read(readers, 157, 140)[0]
+        for place, reader in enumerate(readers):
+            torch.testing.assert_close(together[place:place + 1], self.read([reader], 157, 140)[0])
+
+    def test_a_sliding_window_is_attended_to_whole(self):
+        queries, keys, values = random_heads(8, 1, 4, 2, 60, 16)
+        reading = decode.SparseReading(decode.Prompt([(keys[:, :, :50], values[:, :, :50])]), [decode.Reader("unique", 32, 0.5)])
+        found = reading.attend(0, queries[:, :, -1:], keys[:, :, 50:], values[:, :, 50:], 0.25, 24)
+        wanted = torch.nn.functional.scaled_dot_product_attention(queries[:, :, -1:], keys[:, :, -24:], values[:, :, -24:], scale=0.25,
+                                                                  enable_gqa=True)
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 class Decoding(unittest.TestCase):
@@ -46,15 +69,15 @@ class Decoding(unittest.TestCase):
 
     @torch.no_grad()
     def test_dense(self):
-        found = decode.Prefix(self.model, self.ids[:, :70]).decode(self.ids[:, 70:], decode.Reader("dense"))
+        found = decode.Prefix(self.model, self.ids[:, :70]).decode(self.ids[:, 70:], [decode.Reader("dense")])[0]
         torch.testing.assert_close(found, self.logits_of_pass(PagePolicy("none"))[:, 70:], atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
     def test_hard_mask(self):
         # Shorter than the budget up to there, so that both passes have the same keys.
         prefix = decode.Prefix(self.model, self.ids[:, :40])
-        reader = decode.Reader("unique", 40, 0.5)
-        found = [prefix.decode(self.ids[:, 40:], reader) for _ in range(2)]
+        readers = [decode.Reader("dense"), decode.Reader("unique", 40, 0.5)]
+        found = [prefix.decode(self.ids[:, 40:], readers)[1] for _ in range(2)]
         self.assertTrue(torch.equal(*found))
         torch.testing.assert_close(found[0], self.logits_of_pass(PagePolicy("hard", 40, 8))[:, 40:], atol=1e-4, rtol=1e-4)
         self.assertGreater((found[0] - self.logits_of_pass(PagePolicy("none"))[:, 40:]).abs().max().item(), 1e-3)

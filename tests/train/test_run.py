@@ -1,4 +1,5 @@
 """Fine-tuning from end to end: resuming, what is written, what is refused."""
+import json
 import resource
 import signal
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 from support import random_heads
 import tiny
 import torch
+from train import models, regularize
 from train.checkpoint import write_file
 from train.errors import TrainError
 
@@ -19,8 +21,8 @@ class Runs(unittest.TestCase):
         self.folder = Path(place.name)
 
     def test_a_run_in_slices_gives_the_bytes_of_a_run_in_one_go(self):
-        whole = tiny.finetune(self.folder, "whole")
-        sliced = [tiny.finetune(self.folder, "sliced", "--slice-seconds", "0.001") for _ in range(4)]
+        whole = tiny.finetune(self.folder, "whole", "--dropout", "0.2")
+        sliced = [tiny.finetune(self.folder, "sliced", "--dropout", "0.2", "--slice-seconds", "0.001") for _ in range(4)]
         self.assertEqual([len(tiny.losses(told)) for told in sliced], [1, 1, 1, 1])
         self.assertIn("Goes on after step 3 of 4", sliced[3])
         self.assertEqual(tiny.losses(whole), tiny.losses("".join(sliced)))
@@ -43,6 +45,27 @@ class Runs(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("budget 32, page 8, unique 0.5; fine-tuned, mask soft", done.stderr)
         self.assertIn("selected in 3 of 3 steps", done.stderr)
+
+    def test_dropout_trains_differently_and_is_gone_afterwards(self):
+        plain, dropped = (tiny.losses(tiny.finetune(self.folder, f"d{share}", "--dropout", share, steps=1)) for share in (0, 0.3))
+        self.assertNotEqual(plain, dropped)
+        model = models.load_model(tiny.MODEL, "cpu")
+        ids = torch.arange(3, 60)[None]
+        before = model(input_ids=ids).logits
+        handles = regularize.add_dropout(model, 0.3)
+        self.assertFalse(torch.equal(before, model(input_ids=ids).logits))
+        for handle in handles:
+            handle.remove()
+        self.assertTrue(torch.equal(before, model(input_ids=ids).logits))
+
+    def test_held_out_books_are_measured_at_the_end(self):
+        book = self.folder / "kept-out.txt"
+        book.write_text("\n\n".join(f"Numbers {count} and {count + 1} are kept out of this book." for count in range(400)))
+        told = tiny.finetune(self.folder, "out", "--data", self.folder / "harbour.txt", book, "--held-out", "kept-out", steps=1)
+        loss = float(told.split("Held-out loss, read densely: ")[1].split()[0])
+        self.assertTrue(4 < loss < 12, loss)
+        last = json.loads((self.folder / "out/progress.jsonl").read_text().splitlines()[-1])
+        self.assertAlmostEqual(last["held_out_loss"], loss, delta=1e-3)
 
     def test_masks_train_differently_from_the_same_rows(self):
         first = {mask: tiny.losses(tiny.finetune(self.folder, mask, "--mask", mask, steps=1))[0] for mask in ("soft", "hard", "none")}

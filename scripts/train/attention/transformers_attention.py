@@ -50,12 +50,12 @@ def attend(module, queries, keys, values, attention_mask=None, scaling=None, dro
     queries, keys = queries.to(values.dtype), keys.to(values.dtype)
     if pages is None and sliding_window is None and queries.shape[2] == keys.shape[2]:
         out = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
-    elif pages is None or sliding_window is not None and sliding_window < keys.shape[2]:
+    elif pages is None or isinstance(pages, StepPages) and sliding_window is not None and sliding_window < keys.shape[2]:
         out = dense_attention(queries, keys, values, scaling, sliding_window)
     elif isinstance(pages, StepPages):
         out = attend_step(queries, keys, values, pages, scaling)
     else:
-        out = pages.attend(module.layer_idx, queries, keys, values, scaling)
+        out = pages.attend(module.layer_idx, queries, keys, values, scaling, sliding_window)
     return out.transpose(1, 2).contiguous(), None
 
 
