@@ -48,7 +48,8 @@ def stages_of(texts):
     try:
         pairs = [(int(context), float(share or 1)) for context, _, share in (str(text).partition(":") for text in texts)]
     except ValueError as error:
-        raise TrainError(f'Contexts "{" ".join(map(str, texts))}" cannot be read, wanted CONTEXT or CONTEXT:SHARE such as 4096:0.5') from error
+        told = " ".join(map(str, texts))
+        raise TrainError(f'Contexts "{told}" cannot be read, wanted CONTEXT or CONTEXT:SHARE such as 4096:0.5') from error
     contexts, shares = map(list, zip(*pairs))
     if not min(shares) > 0:
         raise TrainError("Shares of the contexts must be above 0")

@@ -150,7 +150,8 @@ class SparseReading:
         """queries [R * B, Hq, 1, d], keys and values of the decoded tokens [R * B, Hk, m, d] -> [R * B, Hq, 1, d]"""
         count, own = len(self.readers), self.prompt.layers[layer]
         complete = own[0].shape[2] // self.size
-        tail = [torch.cat([mine[None, :, :, complete * self.size:].expand(count, -1, -1, -1, -1), decoded.unflatten(0, (count, -1))], 3).float()
+        first = complete * self.size
+        tail = [torch.cat([mine[None, :, :, first:].expand(count, -1, -1, -1, -1), decoded.unflatten(0, (count, -1))], 3).float()
                 for mine, decoded in zip(own, (keys, values))]
         grouped = queries.unflatten(0, (count, -1)).unflatten(2, (keys.shape[1], -1)).squeeze(4).float()
         step = LayerStep(grouped, own, tail, complete, scale, self.size)

@@ -138,7 +138,8 @@ def table(rows):
     for row in rows:
         low, high = row.get("retrieval_interval", (math.nan, math.nan))
         lines.append(f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} "
-                     f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |")
+                     f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('loss', math.nan):.3f} "
+                     f"| {row.get('kl', math.nan):.4f} |")
     return "\n".join(lines)
 
 

@@ -116,7 +116,8 @@ class Recipe:
         named = [(name, self.place(name)) for name, _, _ in self.arms()]
         tuned = [Job(name, self.place(name), lambda mask=mask, name=name, seed=seed: self.finetune(name, mask, seed), [base, *before_arms])
                  for name, mask, seed in self.arms()]
-        measured = [self.measured(name, folder) for name, folder in [*named[:3], ("training-free", base), ("seed-model", options.seed_model)]]
+        full = [*named[:3], ("training-free", base), ("seed-model", options.seed_model)]
+        measured = [self.measured(name, folder) for name, folder in full]
         others = [self.measured(name, folder, readers=["dense", "unique"]) for name, folder in named[3:]]
         return [*jobs, *tuned[:3], *measured, *tuned[3:], *others]
 
@@ -148,16 +149,16 @@ class Recipe:
         options = self.options
         start = ["--init", options.seed_model] if options.warm_start else []
         return texts(["train.pretrain", "--tokenizer", options.seed_model, *start, "--stages", *options.stages,
-                      "--rate", options.pretrain_rate, "--steps", pretrain_steps(options, self.speeds()), "--tokens-per-step", PRETRAIN_TOKENS,
-                      "--warmup", 200, "--nondeterministic", "--shard-size", "8MB", "--out", self.place("base"),
+                      "--rate", options.pretrain_rate, "--steps", pretrain_steps(options, self.speeds()), "--tokens-per-step",
+                      PRETRAIN_TOKENS, "--warmup", 200, "--nondeterministic", "--shard-size", "8MB", "--out", self.place("base"),
                       *self.against_learning_by_heart(), *self.common(options.seeds[0])])
 
     def finetune(self, name, mask, seed):
         options = self.options
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
                       *options.contexts, "--temperature", *options.temperature, "--rate", options.finetune_rate, "--steps",
-                      finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name),
-                      *self.against_learning_by_heart(), *self.common(seed)])
+                      finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",
+                      "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
 
     def evaluate(self, name, folder, out, readers=()):
         options = self.options

@@ -37,7 +37,8 @@ class Selection(unittest.TestCase):
                 else:
                     scores = numpy_reference.page_scores(q[-1], numpy_reference.page_statistics(k, 8), name)
                 picks = numpy_reference.select_pages(scores, budget, 8, sink, recent)
-                np.testing.assert_allclose(out[place], numpy_reference.attend(q[-1], k, v, 8, picks)[0], atol=1e-5, err_msg=f"{name} {tokens}")
+                read = numpy_reference.attend(q[-1], k, v, 8, picks)[0]
+                np.testing.assert_allclose(out[place], read, atol=1e-5, err_msg=f"{name} {tokens}")
 
     def test_budgets_beside_each_other_do_not_mix(self):
         readers = [decode.Reader(name, budget, 0.5) for budget in (32, 64, 96) for name in ("unique", "oracle")]

@@ -33,6 +33,10 @@ class AgainstReference(unittest.TestCase):
         with mock.patch.object(fused, "FEWEST_CHUNK_TOKENS", 32):
             self.check(PagePolicy("soft", 32, 8).check(), (1, 4, 2, 77, 16), 0.5)
 
+    def test_tiles_below_the_diagonal_on_it_and_cut_short(self):
+        # Tiles of 32 by 32: chunks of 128 and 71 queries have all three kinds, in both directions.
+        self.check(PagePolicy("soft", 32, 8).check(), (1, 2, 1, 199, 16), 0.5, seed=6)
+
     def test_soft_mask_with_other_pages_and_forced_pages(self):
         self.check(PagePolicy("soft", 48, 16, 1.0, 0, 1).check(), (2, 2, 1, 84, 16), 0.2, seed=1)
 

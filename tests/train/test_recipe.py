@@ -102,7 +102,8 @@ class Jobs(unittest.TestCase):
         place = Path(folder)
         for name, (_, code) in scripts.items():
             (place / f"{name}.py").write_text(code)
-        made = [jobs.Job(name, place / name, lambda name=name: [name], [place / need for need in needs], 0) for name, (needs, _) in scripts.items()]
+        made = [jobs.Job(name, place / name, lambda name=name: [name], [place / need for need in needs], 0)
+                for name, (needs, _) in scripts.items()]
         with mock.patch.dict("os.environ", PYTHONPATH=folder):
             return jobs.run_jobs(made, ["0", "1"], lambda: 60.0, place / "logs")
 

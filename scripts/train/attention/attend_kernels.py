@@ -2,6 +2,8 @@
 
 C queries of a chunk that begins at token `first`; gates [B*Hk, C, P] in f32 hold the logarithm of a page's gate. Exponentials are
 taken to base 2. Blocks of BN keys hold whole pages. Nothing is accumulated by atomics, so a step gives the same bits every time.
+
+Loops are cut in two: tiles that lie wholly below the diagonal and inside the arrays need no masks (EDGE false), the others have them.
 """
 import triton
 import triton.language as tl
@@ -11,16 +13,46 @@ CLOSED = tl.constexpr(-1e30)
 
 
 @triton.jit
-def gate_tile(gates, kv, row, page, chunk, pages, inside):
-    """Log gates [BM, BN / PAGE] of rows of the chunk; 0 beyond the last page."""
-    place = gates + (kv * chunk + row[:, None]) * pages + page[None, :]
-    return tl.load(place, mask=inside[:, None] & (page[None, :] < pages), other=0.0)
+def load_rows(source, at, known, EDGE: tl.constexpr):
+    """[rows, D]; `known` [rows] tells which exist, where not all do."""
+    return tl.load(source + at, mask=known[:, None], other=0.0) if EDGE else tl.load(source + at)
 
 
 @triton.jit
 def over_tokens(tile, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr):
     """[BM, BN / PAGE] -> [BM, BN]: every token of a page has the page's number."""
     return tl.reshape(tl.broadcast_to(tile[:, :, None], (BM, BN // PAGE, PAGE)), (BM, BN))
+
+
+@triton.jit
+def query_logits(q, k, gates, gate_row, start, token, pages, scale, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr,
+                 GATED: tl.constexpr, EDGE: tl.constexpr):
+    """Logits [BM, BN] to base 2 of a block of keys that begins at `start`; gate_row [BM] is where a query's gates begin."""
+    logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
+    if GATED:
+        page = start // PAGE + tl.arange(0, BN // PAGE)
+        place = gates + gate_row[:, None] + page[None, :]
+        tile = tl.load(place, mask=page[None, :] < pages, other=0.0) if EDGE else tl.load(place)
+        logits += over_tokens(tile * LOG2E, BM, BN, PAGE)
+    if EDGE:
+        logits = tl.where(start + tl.arange(0, BN)[None, :] <= token[:, None], logits, CLOSED)
+    return logits
+
+
+@triton.jit
+def forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D: tl.constexpr,
+                  BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr, EDGE: tl.constexpr):
+    """Running sum [BM, D], total and peak [BM] after one more block of keys."""
+    key = start + tl.arange(0, BN)
+    at = (kv * tokens + key[:, None]) * D + tl.arange(0, D)[None, :]
+    k = load_rows(keys, at, key < tokens, EDGE)
+    logits = query_logits(q, k, gates, gate_row, start, token, pages, scale, BM, BN, PAGE, GATED, EDGE)
+    new_peak = tl.maximum(peak, tl.max(logits, 1))
+    weight = tl.exp2(logits - new_peak[:, None])
+    shrink = tl.exp2(peak - new_peak)
+    v = load_rows(values, at, key < tokens, EDGE)
+    acc = tl.dot(weight.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
+    return acc, total * shrink + tl.sum(weight, 1), new_peak
 
 
 @triton.jit
@@ -32,32 +64,40 @@ def forward_kernel(queries, keys, values, gates, out, log_sum, first, chunk, tok
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     token = first + row
     inside = (row < chunk) & (token < tokens)
-    dims = tl.arange(0, D)
-    at = (head * tokens + token[:, None]) * D + dims[None, :]
+    at = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
     q = tl.load(queries + at, mask=inside[:, None], other=0.0)
+    gate_row = (kv * chunk + tl.minimum(row, chunk - 1)) * pages
     peak = tl.full((BM,), CLOSED, tl.float32)
     total = tl.zeros((BM,), tl.float32)
     acc = tl.zeros((BM, D), tl.float32)
-    end = tl.minimum(first + tl.program_id(0) * BM + BM, tokens)
-    for start in range(0, end, BN):
-        key = start + tl.arange(0, BN)
-        known = (key < tokens)[:, None]
-        from_kv = (kv * tokens + key[:, None]) * D + dims[None, :]
-        k = tl.load(keys + from_kv, mask=known, other=0.0)
-        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
-        if GATED:
-            tile = gate_tile(gates, kv, row, start // PAGE + tl.arange(0, BN // PAGE), chunk, pages, inside)
-            logits += over_tokens(tile * LOG2E, BM, BN, PAGE)
-        logits = tl.where(key[None, :] <= token[:, None], logits, CLOSED)
-        new_peak = tl.maximum(peak, tl.max(logits, 1))
-        weight = tl.exp2(logits - new_peak[:, None])
-        shrink = tl.exp2(peak - new_peak)
-        total = total * shrink + tl.sum(weight, 1)
-        v = tl.load(values + from_kv, mask=known, other=0.0)
-        acc = tl.dot(weight.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
-        peak = new_peak
+    begin = first + tl.program_id(0) * BM
+    below = begin // BN * BN
+    for start in range(0, below, BN):
+        acc, total, peak = forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D,
+                                         BM, BN, PAGE, GATED, False)
+    for start in range(below, tl.minimum(begin + BM, tokens), BN):
+        acc, total, peak = forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D,
+                                         BM, BN, PAGE, GATED, True)
     tl.store(out + at, (acc / total[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
     tl.store(log_sum + head * tokens + token, peak + tl.log2(total), mask=inside)
+
+
+@triton.jit
+def query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gate_grad, kv, gate_row, grad_row, token, inside, tokens,
+                     pages, scale, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr,
+                     SOFT: tl.constexpr, EDGE: tl.constexpr):
+    """Running gradient [BM, D] after one more block of keys, whose pages' gate gradients are stored."""
+    key = start + tl.arange(0, BN)
+    at = (kv * tokens + key[:, None]) * D + tl.arange(0, D)[None, :]
+    k = load_rows(keys, at, key < tokens, EDGE)
+    v = load_rows(values, at, key < tokens, EDGE)
+    logits = query_logits(q, k, gates, gate_row, start, token, pages, scale, BM, BN, PAGE, GATED, EDGE)
+    grad = tl.exp2(logits - top[:, None]) * (tl.dot(do, tl.trans(v), input_precision="ieee") - mean_grad[:, None])
+    if SOFT:
+        page = start // PAGE + tl.arange(0, BN // PAGE)
+        sums = tl.sum(tl.reshape(grad, (BM, BN // PAGE, PAGE)), 2)
+        tl.store(gate_grad + grad_row[:, None] + page[None, :], sums, mask=inside[:, None] & (page[None, :] < pages))
+    return tl.dot(grad.to(k.dtype), k, acc, input_precision="ieee")
 
 
 @triton.jit
@@ -70,32 +110,50 @@ def query_grad_kernel(queries, keys, values, gates, out_grad, log_sum, delta, qu
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     token = first + row
     inside = (row < chunk) & (token < tokens)
-    dims = tl.arange(0, D)
-    at = (head * tokens + token[:, None]) * D + dims[None, :]
+    at = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
     q = tl.load(queries + at, mask=inside[:, None], other=0.0)
     do = tl.load(out_grad + at, mask=inside[:, None], other=0.0)
     top = tl.load(log_sum + head * tokens + token, mask=inside, other=0.0)
     mean_grad = tl.load(delta + head * tokens + token, mask=inside, other=0.0)
+    gate_row = (kv * chunk + tl.minimum(row, chunk - 1)) * pages
+    grad_row = (head * chunk + row) * pages
     acc = tl.zeros((BM, D), tl.float32)
-    end = tl.minimum(first + tl.program_id(0) * BM + BM, tokens)
-    for start in range(0, end, BN):
-        key = start + tl.arange(0, BN)
-        known = (key < tokens)[:, None]
-        from_kv = (kv * tokens + key[:, None]) * D + dims[None, :]
-        k = tl.load(keys + from_kv, mask=known, other=0.0)
-        v = tl.load(values + from_kv, mask=known, other=0.0)
-        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
-        page = start // PAGE + tl.arange(0, BN // PAGE)
-        if GATED:
-            logits += over_tokens(gate_tile(gates, kv, row, page, chunk, pages, inside) * LOG2E, BM, BN, PAGE)
-        weight = tl.where(key[None, :] <= token[:, None], tl.exp2(logits - top[:, None]), 0.0)
-        grad = weight * (tl.dot(do, tl.trans(v), input_precision="ieee") - mean_grad[:, None])
-        acc = tl.dot(grad.to(k.dtype), k, acc, input_precision="ieee")
-        if SOFT:
-            sums = tl.sum(tl.reshape(grad, (BM, BN // PAGE, PAGE)), 2)
-            place = gate_grad + (head * chunk + row[:, None]) * pages + page[None, :]
-            tl.store(place, sums, mask=inside[:, None] & (page[None, :] < pages))
+    begin = first + tl.program_id(0) * BM
+    below = begin // BN * BN
+    for start in range(0, below, BN):
+        acc = query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gate_grad, kv, gate_row, grad_row, token, inside,
+                               tokens, pages, scale, D, BM, BN, PAGE, GATED, SOFT, False)
+    for start in range(below, tl.minimum(begin + BM, tokens), BN):
+        acc = query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gate_grad, kv, gate_row, grad_row, token, inside,
+                               tokens, pages, scale, D, BM, BN, PAGE, GATED, SOFT, True)
     tl.store(query_grad + at, acc * scale, mask=inside[:, None])
+
+
+@triton.jit
+def key_grad_block(head, tile, k, v, dk, dv, key, page, queries, out_grad, log_sum, delta, gates, kv, first, chunk, tokens, pages, scale,
+                   D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr, EDGE: tl.constexpr):
+    """Running gradients [BN, D] of keys and values after one more tile of queries, which begins at row `tile` of the chunk."""
+    row = tile + tl.arange(0, BM)
+    token = first + row
+    inside = (row < chunk) & (token < tokens)
+    at = (head * tokens + token[:, None]) * D + tl.arange(0, D)[None, :]
+    q = load_rows(queries, at, inside, EDGE)
+    do = load_rows(out_grad, at, inside, EDGE)
+    numbers = head * tokens + token
+    top = tl.load(log_sum + numbers, mask=inside, other=0.0) if EDGE else tl.load(log_sum + numbers)
+    mean_grad = tl.load(delta + numbers, mask=inside, other=0.0) if EDGE else tl.load(delta + numbers)
+    logits = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * LOG2E)
+    if GATED:
+        place = gates + (kv * chunk + row[None, :]) * pages + page[:, None]
+        gate = tl.load(place, mask=inside[None, :] & (page[:, None] < pages), other=0.0) if EDGE else tl.load(place)
+        logits += tl.reshape(tl.broadcast_to((gate * LOG2E)[:, None, :], (BN // PAGE, PAGE, BM)), (BN, BM))
+    weight = tl.exp2(logits - top[None, :])
+    if EDGE:
+        weight = tl.where((key[:, None] <= token[None, :]) & inside[None, :], weight, 0.0)
+    dv = tl.dot(weight.to(do.dtype), do, dv, input_precision="ieee")
+    grad = weight * (tl.dot(v, tl.trans(do), input_precision="ieee") - mean_grad[None, :])
+    dk += tl.dot((grad * scale).to(q.dtype), q, input_precision="ieee")
+    return dk, dv
 
 
 @triton.jit
@@ -105,35 +163,28 @@ def key_grad_kernel(queries, keys, values, gates, out_grad, log_sum, delta, key_
     kv = tl.program_id(1).to(tl.int64)
     start = tl.program_id(0) * BN
     key = start + tl.arange(0, BN)
-    dims = tl.arange(0, D)
     known = (key < tokens)[:, None]
-    from_kv = (kv * tokens + key[:, None]) * D + dims[None, :]
-    k = tl.load(keys + from_kv, mask=known, other=0.0)
-    v = tl.load(values + from_kv, mask=known, other=0.0)
-    dk = tl.load(key_grad + from_kv, mask=known, other=0.0)
-    dv = tl.load(value_grad + from_kv, mask=known, other=0.0)
+    at = (kv * tokens + key[:, None]) * D + tl.arange(0, D)[None, :]
+    k = tl.load(keys + at, mask=known, other=0.0)
+    v = tl.load(values + at, mask=known, other=0.0)
+    dk = tl.load(key_grad + at, mask=known, other=0.0)
+    dv = tl.load(value_grad + at, mask=known, other=0.0)
     page = start // PAGE + tl.arange(0, BN // PAGE)
-    skipped = tl.maximum(start - first, 0) // BM * BM
-    steps = (chunk - skipped + BM - 1) // BM
-    for step in range(0, G * steps):
-        head = kv * G + step // steps
-        row = skipped + step % steps * BM + tl.arange(0, BM)
-        token = first + row
-        inside = (row < chunk) & (token < tokens)
-        at = (head * tokens + token[:, None]) * D + dims[None, :]
-        q = tl.load(queries + at, mask=inside[:, None], other=0.0)
-        do = tl.load(out_grad + at, mask=inside[:, None], other=0.0)
-        top = tl.load(log_sum + head * tokens + token, mask=inside, other=0.0)
-        mean_grad = tl.load(delta + head * tokens + token, mask=inside, other=0.0)
-        logits = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * LOG2E)
-        if GATED:
-            place = gates + (kv * chunk + row[None, :]) * pages + page[:, None]
-            tile = tl.load(place, mask=inside[None, :] & (page[:, None] < pages), other=0.0) * LOG2E
-            logits += tl.reshape(tl.broadcast_to(tile[:, None, :], (BN // PAGE, PAGE, BM)), (BN, BM))
-        seen = (key[:, None] <= token[None, :]) & inside[None, :]
-        weight = tl.where(seen, tl.exp2(logits - top[None, :]), 0.0)
-        dv = tl.dot(weight.to(do.dtype), do, dv, input_precision="ieee")
-        grad = weight * (tl.dot(v, tl.trans(do), input_precision="ieee") - mean_grad[None, :])
-        dk += tl.dot((grad * scale).to(q.dtype), q, input_precision="ieee")
-    tl.store(key_grad + from_kv, dk, mask=known)
-    tl.store(value_grad + from_kv, dv, mask=known)
+    # Tiles of queries: some that do not see these keys, `edges` on the diagonal, whole ones, and at the end perhaps one that is cut short.
+    skipped = tl.maximum(start - first, 0) // BM
+    whole = tl.minimum(tl.maximum((tl.maximum(start + BN - 1 - first, 0) + BM - 1) // BM, skipped), tl.maximum(chunk // BM, skipped))
+    tiles = (chunk + BM - 1) // BM
+    cut = tl.where(tiles > tl.maximum(chunk // BM, whole), 1, 0)
+    edges = whole - skipped + cut
+    for step in range(0, G * edges):
+        place = step % tl.maximum(edges, 1)
+        tile = tl.where(place < whole - skipped, skipped + place, tiles - 1) * BM
+        dk, dv = key_grad_block(kv * G + step // tl.maximum(edges, 1), tile, k, v, dk, dv, key, page, queries, out_grad, log_sum, delta,
+                                gates, kv, first, chunk, tokens, pages, scale, D, BM, BN, PAGE, GATED, True)
+    within = tl.maximum(chunk // BM - whole, 0)
+    for step in range(0, G * within):
+        tile = (whole + step % tl.maximum(within, 1)) * BM
+        dk, dv = key_grad_block(kv * G + step // tl.maximum(within, 1), tile, k, v, dk, dv, key, page, queries, out_grad, log_sum, delta,
+                                gates, kv, first, chunk, tokens, pages, scale, D, BM, BN, PAGE, GATED, False)
+    tl.store(key_grad + at, dk, mask=known)
+    tl.store(value_grad + at, dv, mask=known)
