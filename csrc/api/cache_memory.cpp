@@ -8,6 +8,7 @@ using namespace ps;
 namespace {
 
 constexpr int64_t kAlignmentBytes = 256;
+constexpr int64_t kMostPoolBytes = int64_t(1) << 46; /* more than any machine has; keeps every sum of a plan below 2^63 */
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes; }
 
@@ -39,7 +40,12 @@ struct Plan {
 };
 
 Plan plan_cache(const ps_cache_desc &desc) {
-  const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages;
+  const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages; /* at most 2^52, which check_desc sees to */
+  const int64_t row_bytes = int64_t(desc.page_size) * desc.head_dim * dtype_bytes(desc.dtype);
+  if (rows > kMostPoolBytes / row_bytes) {
+    throw Error(PS_OUT_OF_MEMORY, "Out of memory: a cache of " + std::to_string(rows) + " times " + std::to_string(row_bytes) +
+                                      " bytes of keys is larger than any memory");
+  }
   const int64_t vector = aligned(rows * desc.head_dim * dtype_bytes(desc.dtype));
   Plan plan{};
   auto place = [&plan](int64_t bytes, bool kept) {

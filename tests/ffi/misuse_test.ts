@@ -1,6 +1,6 @@
 /** What the library answers to a caller that forgot what it closed, by the raw calls: `Handle` lets none of this through. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
-import { Status } from "../../ffi/errors.ts";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { NativeError, Status } from "../../ffi/errors.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { liveHandles } from "../../ffi/library.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
@@ -53,6 +53,26 @@ Deno.test("ps_device_close while waits are pending closes the device, and each w
     assert(statuses.every((status) => status === Status.Ok || status === Status.InvalidArgument), `${statuses}`);
   }
   assertEquals(liveHandles(), 0);
+});
+
+Deno.test("a cache of more bytes than a number holds is refused as out of memory", () => {
+  withDevice((device) => {
+    // 2^65 bytes of keys, which would wrap around to none.
+    const large = {
+      numPages: 2 ** 24,
+      numLayers: 4096,
+      numQueryHeads: 4096,
+      numKvHeads: 4096,
+      headDim: 512,
+      pageSize: 64,
+    };
+    const error = assertThrows(
+      () => KvCache.create(device, { ...SHAPE, ...large }),
+      NativeError,
+      "larger than any memory",
+    );
+    assertEquals(error.status, Status.OutOfMemory);
+  });
 });
 
 Deno.test("an operation that would write over its own page table is refused and says so", () => {

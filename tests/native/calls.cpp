@@ -80,7 +80,8 @@ void Calls::fill(ps_buffer *buffer, int64_t bytes) {
   check(ps_buffer_write(buffer, 0, words.data(), int64_t(words.size()) * 4));
 }
 
-void Calls::make_cache() {
+/* Mostly small; now and then every field as large as it may be, or close to it. */
+ps_cache_desc Calls::describe_cache() {
   static const int32_t kPageSizes[] = {8, 16, 32, 64}, kHeads[] = {1, 2, 4};
   const int32_t heads = kHeads[bytes_.below(2)];
   ps_cache_desc desc{};
@@ -96,14 +97,34 @@ void Calls::make_cache() {
   desc.max_sequences = int32_t(bytes_.mostly(4));
   desc.group_pages = int32_t(bytes_.mostly(8 * bytes_.below(2)));
   desc.reserved = int32_t(bytes_.mostly(0));
+  if (!bytes_.seldom()) return desc;
+  desc.page_size = kPageSizes[bytes_.below(4)];
+  desc.num_pages = (INT32_MAX / desc.page_size / 8 * 8) >> bytes_.below(9);
+  desc.max_pages_per_sequence = desc.num_pages;
+  desc.num_layers = desc.num_query_heads = desc.num_kv_heads = 4096 >> bytes_.below(6);
+  desc.head_dim = 512;
+  desc.max_sequences = 65536;
+  return desc;
+}
+
+void Calls::make_cache() {
+  const ps_cache_desc desc = describe_cache();
   ps_cache_bytes measured{};
   const int32_t status = ps_cache_measure(devices_[0], &desc, &measured);
-  if (status != PS_OK) return check(status);
-  MUST(measured.kv > 0 && measured.statistics > 0 && measured.scratch > 0);
-  if (measured.kv > 64 * kLargeBytes || measured.statistics > 64 * kLargeBytes || measured.scratch > 64 * kLargeBytes) return;
+  check(status);
   ps_cache *made = nullptr;
-  check(ps_cache_create(devices_[0], &desc, &made));
+  const int32_t made_status = ps_cache_create(devices_[0], &desc, &made);
+  check(made_status);
+  MUST((made_status == PS_OK) == (made != nullptr));
+  MUST(status == PS_OK || made == nullptr);
+  if (status != PS_OK) return;
+  const double rows = double(desc.num_layers) * desc.num_kv_heads * double(desc.num_pages);
+  MUST(double(measured.kv) >= rows * desc.page_size * desc.head_dim * (desc.dtype == PS_F32 ? 8 : 4)); /* as a sum that cannot wrap */
+  MUST(measured.statistics > 0 && measured.scratch > 0);
   if (made == nullptr) return;
+  if (measured.kv > 64 * kLargeBytes || measured.statistics > 64 * kLargeBytes || measured.scratch > 64 * kLargeBytes) {
+    return check(ps_cache_close(made));
+  }
   const size_t place = caches_.size() < kCaches ? caches_.size() : size_t(bytes_.below(int(kCaches)));
   if (place < caches_.size()) ps_cache_close(caches_[place]);
   caches_.resize(place < caches_.size() ? caches_.size() : place + 1);
@@ -135,7 +156,8 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 void Calls::one() {
   const int which = bytes_.below(40);
   used_ = 0;
-  if (which < 10) on_handles(which);
+  if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
+  else if (which < 10) on_handles(which);
   else if (which < 22) on_tensors(which - 10);
   else on_cache(which - 22);
 }

@@ -55,7 +55,10 @@ class Calls {
   ps_tensor *tensor(int32_t dtype, std::initializer_list<int64_t> shape);
   void make_buffer();
   void fill(ps_buffer *buffer, int64_t bytes);
+  ps_cache_desc describe_cache();
   void make_cache();
+  void on_devices();
+  void on_missing();
   void on_handles(int which);
   void on_tensors(int which);
   void on_cache(int which);

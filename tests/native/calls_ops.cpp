@@ -27,6 +27,41 @@ void Calls::on_handles(int which) {
   }
 }
 
+/* A device of any options, which lives for one call; its message must end inside the place that it was given. */
+void Calls::on_devices() {
+  const ps_device_options options{int32_t(bytes_.mostly(0)), int32_t(bytes_.mostly(1))};
+  char message[64];
+  std::memset(message, 'x', sizeof message);
+  const int32_t room = int32_t(bytes_.mostly(bytes_.below(40)));
+  const int32_t given = room > 40 ? 40 : room;
+  ps_device *made = nullptr;
+  const int32_t status = ps_device_open(bytes_.seldom() ? nullptr : &options, bytes_.seldom() ? nullptr : &made, message, given);
+  MUST(status != PS_DEVICE_ERROR && (made == nullptr || status == PS_OK));
+  for (size_t i = given > 0 ? size_t(given) : 0; i < sizeof message; i++) MUST(message[i] == 'x');
+  status == PS_OK ? accepted++ : refused++;
+  if (made == nullptr) return;
+  ps_buffer *buffer = nullptr;
+  check(ps_buffer_create(made, bytes_.mostly(64), &buffer));
+  if (buffer != nullptr) MUST(ps_device_close(made) == PS_INVALID_ARGUMENT && ps_buffer_close(buffer) == PS_OK);
+  check(ps_device_close(made));
+  MUST(ps_device_wait(made) == PS_INVALID_ARGUMENT && ps_buffer_create(made, 64, &buffer) == PS_INVALID_ARGUMENT);
+}
+
+/* Calls that lack what they are to read or write. */
+void Calls::on_missing() {
+  const ps_cache_desc desc{};
+  ps_cache_bytes measured;
+  ps_cache *c = nullptr;
+  for (const int32_t status :
+       {ps_buffer_create(devices_[0], 64, nullptr), ps_cache_measure(devices_[0], nullptr, &measured), ps_cache_measure(devices_[0], &desc, nullptr),
+        ps_cache_create(devices_[0], nullptr, &c), ps_cache_create(devices_[0], &desc, nullptr), ps_graph_end(devices_[0], nullptr),
+        ps_device_close(nullptr), ps_device_wait(nullptr), ps_buffer_close(nullptr), ps_cache_close(nullptr),
+        ps_cache_reset_counters(nullptr), ps_page_statistics(nullptr, 0, 1), ps_buffer_write(nullptr, 0, "", 1)}) {
+    check(status);
+    MUST(status == PS_INVALID_ARGUMENT);
+  }
+}
+
 void Calls::on_tensors(int which) {
   ps_device *d = device();
   const int64_t rows = 1 + bytes_.below(6), width = 1 + bytes_.below(80), other = 1 + bytes_.below(40);

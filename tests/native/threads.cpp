@@ -1,4 +1,4 @@
-/* Two threads on one device and on two, handles closed by both at once, and a close during a pending wait. For ThreadSanitizer.
+/* Two threads on one device, on one cache and on two devices, handles closed by both at once, and a close during a pending wait. For ThreadSanitizer.
  *
  *     threads ROUNDS
  */
@@ -58,6 +58,43 @@ void same_device(int rounds) {
   MUST(ps_buffer_close(shared) == PS_OK && ps_device_close(device) == PS_OK);
 }
 
+ps_cache *make_cache(ps_device *device) {
+  ps_cache_desc desc{};
+  desc.num_pages = desc.max_pages_per_sequence = 16;
+  desc.num_layers = desc.num_query_heads = desc.num_kv_heads = 2;
+  desc.head_dim = 16;
+  desc.page_size = 8;
+  desc.max_sequences = 1;
+  ps_cache *cache = nullptr;
+  MUST(ps_cache_create(device, &desc, &cache) == PS_OK);
+  return cache;
+}
+
+/* Both threads write to one cache, whose scratch and counters they share, and one of them closes it under the other. */
+void same_cache(int rounds) {
+  ps_device *device = open_device();
+  ps_buffer *buffer = make_buffer(device);
+  const int32_t length = 1;
+  MUST(ps_buffer_write(buffer, 64, &length, 4) == PS_OK); /* one token, in the page that the zeros before it name */
+  const ps_tensor slots{buffer, 0, 1, {1, 1, 1}, 1, PS_I32}, table{buffer, 0, 1, {1, 1, 1}, 2, PS_I32}, lengths{buffer, 64, 1, {1, 1, 1}, 1, PS_I32};
+  const ps_tensor x{buffer, 4096, 32, {1, 2, 16}, 3, PS_F32}, out{buffer, 8192, 32, {1, 2, 16}, 3, PS_F32};
+  for (int i = 0; i < rounds; i++) {
+    ps_cache *cache = make_cache(device);
+    std::atomic<int> closed{0};
+    const auto holds = [](int32_t status) { return status == PS_OK || status == PS_INVALID_ARGUMENT; };
+    auto body = [&] {
+      ps_counters counters;
+      MUST(holds(ps_append_kv(cache, 0, &x, &x, &slots)));
+      MUST(holds(ps_decode_attention(cache, 0, 0.25f, 0, &x, &table, &lengths, nullptr, nullptr, &out)));
+      MUST(holds(ps_cache_counters(cache, &counters)));
+      closed += ps_cache_close(cache) == PS_OK;
+    };
+    both(body, body);
+    MUST(closed == 1 && ps_cache_reset_counters(cache) == PS_INVALID_ARGUMENT);
+  }
+  MUST(ps_buffer_close(buffer) == PS_OK && ps_device_close(device) == PS_OK);
+}
+
 void two_devices(int rounds) {
   auto body = [=] {
     ps_device *device = open_device();
@@ -104,6 +141,7 @@ void closed_while_waiting(int rounds) {
 int main(int count, char **words) {
   const int rounds = count > 1 ? std::atoi(words[1]) : 200;
   same_device(rounds);
+  same_cache(rounds);
   two_devices(rounds);
   closed_by_both(rounds);
   closed_while_waiting(rounds);
