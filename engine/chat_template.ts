@@ -1,6 +1,7 @@
 import { Environment, parse, tokenize } from "@huggingface/jinja";
 import { PagesiftError } from "./errors.ts";
 import { isJsonObject, type JsonObject, reasonOf, shorten, statOrUndefined } from "./json_file.ts";
+import { refuseLinkOut } from "./model_links.ts";
 import { DEFAULT_TEMPLATE_LIMITS, GuardedInterpreter, type TemplateLimits } from "./template_guard.ts";
 
 /** One turn of a conversation. */
@@ -34,6 +35,7 @@ export async function findChatTemplate(
 async function readTemplate(file: string): Promise<string | undefined> {
   const info = await statOrUndefined(file);
   if (info === undefined) return undefined;
+  await refuseLinkOut(file);
   if (!info.isFile || info.size > 4 * MAX_SOURCE_LENGTH) {
     throw new PagesiftError(
       "model",

@@ -1,6 +1,7 @@
-import { basename, dirname, join } from "@std/path";
+import { basename, join } from "@std/path";
 import { PagesiftError } from "./errors.ts";
 import { isJsonObject, readJsonFile, reasonOf, shorten, statOrUndefined } from "./json_file.ts";
+import { refuseLinkOut } from "./model_links.ts";
 import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
 
 /** A tensor and the file that holds it. */
@@ -103,7 +104,7 @@ async function readShards(folder: string, shards: readonly string[]): Promise<Ma
   const tensors = new Map<string, TensorEntry>();
   const twice: string[] = [];
   for (const shard of shards) {
-    await refuseOutside(folder, shard);
+    await refuseLinkOut(join(folder, shard));
     for (const [name, entry] of (await readSafetensorsHeader(join(folder, shard))).tensors) {
       const other = tensors.get(name);
       if (other !== undefined) twice.push(`${name} (${basename(other.file)}, ${shard})`);
@@ -112,24 +113,6 @@ async function readShards(folder: string, shards: readonly string[]): Promise<Ma
   }
   if (twice.length === 0) return tensors;
   throw modelError(`Tensors are in two files of "${folder}": ${listed(twice)}; download the model again`);
-}
-
-/** A link may stay in its folder or, in the Hugging Face cache, point from a snapshot to a blob of the same model. */
-async function refuseOutside(folder: string, shard: string): Promise<void> {
-  const [root, target] = [await realPath(folder), await realPath(join(folder, shard))];
-  if (dirname(target) === root) return;
-  const repository = dirname(dirname(root));
-  const isSnapshot = basename(dirname(root)) === "snapshots" && basename(repository).startsWith("models--");
-  if (isSnapshot && dirname(target) === join(repository, "blobs")) return;
-  throw modelError(`File "${join(folder, shard)}" is a link out of its folder; copy the file there instead`);
-}
-
-async function realPath(path: string): Promise<string> {
-  try {
-    return await Deno.realPath(path);
-  } catch (error) {
-    throw modelError(`Cannot open "${path}": ${reasonOf(error)}; download the model again`);
-  }
 }
 
 function listed(names: readonly string[]): string {

@@ -1,4 +1,5 @@
 import { PagesiftError } from "./errors.ts";
+import { refuseLinkOut } from "./model_links.ts";
 
 /** A JSON object of unknown content. */
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -36,12 +37,13 @@ export function parseJsonObject(text: string, file: string, limits: JsonLimits =
 }
 
 /**
- * Reads a regular file of at most 100 MB that holds one JSON object; undefined where there is no such file. Anything
- * else throws a "model" error.
+ * Reads a regular file of a model folder, at most 100 MB that hold one JSON object; undefined where there is no such file.
+ * Anything else throws a "model" error.
  */
 export async function readJsonFile(file: string): Promise<JsonObject | undefined> {
   const info = await statOrUndefined(file);
   if (info === undefined) return undefined;
+  await refuseLinkOut(file);
   // A device or a pipe would block or never end, so the kind is checked before the file is opened.
   if (!info.isFile) throw new PagesiftError("model", `Cannot read "${file}": expected a regular file`);
   if (info.size > MAX_BYTES) {

@@ -2,12 +2,15 @@ import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { type AddedToken, AddedTokenSplitter } from "./added_tokens.ts";
 import { type ChatMessage, type ChatTemplate, findChatTemplate } from "./chat_template.ts";
 import { PagesiftError } from "./errors.ts";
-import { isJsonObject, reasonOf } from "./json_file.ts";
+import { isJsonObject, reasonOf, shorten } from "./json_file.ts";
 import { SpecialGuard } from "./special_guard.ts";
 import { TextStream, type TokenDecoder } from "./text_stream.ts";
 import { TokenEncoder } from "./token_encoder.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
 import { WordCutter } from "./word_cutter.ts";
+
+/** Read and written once, so that a tokenizer that fails at any text is refused before a prompt is there. */
+const TRIAL = "A b, 1";
 
 /** How {@link Tokenizer.encode} treats special tokens. */
 export interface EncodeOptions {
@@ -63,9 +66,13 @@ export class Tokenizer implements TokenDecoder {
     const texts = names.map(([name, token]) => [name, tokenText(token)]);
     const chatTemplate = await findChatTemplate(folder, files.config, Object.fromEntries(texts));
     try {
-      return new Tokenizer(files, chatTemplate);
+      const tokenizer = new Tokenizer(files, chatTemplate);
+      tokenizer.decode(tokenizer.encode(TRIAL)); // the library builds some parts that cannot run
+      return tokenizer;
     } catch (cause) {
-      throw new PagesiftError("model", `Cannot use "${folder}/tokenizer.json": ${reasonOf(cause)}`, { cause });
+      throw new PagesiftError("model", `Cannot use "${folder}/tokenizer.json": ${shorten(reasonOf(cause), 200)}`, {
+        cause,
+      });
     }
   }
 

@@ -1,7 +1,7 @@
 import type { AddedToken } from "./added_tokens.ts";
 import { PagesiftError } from "./errors.ts";
 import { isJsonObject, type JsonObject, readJsonFile, shorten } from "./json_file.ts";
-import { findPatternProblem } from "./pattern_guard.ts";
+import { findPartProblem } from "./tokenizer_guard.ts";
 
 /** The parts of `tokenizer.json` that we read ourselves; the tokenizers library reads the rest. */
 export interface TokenizerDefinition extends JsonObject {
@@ -46,7 +46,7 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
   if (typeof type !== "string" || !MODEL_TYPES.includes(type)) {
     return fail(`the model type is ${quote(type)}, expected one of "${MODEL_TYPES.join('", "')}"`);
   }
-  checkPatterns(json, fail);
+  checkParts(json, fail);
   const ids = type === "BPE" ? checkBpe(model, fail) : checkUnigram(model, fail);
   const added = checkAddedTokens(json.added_tokens ?? [], fail);
   const largest = added.reduce((max, token) => Math.max(max, token.id), ids.reduce((a, b) => Math.max(a, b), -1));
@@ -56,10 +56,10 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
   return { ...OPTIONAL_PARTS, ...json, added_tokens: added, model: { ...model, type } };
 }
 
-/** The vocabulary holds no patterns and is long, so it is passed over. */
-function checkPatterns({ normalizer, pre_tokenizer, post_processor, decoder }: JsonObject, fail: Fail): void {
-  const problem = findPatternProblem([normalizer, pre_tokenizer, post_processor, decoder]);
-  if (problem !== undefined) fail(`matching its pattern could take for ever: ${problem}; use another model`);
+/** The vocabulary holds no parts and is long, so it is passed over. */
+function checkParts({ normalizer, pre_tokenizer, post_processor, decoder }: JsonObject, fail: Fail): void {
+  const problem = findPartProblem([normalizer, pre_tokenizer, post_processor, decoder]);
+  if (problem !== undefined) fail(problem);
 }
 
 /** The ids of a BPE vocabulary whose merges build tokens of that vocabulary from others of it. */

@@ -4,11 +4,12 @@ import { openCheckpoint } from "../../engine/checkpoint.ts";
 import { parseModelConfig } from "../../engine/config.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../../engine/safetensors.ts";
+import { Tokenizer } from "../../engine/tokenizer.ts";
 import { planWeights } from "../../engine/weight_plan.ts";
 import { Mutator } from "./mutate.ts";
 import { ROOT } from "./native_library.ts";
 
-export const TARGETS = ["safetensors", "config", "index"] as const;
+export const TARGETS = ["safetensors", "config", "index", "tokenizer"] as const;
 export type Target = typeof TARGETS[number];
 
 /** One input, ready to be tried. */
@@ -34,6 +35,51 @@ const HEADER = {
 const DATA_BYTES = 64;
 const INDEX = { metadata: { total_size: 8 }, weight_map: { a: "1.safetensors", b: "2.safetensors" } };
 const INDEX_FILE = "model.safetensors.index.json";
+const TOKENIZER_FILE = "tokenizer.json";
+const LETTERS = ["<s>", "</s>", "\u2581", "a", "b", "<0x41>", ...Array.from(" .1\u00e9")];
+/** A tokenizer that has a part of every kind. */
+const TOKENIZER = {
+  added_tokens: ["<s>", "</s>"].map((content, id) => ({ id, content, special: true, normalized: false })),
+  normalizer: {
+    type: "Sequence",
+    normalizers: [{ type: "Prepend", prepend: "\u2581" }, {
+      type: "Replace",
+      pattern: { String: " " },
+      content: "\u2581",
+    }],
+  },
+  pre_tokenizer: {
+    type: "Sequence",
+    pretokenizers: [{
+      type: "Split",
+      pattern: { Regex: "\\p{L}+|\\s+(?!\\S)|[^a]" },
+      behavior: "Isolated",
+      invert: false,
+    }],
+  },
+  post_processor: {
+    type: "TemplateProcessing",
+    single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+    special_tokens: { "<s>": { id: "<s>", ids: [0], tokens: ["<s>"] } },
+  },
+  decoder: {
+    type: "Sequence",
+    decoders: [
+      { type: "Replace", pattern: { String: "\u2581" }, content: " " },
+      { type: "ByteFallback" },
+      { type: "Fuse" },
+      { type: "Strip", content: " ", start: 1, stop: 0 },
+    ],
+  },
+  model: {
+    ...{ type: "BPE", unk_token: "<s>", byte_fallback: true, fuse_unk: false },
+    vocab: Object.fromEntries([...LETTERS, "ab", "\u2581ab"].map((token, id) => [token, id])),
+    merges: ["a b", "\u2581 ab"],
+  },
+};
+const TOKENIZER_ROWS = 16;
+/** What a tokenizer that is taken must write and read. */
+const TEXT = "ab a <s>\n  \u00e91. \u{1f600}A";
 
 const encoder = new TextEncoder();
 
@@ -52,8 +98,8 @@ export class InputMaker {
   constructor(readonly mutator: Mutator) {}
 
   next(): Input {
-    const draw = this.mutator.below(10);
-    const target = draw < 7 ? "safetensors" : draw < 9 ? "config" : "index";
+    const draw = this.mutator.below(20);
+    const target = draw < 13 ? "safetensors" : draw < 17 ? "config" : draw < 19 ? "index" : "tokenizer";
     return { target, bytes: this.#make(target) };
   }
 
@@ -61,6 +107,7 @@ export class InputMaker {
     const { mutator } = this;
     if (target === "config") return this.#json(mutator.pick(this.#configs));
     if (target === "index") return this.#json(INDEX);
+    if (target === "tokenizer") return this.#json(TOKENIZER);
     const header = this.#json(HEADER);
     const lie = mutator.chance(0.1) ? mutator.pick([1n, -1n, 8n, 2n ** 32n, 2n ** 53n, 2n ** 63n]) : 0n;
     const data = DATA_BYTES + (mutator.chance(0.1) ? mutator.pick([1, -1, -DATA_BYTES, 4096]) : 0);
@@ -108,8 +155,12 @@ export class FuzzFolder implements Disposable {
 
   async #read(target: Target, bytes: Uint8Array): Promise<void> {
     if (target === "config") return this.#readConfig(bytes);
-    const file = join(this.folder, target === "index" ? INDEX_FILE : "fuzzed");
+    const file = join(
+      this.folder,
+      target === "index" ? INDEX_FILE : target === "tokenizer" ? TOKENIZER_FILE : "fuzzed",
+    );
     Deno.writeFileSync(file, bytes);
+    if (target === "tokenizer") return checkTokenizer(await Tokenizer.load(this.folder, { vocabSize: TOKENIZER_ROWS }));
     if (target === "safetensors") return checkHeader(await readSafetensorsHeader(file), bytes.length);
     const { tensors } = await openCheckpoint(this.folder);
     const outside = [...tensors.values()].find((entry) => dirname(Deno.realPathSync(entry.file)) !== this.folder);
@@ -137,6 +188,14 @@ function existsSync(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** A tokenizer that was taken works, and gives no id that the model has no row for. */
+function checkTokenizer(tokenizer: Tokenizer): void {
+  const ids = tokenizer.encode(TEXT);
+  const outside = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= TOKENIZER_ROWS);
+  if (outside !== undefined) throw new Error(`Takes a tokenizer that gives the id ${outside}`);
+  tokenizer.decode(ids);
 }
 
 /** What must hold of a header that was taken: tensors inside the file, side by side, each as large as its shape. */

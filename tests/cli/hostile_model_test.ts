@@ -94,8 +94,15 @@ const SHARDS: Case[] = [
     map((names) => [names.b, names.a] = [SHARD, SHARD]),
     `a (${SHARD})`,
     `b (${SHARD})`,
+    "are not in their files",
   ],
-  ["tensors that the index lacks", map((names) => [delete names[NORM], delete names[HEAD]]), NORM, HEAD],
+  [
+    "tensors that the index lacks",
+    map((names) => [delete names[NORM], delete names[HEAD]]),
+    NORM,
+    HEAD,
+    "are missing in",
+  ],
   [
     "a tensor in two shards",
     (folder) => {
@@ -103,6 +110,7 @@ const SHARDS: Case[] = [
       map((names) => names["model.layers.0.input_layernorm.weight"] = "copy.safetensors")(folder);
     },
     `model.layers.0.input_layernorm.weight (copy.safetensors, ${SHARD})`,
+    "are in two files",
   ],
   ["a shard above the folder", renamed("../w.safetensors"), NORM, 'found "../w.safetensors"'],
   ["an absolute shard", renamed("/etc/w.safetensors"), NORM, 'found "/etc/w.safetensors"'],
@@ -143,11 +151,23 @@ const tokenizer = (change: (value: Json) => unknown): Change => json("tokenizer.
 const split = (Regex: string): Change =>
   tokenizer((t) => t.pre_tokenizer = { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
 
+const part = (name: string, value: unknown): Change => tokenizer((t) => t[name] = value);
+/** Nine of these make a billion letters of one. */
+const TENFOLD = { type: "Replace", pattern: { String: "a" }, content: "a".repeat(10) };
+
 const TOKENIZERS: Case[] = [
   ["no tokenizer", (folder) => Deno.removeSync(join(folder, "tokenizer.json")), 'No "tokenizer.json"'],
   ["more tokens than embedding rows", tokenizer((t) => t.model.vocab.zz = 700), "ids up to 700", "700 embedding rows"],
   ["a broken merge", tokenizer((t) => t.model.merges[3] = "ab"), "merge 3", "expected two tokens"],
   ["an unknown pre-tokenizer", tokenizer((t) => t.pre_tokenizer = { type: "Magic" }), "tokenizer.json", "Magic"],
+  ["a pattern of no kind", part("pre_tokenizer", { type: "Split", pattern: "\u001b[2J" }), 'the pattern "\\u001b[2J"'],
+  ["nothing for a decoder", part("decoder", { type: "Sequence", decoders: [null] }), "a part is null"],
+  ["a decoder that cannot run", part("decoder", { type: "Sequence", decoders: "x" }), "tokenizer.json"],
+  [
+    "replacements that grow",
+    part("normalizer", { type: "Sequence", normalizers: Array(9).fill(TENFOLD) }),
+    "times as long",
+  ],
   ["a pattern that is no regular expression", split("("), "tokenizer.json"],
   ["a pattern that never ends", split("(\\w+)+!"), "tokenizer.json", "repeats a group in which"],
   ["a pattern of overlapping choices that never ends", split("(a|aa)*!"), "tokenizer.json", "could take for ever"],
@@ -161,6 +181,23 @@ function test(fixture: string, [name, change, ...parts]: Case, args: string[] = 
     assertRefusal(run, 3, parts);
     assert(performance.now() - started < MAX_SECONDS * 1000);
   });
+}
+
+/** Files of the folder that are not weights. */
+const LINKED = [
+  "config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "generation_config.json",
+  "sparsity.json",
+  "chat_template.jinja",
+];
+for (const name of LINKED) {
+  const link: Change = (folder) => {
+    if (Deno.readDirSync(folder).some((entry) => entry.name === name)) Deno.removeSync(join(folder, name));
+    Deno.symlinkSync("/etc/hostname", join(folder, name));
+  };
+  test("llama-f32", [`a ${name} that is a link out of the folder`, link, name, "a link out of its folder"], ["--chat"]);
 }
 
 for (const one of [...WEIGHT_FILES, ...CONFIGS, ...TOKENIZERS]) test("llama-f32", one);
