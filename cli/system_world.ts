@@ -1,3 +1,4 @@
+import type { ModelSource } from "./engine_port.ts";
 import { realModels } from "./real_models.ts";
 import type { EndSignal, World } from "./world.ts";
 
@@ -10,13 +11,23 @@ export function systemWorld(dieBySignal: (signal: EndSignal) => void): World {
     stdin: Deno.stdin,
     stdout: Deno.stdout,
     stderr: Deno.stderr,
-    models: realModels,
+    models: { ...realModels, findModelFolder },
     env: (name) => Deno.env.get(name),
     columns,
     onEndSignal,
     dieBySignal,
   };
 }
+
+/**
+ * Finds a model and gives the network back for good: a model that comes from anyone is read without it. A command looks for one model, and
+ * nothing but a download asks for the network.
+ */
+const findModelFolder: ModelSource["findModelFolder"] = async (nameOrPath, options) => {
+  const folder = await realModels.findModelFolder(nameOrPath, options);
+  await Deno.permissions.revoke({ name: "net" });
+  return folder;
+};
 
 function columns(): number {
   try {

@@ -40,6 +40,17 @@ Deno.test("generate needs no more than read, env and ffi for a model on this mac
   assertEquals([code, new TextDecoder().decode(stderr), stdout.length > 0], [0, "", true]);
 });
 
+Deno.test("systemWorld gives the network back once the folder of the model is known", async () => {
+  const world = new URL("../../cli/system_world.ts", import.meta.url);
+  const script = `import { systemWorld } from "${world}";
+    const net = async () => (await Deno.permissions.query({ name: "net" })).state;
+    const before = await net();
+    await systemWorld(() => {}).models.findModelFolder(".", {});
+    console.log(before, await net());`;
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--ext=ts", script] }).output();
+  assertEquals(new TextDecoder().decode(stdout), "granted prompt\n");
+});
+
 /** A library whose every function answers 99. */
 async function strangeLibrary(folder: string): Promise<string> {
   const source = join(folder, "strange.cpp");
@@ -86,6 +97,9 @@ async function signalled(prompt: string, stage: string, signals: Deno.Signal[]):
 for (
   const [stage, prompt, shown, signals] of [
     ["loading", LONG, "Loading", ["SIGHUP"]],
+    ["loading", LONG, "Loading", ["SIGINT"]],
+    ["loading", LONG, "Loading", ["SIGTERM"]],
+    ["prefill", LONG, "Prompt of", ["SIGHUP"]],
     ["prefill", LONG, "Prompt of", ["SIGINT", "SIGINT"]],
     ["decode", MEDIUM, "Read prompt", ["SIGTERM"]],
     ["decode, twice over", MEDIUM, "Read prompt", ["SIGHUP", "SIGHUP"]],
