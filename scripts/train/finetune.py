@@ -29,6 +29,8 @@ def parse():
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1], metavar=("FIRST", "LAST"),
                         help="of the soft mask, in logits; annealed, default 1 to 0.1")
     parser.add_argument("--anneal", type=float, default=0.7, metavar="SHARE", help="share of the steps until the last temperature")
+    parser.add_argument("--dense-share", type=float, default=0.0, metavar="SHARE",
+                        help="steps without the mask: what a model must not lose, prompts being read densely; default 0")
     parser.add_argument("--attention", choices=("auto", "fused", "eager"), default="auto", help="Triton kernels, or plain PyTorch")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time: for large models")
     add_run_arguments(parser, rate=3e-4, tokens_per_step=65536)
@@ -44,6 +46,8 @@ def policy_of(options):
             raise TrainError(f"Context is {context} tokens, wanted more than the budget {options.budget}: else nothing is left out")
     if min(options.temperature) <= 0 or not 0 <= options.anneal <= 1:
         raise TrainError("Temperatures must be above 0, and --anneal a share from 0 to 1")
+    if not 0 <= options.dense_share <= 1:
+        raise TrainError(f"--dense-share is {options.dense_share}, wanted a share from 0 to 1")
     return policy
 
 
@@ -57,7 +61,7 @@ def pick_attention(options, device):
 
 def sparsity_of(options, policy):
     """Content of sparsity.json."""
-    named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "retrieval", "seed")
+    named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "seed")
     how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context,
                **{name: getattr(options, name) for name in named}, data=[Path(file).name for file in options.data])
     if policy.mask == "soft":
@@ -89,11 +93,12 @@ def finish(options, policy, model, batches, held_out, device, export):
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)
     settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
-                            "temperature", "anneal")
+                            "temperature", "anneal", "dense_share")
     run_folder = Path(options.out + ".run")
     first, last = options.temperature
     warm = (lambda step: annealed(step, options.steps, first, last, options.anneal)) if policy.mask == "soft" else None
-    loop = Loop(model, batches, Checkpoint(run_folder, settings), loop_options(options), StepPages(policy, fused), warm)
+    checkpoint = Checkpoint(run_folder, settings)
+    loop = Loop(model, batches, checkpoint, loop_options(options, options.dense_share), StepPages(policy, fused), warm)
     if not run_whole(loop, dropout, held_out):
         return say(f'Paused; the same command goes on from "{run_folder}"')
     export(model, options.model, options.out, run_folder, sparsity_of(options, policy), options.shard_size)

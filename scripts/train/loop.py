@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint as recompute
@@ -76,6 +77,7 @@ class LoopOptions:
     warmup_steps: int
     seed: int
     decay: float = 0.05
+    dense_share: float = 0.0
     clip: float = 1.0
     save_seconds: float = 120.0
     slice_seconds: float = math.inf
@@ -119,12 +121,16 @@ class Loop:
         if self.warm is not None:
             self.pages.set_temperature(self.warm(step))
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = weighted_loss(self.model, ids, targets, weights, self.pages)
+            loss = weighted_loss(self.model, ids, targets, weights, None if self.is_dense(step) else self.pages)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), ids.numel()
+
+    def is_dense(self, step):
+        """Whether a step has no mask: a share of all, drawn by the step's number."""
+        return np.random.default_rng([self.options.seed, 99, step]).random() < self.options.dense_share
 
     def report(self, step, loss, tokens, seconds, done):
         if not math.isfinite(loss):

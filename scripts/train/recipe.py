@@ -42,6 +42,7 @@ def parse():
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="of pretraining")
     parser.add_argument("--pretrain-rate", type=float, default=1.5e-3)
     parser.add_argument("--dropout", type=float, default=0.1, help="of all training, default 0.1")
+    parser.add_argument("--dense-share", type=float, default=0.25, help="steps of fine-tuning without a mask, default 0.25")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
     parser.add_argument("--finetune-rate", type=float, default=4e-4)
     parser.add_argument("--contexts", nargs="+", default=["4096:0.5", "16384:0.3", "32768:0.2"], metavar="CONTEXT:SHARE",
@@ -156,8 +157,8 @@ class Recipe:
     def finetune(self, name, mask, seed):
         options = self.options
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
-                      *options.contexts, "--temperature", *options.temperature, "--rate", options.finetune_rate, "--steps",
-                      finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",
+                      *options.contexts, "--temperature", *options.temperature, "--dense-share", options.dense_share,
+                      "--rate", options.finetune_rate, "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",
                       "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
 
     def evaluate(self, name, folder, out, readers=()):

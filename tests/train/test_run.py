@@ -71,16 +71,23 @@ class Runs(unittest.TestCase):
         first = {mask: tiny.losses(tiny.finetune(self.folder, mask, "--mask", mask, steps=1))[0] for mask in ("soft", "hard", "none")}
         self.assertEqual(len(set(first.values())), 3, first)
 
+    def test_dense_steps_have_no_mask(self):
+        told = {share: tiny.losses(tiny.finetune(self.folder, f"s{share}", "--dense-share", share)) for share in (0, 0.5, 1)}
+        none = tiny.losses(tiny.finetune(self.folder, "none", "--mask", "none"))
+        self.assertEqual(told[1], none)
+        self.assertEqual(len({told[0][3], told[0.5][3], none[3]}), 3, told)
+
     def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(self):
         empty = self.folder / "empty.txt"
         empty.write_text(" \n")
         strange = self.folder / "strange"
         strange.mkdir()
         (strange / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
-        for code, part, more in ((2, "multiple of the page size", ["--budget", "30"]), (2, "wanted more than the budget", ["--context", "32"]),
+        for code, part, more in ((2, "multiple of the page size", ["--budget", "30"]), (2, "dense-share", ["--dense-share", "2"]),
+                                 (2, "wanted more than the budget", ["--context", "32"]), (2, "dropout", ["--dropout", "1"]),
                                  (2, "to the model's 4096", ["--context", "8192"]), (3, "No text in", ["--data", empty]),
-                                 (3, "MambaForCausalLM.* is not supported", ["--model", strange]), (3, "No data file", ["--data", "absent"]),
-                                 (3, "held out", ["--held-out", "harbour"]), (2, "exists already", ["--out", strange])):
+                                 (3, "MambaForCausalLM.* is not supported", ["--model", strange]), (2, "exists already", ["--out", strange]),
+                                 (3, "No data file", ["--data", "absent"]), (3, "held out", ["--held-out", "harbour"])):
             with self.subTest(part), self.assertRaisesRegex(TrainError, part) as caught:
                 tiny.finetune(self.folder, "out", *more)
             self.assertEqual(caught.exception.code, code)
