@@ -158,8 +158,8 @@ class Recipe:
         options = self.options
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
                       *options.contexts, "--temperature", *options.temperature, "--dense-share", options.dense_share,
-                      "--rate", options.finetune_rate, "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",
-                      "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
+                      "--rate", options.finetune_rate, "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step",
+                      FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
 
     def evaluate(self, name, folder, out, readers=()):
         options = self.options
