@@ -58,7 +58,7 @@ function natives(sanitizer: Sanitizer, { rounds, fuzzerSeconds }: Options): Nati
     threads,
   ];
   if (fuzzerSeconds === 0) return made;
-  const args = [`-max_total_time=${fuzzerSeconds}`, "-max_len=4096", "-print_final_stats=1"];
+  const args = [`-max_total_time=${fuzzerSeconds}`, "-max_len=4096", "-timeout=10", "-print_final_stats=1"];
   return [...made, { name: "libfuzzer", sources: FUZZ_SOURCES, flags: ["-fsanitize=fuzzer", "-DPS_LIBFUZZER"], args }];
 }
 

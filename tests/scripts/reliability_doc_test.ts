@@ -4,6 +4,7 @@ import { join } from "@std/path";
 import { ROOT } from "../../scripts/support/native_library.ts";
 
 const MIN_ROWS = 60;
+const MIN_QUOTED = 40;
 
 function rows(): string[][] {
   const text = Deno.readTextFileSync(join(ROOT, "docs", "reliability.md"));
@@ -19,6 +20,21 @@ Deno.test("docs/reliability.md names a test that exists for every bad input", ()
     return name === "" || !Deno.readTextFileSync(join(ROOT, file.replaceAll("`", ""))).includes(name);
   });
   assertEquals(wrong, []);
+});
+
+Deno.test("docs/reliability.md quotes of a message only what the test file asks for", () => {
+  const quoted = rows().filter(([, file, , message]) => file !== "" && /^`.*`$/.test(message ?? ""));
+  assert(quoted.length >= MIN_QUOTED, `${quoted.length} rows`);
+  const wrong = quoted.filter(([, file = "", , message = ""]) => {
+    return !Deno.readTextFileSync(join(ROOT, file.replaceAll("`", ""))).includes(message.slice(1, -1));
+  });
+  assertEquals(wrong, []);
+});
+
+Deno.test("docs/reliability.md counts the kept inputs of the fuzzer", () => {
+  const text = Deno.readTextFileSync(join(ROOT, "docs", "reliability.md"));
+  const kept = [...Deno.readDirSync(join(ROOT, "tests", "fixtures", "fuzz"))].length;
+  assertEquals(Number(text.match(/and (\d+) kept inputs/)?.[1]), kept);
 });
 
 Deno.test("docs/reliability.md gives every bad input one of the documented ends", () => {
