@@ -1,39 +1,67 @@
 import { isJsonObject } from "./json_file.ts";
 
-/** Repetitions that one alternative may hold side by side; patterns of real tokenizers have two. */
-const MAX_REPETITIONS = 3;
+/** Repetitions without a bound that can follow each other, also from group to group; patterns of real tokenizers have two. */
+const MAX_DEGREE = 2;
+/** Ways in which choices, options and bounded repetitions can follow each other; real ones have tens. */
+const MAX_WAYS = 1000;
 const MAX_DEPTH = 32;
 
-/** What was seen in the innermost open group. */
+/** What was seen in an open group. A text of n characters can be matched in some ways * n^degree ways. */
 interface Group {
   /** Something that matches texts of several lengths, so that repeating it could match one text in many ways. */
   varies: boolean;
-  /** Repetitions without a bound in the present alternative. */
-  repetitions: number;
+  /** Of the present alternative. */
+  degree: number;
+  ways: number;
+  /** Of those before it: the largest, and their sum. */
+  mostDegree: number;
+  allWays: number;
+}
+
+function newGroup(): Group {
+  return { varies: false, degree: 0, ways: 1, mostDegree: 0, allWays: 0 };
+}
+
+function endAlternative(group: Group): void {
+  group.mostDegree = Math.max(group.mostDegree, group.degree);
+  group.allWays += group.ways;
+  [group.degree, group.ways] = [0, 1];
 }
 
 /**
  * Why a regular expression could take for ever, or undefined. A backtracking engine tries every way to match, and cannot be
  * stopped while it does: not by a timer, not by Ctrl-C. Exponentially many ways need a repeated group in which something
- * varies, a choice or another repetition; the patterns of tokenizers hold none.
+ * varies, a choice or another repetition, or many such groups in a row; the patterns of tokenizers hold none.
  */
 export function patternProblem(source: string): string | undefined {
-  const open: Group[] = [{ varies: false, repetitions: 0 }];
+  const open = [newGroup()];
   for (let at = 0; at < source.length;) {
     const end = atomEnd(source, at);
     const group = open.at(-1)!;
     const character = source[at];
-    if (character === "(") open.push({ varies: false, repetitions: 0 });
-    else if (character === "|") [group.varies, group.repetitions] = [true, 0];
+    if (character === "(") open.push(newGroup());
+    else if (character === "|") {
+      group.varies = true;
+      endAlternative(group);
+    }
     if (open.length > MAX_DEPTH) return "its groups are nested too deeply";
     const closed = character === ")" && open.length > 1 ? open.pop() : undefined;
-    const { min, max, length } = character === "(" || character === "|" ? ONCE : quantifierAt(source, end);
-    at = end + length;
-    if (closed?.varies && max > 1) return "it repeats a group in which something varies";
-    const parent = open.at(-1)!;
-    parent.varies ||= closed?.varies === true || min !== max;
-    if (max === Infinity && ++parent.repetitions > MAX_REPETITIONS) return "it has too many repetitions in a row";
+    if (closed) endAlternative(closed);
+    const quantifier = character === "(" || character === "|" ? ONCE : quantifierAt(source, end);
+    at = end + quantifier.length;
+    if (closed?.varies && quantifier.max > 1) return "it repeats a group in which something varies";
+    const problem = follow(open.at(-1)!, closed, quantifier);
+    if (problem !== undefined) return problem;
   }
+}
+
+/** Adds what follows in an alternative: a closed group or a single atom, with its quantifier. */
+function follow(group: Group, closed: Group | undefined, { min, max }: Quantifier): string | undefined {
+  group.varies ||= closed?.varies === true || min !== max;
+  group.degree += (closed?.mostDegree ?? 0) + (max === Infinity ? 1 : 0);
+  group.ways *= (closed?.allWays ?? 1) + (max === Infinity ? 0 : max - min);
+  if (group.degree > MAX_DEGREE) return "it has too many repetitions in a row";
+  if (group.ways > MAX_WAYS) return "it has too many choices in a row";
 }
 
 interface Quantifier {

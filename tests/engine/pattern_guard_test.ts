@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertMatch } from "@std/assert";
 import { findPatternProblem, patternProblem } from "../../engine/pattern_guard.ts";
 
-/** Patterns of published tokenizers: GPT-2, Llama 3, Qwen, o200k, StarCoder, digits by threes, CJK runs. */
+/** Patterns of published tokenizers: GPT-2, Llama 3, Qwen, o200k, cl100k, DeepSeek, StarCoder, digits by threes, CJK runs. */
 const REAL = [
   String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
   String
@@ -10,6 +10,12 @@ const REAL = [
     .raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
   String
     .raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{Lm}\p{M}]+(?i:'s|'t|'re|'ve)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+`,
+  String
+    .raw`'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s`,
+  String
+    .raw`[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+`,
+  String
+    .raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{M}]+[\p{Ll}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*`,
   String.raw`\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))`,
   String.raw` ?[^(\s|[.,!?])]+`,
   String.raw`[一-龥぀-ゟ゠-ヿ]+`,
@@ -33,6 +39,13 @@ for (
     "([a-z]+,?)+;",
     "(?:a|(b))+?c",
     "\\w*\\w*\\w*\\w*!",
+    "a*a*a*!",
+    "(a*)(a*)(a*)!",
+    "(?:(a*)a*)(?:x|a*)!",
+    "a?".repeat(30) + "a".repeat(30),
+    "(a|aa)".repeat(30) + "!",
+    "a{0,99}a{0,99}a{0,99}!",
+    "(a?(a|b)?){1}".repeat(9) + "!",
     "(".repeat(40),
   ]
 ) {
