@@ -1,8 +1,8 @@
 /** What the HTML report holds, packed; inspect/client/data.js unpacks it. */
 import { massCode, scoreCode } from "./codes.ts";
-import { forcedKind, rowIndex } from "./recording.ts";
+import { rowIndex } from "./recording.ts";
 import type { Place } from "./prompt_text.ts";
-import { makeReport, type Order, pagesAt, type Report } from "./report.ts";
+import { makeReport, type Order, readsAll, type Report } from "./report.ts";
 import type { Entry } from "./row_log.ts";
 
 /** Missed pages in the table. */
@@ -53,6 +53,7 @@ export function htmlData(
     })),
     totals: Object.fromEntries(Object.entries(packTotals(whole)).map(([name, numbers]) => [name, base64(numbers)])),
     steps: Array.from({ length: steps }, (_, step) => layers.map((_, layer) => base64(packStep(whole, step, layer)))),
+    readAll: Array.from({ length: steps }, (_, step) => layers.map((_, layer) => headsReadingAll(whole, step, layer))),
     missed: whole.misses.slice(0, MOST_MISSES).map(({ page, layer, head, steps, lost }) => {
       const [place] = texts.places(page);
       const where = place ? `${place.source}${place.firstLine ? `:${place.firstLine}` : ""}` : "";
@@ -96,30 +97,34 @@ function packTotals({ recording }: Report): Packed {
   return packed;
 }
 
-/** Seven numbers for each page of a step and layer: page in two halves, mass, score, heads that read it, that missed it, lost mass. */
+/** KV heads that read every page of a step and layer. */
+function headsReadingAll({ recording: { facts, rows } }: Report, step: number, layer: number): number {
+  let count = 0;
+  for (let head = 0; head < facts.heads; head++) {
+    if (readsAll(facts, layer, rows.read(rowIndex(facts, step, layer, head)))) count++;
+  }
+  return count;
+}
+
+/**
+ * Seven numbers for each page of a step and layer: page in two halves, mass, score, heads that selected it, that missed it, lost mass.
+ * Heads that read every page are counted apart, and give the pages that they wanted only.
+ */
 function packStep({ recording }: Report, step: number, layer: number): Uint16Array {
   const { facts, rows } = recording;
   const sums = new Map<number, { mass: number; score: number; selected: number; missed: number; lost: number }>();
-  let allRead = 0;
-  const add = ({ page, selected, wanted, mass, score }: Entry): void => {
+  const add = ({ page, selected, wanted, mass, score }: Entry, allRead: boolean): void => {
     const sum = sums.get(page) ?? { mass: 0, score: 0, selected: 0, missed: 0, lost: 0 };
     sums.set(page, sum);
     sum.mass += mass / facts.heads;
     sum.score += score / facts.heads;
-    sum.selected += selected ? 1 : 0;
+    sum.selected += selected && !allRead ? 1 : 0;
     sum.missed += wanted && !selected ? 1 : 0;
     sum.lost += wanted && !selected ? mass / facts.heads : 0;
   };
   for (let head = 0; head < facts.heads; head++) {
     const row = rows.read(rowIndex(facts, step, layer, head));
-    if (row.allRead) allRead++;
-    row.entries.forEach(add);
-  }
-  const last = pagesAt(recording, step);
-  if (allRead === facts.heads) {
-    for (let page = 0; page < last; page++) {
-      if (forcedKind(facts, page) && !sums.has(page)) add({ page, selected: true, wanted: false, mass: 0, score: 0 });
-    }
+    for (const entry of row.entries) add(entry, row.allRead);
   }
   return Uint16Array.from(
     [...sums].sort(([a], [b]) => a - b).flatMap(([page, { mass, score, selected, missed, lost }]) => [

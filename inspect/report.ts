@@ -1,7 +1,8 @@
 /** A recording seen through selectors: what a view shows. */
-import { forcedKind, type Recording, rowIndex } from "./recording.ts";
+import { type Facts, forcedKind, type Recording, rowIndex } from "./recording.ts";
 import { massOf, scoreOf } from "./codes.ts";
 import { PageTexts } from "./prompt_text.ts";
+import type { Row } from "./row_log.ts";
 
 export const ORDERS = ["score", "mass", "selected", "missed"] as const;
 export type Order = (typeof ORDERS)[number];
@@ -129,7 +130,9 @@ function tabulate(recording: Recording, scope: Scope, oneStep: boolean): { pages
   const count = scope.steps.length * scope.layers.length * scope.heads.length;
   for (const { step, layer, head, index } of rowsOf(scope, (...at) => rowIndex(facts, ...at))) {
     const row = rows.read(index);
-    if (row.allRead) { for (let page = pagesAt(recording, step) - 1; page >= 0; page--) table.selected[page]!++; }
+    if (readsAll(facts, layer, row)) {
+      for (let page = pagesAt(recording, step) - 1; page >= 0; page--) table.selected[page]!++;
+    }
     for (const { page, selected, wanted, mass, score } of row.entries) {
       if (oneStep) {
         table.mass[page]! += mass / count;
@@ -149,6 +152,11 @@ function tabulate(recording: Recording, scope: Scope, oneStep: boolean): { pages
     }
   }
   return { pages: table, misses: [...misses.values()].sort((a, b) => b.lost - a.lost || a.page - b.page) };
+}
+
+/** Whether a row read every page of the context; layers with a sliding window read their window and select nothing. */
+export function readsAll({ layers }: Facts, layer: number, { allRead }: Row): boolean {
+  return allRead && layers[layer] !== "window";
 }
 
 function addMiss(misses: Map<number, Miss>, key: number, miss: Miss): void {

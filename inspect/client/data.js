@@ -52,7 +52,7 @@ export function pageKind(data, page) {
   return page < data.sinkPages ? "sink" : page >= data.firstRecentPage ? "recent" : "";
 }
 
-/** What a page has in one layer: over all steps, or at one. */
+/** What a page has in one layer: over all steps, or at one. Mass and score are NaN where a step kept none. */
 export function cellOf(data, step, layer, page) {
   if (step === 0) {
     const at = layer * data.numPages + page;
@@ -65,11 +65,19 @@ export function cellOf(data, step, layer, page) {
       lost: massOf(lost[at]),
     };
   }
+  const readAll = page < pagesAt(data, step) ? data.readAll[step - 1][layer] : 0;
   const entries = data.steps[step - 1][layer];
   for (let at = 0; at < entries.length; at += ENTRY_NUMBERS) {
-    if (entries[at] + entries[at + 1] * 65536 === page) return entryAt(entries, at);
+    if (entries[at] + entries[at + 1] * 65536 !== page) continue;
+    const cell = entryAt(entries, at);
+    return { ...cell, selected: cell.selected + readAll };
   }
-  return undefined;
+  return readAll === 0 ? undefined : { mass: NaN, score: NaN, selected: readAll, missed: 0, lost: 0 };
+}
+
+/** Pages that the context has at a step, from 1. */
+function pagesAt({ tokens, steps, pageSize }, step) {
+  return Math.ceil((tokens - steps.length + step) / pageSize);
 }
 
 function entryAt(entries, at) {
@@ -99,11 +107,14 @@ function fillTotals({ totals }, measure, cells) {
   for (let at = 0; at < cells.length; at++) cells[at] = read(codes[at]);
 }
 
-function fillStep({ steps, numPages }, measure, step, cells) {
+function fillStep(data, measure, step, cells) {
+  const { steps, readAll, numPages } = data;
   const name = measure === "missed" ? "lost" : measure;
   steps[step - 1].forEach((entries, layer) => {
+    const first = layer * numPages;
+    if (measure === "selected") cells.fill(readAll[step - 1][layer], first, first + pagesAt(data, step));
     for (let at = 0; at < entries.length; at += ENTRY_NUMBERS) {
-      cells[layer * numPages + entries[at] + entries[at + 1] * 65536] = entryAt(entries, at)[name];
+      cells[first + entries[at] + entries[at + 1] * 65536] += entryAt(entries, at)[name];
     }
   });
 }

@@ -9,6 +9,10 @@ export function percent(share) {
   return share > 0 && share < 0.0001 ? "<0.01 %" : `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %`;
 }
 
+function scoreText(score) {
+  return Number.isNaN(score) ? "–" : score.toFixed(2);
+}
+
 export function element(name, text, className) {
   const made = document.createElement(name);
   if (text !== undefined) made.textContent = text;
@@ -28,7 +32,7 @@ export function describe(data, state, page, layer) {
   const kind = pageKind(data, page);
   const figures = cell === undefined
     ? "not read and not wanted at this step"
-    : `mass ${percent(cell.mass)}, score ${cell.score.toFixed(2)}, read ${cell.selected} times, missed ${cell.missed}`;
+    : `mass ${percent(cell.mass)}, score ${scoreText(cell.score)}, read ${cell.selected} times, missed ${cell.missed}`;
   const always = kind === "" ? "" : `, always read (${kind})`;
   return `Page ${page}, layer ${layer}, ${pagePlace(data, page)}${always}: ${figures}. ${
     oneLine(pageText(data, page))
@@ -56,7 +60,7 @@ function layerTable(data, step, page, chosen) {
   const rows = data.layers.map((_, layer) => {
     const cell = cellOf(data, step, layer, page);
     if (cell === undefined) return [String(layer), "–", "–", "0", "0"];
-    return [String(layer), percent(cell.mass), cell.score.toFixed(2), String(cell.selected), String(cell.missed)];
+    return [String(layer), percent(cell.mass), scoreText(cell.score), String(cell.selected), String(cell.missed)];
   });
   const titles = ["layer", "mass", "score", "read", "missed"];
   const table = tableOf("This page by layer", titles, rows);

@@ -105,6 +105,18 @@ browserTest("the report is dark where the reader's system is", async () => {
   assert(String(colors[0]) !== String(colors[1]), String(colors));
 });
 
+browserTest("a step of layers that read everything says so of pages that were not wanted", async () => {
+  const dense = syntheticRecording({ pages: 40, layers: 2, heads: 2, steps: 3, budgetPages: 4, dense: true });
+  await withHtml(await renderHtml(makeReport(dense, {}), { by: "mass", facts: [], tables: [] }), async ({ page }) => {
+    await page.getByRole("slider", { name: "Step" }).press("ArrowRight");
+    const map = page.getByRole("application", { name: "All pages" });
+    await map.press("Home");
+    const seen: string[] = [];
+    for (let at = 0; at < 40; at++, await map.press("ArrowRight")) seen.push(await textOf(page, "live"));
+    assertEquals(seen.filter((text) => !text.includes("read 2 times, missed 0")), []);
+  });
+});
+
 browserTest(`a step of 20,000 pages and 32 layers takes less than ${MOST_STEP_MS} ms`, async () => {
   const recording = syntheticRecording({ pages: 20_000, layers: 32, heads: 2, steps: 16, budgetPages: 64 });
   const html = await renderHtml(makeReport(recording, {}), { by: "mass", facts: [], tables: [] });

@@ -95,6 +95,13 @@ Deno.test("record() leaves layers with a sliding window out of recall", async ()
   assertAlmostEquals(mass, 1, 1e-3);
 });
 
+Deno.test("record() counts no page as selected by a layer with a sliding window", async () => {
+  await using engine = await loadFixture("mistral-sliding-bf16");
+  using run = await inspectIds(engine, promptIds("mistral-sliding-bf16"), NO_TEXT, { sparse: { budgetTokens: 64 } });
+  const layer = run.recording.facts.layers.indexOf("window");
+  assertEquals(Math.max(...makeReport(run.recording, { layer }).pages.selected), 0);
+});
+
 Deno.test("record() sums the missed mass that the figures say was lost", async () => {
   await using engine = await loadShipped();
   using run = await inspectText(engine, WITH_FACT, { steps: 2 });

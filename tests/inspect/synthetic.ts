@@ -11,17 +11,20 @@ export interface SyntheticShape {
   steps: number;
   /** Pages that each row reads. */
   budgetPages: number;
+  /** Every row read every page. */
+  dense?: boolean;
 }
 
 const PAGE_SIZE = 8;
 const WORD = "word ";
 
 export function syntheticRecording(shape: SyntheticShape): Recording {
-  const { pages, layers, heads, steps, budgetPages } = shape;
+  const { pages, layers, heads, steps, budgetPages, dense = false } = shape;
   const random = new Random(1);
   const rows = new RowLog();
   for (let row = 0; row < steps * layers * heads; row++) {
-    rows.add({ allRead: false, entries: randomEntries(random, pages, budgetPages) });
+    const entries = randomEntries(random, pages, budgetPages);
+    rows.add(dense ? { allRead: true, entries: entries.filter(({ wanted }) => wanted) } : { allRead: false, entries });
   }
   const size = layers * heads * pages;
   const tokens = pages * PAGE_SIZE;
