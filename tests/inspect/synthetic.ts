@@ -24,7 +24,8 @@ export function syntheticRecording(shape: SyntheticShape): Recording {
   const rows = new RowLog();
   for (let row = 0; row < steps * layers * heads; row++) {
     const entries = randomEntries(random, pages, budgetPages);
-    rows.add(dense ? { allRead: true, entries: entries.filter(({ wanted }) => wanted) } : { allRead: false, entries });
+    const wanted = entries.filter((entry) => entry.wanted).map((entry) => ({ ...entry, selected: true }));
+    rows.add({ allRead: dense, entries: dense ? wanted : entries });
   }
   const size = layers * heads * pages;
   const tokens = pages * PAGE_SIZE;
