@@ -1,5 +1,12 @@
 import { PagesiftError } from "../engine/errors.ts";
-import { COMPARED_FIGURES, COMPARED_SCORERS, type ComparedScorer, type Recording } from "../inspect/recording.ts";
+import {
+  type Ablated,
+  ablatedOf,
+  COMPARED_FIGURES,
+  COMPARED_SCORERS,
+  type ComparedScorer,
+  type Recording,
+} from "../inspect/recording.ts";
 import type { Selectors } from "../inspect/report.ts";
 import type { InspectFlags } from "./options_inspect.ts";
 
@@ -40,14 +47,16 @@ export function checkInspectFlags(flags: InspectFlags, words: readonly string[])
   if (json && tsv) throw new PagesiftError("usage", "--json and --tsv exclude each other");
   if (replay === undefined) return;
   const prompt: string | undefined = [...flags.prompt, ...flags.files, ...words][0];
-  const other = prompt !== undefined
-    ? `the prompt "${prompt}"`
-    : flags.ablate
-    ? "--ablate, which needs the model,"
-    : flags.trace !== undefined
-    ? "--trace"
-    : undefined;
+  const other = prompt !== undefined ? `the prompt "${prompt}"` : flags.trace !== undefined ? "--trace" : undefined;
   if (other !== undefined) throw new PagesiftError("usage", `--replay ${replay} and ${other} exclude each other`);
+}
+
+/** Refuses to show masked pages that a trace does not hold: to mask others would need the model. */
+export function checkAblations({ ablations }: Recording, wanted: Ablated | undefined, file: string): void {
+  const held = ablatedOf(ablations);
+  if (wanted === undefined || wanted === held || ablations?.length === 0) return;
+  const masks = held === undefined ? "masks nothing" : `masks each ${held}`;
+  throw new PagesiftError("usage", `--ablate ${wanted} cannot be shown: trace "${file}" ${masks}`);
 }
 
 /** Leaves the scorers of `--compare` in a recording. @throws {PagesiftError} of kind "usage" where one was not recorded */

@@ -12,7 +12,7 @@ import { fitPrompt } from "./context.ts";
 import { formatCount, plural } from "./format.ts";
 import { samplingOf, sparseOf } from "./generate_options.ts";
 import { hasNoPrompt, type NamedPrompt, readNamedPrompt } from "./input.ts";
-import { checkInspectFlags, comparedScorers, selectorsOf, withScorers } from "./inspect_flags.ts";
+import { checkAblations, checkInspectFlags, comparedScorers, selectorsOf, withScorers } from "./inspect_flags.ts";
 import { reportOf, showReport, type TargetFiles, targetFiles } from "./inspect_show.ts";
 import { findModel } from "./load.ts";
 import type { InspectFlags } from "./options_inspect.ts";
@@ -52,6 +52,7 @@ async function replay(
     throw new PagesiftError("usage", `--replay "${file}" cannot be read: ${error.message}`, { cause: error });
   });
   const recording = withScorers(await readTrace(bytes, file), compare, file);
+  checkAblations(recording, flags.ablate, file);
   await showReport(reportOf(recording, flags), flags, files, session);
 }
 

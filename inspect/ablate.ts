@@ -5,7 +5,7 @@ import { Aborted, breather } from "../engine/prefill.ts";
 import type { Selection } from "../ffi/kv_cache.ts";
 import type { InspectedRun } from "./record.ts";
 import { ANSWER, TEMPLATE } from "./prompt_text.ts";
-import type { Ablation } from "./recording.ts";
+import { type Ablation, pageLabel } from "./recording.ts";
 import { type Order, rankPages, type Report } from "./report.ts";
 import { readSelection } from "./scorers.ts";
 
@@ -19,7 +19,7 @@ export interface Mask {
 export function pageMasks(report: Report, by: Order, top: number): Mask[] {
   const last = firstAnswerPage(report);
   return rankPages(report, by, top).filter((page) => page < last).map((page) => ({
-    label: `page ${page}`,
+    label: pageLabel(page),
     pages: [page],
   }));
 }

@@ -79,6 +79,20 @@ export interface Ablation {
   mass: number;
 }
 
+/** What `--ablate` masks. */
+export type Ablated = "page" | "file";
+
+/** How a page that is masked alone is called. */
+export function pageLabel(page: number): string {
+  return `page ${page}`;
+}
+
+/** What was masked; undefined where nothing was. */
+export function ablatedOf(ablations: readonly Ablation[] | undefined): Ablated | undefined {
+  const isPage = ({ label, pages: [page] }: Ablation): boolean => page !== undefined && label === pageLabel(page);
+  return ablations && (ablations.every(isPage) ? "page" : "file");
+}
+
 export interface Recording {
   facts: Facts;
   text: PromptText;

@@ -44,6 +44,19 @@ Deno.test("inspect-pages --replay shows scorers and masked pages that were recor
   });
 });
 
+Deno.test("inspect-pages --replay --ablate --tsv prints the masked pages that were recorded", async () => {
+  const view = ["--ablate", "page", "--top", "2", "--tsv"];
+  await withTrace(view, async (trace, _, live) => assertEquals((await replay(trace, view)).stdout, live));
+});
+
+Deno.test("inspect-pages --replay --ablate ends with 2 for what was not masked in the recording", async () => {
+  await withTrace(["--ablate", "file"], async (trace) => {
+    const { ending, stderr } = await replay(trace, ["--ablate", "page"]);
+    assertEquals(ending, { code: 2 });
+    assertMatch(stderr, /^Error: --ablate page cannot be shown: trace ".*" masks each file\n$/);
+  });
+});
+
 Deno.test("inspect-pages --replay writes the same HTML as the run", async () => {
   await withTrace(["--html", "r.html"], async (trace, folder) => {
     await replay(trace, ["--html", join(folder, "again.html")]);
@@ -87,7 +100,7 @@ Deno.test("inspect-pages --replay refuses what the trace does not hold, with 2 a
     const compare = await replay(trace, ["--compare", "quest"]);
     assertMatch(compare.stderr, /^Error: --compare quest cannot be shown: trace ".*" compares no scorers\n$/);
     const ablate = await replay(trace, ["--ablate", "page"]);
-    assertMatch(ablate.stderr, /^Error: --replay .* and --ablate, which needs the model, exclude each other\n$/);
+    assertMatch(ablate.stderr, /^Error: --ablate page cannot be shown: trace ".*" masks nothing\n$/);
   });
 });
 
