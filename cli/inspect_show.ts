@@ -1,3 +1,5 @@
+import { resolve } from "@std/path";
+import { PagesiftError } from "../engine/errors.ts";
 import { renderHtml } from "../inspect/html.ts";
 import { toJson } from "../inspect/json.ts";
 import { makeReport, type Report } from "../inspect/report.ts";
@@ -31,11 +33,30 @@ export interface TargetFiles {
 }
 
 /** Tries the files of `--html` and `--trace`. @throws {PagesiftError} of kind "usage" */
-export function targetFiles({ html, trace }: InspectFlags): TargetFiles {
-  return {
-    html: html === undefined ? undefined : targetFile("--html", html),
-    trace: trace === undefined ? undefined : targetFile("--trace", trace),
+export function targetFiles({ html, trace, files, replay }: InspectFlags): TargetFiles {
+  const others = [...files, ...replay === undefined ? [] : [replay]].map(realPath);
+  const open = (flag: string, path: string | undefined): TargetFile | undefined => {
+    if (path === undefined) return undefined;
+    const target = targetFile(flag, path);
+    if (!others.includes(realPath(target.path))) {
+      others.push(realPath(target.path));
+      return target;
+    }
+    throw new PagesiftError(
+      "usage",
+      `${flag} "${path}" would take the place of another file of this run; name a new one`,
+    );
   };
+  return { html: open("--html", html), trace: open("--trace", trace) };
+}
+
+/** The path of a file under all its names; of none that is not there yet, but absolute. */
+function realPath(path: string): string {
+  try {
+    return Deno.realPathSync(path);
+  } catch {
+    return resolve(path); // it is read or written later, where it fails with a clear message
+  }
 }
 
 /** The report of a recording under the selectors of the flags. @throws {PagesiftError} of kind "usage" */

@@ -201,6 +201,12 @@ const refused: [args: string[], code: number, message: RegExp][] = [
   [["--html", "absent/r.html"], 2, /^Error: --html "absent\/r\.html" cannot be written: .*\n$/],
   [["--trace", "/dev/null"], 2, /^Error: --trace "\/dev\/null" cannot be written: it is no plain file\n$/],
   [["--html", "."], 2, /^Error: --html "\." cannot be written: it is a folder\n$/],
+  [
+    ["--html", "r", "--trace", "./r"],
+    2,
+    /^Error: --trace "\.\/r" would take the place of another file of this run; .*\n$/,
+  ],
+  [["--trace", "./b.txt"], 2, /^Error: --trace "\.\/b\.txt" would take the place of another file of this run; .*\n$/],
   [["--json", "--tsv"], 2, /^Error: --json and --tsv exclude each other\n$/],
   [["--replay", "absent"], 2, /^Error: --replay absent and the prompt .* exclude each other\n$/],
   [["--jsonl", "x"], 2, /^Error: Unknown option "--jsonl".*\n$/],
