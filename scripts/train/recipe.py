@@ -52,7 +52,7 @@ def parse():
     parser.add_argument("--eval-contexts", type=int, nargs="+", default=[4096, 16384, 32768])
     parser.add_argument("--eval-budgets", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--eval-batch", type=int, default=100)
+    parser.add_argument("--eval-batch", type=int, default=50)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of fine-tuning; the first one's also of everything else")
     parser.add_argument("--gpus", nargs="*", default=None, metavar="INDEX", help="GPUs to run on, default all; none for the CPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

@@ -11,6 +11,12 @@ Deno.test("findModelFolder downloads what a model needs and nothing else", async
   });
 });
 
+Deno.test("findModelFolder downloads what a model says of its own sparsity", async () => {
+  await withHub(async ({ find }) => {
+    assertEquals(await Deno.readTextFile(join(await find(), "sparsity.json")), "{ }");
+  }, { "config.json": "{}", "tokenizer.json": "{ }", "sparsity.json": "{ }", "model.safetensors": "aaa" });
+});
+
 Deno.test("findModelFolder lays a snapshot out as links to blobs", async () => {
   await withHub(async ({ find, model }) => {
     const folder = await find();
