@@ -98,11 +98,15 @@ function wrapped(text: string, columns: number): string[] {
 }
 
 function sparseText(facts: Facts): string {
-  const { scorer, lambda, budgetPages, pageSize, selectedSteps, steps, pagesRead, pagesDense } = facts;
+  const { scorer, lambda, budgetPages, pageSize, pages, layers, selectedSteps, steps, pagesRead, pagesDense } = facts;
   const weight = scorer === "unique" || scorer === "diag" ? ` (lambda ${lambda})` : "";
-  const budget = `budget ${formatCount(budgetPages * pageSize)} tokens = ${plural(budgetPages, "page")}`;
+  const budget = `${formatCount(budgetPages * pageSize)} tokens = ${plural(budgetPages, "page")}`;
   const read = `read ${percent(pagesRead / pagesDense)} of KV pages`;
-  return `${scorer}${weight}, ${budget}, selected in ${selectedSteps} of ${plural(steps, "step")}, ${read}`;
+  if (!layers.includes("sparse")) {
+    const why = pages <= budgetPages ? `every page fits the budget of ${budget}` : "no layer selects";
+    return `${why}, ${read}; scores are of ${scorer}${weight}`;
+  }
+  return `${scorer}${weight}, budget ${budget}, selected in ${selectedSteps} of ${plural(steps, "step")}, ${read}`;
 }
 
 function shownText({ recording: { facts }, selectors: { step, layer, head } }: Report): string {

@@ -24,15 +24,21 @@ export function pageMasks(report: Report, by: Order, top: number): Mask[] {
   }));
 }
 
-/** A mask for each source: the pages that hold more of it than of others, but for those that hold tokens of the answer. */
+/**
+ * A mask for each source: the pages that hold more of it than of others, or, of a source too short for that, those that hold any of it;
+ * but for those that hold tokens of the answer.
+ */
 export function fileMasks(report: Report): Mask[] {
-  const bySource = new Map<string, number[]>();
+  const bySource = new Map<string, { most: number[]; some: number[] }>();
   for (let page = 0; page < firstAnswerPage(report); page++) {
-    const source = report.texts.places(page)[0]?.source ?? TEMPLATE;
-    if (source === TEMPLATE || source === ANSWER) continue;
-    bySource.set(source, [...bySource.get(source) ?? [], page]);
+    report.texts.places(page).forEach(({ source }, rank) => {
+      if (source === TEMPLATE || source === ANSWER) return;
+      const pages = bySource.get(source) ?? { most: [], some: [] };
+      bySource.set(source, pages);
+      (rank === 0 ? pages.most : pages.some).push(page);
+    });
   }
-  return [...bySource].map(([label, pages]) => ({ label, pages }));
+  return [...bySource].map(([label, { most, some }]) => ({ label, pages: most.length > 0 ? most : some }));
 }
 
 /** A step must see the token that it is about, so its page cannot be masked. */

@@ -11,17 +11,22 @@ export interface ComparedFigures {
   overlap: number;
 }
 
-/** The run and the compared scorers on the same steps; empty where nothing was compared. */
+/**
+ * The run and the compared scorers on the same steps; empty where nothing was compared. Dense layers count only where no layer selects:
+ * there the run reads what no scorer chose.
+ */
 export function compareScorers({ recording, selectors }: Report): ComparedFigures[] {
   const { comparison, facts } = recording;
   if (!comparison) return [];
   const indexes: number[] = [];
+  const shown = selectors.layer === undefined ? facts.layers : facts.layers.slice(selectors.layer, selectors.layer + 1);
+  const compared = shown.includes("sparse") ? "sparse" : "dense";
   for (let step = 0; step < facts.steps; step++) {
     for (let layer = 0; layer < facts.layers.length; layer++) {
       for (let head = 0; head < facts.heads; head++) {
         const other = (one: number | undefined, at: number): boolean => one !== undefined && one !== at;
         if (other(selectors.step, step) || other(selectors.layer, layer) || other(selectors.head, head)) continue;
-        if (facts.layers[layer] !== "window") indexes.push(rowIndex(facts, step, layer, head));
+        if (facts.layers[layer] === compared) indexes.push(rowIndex(facts, step, layer, head));
       }
     }
   }

@@ -131,6 +131,19 @@ Deno.test("inspect-pages without a terminal prints no escape codes", async () =>
   });
 });
 
+Deno.test("inspect-pages says that a context fits the budget", async () => {
+  await withPrompt(async ({ ask }) => {
+    const { stdout } = await ask("--sparse-budget", "4096");
+    assertMatch(stdout, /\nsparse {2}every page fits the budget of 4,096 tokens = 512 pages, read 100\.0 % of KV pages; /);
+  });
+});
+
+Deno.test("inspect-pages says that no layer selects under --sparse off", async () => {
+  await withPrompt(async ({ ask }) => {
+    assertMatch((await ask("--sparse", "off")).stdout, /\nsparse {2}no layer selects, read 100\.0 % of KV pages; /);
+  });
+});
+
 Deno.test("inspect-pages makes control characters of the prompt visible", async () => {
   const files = { "a.txt": "An \x1b[31mescape\x07 in the text. ".repeat(40) };
   await withPrompt(async ({ ask }) => {

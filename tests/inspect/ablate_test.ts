@@ -3,6 +3,7 @@ import type { Engine } from "../../engine/engine.ts";
 import { ablate, fileMasks, pageMasks } from "../../inspect/ablate.ts";
 import { makeReport } from "../../inspect/report.ts";
 import { inspectText, loadShipped, QUESTION, WITH_FACT } from "./runs.ts";
+import { syntheticRecording } from "./synthetic.ts";
 
 const { signal } = new AbortController();
 
@@ -48,6 +49,18 @@ Deno.test("ablate() can mask pages of dense layers too", async () => {
   const file = fileMasks(report).find(({ label }) => label === "file.txt");
   const [masked] = await ablate(engine, run, report, [file!], signal);
   assert(masked!.logProbability < masked!.baseline - 3);
+});
+
+Deno.test("fileMasks() masks the page of a file that shares it with a longer one", () => {
+  const recording = syntheticRecording({ pages: 20, layers: 1, heads: 1, steps: 2, budgetPages: 4 });
+  const { spans, text } = recording.text;
+  recording.text.spans = [
+    { ...spans[0]!, end: 45 },
+    { source: "note.txt", start: 45, end: 55, line: 1 },
+    { ...spans[0]!, start: 55, end: text.length },
+  ];
+  const note = fileMasks(makeReport(recording, {})).find(({ label }) => label === "note.txt");
+  assertEquals(note?.pages, [1]);
 });
 
 Deno.test("pageMasks() and fileMasks() leave the pages of the answer alone", async () => {

@@ -26,6 +26,14 @@ Deno.test("record() finds that the run read what its own scorer chooses when eve
   assertAlmostEquals(unique?.kept ?? 0, ours?.kept ?? 1, 1e-6);
 });
 
+Deno.test("compareScorers() leaves dense layers out where others select", async () => {
+  await using engine = await loadShipped();
+  const sparse = { budgetTokens: 128, levels: 1, denseLayers: 3 } as const;
+  using run = await inspectText(engine, WITH_FACT, { steps: 2, compare: ["unique"], sparse });
+  const [ours, unique] = compareScorers(makeReport(run.recording, {}));
+  assertAlmostEquals(unique?.kept ?? 0, ours?.kept ?? 1, 1e-6);
+});
+
 Deno.test("record() finds no scorer that keeps more mass than the oracle", async () => {
   await using engine = await loadShipped();
   using run = await inspectText(engine, WITH_FACT, { compare: ["unique", "diag", "quest", "mean", "oracle"] });
