@@ -5,6 +5,7 @@ import type { Place } from "../inspect/prompt_text.ts";
 import { type Order, rankPages, type Report } from "../inspect/report.ts";
 import { oneLine } from "./escape.ts";
 import type { TableColumn } from "./inspect_table.ts";
+import { textWidth } from "./text_width.ts";
 
 export interface Table {
   columns: TableColumn[];
@@ -47,9 +48,12 @@ export function forPeople(width: number): CellStyle {
 
 /** A place in few columns: its folders go first, then its beginning. */
 function shortened(place: string, columns: number): string {
-  if (place.length <= columns) return place;
+  if (textWidth(place) <= columns) return place;
   const name = `…/${place.slice(place.lastIndexOf("/") + 1)}`;
-  return place.includes("/") && name.length <= columns ? name : `…${place.slice(1 - columns)}`;
+  if (place.includes("/") && textWidth(name) <= columns) return name;
+  const characters = [...place];
+  while (textWidth(characters.join("")) >= columns) characters.shift();
+  return `…${characters.join("")}`;
 }
 
 /** Shares of 1 with seven digits, and all places of a page. */
@@ -80,14 +84,14 @@ export function pagesTable(report: Report, by: Order, top: number, style: CellSt
   const { pages, rows, texts } = report;
   return {
     columns: [
-      { title: "rank", right: true },
+      { title: "rank", right: true, spare: 3 },
       { title: "page", right: true },
-      { title: "tokens", right: true },
+      { title: "tokens", right: true, spare: 2 },
       { title: "where" },
-      { title: "score", right: true },
-      { title: "selected", right: true },
+      { title: "score", right: true, spare: 4 },
+      { title: "selected", right: true, spare: 5 },
       { title: "mass", right: true },
-      { title: "missed", right: true },
+      { title: "missed", right: true, spare: 1 },
       { title: "text", fills: true },
     ],
     rows: rankPages(report, by, top).map((page, index) => [
@@ -111,11 +115,11 @@ export function missesTable(report: Report, top: number, style: CellStyle): Tabl
     columns: [
       { title: "layer", right: true },
       { title: "head", right: true },
-      { title: "page", right: true },
-      { title: "tokens", right: true },
-      { title: "where" },
+      { title: "page", right: true, spare: 3 },
+      { title: "tokens", right: true, spare: 1 },
+      { title: "where", spare: 4 },
       { title: "mass lost", right: true },
-      { title: "steps", right: true },
+      { title: "steps", right: true, spare: 2 },
       { title: "text", fills: true },
     ],
     rows: misses.slice(0, top).map((miss) => [
@@ -135,11 +139,11 @@ export function filesTable(report: Report, style: CellStyle): Table {
   return {
     columns: [
       { title: "source" },
-      { title: "pages", right: true },
+      { title: "pages", right: true, spare: 3 },
       { title: "mass", right: true },
-      { title: "without always read", right: true },
-      { title: "of pages read", right: true },
-      { title: "missed", right: true },
+      { title: "without always read", right: true, spare: 2 },
+      { title: "of pages read", right: true, spare: 4 },
+      { title: "missed", right: true, spare: 1 },
     ],
     rows: sumByFile(report).map((file) => [
       oneLine(file.source),
@@ -158,7 +162,7 @@ export function scorersTable(report: Report, style: CellStyle): Table {
       { title: "scorer" },
       { title: "recall", right: true },
       { title: "mass kept", right: true },
-      { title: "shared with run", right: true },
+      { title: "shared with run", right: true, spare: 1 },
     ],
     rows: compareScorers(report).map(({ scorer, recall, kept, overlap }) => [
       scorer ?? `this run (${report.recording.facts.scorer})`,
@@ -173,9 +177,9 @@ export function ablationsTable(report: Report, style: CellStyle): Table {
   return {
     columns: [
       { title: "masked" },
-      { title: "pages", right: true },
+      { title: "pages", right: true, spare: 1 },
       { title: "mass", right: true },
-      { title: "log-probability", right: true },
+      { title: "log-probability", right: true, spare: 2 },
       { title: "change", right: true },
       { title: "text", fills: true },
     ],

@@ -27,7 +27,7 @@ export interface TextStyle {
   paint: Paint;
 }
 
-const BAR_CELLS = 30;
+const BAR_CELLS = { most: 30, least: 5, beside: 30 } as const;
 const BAR_PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"] as const;
 
 /** The whole view for a terminal, or for a file where nothing is painted. */
@@ -126,33 +126,38 @@ function heat(report: Report, { by, width, paint }: TextStyle): string[] {
     paint.bold(`Context by ${by}`),
     strip,
     ...marks.trim() === "" ? [] : [paint.dim(marks)],
-    paint.dim(
-      cutTo(`Always read, not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of mass`, width),
-    ),
+    ...wrapped(
+      `Always read, not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of mass`,
+      width,
+    ).map(paint.dim),
   ];
 }
 
 function titled(title: string, { columns, rows }: Table, { width, paint }: TextStyle): string[] {
   if (rows.length === 0) return [`${paint.bold(title)}: none`];
   const [head = "", ...lines] = tableLines(columns, rows, width).map((line) => cutTo(line, width));
-  return [paint.bold(title), paint.dim(head), ...lines];
+  return [...wrapped(title, width).map(paint.bold), paint.dim(head), ...lines];
 }
 
-function layersSection(report: Report, { paint }: TextStyle): string[] {
+function layersSection(report: Report, { paint, width }: TextStyle): string[] {
   const { facts } = report.recording;
+  const digits = String(facts.layers.length - 1).length;
+  const cells = Math.max(BAR_CELLS.least, Math.min(BAR_CELLS.most, width - BAR_CELLS.beside - digits));
   const shown = report.selectors.layer;
   const lines = report.layers.map(({ recall, kept }, layer) => {
-    const name = `layer ${String(layer).padStart(String(facts.layers.length - 1).length)}`;
+    const name = `layer ${String(layer).padStart(digits)}`;
     if (facts.layers[layer] === "window") return `${name}  sliding window, never selects`;
     if (facts.layers[layer] === "dense") return `${name}  dense, reads every page`;
-    return `${name}  ${paint.color(71, bar(recall))} ${percent(recall).padStart(7)}  kept ${percent(kept).padStart(7)}`;
+    return `${name}  ${paint.color(71, bar(recall, cells))} ${percent(recall).padStart(7)}  kept ${
+      percent(kept).padStart(7)
+    }`;
   });
   return [paint.bold("Page recall by layer"), ...lines.filter((_, layer) => shown === undefined || shown === layer)];
 }
 
-function bar(share: number): string {
-  const eighths = Math.round((Number.isNaN(share) ? 0 : share) * BAR_CELLS * 8);
-  return ("█".repeat(Math.floor(eighths / 8)) + BAR_PARTS[eighths % 8]).padEnd(BAR_CELLS);
+function bar(share: number, cells: number): string {
+  const eighths = Math.round((Number.isNaN(share) ? 0 : share) * cells * 8);
+  return ("█".repeat(Math.floor(eighths / 8)) + BAR_PARTS[eighths % 8]).padEnd(cells);
 }
 
 function ablations(report: Report, style: TextStyle): string[] {
@@ -164,9 +169,9 @@ function ablations(report: Report, style: TextStyle): string[] {
       ablationsTable(report, forPeople(style.width)),
       style,
     ),
-    style.paint.dim(
+    ...[
       `Without a mask: ${first.baseline.toFixed(4)}. Masked while the answer is taken, not while the prompt was read:`,
-    ),
-    style.paint.dim("later text may have carried the page's content on. Share of attention is not cause."),
+      "later text may have carried the page's content on. Share of attention is not cause.",
+    ].flatMap((text) => wrapped(text, style.width).map(style.paint.dim)),
   ];
 }

@@ -134,7 +134,10 @@ Deno.test("inspect-pages without a terminal prints no escape codes", async () =>
 Deno.test("inspect-pages says that a context fits the budget", async () => {
   await withPrompt(async ({ ask }) => {
     const { stdout } = await ask("--sparse-budget", "4096");
-    assertMatch(stdout, /\nsparse {2}every page fits the budget of 4,096 tokens = 512 pages, read 100\.0 % of KV pages; /);
+    assertMatch(
+      stdout,
+      /\nsparse {2}every page fits the budget of 4,096 tokens = 512 pages, read 100\.0 % of KV pages; /,
+    );
   });
 });
 
