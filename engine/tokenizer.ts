@@ -5,12 +5,16 @@ import { PagesiftError } from "./errors.ts";
 import { isJsonObject, reasonOf, shorten } from "./json_file.ts";
 import { SpecialGuard } from "./special_guard.ts";
 import { TextStream, type TokenDecoder } from "./text_stream.ts";
+import { TimeLimitError, withTimeLimit } from "./time_limit.ts";
 import { TokenEncoder } from "./token_encoder.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
 import { WordCutter } from "./word_cutter.ts";
 
 /** Read and written once, so that a tokenizer that fails at any text is refused before a prompt is there. */
 const TRIAL = "A b, 1";
+/** What a text may take, far more than it does: the library reads 85,000 characters a second of the kind that it is slowest at. */
+const LEAST_SECONDS = 10;
+const LEAST_PER_SECOND = 5000;
 
 /** How {@link Tokenizer.encode} treats special tokens. */
 export interface EncodeOptions {
@@ -18,6 +22,14 @@ export interface EncodeOptions {
   addSpecialTokens?: boolean;
   /** Reads the text of special tokens as these tokens; otherwise they are ordinary text. Default false. */
   parseSpecial?: boolean;
+}
+
+/** What a tokenizer is loaded with. */
+export interface TokenizerOptions {
+  /** The model's number of embedding rows. */
+  vocabSize?: number;
+  /** Time that any text may take, beside that for its length. Default 10. */
+  leastSeconds?: number;
 }
 
 /** How a conversation ends. */
@@ -39,8 +51,15 @@ export class Tokenizer implements TokenDecoder {
   /** Ids that go before and after a text. */
   readonly #frame: readonly [prefix: number[], suffix: number[]];
   readonly #chatTemplate: ChatTemplate | undefined;
+  /** Whether decoding searches text by the model's regular expressions; hardly any model does. */
+  readonly #decodesPatterns: boolean;
+  readonly #leastSeconds: number;
 
-  private constructor({ definition, config }: TokenizerFiles, chatTemplate: ChatTemplate | undefined) {
+  private constructor(
+    { definition, config }: TokenizerFiles,
+    chatTemplate?: ChatTemplate,
+    leastSeconds = LEAST_SECONDS,
+  ) {
     const { added_tokens: added, model } = definition;
     const isSpecial = (token: AddedToken): boolean => token.special === true;
     this.#library = new Library(definition, config);
@@ -51,22 +70,24 @@ export class Tokenizer implements TokenDecoder {
     this.#literal = new TokenEncoder(this.#library, added.filter((token) => !isSpecial(token)), cutter);
     this.#frame = readFrame(this.#library);
     this.#chatTemplate = chatTemplate;
+    this.#leastSeconds = leastSeconds;
+    this.#decodesPatterns = JSON.stringify(definition.decoder ?? null).includes('"Regex"');
     this.bosTokenId = this.tokenId(tokenText(config.bos_token) ?? "");
     this.eosTokenId = this.tokenId(tokenText(config.eos_token) ?? "");
   }
 
   /**
-   * Reads the tokenizer of a model folder; `vocabSize` is the model's number of embedding rows. Throws "model" errors
-   * when a file is missing or broken, a part is unsupported, or there are more tokens than embedding rows.
+   * Reads the tokenizer of a model folder. Throws "model" errors when a file is missing or broken, a part is unsupported,
+   * or there are more tokens than embedding rows.
    */
-  static async load(folder: string, options: { vocabSize?: number } = {}): Promise<Tokenizer> {
+  static async load(folder: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
     const files = await readTokenizerFiles(folder, options.vocabSize);
     const { bos_token, eos_token, pad_token, unk_token } = files.config;
     const names = Object.entries({ bos_token, eos_token, pad_token, unk_token });
     const texts = names.map(([name, token]) => [name, tokenText(token)]);
     const chatTemplate = await findChatTemplate(folder, files.config, Object.fromEntries(texts));
     try {
-      const tokenizer = new Tokenizer(files, chatTemplate);
+      const tokenizer = new Tokenizer(files, chatTemplate, options.leastSeconds);
       tokenizer.decode(tokenizer.encode(TRIAL)); // the library builds some parts that cannot run
       return tokenizer;
     } catch (cause) {
@@ -79,7 +100,7 @@ export class Tokenizer implements TokenDecoder {
   /** The ids of `text`. With `parseSpecial`, a text that begins with BOS gets no second one. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     const { addSpecialTokens = true, parseSpecial = false } = options;
-    const ids = (parseSpecial ? this.#parsing : this.#literal).encode(text);
+    const ids = this.#inTime(text.length, () => (parseSpecial ? this.#parsing : this.#literal).encode(text));
     if (!addSpecialTokens) return ids;
     const [prefix, suffix] = this.#frame;
     const hasBos = ids[0] !== undefined && ids[0] === this.bosTokenId && ids[0] === prefix.at(-1);
@@ -92,7 +113,8 @@ export class Tokenizer implements TokenDecoder {
     const shown = ids.filter((id) => skipSpecialTokens ? !this.isSilent(id) : this.#hasToken(id));
     if (shown.length === 0) return "";
     // Never cleaned up: taking away the space before punctuation would change text that was streamed already.
-    return this.#library.decode(shown, { clean_up_tokenization_spaces: false });
+    const read = (): string => this.#library.decode(shown, { clean_up_tokenization_spaces: false });
+    return this.#decodesPatterns ? this.#inTime(shown.length, read) : read();
   }
 
   /** A stream from ids to text; `context` holds the ids before them, see {@link TextStream}. */
@@ -127,7 +149,24 @@ export class Tokenizer implements TokenDecoder {
     const usedText = [this.#requireTemplate().source, ...messages.map((message) => message.content)].join("");
     const guard = new SpecialGuard(this.#specials, usedText);
     const guarded = messages.map((message) => ({ ...message, content: guard.hide(message.content) }));
-    return this.#parsing.encode(this.applyChatTemplate(guarded, options), (text) => guard.restore(text));
+    const text = this.applyChatTemplate(guarded, options);
+    return this.#inTime(text.length, () => this.#parsing.encode(text, (part) => guard.restore(part)));
+  }
+
+  /**
+   * The result of `work` on so many characters or ids. Patterns that backtrack without end are refused when a tokenizer is
+   * read; one with two repetitions still takes the cube of a text, so there is a clock too. Throws a "model" error.
+   */
+  #inTime<T>(length: number, work: () => T): T {
+    try {
+      return withTimeLimit(this.#leastSeconds + length / LEAST_PER_SECOND, work);
+    } catch (cause) {
+      if (!(cause instanceof TimeLimitError)) throw cause;
+      const reason = `${cause.message} over ${length.toLocaleString("en")} characters or ids`;
+      throw new PagesiftError("model", `Cannot use the tokenizer: ${reason}; use another model or a shorter text`, {
+        cause,
+      });
+    }
   }
 
   #hasToken(id: number): boolean {
