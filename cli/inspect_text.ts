@@ -103,6 +103,7 @@ function sparseText(facts: Facts): string {
   const budget = `${formatCount(budgetPages * pageSize)} tokens = ${plural(budgetPages, "page")}`;
   const read = `read ${percent(pagesRead / pagesDense)} of KV pages`;
   if (!layers.includes("sparse")) {
+    if (pagesDense === 0) return "every layer has a sliding window, none selects pages";
     const why = pages <= budgetPages ? `every page fits the budget of ${budget}` : "no layer selects";
     return `${why}, ${read}; scores are of ${scorer}${weight}`;
   }

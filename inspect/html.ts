@@ -62,7 +62,7 @@ const BODY = `<main>
 <p class="hint" id="keys">Arrow keys move by a page or a layer, Page Up and Page Down by 32 pages, Home and End to the ends.
 <span class="key" style="background:var(--sink)"></span> sink pages and <span class="key" style="background:var(--recent)"></span>
 recent pages are always read and do not set the colours. Colours of mass are logarithmic over three decades.
-At a step, masses and scores are known of the pages that were selected or wanted.</p>
+A step shows the pages that were read or wanted at it.</p>
 <canvas id="zoom" tabindex="0" role="application" aria-roledescription="heat map"
  aria-label="The pages around the chosen one, enlarged" aria-describedby="keys"></canvas>
 <p class="hint">Share of attention is not cause: a page may be looked at and change nothing.</p>

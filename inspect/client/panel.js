@@ -3,6 +3,8 @@ import { cellOf, pageKind, pagePlace, pageText } from "./data.js";
 
 /** Pages shown before and after the one that is looked at. */
 const CONTEXT_PAGES = 6;
+/** Numbers that a narrow column must not break, with or without a unit. */
+const NUMBER = /^[-+<]?[\d.,]+( %)?$/;
 
 export function percent(share) {
   if (share === null || Number.isNaN(share)) return "–";
@@ -83,6 +85,7 @@ export function tableOf(caption, titles, rows, pageColumn, onPage) {
     const line = body.insertRow();
     row.forEach((text, column) => {
       const cell = line.insertCell();
+      if (NUMBER.test(text)) cell.className = "number";
       if (column !== pageColumn) return cell.append(text);
       const button = element("button", text);
       button.type = "button";

@@ -105,6 +105,16 @@ browserTest("the report is dark where the reader's system is", async () => {
   assert(String(colors[0]) !== String(colors[1]), String(colors));
 });
 
+browserTest("a long file name breaks no page number of the tables", async () => {
+  const recording = syntheticRecording({ pages: 20_000, layers: 2, heads: 2, steps: 3, budgetPages: 4 });
+  recording.text.spans = recording.text.spans.map((span) => ({ ...span, source: "a_long_folder/".repeat(6) }));
+  const html = await renderHtml(makeReport(recording, {}), { by: "mass", facts: [], tables: [] });
+  await withHtml(html, async ({ page }) => {
+    const highest = "Math.max(...[...document.querySelectorAll('#top button')].map((button) => button.offsetHeight))";
+    assertEquals(await page.evaluate(`${highest} < 30`), true);
+  });
+});
+
 browserTest("a step of layers that read everything says so of pages that were not wanted", async () => {
   const dense = syntheticRecording({ pages: 40, layers: 2, heads: 2, steps: 3, budgetPages: 4, dense: true });
   await withHtml(await renderHtml(makeReport(dense, {}), { by: "mass", facts: [], tables: [] }), async ({ page }) => {

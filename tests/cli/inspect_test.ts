@@ -147,6 +147,14 @@ Deno.test("inspect-pages says that no layer selects under --sparse off", async (
   });
 });
 
+Deno.test("inspect-pages says that layers with a sliding window select nothing", async () => {
+  const model = fromFileUrl(new URL("../fixtures/hf/mistral-sliding-bf16", import.meta.url));
+  await withPrompt(async ({ run }) => {
+    const { stdout } = await run("-m", model, "--device", "cpu", "-n", "1", "-f", "a.txt", "--no-stdin");
+    assertStringIncludes(stdout, "\nsparse  every layer has a sliding window, none selects pages\n");
+  }, { "a.txt": "A text of two lines,\nwhich ends here." });
+});
+
 Deno.test("inspect-pages makes control characters of the prompt visible", async () => {
   const files = { "a.txt": "An \x1b[31mescape\x07 in the text. ".repeat(40) };
   await withPrompt(async ({ ask }) => {
