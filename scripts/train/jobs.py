@@ -40,10 +40,11 @@ def start(job, gpu, log_folder):
         return subprocess.Popen([sys.executable, "-m", *job.command()], env=environment, stdout=log, stderr=log)
 
 
-def run_jobs(jobs, gpus, seconds_left, log_folder):
+def run_jobs(jobs, gpus, seconds_left, log_folder, after_each=lambda: None):
     """True once every job is done. Earlier jobs come first; `gpus` are names as CUDA_VISIBLE_DEVICES takes them, or [None].
 
-    Nothing begins that has less than its `fewest_seconds`. A job that fails holds back those that need it alone; then TrainError.
+    `after_each` is called when a job has ended. Nothing begins that has less than its `fewest_seconds`. A job that fails holds back only
+    those that need it; in the end TrainError tells of it.
     """
     running, tried, failed = {}, set(), []
     while True:
@@ -55,6 +56,7 @@ def run_jobs(jobs, gpus, seconds_left, log_folder):
             say(f"== {job.name} {'done' if job.done() else 'paused' if code == 0 else 'failed'}, {seconds_left():.0f} s left")
             if code != 0 and not job.done():
                 failed.append(f'stage {job.name} ended with code {code}, see "{log_folder / job.name}.log"')
+            after_each()
         for gpu in [gpu for gpu in gpus if gpu not in running]:
             job = next((job for job in jobs if job.name not in tried and job.ready() and seconds_left() >= job.fewest_seconds), None)
             if job is not None:

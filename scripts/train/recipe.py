@@ -56,7 +56,7 @@ def parse():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of fine-tuning; the first one's also of everything else")
     parser.add_argument("--gpus", nargs="*", default=None, metavar="INDEX", help="GPUs to run on, default all; none for the CPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--collect", metavar="DIR", help="copy results here at the end of the call, models in parts of 15 MiB")
+    parser.add_argument("--collect", metavar="DIR", help="copy results here after every stage, models in parts of 15 MiB")
     options = parser.parse_args()
     if options.gpus is None:
         options.gpus = [str(index) for index in range(torch.cuda.device_count())] if options.device != "cpu" else []
@@ -98,7 +98,7 @@ class Recipe:
 
     def run(self):
         """True once every stage is done."""
-        done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"))
+        done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"), self.collect)
         if not done:
             say("Paused; repeat the same command")
         return done
@@ -159,7 +159,8 @@ class Recipe:
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
                       *options.contexts, "--temperature", *options.temperature, "--dense-share", options.dense_share,
                       "--rate", options.finetune_rate, "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step",
-                      FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
+                      FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name), *self.against_learning_by_heart(),
+                      *self.common(seed)])
 
     def evaluate(self, name, folder, out, readers=()):
         options = self.options
@@ -172,9 +173,11 @@ class Recipe:
         """Rows of all evaluations so far."""
         return [row for file in sorted(self.place("results").glob("*.json")) for row in json.loads(file.read_text())["rows"]]
 
-    def collect(self, folder):
-        """Results, and the models that are done in one archive cut into parts: at most MOST_FILES files."""
-        folder = Path(folder)
+    def collect(self):
+        """Into --collect, results and the models that are done, these in one archive cut into parts: at most MOST_FILES files."""
+        if self.options.collect is None:
+            return
+        folder = Path(self.options.collect)
         folder.mkdir(parents=True, exist_ok=True)
         for file in [*self.work.glob("*.json")]:
             shutil.copyfile(file, folder / file.name)
@@ -186,6 +189,8 @@ class Recipe:
             for name in ("soft", "base", "hard"):
                 if self.place(name).exists():
                     tar.add(self.place(name), name)
+        for part in folder.glob("models.tar.*"):
+            part.unlink()
         content, room = archive.read_bytes(), MOST_FILES - len(list(folder.iterdir()))
         for part in range(min(room, -(-len(content) // PART_BYTES))):
             (folder / f"models.tar.{part}").write_bytes(content[part * PART_BYTES:(part + 1) * PART_BYTES])
@@ -196,14 +201,7 @@ def texts(words):
 
 
 def main():
-    options = parse()
-    recipe = Recipe(options)
-    try:
-        done = recipe.run()
-    finally:
-        if options.collect and recipe.work.exists():
-            recipe.collect(options.collect)
-    if done:
+    if Recipe(parse()).run():
         say("Recipe done")
 
 

@@ -47,12 +47,13 @@ class Checks(unittest.TestCase):
 
 
 class Stages(unittest.TestCase):
-    def run_pretended(self, folder, calls):
+    def run_pretended(self, folder, calls, **more):
         """Stages that ran in each call; pretraining and one evaluation are cut off once."""
         ran = []
 
         def pretend(job, gpu, log_folder):
             command = job.command()
+            log_folder.mkdir(exist_ok=True)
             with mock.patch("sys.argv", command):
                 __import__(command[0], fromlist=["parse"]).parse()
             ran[-1].append(job.name)
@@ -73,7 +74,7 @@ class Stages(unittest.TestCase):
             done = []
             for _ in range(calls):
                 ran.append([])
-                done.append(recipe.Recipe(options_in(folder, seed_model=folder, gpus=["0", "1"])).run())
+                done.append(recipe.Recipe(options_in(folder, seed_model=folder, gpus=["0", "1"], **more)).run())
         return done, ran
 
     def test_calls_go_on_where_the_one_before_stopped(self):
@@ -86,13 +87,11 @@ class Stages(unittest.TestCase):
 
     def test_collects_results_of_all_models_and_the_models_in_parts(self):
         with tempfile.TemporaryDirectory() as folder:
-            self.run_pretended(folder, 3)
-            work = recipe.Recipe(options_in(folder))
-            work.place("logs").mkdir()
-            work.collect(Path(folder) / "collected")
-            names = sorted(path.name for path in (Path(folder) / "collected").iterdir())
+            collected = Path(folder) / "collected"
+            self.run_pretended(folder, 3, collect=str(collected))
+            names = sorted(path.name for path in collected.iterdir())
             self.assertEqual(names, ["bench.json", "logs.tar.xz", "models.tar.0", "results.json"])
-            rows = json.loads((Path(folder) / "collected/results.json").read_text())["rows"]
+            rows = json.loads((collected / "results.json").read_text())["rows"]
             self.assertIn("results-soft-2", [row["model"] for row in rows])
 
 
