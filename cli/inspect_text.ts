@@ -107,7 +107,11 @@ function sparseText(facts: Facts): string {
     const why = pages <= budgetPages ? `every page fits the budget of ${budget}` : "no layer selects";
     return `${why}, ${read}; scores are of ${scorer}${weight}`;
   }
-  return `${scorer}${weight}, budget ${budget}, selected in ${selectedSteps} of ${plural(steps, "step")}, ${read}`;
+  const always = facts.sinkPages + Math.ceil((facts.promptTokens + 1) / pageSize) - facts.firstRecentPage;
+  const choice = budgetPages > always ? "" : ", none left to choose beside the first and the latest";
+  return `${scorer}${weight}, budget ${budget}${choice}, selected in ${selectedSteps} of ${
+    plural(steps, "step")
+  }, ${read}`;
 }
 
 function shownText({ recording: { facts }, selectors: { step, layer, head } }: Report): string {

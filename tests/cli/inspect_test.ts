@@ -147,6 +147,16 @@ Deno.test("inspect-pages says that no layer selects under --sparse off", async (
   });
 });
 
+Deno.test("inspect-pages says that a budget leaves the scorer no choice", async () => {
+  await withPrompt(async ({ ask }) => {
+    const { stdout } = await ask("--page-size", "64");
+    assertStringIncludes(
+      stdout.replaceAll(/\s+/g, " "),
+      " = 2 pages, none left to choose beside the first and the latest, selected in",
+    );
+  });
+});
+
 Deno.test("inspect-pages says that layers with a sliding window select nothing", async () => {
   const model = fromFileUrl(new URL("../fixtures/hf/mistral-sliding-bf16", import.meta.url));
   await withPrompt(async ({ run }) => {
