@@ -10,6 +10,7 @@ import { Aborted } from "../engine/prefill.ts";
 import type { BenchFlags } from "./options_bench.ts";
 import { formatCount, plural } from "./format.ts";
 import type { Session } from "./session.ts";
+import { reasonOf } from "../engine/json_file.ts";
 
 /** What the files that the flags name hold, read before anything is measured. */
 export interface BenchFiles {
@@ -39,7 +40,7 @@ function readText(file: string): string {
   try {
     return Deno.readTextFileSync(file);
   } catch (error) {
-    throw new PagesiftError("usage", `--peers "${file}" cannot be read: ${(error as Error).message}`);
+    throw new PagesiftError("usage", `--peers "${file}" cannot be read: ${reasonOf(error)}`);
   }
 }
 
@@ -50,7 +51,7 @@ function checkWritable(file: string): void {
     Deno.openSync(file, { append: true, create: true }).close();
     if (!existed) Deno.removeSync(file);
   } catch (error) {
-    throw new PagesiftError("usage", `--plot "${file}" cannot be written: ${(error as Error).message}`);
+    throw new PagesiftError("usage", `--plot "${file}" cannot be written: ${reasonOf(error)}`);
   }
 }
 

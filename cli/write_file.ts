@@ -1,6 +1,7 @@
 import { basename, dirname, join } from "@std/path";
 import { PagesiftError } from "../engine/errors.ts";
 import { OutputError } from "./output.ts";
+import { reasonOf } from "../engine/json_file.ts";
 
 /** A file that a run will write at its end, tried at its start. */
 export interface TargetFile {
@@ -20,7 +21,7 @@ export function targetFile(flag: string, path: string): TargetFile {
     Deno.removeSync(temporary(target));
     return target;
   } catch (error) {
-    throw new PagesiftError("usage", `${flag} "${path}" cannot be written: ${(error as Error).message}`, {
+    throw new PagesiftError("usage", `${flag} "${path}" cannot be written: ${reasonOf(error)}`, {
       cause: error,
     });
   }

@@ -64,7 +64,9 @@ export async function statOrUndefined(path: string): Promise<Deno.FileInfo | und
 
 /** The message of anything thrown. */
 export function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  // Deno asks for it to write below /proc, /dev and /sys, which is no advice for a user.
+  return error.message.replace(/, run again with the --allow-all flag$/, "");
 }
 
 async function readBytes(file: string): Promise<Uint8Array> {

@@ -234,6 +234,11 @@ const refused: [args: string[], code: number, message: RegExp][] = [
   [["--compare", "unique,best"], 2, /^Error: --compare "best" is no scorer: .*oracle\n$/],
   [["--html", "absent/r.html"], 2, /^Error: --html "absent\/r\.html" cannot be written: .*\n$/],
   [["--trace", "/dev/null"], 2, /^Error: --trace "\/dev\/null" cannot be written: it is no plain file\n$/],
+  [
+    ["--html", "/proc/r.html"],
+    2,
+    /^Error: --html "\/proc\/r\.html" cannot be written: (?!.*run again).*\n$/,
+  ],
   [["--html", "."], 2, /^Error: --html "\." cannot be written: it is a folder\n$/],
   [
     ["--html", "r", "--trace", "./r"],
