@@ -29,8 +29,8 @@ function endAlternative(group: Group): void {
 }
 
 /**
- * Why a regular expression could take for ever, or undefined. A backtracking engine tries every way to match, and cannot be
- * stopped while it does: not by a timer, not by Ctrl-C. Exponentially many ways need a repeated group in which something
+ * Why a regular expression could take for ever, or undefined. A backtracking engine tries every way to match, and only
+ * the clock of `time_limit.ts` stops it, not Ctrl-C. Exponentially many ways need a repeated group in which something
  * varies, a choice or another repetition, or many such groups in a row; the patterns of tokenizers hold none.
  */
 export function patternProblem(source: string): string | undefined {
