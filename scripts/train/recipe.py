@@ -41,7 +41,7 @@ def parse():
     parser.add_argument("--finetune-steps", type=int, help="instead of the time")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="of pretraining")
     parser.add_argument("--pretrain-rate", type=float, default=1.5e-3)
-    parser.add_argument("--dropout", type=float, default=0.1, help="of all training, default 0.1")
+    parser.add_argument("--dropout", type=float, default=0.15, help="of all training, default 0.15")
     parser.add_argument("--dense-share", type=float, default=0.25, help="steps of fine-tuning without a mask, default 0.25")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
     parser.add_argument("--finetune-rate", type=float, default=4e-4)
