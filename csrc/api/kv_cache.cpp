@@ -79,6 +79,16 @@ DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float s
   return params;
 }
 
+PageChooseParams check_choose(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
+                              const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
+                              const ps_tensor *selected, const ps_tensor *counts) {
+  const PageChooseParams params{check_score(cache, layer, scorer, lambda, q, page_table, lengths, scores),
+                                check_select(cache, sink_pages, recent_pages, scores, lengths, selected, counts)};
+  require_apart("selected", selected, {page_table, counts});
+  require_apart("counts", counts, {page_table});
+  return params;
+}
+
 }  // namespace
 
 extern "C" {
@@ -148,11 +158,8 @@ int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lam
                        const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                        const ps_tensor *selected, const ps_tensor *counts) {
   return guard_child(cache, [&] {
-    const PageChooseParams choose{check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
-                                  check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)};
-    require_apart("selected", selected, {page_table, counts});
-    require_apart("counts", counts, {page_table});
-    page_choose(*cache->device->backend, choose);
+    page_choose(*cache->device->backend,
+                check_choose(*cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts));
   });
 }
 
@@ -182,10 +189,8 @@ int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, floa
                             float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
                             const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
   return guard_child(cache, [&] {
-    const PageChooseParams choose{check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores),
-                                  check_select(*cache, sink_pages, recent_pages, scores, lengths, selected, counts)};
-    require_apart("selected", selected, {page_table, counts});
-    require_apart("counts", counts, {page_table});
+    const PageChooseParams choose =
+        check_choose(*cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts);
     sparse_attention(*cache->device->backend,
                      {choose, check_attend(*cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)});
   });

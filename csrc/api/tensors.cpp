@@ -25,6 +25,11 @@ std::string shape_text(const int64_t *shape, size_t rank) {
   return text + "]";
 }
 
+/* Bytes from the first element of a view to behind its last, whose dimensions are checked. */
+int64_t span_bytes(const ps_tensor &t) {
+  return ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype);
+}
+
 void check_bounds(const char *name, const ps_tensor &tensor) {
   constexpr int64_t kLimit = int64_t(1) << 46; /* elements; keeps every product below 2^63 */
   int64_t inner = 1;
@@ -37,10 +42,9 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
   require(tensor.shape[0] == 1 || tensor.row_stride >= inner, name, " has rows that overlap");
   require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride,
           name, " is too large");
-  const int64_t bytes = ((tensor.shape[0] - 1) * tensor.row_stride + inner) * dtype_bytes(tensor.dtype);
   require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0,
           name, " starts at a byte that does not fit its dtype");
-  require(tensor.offset_bytes <= tensor.buffer->bytes && bytes <= tensor.buffer->bytes - tensor.offset_bytes,
+  require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes,
           name, " reaches past the end of its buffer");
 }
 
@@ -77,19 +81,11 @@ Checked check_dense(const ps_device &device, const char *name, const ps_tensor *
   return checked;
 }
 
-namespace {
-
-/* Where a checked view ends in its buffer, in bytes. */
-int64_t end_bytes(const ps_tensor &t) {
-  return t.offset_bytes + ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype);
-}
-
-}  // namespace
-
 void require_apart(const char *name, const ps_tensor *written, std::initializer_list<const ps_tensor *> indices) {
   for (const ps_tensor *index : indices) {
     if (written == nullptr || index == nullptr || written->buffer != index->buffer) continue;
-    const bool apart = end_bytes(*written) <= index->offset_bytes || end_bytes(*index) <= written->offset_bytes;
+    const bool apart = written->offset_bytes + span_bytes(*written) <= index->offset_bytes ||
+                       index->offset_bytes + span_bytes(*index) <= written->offset_bytes;
     require(apart, name, " lies over numbers that the call indexes with");
   }
 }

@@ -1,20 +1,11 @@
 /* Every ps_ call with arguments made of bytes: mostly such that it runs, now and then such that it must refuse. */
 #pragma once
 
-#include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <initializer_list>
 #include <vector>
 
-#include "../../csrc/include/pagesift.h"
-
-/* Ends the process with a line where something does not hold; the sanitizers add where. */
-#define MUST(condition)                                     \
-  do {                                                      \
-    if (!(condition)) fail(#condition, __FILE__, __LINE__); \
-  } while (0)
-[[noreturn]] void fail(const char *condition, const char *file, int line);
+#include "support.h"
 
 /* Draws from the input; zeros once it is used up. */
 class Bytes {

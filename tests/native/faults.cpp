@@ -5,9 +5,10 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <initializer_list>
 #include <new>
 
-#include "calls.h"
+#include "support.h"
 
 namespace {
 
@@ -27,12 +28,6 @@ void *request(size_t bytes) {
 }
 
 }  // namespace
-
-void fail(const char *condition, const char *file, int line) {
-  t_left = -1;
-  std::fprintf(stderr, "FAILED: %s at %s:%d\n", condition, file, line);
-  std::abort();
-}
 
 void *operator new(size_t bytes) { return request(bytes); }
 void *operator new[](size_t bytes) { return request(bytes); }
@@ -93,12 +88,7 @@ bool Scene::open() {
     MUST(device == nullptr && message[0] != '\0');
     return false;
   }
-  ps_cache_desc desc{};
-  desc.num_pages = desc.max_pages_per_sequence = 16;
-  desc.num_layers = desc.num_query_heads = desc.num_kv_heads = 2;
-  desc.head_dim = 16;
-  desc.page_size = 8;
-  desc.max_sequences = 1;
+  const ps_cache_desc desc = small_cache();
   checked(ps_cache_create(device, &desc, &cache));
   checked(ps_buffer_create(device, 4096, &numbers));
   checked(ps_buffer_create(device, 1 << 20, &floats));

@@ -6,12 +6,7 @@
 #include <cstdio>
 #include <thread>
 
-#include "calls.h"
-
-void fail(const char *condition, const char *file, int line) {
-  std::fprintf(stderr, "FAILED: %s at %s:%d\n", condition, file, line);
-  std::abort();
-}
+#include "support.h"
 
 namespace {
 
@@ -59,12 +54,7 @@ void same_device(int rounds) {
 }
 
 ps_cache *make_cache(ps_device *device) {
-  ps_cache_desc desc{};
-  desc.num_pages = desc.max_pages_per_sequence = 16;
-  desc.num_layers = desc.num_query_heads = desc.num_kv_heads = 2;
-  desc.head_dim = 16;
-  desc.page_size = 8;
-  desc.max_sequences = 1;
+  const ps_cache_desc desc = small_cache();
   ps_cache *cache = nullptr;
   MUST(ps_cache_create(device, &desc, &cache) == PS_OK);
   return cache;
