@@ -4,13 +4,12 @@ import { qualityPlot } from "../bench/quality_plot.ts";
 import type { Progress, Provenance, Row, Subject } from "../bench/row.ts";
 import { speedPlot } from "../bench/speed_plot.ts";
 import { closingText, openingText, rowsText } from "../bench/writers.ts";
-import { PagesiftError } from "../engine/errors.ts";
+import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { engineError } from "../engine/memory.ts";
 import { Aborted } from "../engine/prefill.ts";
 import type { BenchFlags } from "./options_bench.ts";
 import { formatCount, plural } from "./format.ts";
 import type { Session } from "./session.ts";
-import { reasonOf } from "../engine/json_file.ts";
 
 /** What the files that the flags name hold, read before anything is measured. */
 export interface BenchFiles {

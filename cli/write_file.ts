@@ -1,7 +1,6 @@
 import { basename, dirname, join } from "@std/path";
-import { PagesiftError } from "../engine/errors.ts";
+import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { OutputError } from "./output.ts";
-import { reasonOf } from "../engine/json_file.ts";
 
 /** A file that a run will write at its end, tried at its start. */
 export interface TargetFile {

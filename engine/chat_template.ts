@@ -1,6 +1,6 @@
 import { Environment, parse, tokenize } from "@huggingface/jinja";
-import { PagesiftError } from "./errors.ts";
-import { isJsonObject, type JsonObject, reasonOf, shorten, statOrUndefined } from "./json_file.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
+import { isJsonObject, type JsonObject, shorten, statOrUndefined } from "./json_file.ts";
 import { refuseLinkOut } from "./model_links.ts";
 import { DEFAULT_TEMPLATE_LIMITS, GuardedInterpreter, type TemplateLimits } from "./template_guard.ts";
 

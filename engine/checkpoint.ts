@@ -1,6 +1,6 @@
 import { basename, join } from "@std/path";
-import { PagesiftError } from "./errors.ts";
-import { isJsonObject, readJsonFile, reasonOf, shorten, statOrUndefined } from "./json_file.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
+import { isJsonObject, readJsonFile, shorten, statOrUndefined } from "./json_file.ts";
 import { refuseLinkOut } from "./model_links.ts";
 import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
 

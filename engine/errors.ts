@@ -16,3 +16,10 @@ export class PagesiftError extends Error {
     super(message, options);
   }
 }
+
+/** The message of anything thrown. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // Deno asks for it to write below /proc, /dev and /sys, which is no advice for a user.
+  return error.message.replace(/, run again with the --allow-all flag$/, "");
+}

@@ -1,6 +1,6 @@
 import { dirname, join } from "@std/path";
-import { PagesiftError } from "./errors.ts";
-import { reasonOf, statOrUndefined } from "./json_file.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
+import { statOrUndefined } from "./json_file.ts";
 
 /** Environment variables by name. */
 export type Environment = Readonly<Record<string, string | undefined>>;

@@ -1,5 +1,5 @@
-import { PagesiftError } from "./errors.ts";
-import { isJsonObject, reasonOf, shorten } from "./json_file.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
+import { isJsonObject, shorten } from "./json_file.ts";
 import { isCommit } from "./hub_cache.ts";
 import type { StallGuard } from "./stall_guard.ts";
 

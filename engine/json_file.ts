@@ -1,4 +1,4 @@
-import { PagesiftError } from "./errors.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
 import { refuseLinkOut } from "./model_links.ts";
 
 /** A JSON object of unknown content. */
@@ -60,13 +60,6 @@ export async function statOrUndefined(path: string): Promise<Deno.FileInfo | und
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw new PagesiftError("model", `Cannot read "${path}": ${reasonOf(error)}`, { cause: error });
   }
-}
-
-/** The message of anything thrown. */
-export function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  // Deno asks for it to write below /proc, /dev and /sys, which is no advice for a user.
-  return error.message.replace(/, run again with the --allow-all flag$/, "");
 }
 
 async function readBytes(file: string): Promise<Uint8Array> {
@@ -157,4 +150,9 @@ export function shorten(text: string, length = 80): string {
   const cut = text.length > length ? `${text.slice(0, length)}...` : text;
   // deno-lint-ignore no-control-regex
   return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, "?");
+}
+
+/** A value of a file as a message quotes it. */
+export function quote(value: unknown): string {
+  return value === undefined ? "missing" : shorten(JSON.stringify(value));
 }

@@ -1,5 +1,4 @@
-import { PagesiftError } from "./errors.ts";
-import { reasonOf } from "./json_file.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
 
 /** Fills the buffer as far as the file reaches; returns how far. `file` stands in messages only. */
 export function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {

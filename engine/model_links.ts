@@ -1,5 +1,5 @@
 import { basename, dirname, join } from "@std/path";
-import { PagesiftError } from "./errors.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
 
 /**
  * Refuses a file of a model folder that is a link to elsewhere, through which a model could have any file of the user's read. A link may
@@ -18,7 +18,6 @@ async function realPath(path: string): Promise<string> {
   try {
     return await Deno.realPath(path);
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new PagesiftError("model", `Cannot open "${path}": ${reason}; download the model again`, { cause });
+    throw new PagesiftError("model", `Cannot open "${path}": ${reasonOf(cause)}; download the model again`, { cause });
   }
 }

@@ -1,8 +1,8 @@
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { type AddedToken, AddedTokenSplitter } from "./added_tokens.ts";
 import { type ChatMessage, type ChatTemplate, findChatTemplate } from "./chat_template.ts";
-import { PagesiftError } from "./errors.ts";
-import { isJsonObject, reasonOf, shorten } from "./json_file.ts";
+import { PagesiftError, reasonOf } from "./errors.ts";
+import { isJsonObject, shorten } from "./json_file.ts";
 import { SpecialGuard } from "./special_guard.ts";
 import { TextStream, type TokenDecoder } from "./text_stream.ts";
 import { TimeLimitError, withTimeLimit } from "./time_limit.ts";

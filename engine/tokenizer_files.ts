@@ -1,6 +1,6 @@
 import type { AddedToken } from "./added_tokens.ts";
 import { PagesiftError } from "./errors.ts";
-import { isJsonObject, type JsonObject, readJsonFile, shorten } from "./json_file.ts";
+import { isJsonObject, type JsonObject, quote, readJsonFile } from "./json_file.ts";
 import { findPartProblem } from "./tokenizer_guard.ts";
 
 /** The parts of `tokenizer.json` that we read ourselves; the tokenizers library reads the rest. */
@@ -105,8 +105,4 @@ function checkAddedTokens(tokens: unknown, fail: Fail): AddedToken[] {
 function checkId(id: unknown, token: string, fail: Fail): number {
   if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < 2 ** 31) return id;
   return fail(`token ${quote(token)} has the id ${quote(id)}, expected an integer of at least 0`);
-}
-
-function quote(value: unknown): string {
-  return value === undefined ? "missing" : shorten(JSON.stringify(value));
 }

@@ -1,4 +1,4 @@
-import { isJsonObject, type JsonObject, shorten } from "./json_file.ts";
+import { isJsonObject, type JsonObject, quote } from "./json_file.ts";
 import { findPatternProblem } from "./pattern_guard.ts";
 
 /** Parts of `tokenizer.json` that hold others of their kind, by the names of these lists. */
@@ -51,8 +51,4 @@ function stepGrowth(step: unknown): number {
     (most, text) => Math.max(most, typeof text === "string" ? text.length : 1),
     1,
   );
-}
-
-function quote(value: unknown): string {
-  return value === undefined ? "missing" : shorten(JSON.stringify(value));
 }

@@ -1,5 +1,5 @@
 /** A recording as a file: a line that names format and version, then one gzip stream, whose checksum tells of damage. */
-import { PagesiftError } from "../engine/errors.ts";
+import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { checkHeader, type TraceHeader } from "./trace_header.ts";
 import type { Recording } from "./recording.ts";
 import { COMPARED_FIGURES, FIGURES } from "./recording.ts";
@@ -46,10 +46,9 @@ export async function readTrace(bytes: Uint8Array<ArrayBuffer>, name: string): P
     return parse(await pipe([bytes.subarray(start)], new DecompressionStream("gzip")));
   } catch (error) {
     if (error instanceof PagesiftError) throw error;
-    const reason = error instanceof Error ? error.message : String(error);
     throw new PagesiftError(
       "model",
-      `Trace "${name}" is damaged or cut short: ${reason}; record it again with --trace`,
+      `Trace "${name}" is damaged or cut short: ${reasonOf(error)}; record it again with --trace`,
       {
         cause: error,
       },

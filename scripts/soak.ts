@@ -66,14 +66,19 @@ export async function soakRequests(count: number, batch = 100): Promise<SoakResu
   return result(facts, finished === count && used === 0 && left === 0, "pages, handles or requests were lost");
 }
 
+/** The command on the tiny model, with pipes. */
+function spawnGenerate(...more: string[]): Deno.ChildProcess {
+  const args = ["run", "-A", "--no-check", MAIN, "generate", "--device", "cpu", "-m", MODEL, ...more];
+  return new Deno.Command(Deno.execPath(), { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+}
+
 /** Runs lines through the command. */
 export async function soakJsonl(count: number): Promise<SoakResult> {
   const lines = Array.from(
     { length: count },
     (_, index) => JSON.stringify({ prompt: `Line ${index}`, max_tokens: 1 + index % 3 }),
   );
-  const args = ["run", "-A", "--no-check", MAIN, "generate", "--device", "cpu", "-m", MODEL, "--jsonl", "-"];
-  const child = new Deno.Command(Deno.execPath(), { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+  const child = spawnGenerate("--jsonl", "-");
   const output = child.output();
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(lines.join("\n")));
@@ -122,8 +127,7 @@ function peakBytes(pid: number): number {
 
 /** Writes `count` MiB to the command's stdin, as far as it reads. */
 export async function soakStdin(count: number): Promise<SoakResult> {
-  const args = ["run", "-A", "--no-check", MAIN, "generate", "--device", "cpu", "-m", MODEL];
-  const child = new Deno.Command(Deno.execPath(), { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+  const child = spawnGenerate();
   const [stdout, stderr] = [new Response(child.stdout).text(), new Response(child.stderr).text()];
   const writer = child.stdin.getWriter();
   const piece = new Uint8Array(MIB).fill(0x61);

@@ -34,8 +34,12 @@ const HEADER = {
 };
 const DATA_BYTES = 64;
 const INDEX = { metadata: { total_size: 8 }, weight_map: { a: "1.safetensors", b: "2.safetensors" } };
-const INDEX_FILE = "model.safetensors.index.json";
-const TOKENIZER_FILE = "tokenizer.json";
+/** What an input is written to. */
+const FILES = {
+  safetensors: "fuzzed",
+  index: "model.safetensors.index.json",
+  tokenizer: "tokenizer.json",
+} as const satisfies Partial<Record<Target, string>>;
 const LETTERS = ["<s>", "</s>", "\u2581", "a", "b", "<0x41>", ...Array.from(" .1\u00e9")];
 /** A tokenizer that has a part of every kind. */
 const TOKENIZER = {
@@ -155,10 +159,7 @@ export class FuzzFolder implements Disposable {
 
   async #read(target: Target, bytes: Uint8Array): Promise<void> {
     if (target === "config") return this.#readConfig(bytes);
-    const file = join(
-      this.folder,
-      target === "index" ? INDEX_FILE : target === "tokenizer" ? TOKENIZER_FILE : "fuzzed",
-    );
+    const file = join(this.folder, FILES[target]);
     Deno.writeFileSync(file, bytes);
     if (target === "tokenizer") return checkTokenizer(await Tokenizer.load(this.folder, { vocabSize: TOKENIZER_ROWS }));
     if (target === "safetensors") return checkHeader(await readSafetensorsHeader(file), bytes.length);
