@@ -56,7 +56,10 @@ export function checkAblations({ ablations }: Recording, wanted: Ablated | undef
   const held = ablatedOf(ablations);
   if (wanted === undefined || wanted === held || ablations?.length === 0) return;
   const masks = held === undefined ? "masks nothing" : `masks each ${held}`;
-  throw new PagesiftError("usage", `--ablate ${wanted} cannot be shown: trace "${file}" ${masks}`);
+  throw new PagesiftError(
+    "usage",
+    `--ablate ${wanted} cannot be shown: trace "${file}" ${masks}; record it again with --ablate ${wanted}`,
+  );
 }
 
 /** Leaves the scorers of `--compare` in a recording. @throws {PagesiftError} of kind "usage" where one was not recorded */
@@ -66,7 +69,10 @@ export function withScorers(recording: Recording, wanted: readonly ComparedScore
   const places = wanted.map((scorer) => scorers.indexOf(scorer));
   if (places.includes(-1)) {
     const held = scorers.length === 0 ? "compares no scorers" : `compares ${scorers.join(",")} only`;
-    throw new PagesiftError("usage", `--compare ${wanted.join(",")} cannot be shown: trace "${file}" ${held}`);
+    throw new PagesiftError(
+      "usage",
+      `--compare ${wanted.join(",")} cannot be shown: trace "${file}" ${held}; record it again with --compare`,
+    );
   }
   const width = COMPARED_FIGURES.length;
   const rows = Array.from({ length: figures.length / (scorers.length * width) }, (_, row) => row * scorers.length);

@@ -53,7 +53,10 @@ Deno.test("inspect-pages --replay --ablate ends with 2 for what was not masked i
   await withTrace(["--ablate", "file"], async (trace) => {
     const { ending, stderr } = await replay(trace, ["--ablate", "page"]);
     assertEquals(ending, { code: 2 });
-    assertMatch(stderr, /^Error: --ablate page cannot be shown: trace ".*" masks each file\n$/);
+    assertMatch(
+      stderr,
+      /^Error: --ablate page cannot be shown: trace ".*" masks each file; record it again with --ablate page\n$/,
+    );
   });
 });
 
@@ -98,9 +101,15 @@ Deno.test("inspect-pages --replay refuses what the trace does not hold, with 2 a
     const step = await replay(trace, ["--step", "9"]);
     assertEquals([step.ending, step.stderr], [{ code: 2 }, "Error: --step 9 is out of range: wanted 1 to 5\n"]);
     const compare = await replay(trace, ["--compare", "quest"]);
-    assertMatch(compare.stderr, /^Error: --compare quest cannot be shown: trace ".*" compares no scorers\n$/);
+    assertMatch(
+      compare.stderr,
+      /^Error: --compare quest cannot be shown: trace ".*" compares no scorers; record it again with --compare\n$/,
+    );
     const ablate = await replay(trace, ["--ablate", "page"]);
-    assertMatch(ablate.stderr, /^Error: --ablate page cannot be shown: trace ".*" masks nothing\n$/);
+    assertMatch(
+      ablate.stderr,
+      /^Error: --ablate page cannot be shown: trace ".*" masks nothing; record it again with --ablate page\n$/,
+    );
   });
 });
 
