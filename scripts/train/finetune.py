@@ -18,7 +18,8 @@ from .regularize import add_dropout, run_whole
 def parse():
     parser = make_parser("finetune", __doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="Hugging Face model folder")
-    parser.add_argument("--budget", type=int, default=512, metavar="TOKENS", help="what a query reads, default 512")
+    parser.add_argument("--budget", type=int, default=512, metavar="TOKENS", help="what a query reads in training, default 512")
+    parser.add_argument("--read-budget", type=int, metavar="TOKENS", help="the budget that sparsity.json names, default --budget")
     parser.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=8)
     parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
     parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
@@ -36,11 +37,13 @@ def parse():
     add_run_arguments(parser, rate=3e-4, tokens_per_step=65536)
     options = parser.parse_args()
     options.context, options.shares = stages_of(options.context)
+    options.read_budget = options.budget if options.read_budget is None else options.read_budget
     return options
 
 
 def policy_of(options):
     policy = PagePolicy(options.mask, options.budget, options.page_size, options.lam, options.sink, options.recent).check()
+    PagePolicy(options.mask, options.read_budget, options.page_size, options.lam, options.sink, options.recent).check()
     for context in options.context:
         if context <= options.budget:
             raise TrainError(f"Context is {context} tokens, wanted more than the budget {options.budget}: else nothing is left out")
@@ -62,11 +65,12 @@ def pick_attention(options, device):
 def sparsity_of(options, policy):
     """Content of sparsity.json."""
     named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "seed")
-    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, contexts=options.context,
+    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, budget_tokens=policy.budget_tokens,
+               contexts=options.context,
                **{name: getattr(options, name) for name in named}, data=[Path(file).name for file in options.data])
     if policy.mask == "soft":
         how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
-    return {"budget_tokens": policy.budget_tokens, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,
+    return {"budget_tokens": options.read_budget, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,
             "sink_pages": policy.sink_pages, "recent_pages": policy.recent_pages, "trained": how}
 
 

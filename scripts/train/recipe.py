@@ -41,13 +41,14 @@ def parse():
     parser.add_argument("--finetune-steps", type=int, help="instead of the time")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="of pretraining")
     parser.add_argument("--pretrain-rate", type=float, default=1.5e-3)
-    parser.add_argument("--dropout", type=float, default=0.15, help="of all training, default 0.15")
-    parser.add_argument("--dense-share", type=float, default=0.25, help="steps of fine-tuning without a mask, default 0.25")
+    parser.add_argument("--dropout", type=float, default=0.1, help="of all training, default 0.1")
+    parser.add_argument("--dense-share", type=float, default=0.15, help="steps of fine-tuning without a mask, default 0.15")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
     parser.add_argument("--finetune-rate", type=float, default=4e-4)
     parser.add_argument("--contexts", nargs="+", default=["4096:0.5", "16384:0.3", "32768:0.2"], metavar="CONTEXT:SHARE",
                         help="of fine-tuning")
-    parser.add_argument("--budget", type=int, default=128, help="of fine-tuning, default 128 tokens")
+    parser.add_argument("--budget", type=int, default=64, help="of fine-tuning, default 64 tokens")
+    parser.add_argument("--read-budget", type=int, default=128, help="that sparsity.json names, default 128 tokens")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1])
     parser.add_argument("--eval-contexts", type=int, nargs="+", default=[4096, 16384, 32768])
     parser.add_argument("--eval-budgets", type=int, nargs="+", default=[64, 128, 256, 512])
@@ -98,7 +99,9 @@ class Recipe:
 
     def run(self):
         """True once every stage is done."""
+        self.place("logs").mkdir(parents=True, exist_ok=True)
         done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"), self.collect)
+        self.collect()  # also where nothing was left to do
         if not done:
             say("Paused; repeat the same command")
         return done
@@ -156,9 +159,10 @@ class Recipe:
 
     def finetune(self, name, mask, seed):
         options = self.options
-        return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget, "--context",
-                      *options.contexts, "--temperature", *options.temperature, "--dense-share", options.dense_share,
-                      "--rate", options.finetune_rate, "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step",
+        return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget,
+                      "--read-budget", options.read_budget, "--context", *options.contexts,
+                      "--temperature", *options.temperature, "--dense-share", options.dense_share, "--rate", options.finetune_rate,
+                      "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step",
                       FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name), *self.against_learning_by_heart(),
                       *self.common(seed)])
 

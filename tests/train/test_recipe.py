@@ -94,6 +94,13 @@ class Stages(unittest.TestCase):
             rows = json.loads((collected / "results.json").read_text())["rows"]
             self.assertIn("results-soft-2", [row["model"] for row in rows])
 
+    def test_collects_also_where_nothing_is_left_to_do(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.run_pretended(folder, 4)
+            collected = Path(folder) / "collected"
+            self.assertEqual(self.run_pretended(folder, 1, collect=str(collected)), ([True], [[]]))
+            self.assertTrue((collected / "results.json").exists())
+
 
 class Jobs(unittest.TestCase):
     def run_commands(self, folder, **scripts):

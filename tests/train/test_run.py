@@ -46,6 +46,11 @@ class Runs(unittest.TestCase):
         self.assertIn("budget 32, page 8, unique 0.5; fine-tuned, mask soft", done.stderr)
         self.assertIn("selected in 3 of 3 steps", done.stderr)
 
+    def test_sparsity_json_names_the_budget_to_read_with_beside_that_of_training(self):
+        tiny.finetune(self.folder, "out", "--read-budget", "48", steps=1)
+        told = tiny.read_json(self.folder, "out", "sparsity.json")
+        self.assertEqual((told["budget_tokens"], told["trained"]["budget_tokens"]), (48, 32))
+
     def test_dropout_trains_differently_and_is_gone_afterwards(self):
         plain, dropped = (tiny.losses(tiny.finetune(self.folder, f"d{share}", "--dropout", share, steps=1)) for share in (0, 0.3))
         self.assertNotEqual(plain, dropped)
@@ -83,7 +88,8 @@ class Runs(unittest.TestCase):
         strange = self.folder / "strange"
         strange.mkdir()
         (strange / "config.json").write_text('{"architectures": ["MambaForCausalLM"]}')
-        for code, part, more in ((2, "multiple of the page size", ["--budget", "30"]), (2, "dense-share", ["--dense-share", "2"]),
+        for code, part, more in ((2, "multiple of the page size", ["--budget", "30"]), (2, "Budget is 44", ["--read-budget", "44"]),
+                                 (2, "Budget is 0", ["--read-budget", "0"]), (2, "dense-share", ["--dense-share", "2"]),
                                  (2, "wanted more than the budget", ["--context", "32"]), (2, "dropout", ["--dropout", "1"]),
                                  (2, "to the model's 4096", ["--context", "8192"]), (3, "No text in", ["--data", empty]),
                                  (3, "MambaForCausalLM.* is not supported", ["--model", strange]), (2, "exists already", ["--out", strange]),
