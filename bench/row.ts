@@ -53,7 +53,7 @@ export interface Quality {
   kl_p99?: number;
   /** Share of tokens where this arm and dense expect the same next token. */
   top1_agreement?: number;
-  /** In what a sparse arm beats dense by more than noise, which cannot be. */
+  /** In what a sparse arm beats dense by more than noise: not expected, unless the model was trained to be read sparsely. */
   alarm?: string;
 }
 

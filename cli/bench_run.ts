@@ -99,12 +99,13 @@ function plotOf({ subject, provenance }: BenchRun, rows: readonly Row[]): Plot {
   return subject === "quality" ? qualityPlot(rows, provenance) : speedPlot(rows, provenance);
 }
 
-/** What cannot be is told aloud: somewhere the measurement is wrong, or luck had a part. */
+/** What is not expected is told aloud: a mistake, luck, or a model that was trained to be read so. */
 function warnOfAlarms(rows: readonly Row[], { output }: Session): void {
   for (const { task, context_tokens: length, scorer, arm, budget_tokens: budget, alarm } of rows) {
     if (alarm === undefined) continue;
     output.warn(
-      `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}); do not trust the row`,
+      `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}): expected of a model trained to be read ` +
+        "sparsely only; else do not trust the row",
     );
   }
 }
