@@ -104,8 +104,8 @@ function warnOfAlarms(rows: readonly Row[], { output }: Session): void {
   for (const { task, context_tokens: length, scorer, arm, budget_tokens: budget, alarm } of rows) {
     if (alarm === undefined) continue;
     output.warn(
-      `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}): expected of a model trained to be read ` +
-        "sparsely only; else do not trust the row",
+      `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}); ` +
+        "do not trust the row, unless the model was trained to be read sparsely",
     );
   }
 }
