@@ -5,6 +5,7 @@
 Several contexts are mixed, at equal numbers of tokens unless shares are given. A run that was interrupted goes on with the same
 command and gives the same result. The folder has a sparsity.json, from which `pagesift generate` takes its defaults.
 """
+from dataclasses import replace
 from pathlib import Path
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
@@ -43,7 +44,7 @@ def parse():
 
 def policy_of(options):
     policy = PagePolicy(options.mask, options.budget, options.page_size, options.lam, options.sink, options.recent).check()
-    PagePolicy(options.mask, options.read_budget, options.page_size, options.lam, options.sink, options.recent).check()
+    replace(policy, budget_tokens=options.read_budget).check()
     for context in options.context:
         if context <= options.budget:
             raise TrainError(f"Context is {context} tokens, wanted more than the budget {options.budget}: else nothing is left out")
@@ -66,8 +67,8 @@ def sparsity_of(options, policy):
     """Content of sparsity.json."""
     named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "seed")
     how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, budget_tokens=policy.budget_tokens,
-               contexts=options.context,
-               **{name: getattr(options, name) for name in named}, data=[Path(file).name for file in options.data])
+               contexts=options.context, **{name: getattr(options, name) for name in named},
+               data=[Path(file).name for file in options.data])
     if policy.mask == "soft":
         how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
     return {"budget_tokens": options.read_budget, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,

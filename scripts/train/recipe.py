@@ -99,9 +99,8 @@ class Recipe:
 
     def run(self):
         """True once every stage is done."""
-        self.place("logs").mkdir(parents=True, exist_ok=True)
+        self.collect()  # what earlier calls made, should no stage end in this one
         done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"), self.collect)
-        self.collect()  # also where nothing was left to do
         if not done:
             say("Paused; repeat the same command")
         return done
@@ -160,11 +159,10 @@ class Recipe:
     def finetune(self, name, mask, seed):
         options = self.options
         return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget,
-                      "--read-budget", options.read_budget, "--context", *options.contexts,
-                      "--temperature", *options.temperature, "--dense-share", options.dense_share, "--rate", options.finetune_rate,
-                      "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step",
-                      FINETUNE_TOKENS, "--shard-size", "8MB", "--out", self.place(name), *self.against_learning_by_heart(),
-                      *self.common(seed)])
+                      "--read-budget", options.read_budget, "--context", *options.contexts, "--temperature", *options.temperature,
+                      "--dense-share", options.dense_share, "--rate", options.finetune_rate,
+                      "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",
+                      "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
 
     def evaluate(self, name, folder, out, readers=()):
         options = self.options
@@ -186,6 +184,7 @@ class Recipe:
         for file in [*self.work.glob("*.json")]:
             shutil.copyfile(file, folder / file.name)
         (folder / "results.json").write_text(json.dumps(dict(rows=self.results()), indent=1))
+        self.place("logs").mkdir(parents=True, exist_ok=True)
         with tarfile.open(folder / "logs.tar.xz", "w:xz") as tar:
             tar.add(self.place("logs"), "logs")
         archive = self.work / "models.tar"
