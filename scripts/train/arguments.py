@@ -80,8 +80,8 @@ def make_plan(options, contexts, shares, mixed):
     return ContextPlan(contexts, shares, options.steps, options.tokens_per_step, options.seed, mixed)
 
 
-def loop_options(options, dense_share=0.0):
-    return LoopOptions(options.steps, options.rate, options.warmup, options.seed, options.decay, dense_share,
+def loop_options(options):
+    return LoopOptions(options.steps, options.rate, options.warmup, options.seed, options.decay,
                        save_seconds=options.save_seconds, slice_seconds=options.slice_seconds, log_steps=options.log_steps)
 
 

@@ -2,8 +2,9 @@
 
     python -m train.finetune --model DIR --data FILE... --budget 512 --page-size 8 --context 16384 --mask soft --steps N --out DIR
 
-Several contexts are mixed, at equal numbers of tokens unless shares are given. A run that was interrupted goes on with the same
-command and gives the same result. The folder has a sparsity.json, from which `pagesift generate` takes its defaults.
+Several contexts are mixed, at equal numbers of tokens unless shares are given, and several budgets, at equal numbers of steps. A run
+that was interrupted goes on with the same command and gives the same result. The folder has a sparsity.json, from which `pagesift
+generate` takes its defaults.
 """
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,17 @@ from .arguments import add_run_arguments, check_run, loop_options, make_batches,
 from .attention.policy import MASKS, PAGE_SIZES, PagePolicy
 from .checkpoint import Checkpoint
 from .errors import TrainError, run_main
-from .loop import Loop, annealed, be_deterministic, compile_layers, pick_device, say
+from .loop import Loop, be_deterministic, compile_layers, pick_device, say
 from .regularize import add_dropout, run_whole
 
 
 def parse():
     parser = make_parser("finetune", __doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="Hugging Face model folder")
-    parser.add_argument("--budget", type=int, default=512, metavar="TOKENS", help="what a query reads in training, default 512")
-    parser.add_argument("--read-budget", type=int, metavar="TOKENS", help="the budget that sparsity.json names, default --budget")
+    parser.add_argument("--budget", type=int, nargs="+", default=[512], metavar="TOKENS",
+                        help="what a query reads in training, default 512; of several, each step takes one")
+    parser.add_argument("--read-budget", type=int, metavar="TOKENS",
+                        help="the budget that sparsity.json names, default the largest --budget")
     parser.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=8)
     parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
     parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
@@ -38,21 +41,22 @@ def parse():
     add_run_arguments(parser, rate=3e-4, tokens_per_step=65536)
     options = parser.parse_args()
     options.context, options.shares = stages_of(options.context)
-    options.read_budget = options.budget if options.read_budget is None else options.read_budget
+    options.read_budget = max(options.budget) if options.read_budget is None else options.read_budget
     return options
 
 
-def policy_of(options):
-    policy = PagePolicy(options.mask, options.budget, options.page_size, options.lam, options.sink, options.recent).check()
-    replace(policy, budget_tokens=options.read_budget).check()
+def policies_of(options):
+    """One for every budget of training, checked, as is what the model will be read with."""
+    read = PagePolicy(options.mask, options.read_budget, options.page_size, options.lam, options.sink, options.recent).check()
+    policies = [replace(read, budget_tokens=budget).check() for budget in options.budget]
     for context in options.context:
-        if context <= options.budget:
-            raise TrainError(f"Context is {context} tokens, wanted more than the budget {options.budget}: else nothing is left out")
+        if context <= max(options.budget):
+            raise TrainError(f"Context is {context} tokens, wanted more than the budget {max(options.budget)}: else nothing is left out")
     if min(options.temperature) <= 0 or not 0 <= options.anneal <= 1:
         raise TrainError("Temperatures must be above 0, and --anneal a share from 0 to 1")
     if not 0 <= options.dense_share <= 1:
         raise TrainError(f"--dense-share is {options.dense_share}, wanted a share from 0 to 1")
-    return policy
+    return policies
 
 
 def pick_attention(options, device):
@@ -63,10 +67,12 @@ def pick_attention(options, device):
     return fused
 
 
-def sparsity_of(options, policy):
+def sparsity_of(options, policies):
     """Content of sparsity.json."""
+    policy, budgets = policies[0], options.budget
     named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "seed")
-    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name, budget_tokens=policy.budget_tokens,
+    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name,
+               budget_tokens=budgets if len(budgets) > 1 else budgets[0],
                contexts=options.context, **{name: getattr(options, name) for name in named},
                data=[Path(file).name for file in options.data])
     if policy.mask == "soft":
@@ -77,7 +83,7 @@ def sparsity_of(options, policy):
 
 def main():
     options = parse()
-    policy = policy_of(options)
+    policies = policies_of(options)
     from .models import export, load_model, load_tokenizer, read_config, refuse_existing
     refuse_existing(options.out)
     check_run(options, options.context, read_config(options.model).get("max_position_embeddings", 0))
@@ -86,11 +92,11 @@ def main():
     tokenizer = load_tokenizer(options.model)
     plan = make_plan(options, options.context, options.shares, mixed=True)
     batches, held_out = make_batches(options, plan, tokenizer, device)
-    finish(options, policy, load_model(options.model, device), batches, held_out, device, export)
+    finish(options, policies, load_model(options.model, device), batches, held_out, device, export)
 
 
-def finish(options, policy, model, batches, held_out, device, export):
-    from .attention.transformers_attention import StepPages
+def finish(options, policies, model, batches, held_out, device, export):
+    from .mask_plan import MaskPlan
     fused = pick_attention(options, device)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -100,13 +106,12 @@ def finish(options, policy, model, batches, held_out, device, export):
     settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
                             "temperature", "anneal", "dense_share")
     run_folder = Path(options.out + ".run")
-    first, last = options.temperature
-    warm = (lambda step: annealed(step, options.steps, first, last, options.anneal)) if policy.mask == "soft" else None
     checkpoint = Checkpoint(run_folder, settings)
-    loop = Loop(model, batches, checkpoint, loop_options(options, options.dense_share), StepPages(policy, fused), warm)
+    masks = MaskPlan(policies, fused, options.seed, options.steps, options.dense_share, options.temperature, options.anneal)
+    loop = Loop(model, batches, checkpoint, loop_options(options), masks)
     if not run_whole(loop, dropout, held_out):
         return say(f'Paused; the same command goes on from "{run_folder}"')
-    export(model, options.model, options.out, run_folder, sparsity_of(options, policy), options.shard_size)
+    export(model, options.model, options.out, run_folder, sparsity_of(options, policies), options.shard_size)
     say(f'Wrote "{options.out}"')
 
 

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint as recompute
@@ -64,12 +63,6 @@ def rate_share(step, steps, warmup_steps):
     return min(1.0, (step + 1) / max(1, warmup_steps)) * (LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * falling)
 
 
-def annealed(step, steps, first, last, share):
-    """Temperature: from `first` to `last` by equal ratios over a share of the steps, then `last`."""
-    done = min(1.0, step / max(1, share * steps))
-    return first * (last / first) ** done
-
-
 @dataclass(frozen=True)
 class LoopOptions:
     steps: int
@@ -77,7 +70,6 @@ class LoopOptions:
     warmup_steps: int
     seed: int
     decay: float = 0.05
-    dense_share: float = 0.0
     clip: float = 1.0
     save_seconds: float = 120.0
     slice_seconds: float = math.inf
@@ -85,10 +77,10 @@ class LoopOptions:
 
 
 class Loop:
-    """Runs steps from the checkpoint on. `pages` is None for dense training, `warm(step)` the temperature of a step."""
+    """Runs steps from the checkpoint on. `masks` is a MaskPlan, or None for dense training."""
 
-    def __init__(self, model, batches, checkpoint, options, pages=None, warm=None):
-        self.model, self.batches, self.checkpoint, self.options, self.pages, self.warm = model, batches, checkpoint, options, pages, warm
+    def __init__(self, model, batches, checkpoint, options, masks=None):
+        self.model, self.batches, self.checkpoint, self.options, self.masks = model, batches, checkpoint, options, masks
         self.optimizer = make_optimizer(model, options.rate, options.decay)
         self.device = next(model.parameters()).device
         self.log = Path(checkpoint.file).with_name("progress.jsonl")
@@ -118,19 +110,14 @@ class Loop:
         ids, targets, weights = self.batches.batch(step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate * rate_share(step, self.options.steps, self.options.warmup_steps)
-        if self.warm is not None:
-            self.pages.set_temperature(self.warm(step))
+        pages = self.masks.pages(step) if self.masks else None
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = weighted_loss(self.model, ids, targets, weights, None if self.is_dense(step) else self.pages)
+            loss = weighted_loss(self.model, ids, targets, weights, pages)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), ids.numel()
-
-    def is_dense(self, step):
-        """Whether a step has no mask: a share of all, drawn by the step's number."""
-        return np.random.default_rng([self.options.seed, 99, step]).random() < self.options.dense_share
 
     def report(self, step, loss, tokens, seconds, done):
         if not math.isfinite(loss):
@@ -138,10 +125,9 @@ class Loop:
         steps, speed = self.options.steps, tokens / seconds
         row = dict(step=step, loss=round(loss, 5), tokens_per_second=round(speed), rate=self.optimizer.param_groups[0]["lr"],
                    context=self.batches.plan.context(step - 1))
-        warmth = ""
-        if self.warm is not None:
-            row["temperature"] = self.warm(step - 1)
-            warmth = f"  T {row['temperature']:.3f}"
+        warmth, degree = "", self.masks.temperature(step - 1) if self.masks else None
+        if degree is not None:
+            row["temperature"], warmth = degree, f"  T {degree:.3f}"
         self.note(row)
         say(f"step {step:,}/{steps:,}  loss {loss:.3f}  context {row['context']:,}{warmth}  {speed:,.0f} tokens/s  "
             f"ETA {told_seconds((steps - step) * seconds / done)}")

@@ -47,7 +47,7 @@ def parse():
     parser.add_argument("--finetune-rate", type=float, default=4e-4)
     parser.add_argument("--contexts", nargs="+", default=["4096:0.5", "16384:0.3", "32768:0.2"], metavar="CONTEXT:SHARE",
                         help="of fine-tuning")
-    parser.add_argument("--budget", type=int, default=64, help="of fine-tuning, default 64 tokens")
+    parser.add_argument("--budget", type=int, nargs="+", default=[64], metavar="TOKENS", help="of fine-tuning, default 64")
     parser.add_argument("--read-budget", type=int, default=128, help="that sparsity.json names, default 128 tokens")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1])
     parser.add_argument("--eval-contexts", type=int, nargs="+", default=[4096, 16384, 32768])
@@ -146,7 +146,7 @@ class Recipe:
     def bench(self):
         contexts = sorted({*stages_of(self.options.stages)[0], *stages_of(self.options.contexts)[0]})
         return texts(["train.bench", "--model", self.options.seed_model, "--out", self.place("bench.json"), "--contexts", *contexts,
-                      "--budget", self.options.budget, "--repeats", 3])
+                      "--budget", self.options.read_budget, "--repeats", 3])
 
     def pretrain(self):
         options = self.options
@@ -158,7 +158,7 @@ class Recipe:
 
     def finetune(self, name, mask, seed):
         options = self.options
-        return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", options.budget,
+        return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", *options.budget,
                       "--read-budget", options.read_budget, "--context", *options.contexts, "--temperature", *options.temperature,
                       "--dense-share", options.dense_share, "--rate", options.finetune_rate,
                       "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",

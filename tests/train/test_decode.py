@@ -6,7 +6,7 @@ import numpy as np
 import tiny
 import torch
 import unique_reference as numpy_reference
-from train import batches, decode, episodes, evaluate, loop, models
+from train import batches, decode, episodes, evaluate, loop, mask_plan, models
 from train.attention.policy import PagePolicy
 from train.attention.transformers_attention import StepPages
 
@@ -122,7 +122,7 @@ class Rows(unittest.TestCase):
         self.assertTrue(150 < sum(mixed.context(step) == 64 for step in range(400)) < 250)
 
     def test_temperature_and_rate(self):
-        self.assertEqual([round(loop.annealed(step, 10, 1.0, 0.1, 0.5), 4) for step in (0, 5, 9)], [1.0, 0.1, 0.1])
+        self.assertEqual([round(mask_plan.annealed(step, 10, 1.0, 0.1, 0.5), 4) for step in (0, 5, 9)], [1.0, 0.1, 0.1])
         shares = [loop.rate_share(step, 100, 10) for step in range(100)]
         self.assertTrue(shares[0] < shares[9] > shares[50] > shares[99] > 0.019)
 

@@ -4,14 +4,17 @@ import resource
 import signal
 import tempfile
 import unittest
+from collections import Counter
 from pathlib import Path
 
 from support import random_heads
 import tiny
 import torch
 from train import models, regularize
+from train.attention.policy import PagePolicy
 from train.checkpoint import write_file
 from train.errors import TrainError
+from train.mask_plan import MaskPlan
 
 
 class Runs(unittest.TestCase):
@@ -50,6 +53,22 @@ class Runs(unittest.TestCase):
         tiny.finetune(self.folder, "out", "--read-budget", "48", steps=1)
         told = tiny.read_json(self.folder, "out", "sparsity.json")
         self.assertEqual((told["budget_tokens"], told["trained"]["budget_tokens"]), (48, 32))
+
+    def test_of_several_budgets_each_step_takes_one(self):
+        mixed = tiny.losses(tiny.finetune(self.folder, "mixed", "--budget", "32", "48"))
+        alone = [tiny.losses(tiny.finetune(self.folder, f"b{budget}", "--budget", budget)) for budget in (32, 48)]
+        self.assertIn(mixed[0], [losses[0] for losses in alone])
+        self.assertNotIn(mixed, alone)
+        told = tiny.read_json(self.folder, "mixed", "sparsity.json")
+        self.assertEqual((told["budget_tokens"], told["trained"]["budget_tokens"]), (48, [32, 48]))
+
+    def test_steps_are_shared_among_budgets_and_dense_ones(self):
+        plan = MaskPlan([PagePolicy(budget_tokens=budget) for budget in (64, 256)], False, 1, 1000, dense_share=0.2)
+        drawn = [plan.pages(step) for step in range(1000)]
+        counts = Counter(pages and pages.policy.budget_tokens for pages in drawn)
+        for budget, wanted in ((None, 200), (64, 400), (256, 400)):
+            self.assertAlmostEqual(counts[budget], wanted, delta=60)
+        self.assertEqual([plan.pages(step) for step in (7, 500)], [drawn[7], drawn[500]])
 
     def test_dropout_trains_differently_and_is_gone_afterwards(self):
         plain, dropped = (tiny.losses(tiny.finetune(self.folder, f"d{share}", "--dropout", share, steps=1)) for share in (0, 0.3))

@@ -1,0 +1,37 @@
+"""What each step of a run may read: one of the budgets, or everything; and how soft the mask is."""
+import numpy as np
+
+from .attention.transformers_attention import StepPages
+
+
+def annealed(step, steps, first, last, share):
+    """Temperature: from `first` to `last` by equal ratios over a share of the steps, then `last`."""
+    done = min(1.0, step / max(1, share * steps))
+    return first * (last / first) ** done
+
+
+class MaskPlan:
+    """Draws by the step's number alone, so all masks and resumed runs draw the same.
+
+    `policies` differ in their budgets, of which each has as many steps; `dense_share` of the steps have no mask. `temperature` is
+    (first, last), in logits, and `anneal` the share of the steps until the last one.
+    """
+
+    def __init__(self, policies, fused, seed, steps, dense_share=0.0, temperature=(1.0, 1.0), anneal=0.0):
+        self.choices = [StepPages(policy, fused) for policy in policies]
+        self.seed, self.steps, self.dense_share, self.degrees, self.anneal = seed, steps, dense_share, temperature, anneal
+        self.soft = policies[0].mask == "soft"
+
+    def pages(self, step):
+        """The StepPages of a step, with its temperature; None for a dense one."""
+        rng = np.random.default_rng([self.seed, 99, step])
+        if rng.random() < self.dense_share:
+            return None
+        pages = self.choices[rng.integers(len(self.choices))]
+        if self.soft:
+            pages.set_temperature(self.temperature(step))
+        return pages
+
+    def temperature(self, step):
+        """None where the mask has none."""
+        return annealed(step, self.steps, *self.degrees, self.anneal) if self.soft else None
