@@ -68,9 +68,9 @@ def refuse_existing(out):
         raise TrainError(f'"{out}" exists already; take another --out or delete it')
 
 
-def export(model, source, out, run_folder, sparsity=None, shard_size="4GB"):
-    """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the run's progress, into a folder that appears
-    whole or not at all; then the run's folder goes.
+def export(model, source, out, run_folder=None, sparsity=None, shard_size="4GB"):
+    """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the progress of the run, if there was one, into a
+    folder that appears whole or not at all; then the run's folder goes.
     """
     out = Path(out)
     partial = out.with_name(out.name + ".partial")
@@ -84,13 +84,16 @@ def export(model, source, out, run_folder, sparsity=None, shard_size="4GB"):
         if sparsity is not None:
             text = json.dumps(sparsity, indent=1) + "\n"
             write_file(partial / "sparsity.json", lambda stream: stream.write(text), binary=False)
-        shutil.copyfile(run_folder / "progress.jsonl", partial / "progress.jsonl")
+        if run_folder is not None:
+            shutil.copyfile(run_folder / "progress.jsonl", partial / "progress.jsonl")
         os.replace(partial, out)
     except (OSError, RuntimeError, TrainError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise TrainError(f'Cannot write "{out}": {reason}; the run\'s checkpoint is whole', 1) from error
-    shutil.rmtree(run_folder)
+        kept = "; the run's checkpoint is whole" if run_folder is not None else ""
+        raise TrainError(f'Cannot write "{out}": {reason}{kept}', 1) from error
+    if run_folder is not None:
+        shutil.rmtree(run_folder)
 
 
 def save_weights(model, folder, shard_size):
