@@ -64,7 +64,7 @@ class Sampler:
             inserts.append((depth, 0, *self._weighted((statement(name, value), 1.0))))
             for _ in range(rng.integers(1, 3)):
                 asked = depth + (1 - depth) * rng.random() if rng.random() < 0.5 else 0.97 + 0.03 * rng.random()
-                parts = (question(name), QUESTION_WEIGHT), (f" {value}", ANSWER_WEIGHT), (".\n\n", QUESTION_WEIGHT)
+                parts = (question(name), QUESTION_WEIGHT), (f" {value}.\n\n", ANSWER_WEIGHT)  # where a value ends is part of it
                 inserts.append((asked, 1, *self._weighted(*parts)))
         inserts.sort(key=lambda insert: insert[:2])
         free = length - sum(len(ids) for _, _, ids, _ in inserts)

@@ -76,16 +76,18 @@ def equal_trials(options, context, prose, tokenizer):
 
 @torch.no_grad()
 def measure_retrieval(model, device, options, context, prose, tokenizer):
-    """{reader label: number of trials whose answer is right in every token}"""
-    readers, found = readers_of(options), 0
+    """{reader label: (trials whose answer is right in every token, those of them that do not go on with another digit)}"""
+    readers, found, ended = readers_of(options), 0, 0
+    digits = torch.tensor([index for token, index in tokenizer.get_vocab().items() if token[0].isdigit()], device=device)
     trials = equal_trials(options, context, prose, tokenizer)
     answer = trials[0].answer_tokens
     prefilled = context - max(trial.question_tokens for trial in trials)
     for first in range(0, len(trials), options.batch):
         ids = torch.tensor([trial.ids.tolist() for trial in trials[first:first + options.batch]], device=device)
-        guesses = Prefix(model, ids[:, :prefilled]).decode(ids[:, prefilled:-1], readers)[:, :, -answer:].argmax(-1)
-        found = found + (guesses == ids[:, -answer:]).all(2).sum(1)
-    return dict(zip((reader.label for reader in readers), found.tolist()))
+        guesses = Prefix(model, ids[:, :prefilled]).decode(ids[:, prefilled:], readers)[:, :, -answer - 1:].argmax(-1)
+        right = (guesses[:, :, :-1] == ids[:, -answer:]).all(2)
+        found, ended = found + right.sum(1), ended + (right & ~torch.isin(guesses[:, :, -1], digits)).sum(1)
+    return dict(zip((reader.label for reader in readers), zip(found.tolist(), ended.tolist())))
 
 
 @torch.no_grad()
@@ -123,8 +125,9 @@ def measure(model, device, name, context, options, prose, tokenizer):
         row = dict(model=name, context=context, seed=options.seed, reader=reader.name, budget=reader.budget_tokens, lam=reader.lam,
                    page_size=reader.page_size)
         if found:
-            count = found[reader.label]
-            row.update(trials=options.trials, retrieval=count / options.trials, retrieval_interval=wilson(count, options.trials))
+            count, ended = found[reader.label]
+            row.update(trials=options.trials, retrieval=count / options.trials, retrieval_interval=wilson(count, options.trials),
+                       ended=ended / options.trials)
         if read:
             (loss, loss_error), (kl, kl_error) = map(mean_and_error, read[reader.label])
             row.update(documents=options.prose, loss=loss, loss_error=loss_error, kl=kl, kl_error=kl_error)
@@ -134,12 +137,12 @@ def measure(model, device, name, context, options, prose, tokenizer):
 
 def table(rows):
     """Rows as lines of a table in Markdown."""
-    lines = ["| model | context | read | budget | retrieval | 95 % | loss | KL to own dense |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| model | context | read | budget | retrieval | 95 % | and ended | loss | KL to own dense |", "|" + "---|" * 9]
     for row in rows:
         low, high = row.get("retrieval_interval", (math.nan, math.nan))
         lines.append(f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} "
-                     f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('loss', math.nan):.3f} "
-                     f"| {row.get('kl', math.nan):.4f} |")
+                     f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('ended', math.nan):.3f} "
+                     f"| {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The whole way to the default model, cut into calls that end in time. Repeat the same command until it says "Recipe done".
+"""Base model and ablation, cut into calls that end in time. Repeat the same command until it says "Recipe done".
 
     python -m train.recipe --data FILE... --work DIR --seed-model models/default [--slice-seconds 540] [--collect DIR]
 
@@ -44,10 +44,10 @@ def parse():
     parser.add_argument("--dropout", type=float, default=0.1, help="of all training, default 0.1")
     parser.add_argument("--dense-share", type=float, default=0.15, help="steps of fine-tuning without a mask, default 0.15")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
-    parser.add_argument("--finetune-rate", type=float, default=4e-4)
-    parser.add_argument("--contexts", nargs="+", default=["4096:0.5", "16384:0.3", "32768:0.2"], metavar="CONTEXT:SHARE",
+    parser.add_argument("--finetune-rate", type=float, default=8e-4)
+    parser.add_argument("--contexts", nargs="+", default=["4096:0.3", "16384:0.35", "32768:0.35"], metavar="CONTEXT:SHARE",
                         help="of fine-tuning")
-    parser.add_argument("--budget", type=int, nargs="+", default=[64], metavar="TOKENS", help="of fine-tuning, default 64")
+    parser.add_argument("--budget", type=int, nargs="+", default=[64, 256], metavar="TOKENS", help="of fine-tuning, default 64 and 256")
     parser.add_argument("--read-budget", type=int, default=128, help="that sparsity.json names, default 128 tokens")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1])
     parser.add_argument("--eval-contexts", type=int, nargs="+", default=[4096, 16384, 32768])

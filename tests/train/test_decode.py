@@ -1,5 +1,7 @@
 """Reading token by token against the NumPy reference and against whole passes; rows and trials against what they promise."""
+import argparse
 import unittest
+from unittest import mock
 
 from support import random_heads
 import numpy as np
@@ -101,9 +103,30 @@ class Rows(unittest.TestCase):
         sampler, tokenizer = self.sampler()
         ids, weights = next(row for row in (sampler.row(1, place, 900) for place in range(20)) if row[1].max() > 1)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], weights == episodes.ANSWER_WEIGHT, [0]])))
-        answer = tokenizer.decode(ids[edges[0]:edges[1]].tolist()).strip()
-        self.assertTrue(answer.isdigit() and 4 <= len(answer) <= 6, answer)
+        answer = tokenizer.decode(ids[edges[0]:edges[1]].tolist())
+        self.assertRegex(answer, r"^ \d{4,6}\.\n\n$")
+        answer = answer.strip(" .\n")
         self.assertGreaterEqual(tokenizer.decode(ids.tolist()).count(answer), 2)
+
+    def test_an_answer_that_goes_on_with_a_digit_is_found_but_not_ended(self):
+        tokenizer = self.sampler()[1]
+        vocabulary, options = tokenizer.get_vocab_size(), argparse.Namespace(
+            readers=["dense", "unique"], budgets=[64], lam=None, page_size=8, trials=3, seed=1, batch=2)
+
+        class Repeats:
+            """Says what it is given next; behind the answer the dense reader a digit, the other one a stop."""
+
+            def __init__(self, *_):
+                pass
+
+            def decode(self, ids, readers):
+                behind = [[tokenizer.token_to_id(token)] * len(ids) for token in "7."]
+                told = torch.stack([torch.cat([ids[:, 1:], torch.tensor(last)[:, None]], 1) for last in behind])
+                return torch.nn.functional.one_hot(told, vocabulary).float()
+
+        with mock.patch.object(evaluate, "Prefix", Repeats):
+            found = evaluate.measure_retrieval(None, "cpu", options, 1200, np.arange(9000) % 500, tokenizer)
+        self.assertEqual(list(found.values()), [(3, 0), (3, 3)])
 
     def test_trials_end_with_the_answer_to_their_question(self):
         _, tokenizer = self.sampler()
