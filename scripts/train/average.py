@@ -31,11 +31,15 @@ def read_sparsity(folder):
     """Content of sparsity.json; None where a model has none."""
     file = Path(folder) / "sparsity.json"
     try:
-        return json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise TrainError(f'Cannot read "{file}": {error}', 3) from error
+    missing = [name for name in ("budget_tokens", "page_size", "trained") if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise TrainError(f'"{file}" lacks {", ".join(missing)}', 3)
+    return content
 
 
 def average_sparsity(folders, read_budget):
@@ -51,7 +55,7 @@ def average_sparsity(folders, read_budget):
     budget = first["budget_tokens"] if read_budget is None else read_budget
     if budget < 1 or budget % first["page_size"] != 0:
         raise TrainError(f"--read-budget is {budget} tokens, wanted a multiple of the page size {first['page_size']}")
-    how = dict(method=f"average of {len(folders)}: {found[0]['trained']['method']}", models=[each["trained"] for each in found])
+    how = dict(method=f"average of {len(folders)}: {found[0]['trained'].get('method', 'unknown')}", models=[each["trained"] for each in found])
     return {**first, "budget_tokens": budget, "trained": how}
 
 

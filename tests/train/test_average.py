@@ -57,7 +57,10 @@ class Averages(unittest.TestCase):
         shutil.copytree(ROOT / "tests/fixtures/hf/qwen3-qknorm-f32", self.folder / "untrained")
         shutil.copytree(ROOT / "tests/fixtures/hf/llama-f32", self.folder / "shaped")
         (self.folder / "shaped/sparsity.json").write_text(json.dumps(told))
+        shutil.copytree(self.folder / "s1", self.folder / "bare")
+        (self.folder / "bare/sparsity.json").write_text("{}")
         for code, part, models, more in ((3, "lambda of sparsity.json differ", ("s1", "paged"), ()),
+                                         (3, "lacks budget_tokens", ("s1", "bare"), ()),
                                          (3, "is not read like", ("s1", "untrained"), ()), (3, "another shape", ("s1", "shaped"), ()),
                                          (2, "multiple of the page size", ("s1",), ("--read-budget", "44")),
                                          (3, "Cannot read .*config.json", ("absent", "absent"), ())):
