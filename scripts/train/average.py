@@ -5,17 +5,19 @@
 A folder that is named twice counts twice. Sums in f32, in the order given, so the same command writes the same bytes. Models that are
 read by different pages (page size, scorer, lambda, forced pages) have no average.
 """
-import json
 from pathlib import Path
 
 import torch
 
 from .arguments import make_parser
+from .attention.policy import PagePolicy
+from .checkpoint import read_json
 from .errors import TrainError, run_main
 from .loop import say
 
 # What must be equal: what a page and its score are. Budgets may differ, they are only how many are read.
-SAME_READING = ("page_size", "scorer", "lambda", "sink_pages", "recent_pages")
+SAME_READING = {"page_size": int, "scorer": str, "lambda": (int, float), "sink_pages": int, "recent_pages": int}
+FIELDS = {"budget_tokens": int, **SAME_READING, "trained": dict}
 
 
 def parse():
@@ -30,15 +32,12 @@ def parse():
 def read_sparsity(folder):
     """Content of sparsity.json; None where a model has none."""
     file = Path(folder) / "sparsity.json"
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise TrainError(f'Cannot read "{file}": {error}', 3) from error
-    missing = [name for name in ("budget_tokens", "page_size", "trained") if not isinstance(content, dict) or name not in content]
+    content = read_json(file)
+    missing = [name for name, kind in FIELDS.items() if not isinstance(content.get(name), kind)]
     if missing:
-        raise TrainError(f'"{file}" lacks {", ".join(missing)}', 3)
+        raise TrainError(f'"{file}" lacks {", ".join(missing)}, or holds no such value; wanted what train.finetune writes', 3)
     return content
 
 
@@ -46,6 +45,8 @@ def average_sparsity(folders, read_budget):
     """Content of the average's sparsity.json: how it is read, and how each model was trained. None where no model has one."""
     found = [read_sparsity(folder) for folder in folders]
     if not any(found):
+        if read_budget is not None:
+            raise TrainError("--read-budget goes into sparsity.json, which none of the models has; leave it out")
         return None
     first = found[0] or {}
     for folder, each in zip(folders, found):
@@ -53,9 +54,8 @@ def average_sparsity(folders, read_budget):
         if other:
             raise TrainError(f'"{folder}" is not read like "{folders[0]}": {", ".join(other)} of sparsity.json differ', 3)
     budget = first["budget_tokens"] if read_budget is None else read_budget
-    if budget < 1 or budget % first["page_size"] != 0:
-        raise TrainError(f"--read-budget is {budget} tokens, wanted a multiple of the page size {first['page_size']}")
-    how = dict(method=f"average of {len(folders)}: {found[0]['trained'].get('method', 'unknown')}", models=[each["trained"] for each in found])
+    PagePolicy("soft", budget, first["page_size"], first["lambda"], first["sink_pages"], first["recent_pages"]).check()
+    how = dict(method=f"average of {len(folders)}: {first['trained'].get('method', 'unknown')}", models=[each["trained"] for each in found])
     return {**first, "budget_tokens": budget, "trained": how}
 
 
@@ -79,8 +79,10 @@ def average_models(folders):
 
 def main():
     options = parse()
-    from .models import export, refuse_existing
+    from .models import export, read_config, refuse_existing
     refuse_existing(options.out)
+    for folder in options.model:
+        read_config(folder)
     sparsity = average_sparsity(options.model, options.read_budget)
     export(average_models(options.model), options.model[0], options.out, sparsity=sparsity, shard_size=options.shard_size)
     say(f'Wrote "{options.out}", the average of {len(options.model)} models')

@@ -25,6 +25,17 @@ def write_file(path, write, binary=True):
         raise TrainError(f'Cannot write "{path}": {reason}; the last checkpoint is whole', 1) from error
 
 
+def read_json(path):
+    """The object that a JSON file holds."""
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainError(f'Cannot read "{path}": {getattr(error, "strerror", None) or error}', 3) from error
+    if not isinstance(content, dict):
+        raise TrainError(f'Cannot read "{path}": wanted a JSON object', 3)
+    return content
+
+
 class Checkpoint:
     """`checkpoint.pt` of a run's folder: step, weights, optimizer, and the settings that a continuation must share."""
 

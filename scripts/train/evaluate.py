@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .arguments import make_parser
-from .checkpoint import write_file
+from .checkpoint import read_json, write_file
 from .data import HELD_OUT, HELD_OUT_TOKENS, load_tokens
 from .decode import DEFAULT_LAMBDA, Prefix, Reader
 from .episodes import draw_trial
@@ -78,7 +78,7 @@ def equal_trials(options, context, prose, tokenizer):
 def measure_retrieval(model, device, options, context, prose, tokenizer):
     """{reader label: (trials whose answer is right in every token, those of them that do not go on with another digit)}"""
     readers, found, ended = readers_of(options), 0, 0
-    digits = torch.tensor([index for token, index in tokenizer.get_vocab().items() if token[0].isdigit()], device=device)
+    digits = torch.tensor([index for token, index in tokenizer.get_vocab().items() if token[:1].isdigit()], device=device)
     trials = equal_trials(options, context, prose, tokenizer)
     answer = trials[0].answer_tokens
     prefilled = context - max(trial.question_tokens for trial in trials)
@@ -147,7 +147,8 @@ def table(rows):
 
 
 def read_results(file):
-    return json.loads(Path(file).read_text())["rows"] if Path(file).exists() else []
+    """Rows that a file of results holds; none where there is no file."""
+    return read_json(file)["rows"] if Path(file).exists() else []
 
 
 def named_models(options):

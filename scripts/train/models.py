@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 from .attention import transformers_attention
-from .checkpoint import write_file
+from .checkpoint import read_json, write_file
 from .errors import TrainError
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Ministral3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
@@ -20,11 +20,10 @@ def read_config(folder):
     """`config.json` of a supported model."""
     file = Path(folder) / "config.json"
     try:
-        config = json.loads(file.read_text("utf-8"))
-        names = config.get("architectures") or []
-    except (OSError, ValueError, AttributeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TrainError(f'Cannot read "{file}": {reason}; wanted a Hugging Face model folder', 3) from error
+        config = read_json(file)
+    except TrainError as error:
+        raise TrainError(f"{error}; wanted a Hugging Face model folder", 3) from error
+    names = config.get("architectures") or []
     if not any(name in ARCHITECTURES for name in names):
         raise TrainError(f'Architecture "{", ".join(names)}" of "{file}" is not supported; supported are {", ".join(ARCHITECTURES)}', 3)
     return config

@@ -5,11 +5,10 @@
 Contexts grow in stages. The shape is that of a model of 8.4 M parameters, 17 MB in bf16; --config takes another config.json.
 Held-out books (--held-out) are never trained on.
 """
-import json
 from pathlib import Path
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, read_json
 from .errors import run_main
 from .loop import Loop, be_deterministic, compile_layers, pick_device, say
 from .regularize import add_dropout, run_whole
@@ -37,7 +36,7 @@ def start_model(options, vocab_size, device):
     from .models import create_model, load_model, read_config
     if options.init:
         return load_model(options.init, device), read_config(options.init)["max_position_embeddings"]
-    shape = json.loads(Path(options.config).read_text()) if options.config else SHAPE
+    shape = read_json(options.config) if options.config else SHAPE
     model = create_model({**shape, "vocab_size": vocab_size}, device, options.seed)
     scale_residuals(model)
     return model, shape["max_position_embeddings"]

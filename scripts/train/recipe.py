@@ -17,6 +17,7 @@ import torch
 
 from .arguments import make_parser, stages_of
 from .errors import run_main
+from .evaluate import read_results
 from .jobs import Job, run_jobs
 from .loop import say
 from .pretrain import STAGES
@@ -131,8 +132,7 @@ class Recipe:
                    fewest_seconds=60)
 
     def speeds(self):
-        file = self.place("bench.json")
-        return json.loads(file.read_text())["rows"] if file.exists() else []
+        return read_results(self.place("bench.json"))
 
     def common(self, seed, spare=30):
         """Arguments of every command; `spare` seconds are for what follows the last step."""
@@ -173,7 +173,7 @@ class Recipe:
 
     def results(self):
         """Rows of all evaluations so far."""
-        return [row for file in sorted(self.place("results").glob("*.json")) for row in json.loads(file.read_text())["rows"]]
+        return [row for file in sorted(self.place("results").glob("*.json")) for row in read_results(file)]
 
     def collect(self):
         """Into --collect, results and the models that are done, these in one archive cut into parts: at most MOST_FILES files."""

@@ -49,6 +49,7 @@ class Averages(unittest.TestCase):
             self.skipTest("npx is not installed")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("budget 48, page 8, unique 0.5; average of 2: fine-tuned, mask soft", done.stderr)
+        self.assertIn("selected in 1 of 1 step,", done.stderr)
 
     def test_what_has_no_average_is_one_line_and_leaves_nothing(self):
         shutil.copytree(self.folder / "s1", self.folder / "paged")
@@ -59,8 +60,14 @@ class Averages(unittest.TestCase):
         (self.folder / "shaped/sparsity.json").write_text(json.dumps(told))
         shutil.copytree(self.folder / "s1", self.folder / "bare")
         (self.folder / "bare/sparsity.json").write_text("{}")
+        shutil.copytree(self.folder / "s1", self.folder / "mistaken")
+        (self.folder / "mistaken/sparsity.json").write_text(json.dumps({**told, "budget_tokens": "32"}))
         for code, part, models, more in ((3, "lambda of sparsity.json differ", ("s1", "paged"), ()),
                                          (3, "lacks budget_tokens", ("s1", "bare"), ()),
+                                         (3, "mistaken/sparsity.json. lacks budget_tokens", ("mistaken",), ()),
+                                         (3, "Cannot read .*absent/config.json.*model folder", ("s1", "absent"), ()),
+                                         (2, "none of the models has", ("untrained",), ("--read-budget", "64")),
+                                         (2, "wanted at least 32", ("s1",), ("--read-budget", "24")),
                                          (3, "is not read like", ("s1", "untrained"), ()), (3, "another shape", ("s1", "shaped"), ()),
                                          (2, "multiple of the page size", ("s1",), ("--read-budget", "44")),
                                          (3, "Cannot read .*config.json", ("absent", "absent"), ())):
