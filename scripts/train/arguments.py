@@ -31,8 +31,6 @@ def add_run_arguments(parser, rate, tokens_per_step):
     parser.add_argument("--decay", type=float, default=0.05, help="weight decay of matrices, default 0.05")
     parser.add_argument("--dropout", type=float, default=0.0, metavar="SHARE", help="against learning by heart, default 0")
     parser.add_argument("--retrieval", type=float, default=0.55, metavar="SHARE", help="rows that are retrieval episodes, default 0.55")
-    parser.add_argument("--filler-weight", type=float, default=1.0, metavar="WEIGHT",
-                        help="of the prose between facts, where an answer has 6, default 1")
     parser.add_argument("--held-out", nargs="*", default=list(HELD_OUT), metavar="NAME", help="books kept out, by a part of their name")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -64,8 +62,6 @@ def check_run(options, contexts, longest):
         raise TrainError("Wanted at least 1 step and 1 token a step")
     if not 0 <= options.retrieval <= 1:
         raise TrainError(f"--retrieval is {options.retrieval}, wanted a share from 0 to 1")
-    if not options.filler_weight >= 0:
-        raise TrainError(f"--filler-weight is {options.filler_weight}, wanted a number from 0")
     if not 0 <= options.dropout < 1 or options.decay < 0:
         raise TrainError("Wanted a --dropout from 0 to below 1, and a --decay of at least 0")
     for context in contexts:
@@ -73,12 +69,11 @@ def check_run(options, contexts, longest):
             raise TrainError(f"Context is {context} tokens, wanted from 2 to the model's {longest}")
 
 
-def make_batches(options, plan, tokenizer, device, whole_steps=False):
+def make_batches(options, plan, tokenizer, device):
     """(batches, held-out tokens)"""
     training, held_out = load_tokens(options.data, tokenizer, options.held_out, options.cache)
     say(f"{len(training):,} tokens to train on, {plan.steps:,} steps of {options.tokens_per_step:,}")
-    sampler = Sampler(training, tokenizer, options.seed, options.retrieval, options.filler_weight, whole_steps)
-    return Batches(sampler, plan, device), held_out[-HELD_OUT_TOKENS:]
+    return Batches(Sampler(training, tokenizer, options.seed, options.retrieval), plan, device), held_out[-HELD_OUT_TOKENS:]
 
 
 def make_plan(options, contexts, shares, mixed):
@@ -92,5 +87,5 @@ def loop_options(options):
 
 def run_settings(options, *names):
     """What a continuation must share with the run that it continues."""
-    shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "decay", "dropout", "retrieval", "filler_weight", "held_out", "seed")
+    shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "decay", "dropout", "retrieval", "held_out", "seed")
     return {name: getattr(options, name) for name in (*shared, *names)}

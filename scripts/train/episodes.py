@@ -36,20 +36,11 @@ def draw_value(rng, digits):
     return "".join(map(str, rng.integers(0, 10, digits)))
 
 
-def is_prose_step(seed, step, retrieval_share):
-    """Whether all rows of a step are prose, where steps are not mixed."""
-    return np.random.default_rng([seed, 55, step]).random() >= retrieval_share
-
-
 class Sampler:
-    """Draws training rows. A row depends on the seed, the step and its place alone, whoever draws it and when.
+    """Draws training rows. A row depends on the seed, the step and its place alone, whoever draws it and when."""
 
-    `filler_weight`: of the prose between facts, as targets. `whole_steps`: the rows of a step are all prose or all episodes.
-    """
-
-    def __init__(self, tokens, tokenizer, seed, retrieval_share, filler_weight=1.0, whole_steps=False):
+    def __init__(self, tokens, tokenizer, seed, retrieval_share):
         self.tokens, self.tokenizer, self.seed, self.retrieval_share = tokens, tokenizer, seed, retrieval_share
-        self.filler_weight, self.whole_steps = filler_weight, whole_steps
 
     def encode(self, text):
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -57,7 +48,7 @@ class Sampler:
     def row(self, step, place, length):
         """(ids [length], weights [length] of each id as a target)."""
         rng = np.random.default_rng([self.seed, step, place])
-        if is_prose_step(self.seed, step, self.retrieval_share) if self.whole_steps else rng.random() >= self.retrieval_share:
+        if rng.random() >= self.retrieval_share:
             return self.prose(rng, length), np.ones(length, np.float32)
         return self.episode(rng, length)
 
@@ -79,22 +70,22 @@ class Sampler:
         free = length - sum(len(ids) for _, _, ids, _ in inserts)
         if free < 64:
             return self.prose(rng, length), np.ones(length, np.float32)
-        return plant(self.prose(rng, free), inserts, self.filler_weight)
+        return plant(self.prose(rng, free), inserts)
 
     def _weighted(self, *parts):
         encoded = [(self.encode(text), weight) for text, weight in parts]
         return sum((ids for ids, _ in encoded), []), np.concatenate([np.full(len(ids), weight, np.float32) for ids, weight in encoded])
 
 
-def plant(prose, inserts, prose_weight=1.0):
+def plant(prose, inserts):
     """inserts [(share of the prose before it, order, ids, weights)] in order -> ids and weights of prose with them in it."""
     ids, weights, done = [], [], 0
     for depth, _, inserted, inserted_weights in inserts:
         place = max(done, int(depth * len(prose)))
         ids += [prose[done:place], np.array(inserted, np.int64)]
-        weights += [np.full(place - done, prose_weight, np.float32), inserted_weights]
+        weights += [np.ones(place - done, np.float32), inserted_weights]
         done = place
-    return np.concatenate([*ids, prose[done:]]), np.concatenate([*weights, np.full(len(prose) - done, prose_weight, np.float32)])
+    return np.concatenate([*ids, prose[done:]]), np.concatenate([*weights, np.ones(len(prose) - done, np.float32)])
 
 
 @dataclass

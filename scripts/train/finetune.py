@@ -24,8 +24,6 @@ def parse():
                         help="what a query reads in training, default 512; of several, each step takes one")
     parser.add_argument("--read-budget", type=int, metavar="TOKENS",
                         help="the budget that sparsity.json names, default the largest --budget")
-    parser.add_argument("--prose-budget", type=int, metavar="TOKENS",
-                        help="another budget for prose without facts; the rows of a step are then all prose or all retrieval episodes")
     parser.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=8)
     parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
     parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
@@ -48,19 +46,17 @@ def parse():
 
 
 def policies_of(options):
-    """(one for every budget of training, that of --prose-budget or None), checked, as is what the model will be read with."""
+    """One for every budget of training, checked, as is what the model will be read with."""
     read = PagePolicy(options.mask, options.read_budget, options.page_size, options.lam, options.sink, options.recent).check()
     policies = [replace(read, budget_tokens=budget).check() for budget in options.budget]
-    of_prose = options.prose_budget and replace(read, budget_tokens=options.prose_budget).check()
-    largest = max(options.budget + [options.prose_budget or 0])
     for context in options.context:
-        if context <= largest:
-            raise TrainError(f"Context is {context} tokens, wanted more than the budget {largest}: else nothing is left out")
+        if context <= max(options.budget):
+            raise TrainError(f"Context is {context} tokens, wanted more than the budget {max(options.budget)}: else nothing is left out")
     if min(options.temperature) <= 0 or not 0 <= options.anneal <= 1:
         raise TrainError("Temperatures must be above 0, and --anneal a share from 0 to 1")
     if not 0 <= options.dense_share <= 1:
         raise TrainError(f"--dense-share is {options.dense_share}, wanted a share from 0 to 1")
-    return policies, of_prose
+    return policies
 
 
 def pick_attention(options, device):
@@ -74,13 +70,11 @@ def pick_attention(options, device):
 def sparsity_of(options, policies):
     """Content of sparsity.json."""
     policy, budgets = policies[0], options.budget
-    named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "filler_weight", "seed")
+    named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "seed")
     how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name,
                budget_tokens=budgets if len(budgets) > 1 else budgets[0],
                contexts=options.context, **{name: getattr(options, name) for name in named},
                data=[Path(file).name for file in options.data])
-    if options.prose_budget:
-        how["prose_budget_tokens"] = options.prose_budget
     if policy.mask == "soft":
         how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
     return {"budget_tokens": options.read_budget, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,
@@ -89,7 +83,7 @@ def sparsity_of(options, policies):
 
 def main():
     options = parse()
-    policies, of_prose = policies_of(options)
+    policies = policies_of(options)
     from .models import export, load_model, load_tokenizer, read_config, refuse_existing
     refuse_existing(options.out)
     check_run(options, options.context, read_config(options.model).get("max_position_embeddings", 0))
@@ -97,11 +91,11 @@ def main():
     device = pick_device(options.device)
     tokenizer = load_tokenizer(options.model)
     plan = make_plan(options, options.context, options.shares, mixed=True)
-    batches, held_out = make_batches(options, plan, tokenizer, device, whole_steps=of_prose is not None)
-    finish(options, policies, of_prose, load_model(options.model, device), batches, held_out, device, export)
+    batches, held_out = make_batches(options, plan, tokenizer, device)
+    finish(options, policies, load_model(options.model, device), batches, held_out, device, export)
 
 
-def finish(options, policies, of_prose, model, batches, held_out, device, export):
+def finish(options, policies, model, batches, held_out, device, export):
     from .mask_plan import MaskPlan
     fused = pick_attention(options, device)
     if options.gradient_checkpointing:
@@ -109,12 +103,11 @@ def finish(options, policies, of_prose, model, batches, held_out, device, export
     dropout = add_dropout(model, options.dropout)
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)
-    settings = run_settings(options, "model", "budget", "prose_budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
+    settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
                             "temperature", "anneal", "dense_share")
     run_folder = Path(options.out + ".run")
     checkpoint = Checkpoint(run_folder, settings)
-    masks = MaskPlan(policies, fused, options.seed, options.steps, options.dense_share, options.temperature, options.anneal,
-                     of_prose and (of_prose, options.retrieval))
+    masks = MaskPlan(policies, fused, options.seed, options.steps, options.dense_share, options.temperature, options.anneal)
     loop = Loop(model, batches, checkpoint, loop_options(options), masks)
     if not run_whole(loop, dropout, held_out):
         return say(f'Paused; the same command goes on from "{run_folder}"')

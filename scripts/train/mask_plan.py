@@ -2,7 +2,6 @@
 import numpy as np
 
 from .attention.transformers_attention import StepPages
-from .episodes import is_prose_step
 
 
 def annealed(step, steps, first, last, share):
@@ -15,13 +14,11 @@ class MaskPlan:
     """Draws by the step's number alone, so all masks and resumed runs draw the same.
 
     `policies` differ in their budgets, of which each has as many steps; `dense_share` of the steps have no mask. `temperature` is
-    (first, last), in logits, and `anneal` the share of the steps until the last one. `prose` is (policy, share of steps that are
-    episodes) where steps of prose alone have a budget of their own.
+    (first, last), in logits, and `anneal` the share of the steps until the last one.
     """
 
-    def __init__(self, policies, fused, seed, steps, dense_share=0.0, temperature=(1.0, 1.0), anneal=0.0, prose=None):
+    def __init__(self, policies, fused, seed, steps, dense_share=0.0, temperature=(1.0, 1.0), anneal=0.0):
         self.choices = [StepPages(policy, fused) for policy in policies]
-        self.of_prose, self.retrieval_share = (StepPages(prose[0], fused), prose[1]) if prose else (None, None)
         self.seed, self.steps, self.dense_share, self.degrees, self.anneal = seed, steps, dense_share, temperature, anneal
         self.soft = policies[0].mask == "soft"
 
@@ -31,8 +28,6 @@ class MaskPlan:
         if rng.random() < self.dense_share:
             return None
         pages = self.choices[rng.integers(len(self.choices))]
-        if self.of_prose and is_prose_step(self.seed, step, self.retrieval_share):
-            pages = self.of_prose
         if self.soft:
             pages.set_temperature(self.temperature(step))
         return pages

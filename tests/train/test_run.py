@@ -14,7 +14,6 @@ from train import models, regularize
 from train.attention.policy import PagePolicy
 from train.checkpoint import write_file
 from train.errors import TrainError
-from train.episodes import is_prose_step
 from train.mask_plan import MaskPlan
 
 
@@ -70,17 +69,6 @@ class Runs(unittest.TestCase):
         for budget, wanted in ((None, 200), (64, 400), (256, 400)):
             self.assertAlmostEqual(counts[budget], wanted, delta=60)
         self.assertEqual([plan.pages(step) for step in (7, 500)], [drawn[7], drawn[500]])
-
-    def test_steps_of_prose_alone_take_the_budget_of_prose(self):
-        plan = MaskPlan([PagePolicy(budget_tokens=64)], False, 1, 200, prose=(PagePolicy(budget_tokens=128), 0.55))
-        for step in range(200):
-            wanted = 128 if is_prose_step(1, step, 0.55) else 64
-            self.assertEqual(plan.pages(step).policy.budget_tokens, wanted)
-
-    def test_a_budget_of_prose_is_told(self):
-        tiny.finetune(self.folder, "prose", "--budget", "32", "--prose-budget", "48", "--filler-weight", "0.5")
-        told = tiny.read_json(self.folder, "prose", "sparsity.json")["trained"]
-        self.assertEqual((told["budget_tokens"], told["prose_budget_tokens"], told["filler_weight"]), (32, 48, 0.5))
 
     def test_dropout_trains_differently_and_is_gone_afterwards(self):
         plain, dropped = (tiny.losses(tiny.finetune(self.folder, f"d{share}", "--dropout", share, steps=1)) for share in (0, 0.3))
