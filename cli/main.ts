@@ -1,5 +1,5 @@
 import denoConfig from "../deno.json" with { type: "json" };
-import { type ErrorKind, PagesiftError } from "../engine/errors.ts";
+import { type ErrorKind, PagesiftError, reasonOf } from "../engine/errors.ts";
 import { parseArguments } from "./args.ts";
 import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
@@ -103,8 +103,7 @@ function describeFailure(error: unknown): { code: number; message?: string } {
     return error.closed ? { code: 0 } : { code: INTERNAL_ERROR, message: error.message };
   }
   if (isOutOfMemory(error)) return { code: EXIT_CODES.memory, message: `Not enough memory: ${error.message}` };
-  const text = error instanceof Error ? error.message : String(error);
-  return { code: INTERNAL_ERROR, message: `Internal error: ${text}; --verbose shows where` };
+  return { code: INTERNAL_ERROR, message: `Internal error: ${reasonOf(error)}; --verbose shows where` };
 }
 
 /** What the JavaScript engine throws when a buffer cannot be allocated. */

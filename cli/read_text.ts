@@ -1,4 +1,4 @@
-import { PagesiftError } from "../engine/errors.ts";
+import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { formatCount, plural } from "./format.ts";
 import type { Session } from "./session.ts";
 import { decodeText } from "./text_decode.ts";
@@ -78,5 +78,5 @@ function readFailure(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "not found";
   if (error instanceof Deno.errors.PermissionDenied) return "cannot be read: permission denied";
   if (/EISDIR|is a directory/i.test(String(error))) return "is a folder, wanted a text file";
-  return `cannot be read: ${error instanceof Error ? error.message : error}`;
+  return `cannot be read: ${reasonOf(error)}`;
 }

@@ -53,8 +53,8 @@ def average_sparsity(folders, read_budget):
         other = [name for name in SAME_READING if each is None or each.get(name) != first.get(name)]
         if other:
             raise TrainError(f'"{folder}" is not read like "{folders[0]}": {", ".join(other)} of sparsity.json differ', 3)
-    budget = first["budget_tokens"] if read_budget is None else read_budget
-    PagePolicy("soft", budget, first["page_size"], first["lambda"], first["sink_pages"], first["recent_pages"]).check()
+    budget, named = (first["budget_tokens"], f'Budget of "{folders[0]}"') if read_budget is None else (read_budget, "--read-budget")
+    PagePolicy("soft", budget, first["page_size"], first["lambda"], first["sink_pages"], first["recent_pages"]).check(named)
     how = dict(method=f"average of {len(folders)}: {first['trained'].get('method', 'unknown')}", models=[each["trained"] for each in found])
     return {**first, "budget_tokens": budget, "trained": how}
 

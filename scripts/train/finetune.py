@@ -47,8 +47,9 @@ def parse():
 
 def policies_of(options):
     """One for every budget of training, checked, as is what the model will be read with."""
-    read = PagePolicy(options.mask, options.read_budget, options.page_size, options.lam, options.sink, options.recent).check()
-    policies = [replace(read, budget_tokens=budget).check() for budget in options.budget]
+    first = PagePolicy(options.mask, options.budget[0], options.page_size, options.lam, options.sink, options.recent)
+    policies = [replace(first, budget_tokens=budget).check("--budget") for budget in options.budget]
+    replace(first, budget_tokens=options.read_budget).check("--read-budget")
     for context in options.context:
         if context <= max(options.budget):
             raise TrainError(f"Context is {context} tokens, wanted more than the budget {max(options.budget)}: else nothing is left out")
