@@ -74,7 +74,7 @@ def check_kernels(device, options):
     for dtype, tolerance in TOLERANCE.items():
         for dim in (64, 128):
             for mask in ("soft", "hard"):
-                policy = PagePolicy(mask, options.budget, options.page_size).check()
+                policy = PagePolicy(mask, options.budget, options.page_size).check("--budget")
                 inputs = random_heads(device, dtype, 1, 8, 2, CHECK_TOKENS, dim)
                 found = results_of(lambda *x, p=policy: fused_soft_mask_attention(*x, p, 0.5), inputs)
                 reference = lambda *x, p=policy, d=dtype: soft_mask_attention(*x, p, 0.5, mean_dtype=d)  # noqa: E731
@@ -152,7 +152,7 @@ def measure(device, options):
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rows = []
     for context in options.contexts:
-        policies = {mask: PagePolicy(mask, options.budget, options.page_size).check() for mask in MASKS}
+        policies = {mask: PagePolicy(mask, options.budget, options.page_size).check("--budget") for mask in MASKS}
         batch = max(1, options.tokens_per_step // context)
         ids = torch.randint(3, config.vocab_size, (batch, context + 1), device=device)
         data = ids[:, :-1], ids[:, 1:], torch.ones(batch, context, device=device)

@@ -6,7 +6,6 @@ Several contexts are mixed, at equal numbers of tokens unless shares are given, 
 that was interrupted goes on with the same command and gives the same result. The folder has a sparsity.json, from which `pagesift
 generate` takes its defaults.
 """
-from dataclasses import replace
 from pathlib import Path
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
@@ -47,9 +46,10 @@ def parse():
 
 def policies_of(options):
     """One for every budget of training, checked, as is what the model will be read with."""
-    first = PagePolicy(options.mask, options.budget[0], options.page_size, options.lam, options.sink, options.recent)
-    policies = [replace(first, budget_tokens=budget).check("--budget") for budget in options.budget]
-    replace(first, budget_tokens=options.read_budget).check("--read-budget")
+    def policy(budget, flag):
+        return PagePolicy(options.mask, budget, options.page_size, options.lam, options.sink, options.recent).check(flag)
+    policies = [policy(budget, "--budget") for budget in options.budget]
+    policy(options.read_budget, "--read-budget")
     for context in options.context:
         if context <= max(options.budget):
             raise TrainError(f"Context is {context} tokens, wanted more than the budget {max(options.budget)}: else nothing is left out")

@@ -27,7 +27,7 @@ class Passes:
     """A forward and a backward pass of one layer's soft mask."""
 
     def __init__(self, options):
-        policy = PagePolicy("soft", options.budget).check()
+        policy = PagePolicy("soft", options.budget).check("--budget")
         inputs = random_heads(torch.device("cuda"), torch.bfloat16, 1, 8, 2, options.tokens, options.head_dim)
         mean, std = page_statistics(inputs[1], policy.page_size)
         choice = [policy.budget_tokens, policy.page_size, policy.sink_pages, policy.recent_pages]
