@@ -14,8 +14,8 @@
  */
 export { type BatchOptions, Engine, type EngineOptions } from "./engine/engine.ts";
 export { type ErrorKind, PagesiftError } from "./engine/errors.ts";
-export { findModelFolder } from "./engine/hub.ts";
-export type { ModelConfig } from "./engine/config.ts";
+export { findModelFolder } from "./engine/hub/find.ts";
+export type { ModelConfig } from "./engine/folder/config.ts";
 export type {
   BatchPiece,
   EngineStats,

@@ -1,6 +1,6 @@
 /** The cache of one case, filled, with queries, page tables and room for what the operations write. */
-import { PageAllocator } from "../engine/page_table.ts";
-import { Sequence } from "../engine/sequence.ts";
+import { PageAllocator } from "../engine/pages/page_table.ts";
+import { Sequence } from "../engine/pages/sequence.ts";
 import type { Device } from "../ffi/device.ts";
 import { KvCache, type Sequences } from "../ffi/kv_cache.ts";
 import type { CacheShape } from "../ffi/structs.ts";

@@ -1,6 +1,6 @@
 /** What a case of `bench attention` takes, and over how many layers it can rotate. */
 import { PagesiftError } from "../engine/errors.ts";
-import { poolPages } from "../engine/kv_pool.ts";
+import { poolPages } from "../engine/pages/kv_pool.ts";
 import type { Device } from "../ffi/device.ts";
 import { PEAK_BYTES } from "./peak.ts";
 import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";

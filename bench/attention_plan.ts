@@ -1,5 +1,5 @@
 /** Which cells `bench attention` measures: checked as a whole before anything is allocated. */
-import { SCORERS } from "../engine/page_policy.ts";
+import { SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseHeads, parseWords, usageError } from "./lists.ts";

@@ -1,12 +1,12 @@
 /** The model that `bench generate` runs: loaded from a folder, or a shape with random weights made on the device. */
 import { basename } from "@std/path";
-import { openCheckpoint } from "../engine/checkpoint.ts";
-import { type ModelConfig, readModelConfig } from "../engine/config.ts";
+import { openCheckpoint } from "../engine/folder/checkpoint.ts";
+import { type ModelConfig, readModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import { Model } from "../engine/model.ts";
-import { ropeFrequencies } from "../engine/rope.ts";
-import { planWeights, type WeightDType, type WeightPlan } from "../engine/weight_plan.ts";
+import { ropeFrequencies } from "../engine/folder/rope.ts";
+import { planWeights, type WeightDType, type WeightPlan } from "../engine/folder/weight_plan.ts";
 import { weightBytes, Weights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
 import { DTYPE_BYTES } from "../ffi/structs.ts";

@@ -1,9 +1,9 @@
 /** Decode steps of one arm from a filled cache on, with a batch and a recording of their own. */
 import { DecodeBatch } from "../engine/decode_batch.ts";
 import { PagesiftError } from "../engine/errors.ts";
-import type { KvPool } from "../engine/kv_pool.ts";
-import { countSparseLayers } from "../engine/page_policy.ts";
-import type { Sequence } from "../engine/sequence.ts";
+import type { KvPool } from "../engine/pages/kv_pool.ts";
+import { countSparseLayers } from "../engine/pages/page_policy.ts";
+import type { Sequence } from "../engine/pages/sequence.ts";
 import { StepRunner } from "../engine/step_runner.ts";
 import type { Counters } from "../ffi/structs.ts";
 import { checkSelections } from "./activity.ts";

@@ -1,6 +1,6 @@
 /** Texts to ask about: prose of a file with facts planted in it. */
-import type { Tokenizer } from "../engine/tokenizer.ts";
-import { Random } from "../engine/random.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
+import { Random } from "../engine/sample/random.ts";
 import { usageError } from "./lists.ts";
 
 /** Words that the shipped model's training used (models/default/README.md); others are as good for other models. */

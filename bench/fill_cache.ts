@@ -1,5 +1,5 @@
 /** Keys and values with the structure of pages, put into a cache without a model. */
-import type { Sequence } from "../engine/sequence.ts";
+import type { Sequence } from "../engine/pages/sequence.ts";
 import type { Device } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";

@@ -1,7 +1,7 @@
 /** `bench generate`: speed of prompts and of decode steps of a whole model, dense and sparse in alternation. */
-import { KvPool } from "../engine/kv_pool.ts";
+import { KvPool } from "../engine/pages/kv_pool.ts";
 import { breather, Prefill } from "../engine/prefill.ts";
-import type { Sequence } from "../engine/sequence.ts";
+import type { Sequence } from "../engine/pages/sequence.ts";
 import type { Counters } from "../ffi/structs.ts";
 import type { BenchModel } from "./bench_model.ts";
 import { DecodeTurn, type TurnTimes } from "./decode_turn.ts";

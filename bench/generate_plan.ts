@@ -1,8 +1,8 @@
 /** Which tests `bench generate` runs: checked as a whole before a weight is loaded. */
-import type { ModelConfig } from "../engine/config.ts";
+import type { ModelConfig } from "../engine/folder/config.ts";
 import { PagesiftError } from "../engine/errors.ts";
-import { cacheShape, type PoolNeed } from "../engine/kv_pool.ts";
-import { type PagePolicy, resolvePolicy, SCORERS } from "../engine/page_policy.ts";
+import { cacheShape, type PoolNeed } from "../engine/pages/kv_pool.ts";
+import { type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";

@@ -1,8 +1,8 @@
 /** `bench quality`: facts found and prose predicted, a token at a time through sparse decode, against dense and the exact oracle. */
 import type { Engine } from "../engine/engine.ts";
-import { countSparseLayers } from "../engine/page_policy.ts";
+import { countSparseLayers } from "../engine/pages/page_policy.ts";
 import { breather } from "../engine/prefill.ts";
-import { Random } from "../engine/random.ts";
+import { Random } from "../engine/sample/random.ts";
 import { checkSelections } from "./activity.ts";
 import { countedBetween } from "./arms.ts";
 import { type Document, type Fact, needleDocument, pairsDocument, question } from "./documents.ts";

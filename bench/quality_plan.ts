@@ -1,6 +1,6 @@
 /** What `bench quality` asks, and of which ways to attend: checked as a whole before the model is loaded. */
 import { PagesiftError } from "../engine/errors.ts";
-import { SCORERS } from "../engine/page_policy.ts";
+import { SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer, SparseOptions } from "../engine/types.ts";
 import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseWords } from "./lists.ts";

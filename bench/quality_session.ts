@@ -1,12 +1,12 @@
 /** One document in the cache that many arms decode behind, a token at a time. */
 import { DecodeBatch } from "../engine/decode_batch.ts";
 import type { Engine } from "../engine/engine.ts";
-import { cacheShape, KvPool } from "../engine/kv_pool.ts";
+import { cacheShape, KvPool } from "../engine/pages/kv_pool.ts";
 import { checkCacheFits } from "../engine/memory.ts";
 import type { DecodeAttention } from "../engine/model.ts";
-import type { PagePolicy } from "../engine/page_policy.ts";
+import type { PagePolicy } from "../engine/pages/page_policy.ts";
 import { Prefill } from "../engine/prefill.ts";
-import type { Sequence } from "../engine/sequence.ts";
+import type { Sequence } from "../engine/pages/sequence.ts";
 import type { StepObserver } from "../engine/step_observer.ts";
 import type { Sequences } from "../ffi/kv_cache.ts";
 import type { Counters } from "../ffi/structs.ts";

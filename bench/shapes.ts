@@ -1,6 +1,6 @@
 /** Shapes of models that can be measured without a checkpoint. */
-import { type ModelConfig, parseModelConfig } from "../engine/config.ts";
-import type { PlannedTensor, WeightPlan } from "../engine/weight_plan.ts";
+import { type ModelConfig, parseModelConfig } from "../engine/folder/config.ts";
+import type { PlannedTensor, WeightPlan } from "../engine/folder/weight_plan.ts";
 import { usageError } from "./lists.ts";
 
 interface Shape {

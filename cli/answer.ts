@@ -1,6 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { FinishReason, GenerateOptions } from "../engine/types.ts";
-import { plural } from "./format.ts";
+import { plural } from "../engine/text/format.ts";
 import type { LoadedModel } from "./load.ts";
 import type { Session } from "./session.ts";
 import { statsLines } from "./stats.ts";

@@ -1,5 +1,5 @@
 import { PagesiftError } from "../engine/errors.ts";
-import type { Option, OptionTable, Values } from "./option.ts";
+import type { Option, OptionTable, Values } from "./options/option.ts";
 import { didYouMean } from "./suggest.ts";
 
 /** What a command line holds: the value of every option of the table, and the words that are no option. */

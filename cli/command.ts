@@ -1,6 +1,6 @@
 import type { HelpText } from "./help.ts";
-import type { OptionTable, Values } from "./option.ts";
-import type { commonOptions } from "./options_common.ts";
+import type { OptionTable, Values } from "./options/option.ts";
+import type { commonOptions } from "./options/common.ts";
 import type { Session } from "./session.ts";
 
 type Common = typeof commonOptions;

@@ -1,6 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { TokenizerPort } from "./engine_port.ts";
-import { formatCount, plural } from "./format.ts";
+import { formatCount, plural } from "../engine/text/format.ts";
 import type { PromptEncoder } from "./prompt_encoder.ts";
 
 /** Which part of a prompt is dropped. */

@@ -1,4 +1,4 @@
-import type { ModelSparsity } from "../engine/sparsity_file.ts";
+import type { ModelSparsity } from "../engine/folder/sparsity_file.ts";
 import type {
   BatchPiece,
   EngineStats,

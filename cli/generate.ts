@@ -6,11 +6,11 @@ import { fitPrompt } from "./context.ts";
 import { samplingOf, sparseOf } from "./generate_options.ts";
 import { hasNoPrompt, readPrompt } from "./input.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
-import { type GenerateFlags, generateOptions } from "./options_generate.ts";
+import { type GenerateFlags, generateOptions } from "./options/generate.ts";
 import { Progress } from "./progress.ts";
 import { checkStyle, promptEncoder, promptStyleName } from "./prompt_encoder.ts";
 import type { Session } from "./session.ts";
-import { formatCount } from "./format.ts";
+import { formatCount } from "../engine/text/format.ts";
 import type { PrefillProgress, SparseOptions } from "../engine/types.ts";
 
 const help = {

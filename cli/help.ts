@@ -1,4 +1,4 @@
-import type { Option, OptionTable } from "./option.ts";
+import type { Option, OptionTable } from "./options/option.ts";
 
 const TEXT_COLUMN = 34;
 const LINE_WIDTH = 100;

@@ -1,7 +1,7 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { SamplingOptions } from "../engine/types.ts";
-import type { Option } from "./option.ts";
-import { generateOptions } from "./options_generate.ts";
+import type { Option } from "./options/option.ts";
+import { generateOptions } from "./options/generate.ts";
 import { didYouMean } from "./suggest.ts";
 import { checkText } from "./text_decode.ts";
 

@@ -1,8 +1,8 @@
 import { fromFileUrl } from "@std/path";
-import type { ModelSparsity } from "../engine/sparsity_file.ts";
+import type { ModelSparsity } from "../engine/folder/sparsity_file.ts";
 import type { SparseOptions } from "../engine/types.ts";
 import type { EnginePort, LoadOptions } from "./engine_port.ts";
-import type { GenerateFlags } from "./options_generate.ts";
+import type { GenerateFlags } from "./options/generate.ts";
 import type { Progress } from "./progress.ts";
 import type { Session } from "./session.ts";
 

@@ -1,14 +1,14 @@
 import denoConfig from "../deno.json" with { type: "json" };
 import { type ErrorKind, PagesiftError, reasonOf } from "../engine/errors.ts";
 import { parseArguments } from "./args.ts";
-import { bench } from "./bench.ts";
+import { bench } from "./bench/bench.ts";
 import type { Command } from "./command.ts";
 import { generate } from "./generate.ts";
 import { renderHelp } from "./help.ts";
-import { inspectPages } from "./inspect.ts";
+import { inspectPages } from "./inspect/inspect.ts";
 import { Interrupt } from "./interrupt.ts";
 import { entryOf, isMenu, type Menu, menuHelp, noEntry } from "./menu.ts";
-import { commonOptions } from "./options_common.ts";
+import { commonOptions } from "./options/common.ts";
 import { Output, OutputError } from "./output.ts";
 import type { Session } from "./session.ts";
 import { systemWorld } from "./system_world.ts";

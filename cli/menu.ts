@@ -1,7 +1,7 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { Command } from "./command.ts";
 import { renderHelp } from "./help.ts";
-import { commonOptions } from "./options_common.ts";
+import { commonOptions } from "./options/common.ts";
 import { didYouMean } from "./suggest.ts";
 
 /** A word of the command line that another word must follow. */

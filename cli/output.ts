@@ -1,4 +1,4 @@
-import { escapeControls, oneLine } from "./escape.ts";
+import { escapeControls, oneLine } from "../engine/text/escape.ts";
 import type { Sink, World } from "./world.ts";
 
 /** How much is shown beside the answer. */

@@ -1,12 +1,5 @@
+import type { Paint } from "../inspect/text/paint.ts";
 import type { World } from "./world.ts";
-
-/** Colour on stdout, or none. */
-export interface Paint {
-  /** A colour of the 256-colour palette. */
-  color(code: number, text: string): string;
-  bold(text: string): string;
-  dim(text: string): string;
-}
 
 const PLAIN: Paint = { color: (_, text) => text, bold: (text) => text, dim: (text) => text };
 

@@ -1,7 +1,7 @@
 import type { PrefillProgress } from "../engine/types.ts";
 import { format as formatBytes } from "@std/fmt/bytes";
 import type { DownloadProgress } from "./engine_port.ts";
-import { formatCount, formatRate, formatSeconds } from "./format.ts";
+import { formatCount, formatRate, formatSeconds } from "../engine/text/format.ts";
 import type { Output } from "./output.ts";
 
 /** Milliseconds between two states of the progress line; more often is only flicker. */

@@ -1,5 +1,5 @@
 import { PagesiftError, reasonOf } from "../engine/errors.ts";
-import { formatCount, plural } from "./format.ts";
+import { formatCount, plural } from "../engine/text/format.ts";
 import type { Session } from "./session.ts";
 import { decodeText } from "./text_decode.ts";
 

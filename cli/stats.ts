@@ -1,6 +1,6 @@
 import { format } from "@std/fmt/bytes";
 import type { EngineStats } from "../engine/types.ts";
-import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "./format.ts";
+import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "../engine/text/format.ts";
 
 /** Labelled lines of a run's stats, as stderr shows them; `newTokens` counts the prefill's own token too. */
 export function statsLines(stats: EngineStats, model: string, newTokens: number): [label: string, text: string][] {

@@ -1,5 +1,4 @@
-import type { ModelSource } from "./engine_port.ts";
-import { realModels } from "./real_models.ts";
+import type { EnginePort, FindModelOptions, LoadOptions, ModelSource } from "./engine_port.ts";
 import type { EndSignal, World } from "./world.ts";
 
 const DEFAULT_COLUMNS = 80;
@@ -46,4 +45,23 @@ function onEndSignal(handler: (signal: EndSignal) => void): Disposable {
       for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
     },
   };
+}
+
+/** The engine is imported when a model is asked for, so that `--help` needs none of it. */
+export const realModels: ModelSource = { findModelFolder: findFolder, loadEngine };
+
+async function findFolder(nameOrPath: string, options: FindModelOptions): Promise<string> {
+  const hub = await import("../engine/hub/find.ts");
+  return await hub.findModelFolder(nameOrPath, { ...options, env: Deno.env.toObject() });
+}
+
+async function loadEngine(folder: string, options: LoadOptions): Promise<EnginePort> {
+  const { Engine } = await import("../engine/engine.ts");
+  return await Engine.load(folder, options);
+}
+
+/** The command line as provenance tells it. */
+export function commandLine(): string {
+  const quoted = Deno.args.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+  return ["pagesift", ...quoted].join(" ");
 }

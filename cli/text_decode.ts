@@ -1,5 +1,5 @@
 import { PagesiftError } from "../engine/errors.ts";
-import { formatCount } from "./format.ts";
+import { formatCount } from "../engine/text/format.ts";
 
 const REPLACEMENT = "\uFFFD";
 

@@ -1,6 +1,6 @@
 import type { Device } from "../ffi/device.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./folder/config.ts";
 
 /** The memory between two operations, seen for T tokens. All f32. */
 export interface ActivationViews {

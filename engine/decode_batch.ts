@@ -1,9 +1,9 @@
 import type { Device } from "../ffi/device.ts";
 import type { Selection, Sequences } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import type { KvPool } from "./kv_pool.ts";
-import { exceedsBudget, type PagePolicy } from "./page_policy.ts";
-import type { Sequence } from "./sequence.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
+import { exceedsBudget, type PagePolicy } from "./pages/page_policy.ts";
+import type { Sequence } from "./pages/sequence.ts";
 
 /** A decode step as the operations see it: one token for each of B sequences. */
 export interface DecodeStep {

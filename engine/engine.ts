@@ -1,21 +1,21 @@
 import type { Device } from "../ffi/device.ts";
-import { openCheckpoint } from "./checkpoint.ts";
-import { type ModelConfig, readGenerationConfig, readModelConfig } from "./config.ts";
+import { openCheckpoint } from "./folder/checkpoint.ts";
+import { type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
 import { type DeviceChoice, deviceLabel, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { Generation, longestTokens } from "./generation.ts";
-import { cacheShape, KvPool, type PoolNeed } from "./kv_pool.ts";
-import { checkMaxTokens, limitContext } from "./limits.ts";
+import { cacheShape, KvPool, type PoolNeed } from "./pages/kv_pool.ts";
+import { checkMaxTokens, limitContext } from "./folder/limits.ts";
 import { checkCacheFits, checkWeightsFit, engineError } from "./memory.ts";
 import { Model } from "./model.ts";
-import { type PagePolicy, resolvePolicy } from "./page_policy.ts";
+import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { breather, Prefill } from "./prefill.ts";
 import { DEFAULT_MAX_TOKENS, Request } from "./request.ts";
-import { roundFloats } from "./tensor_data.ts";
-import { ropeFrequencies } from "./rope.ts";
+import { roundFloats } from "./folder/tensor_data.ts";
+import { ropeFrequencies } from "./folder/rope.ts";
 import { emptyStats, type EngineFacts, RunStats } from "./run_stats.ts";
-import { type ModelSparsity, readSparsity, withModelDefaults } from "./sparsity_file.ts";
-import { Tokenizer } from "./tokenizer.ts";
+import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
+import { Tokenizer } from "./text/tokenizer.ts";
 import type {
   BatchPiece,
   EngineStats,
@@ -25,7 +25,7 @@ import type {
   PrefillProgress,
   SparseOptions,
 } from "./types.ts";
-import { planWeights, type WeightDType } from "./weight_plan.ts";
+import { planWeights, type WeightDType } from "./folder/weight_plan.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 /** Tokens that prefill takes in at once: a GPU needs more to be busy. */

@@ -2,7 +2,7 @@ import type { Device } from "../ffi/device.ts";
 import { embedding, matmul, routeExperts, scatterAdd, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { ActivationViews } from "./activations.ts";
-import type { ModelConfig, MoeConfig } from "./config.ts";
+import type { ModelConfig, MoeConfig } from "./folder/config.ts";
 import type { Weights } from "./weights.ts";
 
 /** The tokens that go to one expert, and their shares. */

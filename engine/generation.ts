@@ -1,10 +1,10 @@
 import type { Tensor } from "../ffi/tensor.ts";
 import { DecodeBatch, type DecodeStep } from "./decode_batch.ts";
 import { PagesiftError } from "./errors.ts";
-import type { KvPool } from "./kv_pool.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
 import type { Model } from "./model.ts";
-import { NativeSampler } from "./native_sampler.ts";
-import type { PagePolicy } from "./page_policy.ts";
+import { NativeSampler } from "./sample/native_sampler.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
 import { Aborted, breather, Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";

@@ -4,7 +4,7 @@ import { NativeError, Status } from "../ffi/errors.ts";
 import { KvCache } from "../ffi/kv_cache.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { PagesiftError } from "./errors.ts";
-import { poolPages } from "./kv_pool.ts";
+import { poolPages } from "./pages/kv_pool.ts";
 
 function bytes(count: number): string {
   return format(count, { binary: true });

@@ -3,13 +3,13 @@ import type { HeadRotation } from "../ffi/cache_options.ts";
 import { addRmsNorm, argmax, embedding, matmul, rmsNorm, ropeTable } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./folder/config.ts";
 import type { DecodeStep } from "./decode_batch.ts";
 import { Experts } from "./experts.ts";
 import { feedForward } from "./feed_forward.ts";
-import type { KvPool } from "./kv_pool.ts";
-import type { PagePolicy } from "./page_policy.ts";
-import type { RopeFrequencies } from "./rope.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
+import type { RopeFrequencies } from "./folder/rope.ts";
 import type { StepObserver } from "./step_observer.ts";
 import type { Weights } from "./weights.ts";
 

@@ -1,8 +1,8 @@
 import type { Tensor } from "../ffi/tensor.ts";
-import type { KvPool } from "./kv_pool.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
 import type { Model } from "./model.ts";
-import type { PagePolicy } from "./page_policy.ts";
-import type { Sequence } from "./sequence.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
+import type { Sequence } from "./pages/sequence.ts";
 
 /** Milliseconds after which the event loop gets a turn: signals and progress need it. */
 const BREATH_MS = 20;

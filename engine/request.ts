@@ -1,7 +1,7 @@
-import { Sampler } from "./sampler.ts";
-import type { Sequence } from "./sequence.ts";
-import { StopStrings } from "./stop_strings.ts";
-import type { TextStream } from "./text_stream.ts";
+import { Sampler } from "./sample/sampler.ts";
+import type { Sequence } from "./pages/sequence.ts";
+import { StopStrings } from "./text/stop_strings.ts";
+import type { TextStream } from "./text/text_stream.ts";
 import type { FinishReason, GenerateRequest, Piece } from "./types.ts";
 
 /** The id of a closing piece that brings no token. */

@@ -1,6 +1,6 @@
 import type { Counters } from "../ffi/structs.ts";
-import type { KvPool } from "./kv_pool.ts";
-import { countSparseLayers, type PagePolicy } from "./page_policy.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
+import { countSparseLayers, type PagePolicy } from "./pages/page_policy.ts";
 import type { EngineStats, FinishReason } from "./types.ts";
 
 /** What stays the same for all runs of an engine. */

@@ -1,9 +1,9 @@
 import type { Graph } from "../ffi/device.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { DecodeStep } from "./decode_batch.ts";
-import type { KvPool } from "./kv_pool.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
 import type { Model } from "./model.ts";
-import type { PagePolicy } from "./page_policy.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
 import type { StepObserver } from "./step_observer.ts";
 
 /** What a decode step gives: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. */

@@ -1,8 +1,8 @@
 import type { Device } from "../ffi/device.ts";
 import { DTYPE_BYTES } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
-import { readTensorInPieces } from "./safetensors.ts";
-import type { PlannedTensor, WeightPlan } from "./weight_plan.ts";
+import { readTensorInPieces } from "./folder/safetensors.ts";
+import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
 const ALIGNMENT_BYTES = 256;

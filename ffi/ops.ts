@@ -17,7 +17,7 @@ export function addRmsNorm(device: Device, x: Tensor, y: Tensor, weight: Tensor,
   device.check(device.native.ps_add_rms_norm(device.pointer, x.struct, y.struct, weight.struct, eps, out.struct));
 }
 
-/** How positions turn into angles (`engine/rope.ts`). */
+/** How positions turn into angles (`engine/folder/rope.ts`). */
 export interface RopeScale {
   scale: number;
   /** Growth of the scale with the logarithm of the position; 0 for none. */

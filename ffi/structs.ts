@@ -115,7 +115,7 @@ export interface CacheShape {
   /** Largest batch of a decode step. */
   maxSequences: number;
   /**
-   * 8 where every sequence takes its pages in groups of 8 neighbours (`engine/page_table.ts`), so that the CUDA build can score groups
+   * 8 where every sequence takes its pages in groups of 8 neighbours (`engine/pages/page_table.ts`), so that the CUDA build can score groups
    * first; default 0.
    */
   groupPages?: 0 | 8;

@@ -1,7 +1,7 @@
 import { cacheSymbols } from "./symbols_cache.ts";
 
 /**
- * The functions of `csrc/include/pagesift.h`, in its order; `scripts/check_abi.ts` compares the two. Handles and structs are passed
+ * The functions of `csrc/include/pagesift.h`, in its order; `scripts/gate/check_abi.ts` compares the two. Handles and structs are passed
  * as pointers or buffers, statuses come back as i32.
  */
 export const symbols = {

@@ -1,6 +1,6 @@
 import type { DecodeStep } from "../engine/decode_batch.ts";
-import type { KvPool } from "../engine/kv_pool.ts";
-import type { PagePolicy } from "../engine/page_policy.ts";
+import type { KvPool } from "../engine/pages/kv_pool.ts";
+import type { PagePolicy } from "../engine/pages/page_policy.ts";
 import type { StepObserver } from "../engine/step_observer.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { massCode, scoreCode } from "./codes.ts";

@@ -1,12 +1,12 @@
 import type { Engine } from "../engine/engine.ts";
 import { Generation } from "../engine/generation.ts";
-import { cacheShape, KvPool } from "../engine/kv_pool.ts";
+import { cacheShape, KvPool } from "../engine/pages/kv_pool.ts";
 import { checkCacheFits } from "../engine/memory.ts";
-import { exceedsBudget, type PagePolicy } from "../engine/page_policy.ts";
-import { pagesFor } from "../engine/page_table.ts";
+import { exceedsBudget, type PagePolicy } from "../engine/pages/page_policy.ts";
+import { pagesFor } from "../engine/pages/page_table.ts";
 import { Request } from "../engine/request.ts";
 import { RunStats } from "../engine/run_stats.ts";
-import { Sequence } from "../engine/sequence.ts";
+import { Sequence } from "../engine/pages/sequence.ts";
 import type { EngineStats, FinishReason, PrefillProgress, SamplingOptions, SparseOptions } from "../engine/types.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { PageObserver } from "./observer.ts";

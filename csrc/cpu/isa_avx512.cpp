@@ -1,4 +1,4 @@
-/* Compiled with the flags that scripts/build.ts gives this file. The table is a constant expression: code that ran at load time
+/* Compiled with the flags that scripts/release/build.ts gives this file. The table is a constant expression: code that ran at load time
  * would run on processors that lack the instructions. */
 #define PS_ISA isa_avx512
 #include "kernels/all.h"

@@ -1,8 +1,8 @@
 /** Ours and llama.cpp as arms that take turns: the same ids, the same depths, decode steps of one token each. */
 import { fromFileUrl } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
-import type { PagePolicy } from "../../engine/page_policy.ts";
-import { DecodeSession } from "../support/session.ts";
+import type { PagePolicy } from "../../engine/pages/page_policy.ts";
+import { DecodeSession } from "../studies/session.ts";
 import type { LlamaCpp } from "./llama_cpp/client.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";
 

@@ -11,7 +11,7 @@ import { DecodeBatch } from "../../engine/decode_batch.ts";
 import { Engine } from "../../engine/engine.ts";
 import { StepRunner } from "../../engine/step_runner.ts";
 import { log, print } from "../support/lines.ts";
-import { DecodeSession } from "../support/session.ts";
+import { DecodeSession } from "../studies/session.ts";
 import { readText, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { BATCH_TOKENS, ggufFor, type PeerOptions, readOptions, runScript } from "./options.ts";

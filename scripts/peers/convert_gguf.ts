@@ -8,8 +8,8 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, fromFileUrl, resolve } from "@std/path";
-import { openCheckpoint } from "../../engine/checkpoint.ts";
-import { readModelConfig } from "../../engine/config.ts";
+import { openCheckpoint } from "../../engine/folder/checkpoint.ts";
+import { readModelConfig } from "../../engine/folder/config.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { log, print } from "../support/lines.ts";
 import { writeGguf } from "./gguf/file.ts";

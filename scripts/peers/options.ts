@@ -3,7 +3,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl, join } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
 import { log } from "../support/lines.ts";
-import { ROOT } from "../support/native_library.ts";
+import { ROOT } from "../release/native_library.ts";
 import { convertGguf } from "./convert_gguf.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";
 

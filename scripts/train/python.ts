@@ -1,7 +1,7 @@
 /** Finds a Python that can run the tests of training, and runs them. */
 import { join } from "@std/path";
-import { ROOT } from "../support/native_library.ts";
-import type { Counts } from "../support/test_run.ts";
+import { ROOT } from "../release/native_library.ts";
+import type { Counts } from "../gate/test_run.ts";
 
 /** What `deno task test:train` makes. */
 export const VENV = join(ROOT, "build", "train-venv");

@@ -1,8 +1,8 @@
 /** Tests of training, with an environment of their own in `build/train-venv` that the pinned requirements fill. */
 import { join } from "@std/path";
 import { log, print } from "../support/lines.ts";
-import { ROOT } from "../support/native_library.ts";
-import { countLine } from "../support/test_run.ts";
+import { ROOT } from "../release/native_library.ts";
+import { countLine } from "../gate/test_run.ts";
 import { runTrainTests, VENV } from "./python.ts";
 
 const REQUIREMENTS = join(ROOT, "scripts", "train", "requirements-cpu.txt");

@@ -2,8 +2,8 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { makeFacts, needleDocument, pairsDocument, proseIds, question } from "../../bench/documents.ts";
 import { PagesiftError } from "../../engine/errors.ts";
-import { Random } from "../../engine/random.ts";
-import { Tokenizer } from "../../engine/tokenizer.ts";
+import { Random } from "../../engine/sample/random.ts";
+import { Tokenizer } from "../../engine/text/tokenizer.ts";
 
 const tokenizer = await Tokenizer.load(fromFileUrl(new URL("../../models/default", import.meta.url)), {
   vocabSize: 4096,

@@ -1,6 +1,6 @@
 /** The HTML report of inspect-pages in a real browser. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { renderHtml } from "../../inspect/html.ts";
+import { renderHtml } from "../../inspect/html/html.ts";
 import { makeReport } from "../../inspect/report.ts";
 import { syntheticRecording } from "../inspect/synthetic.ts";
 import { browserTest, clickAt, MARKUP, textOf, withHtml, withReport } from "./report.ts";

@@ -1,7 +1,7 @@
 /** Reports in headless Chromium. */
 import { type Browser, chromium, type Page } from "playwright-core";
 import { join, toFileUrl } from "@std/path";
-import { findChromium } from "../../scripts/support/chromium.ts";
+import { findChromium } from "../../scripts/gate/chromium.ts";
 import { withFiles } from "../support/folders.ts";
 import { withPrompt } from "../cli/inspect_process.ts";
 

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { parseArguments } from "../../cli/args.ts";
-import { type GenerateFlags, generateOptions } from "../../cli/options_generate.ts";
+import { type GenerateFlags, generateOptions } from "../../cli/options/generate.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 
 function parse(...args: string[]): GenerateFlags {

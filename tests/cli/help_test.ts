@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { renderHelp } from "../../cli/help.ts";
-import { generateOptions } from "../../cli/options_generate.ts";
+import { generateOptions } from "../../cli/options/generate.ts";
 import { runFake } from "./fake_world.ts";
 
 const help = renderHelp({ usage: ["generate"], description: [] }, generateOptions);

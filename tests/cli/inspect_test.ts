@@ -7,7 +7,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { inspectOptions } from "../../cli/options_inspect.ts";
+import { inspectOptions } from "../../cli/options/inspect.ts";
 import { runDeno } from "../support/process.ts";
 import { schemaProblems } from "../support/json_schema.ts";
 import { QUESTION } from "../inspect/runs.ts";

@@ -1,7 +1,7 @@
 /** The terminal view of `inspect-pages` at any width. */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { inspectText } from "../../cli/inspect_text.ts";
-import { textWidth } from "../../cli/text_width.ts";
+import { inspectText } from "../../inspect/text/text.ts";
+import { textWidth } from "../../inspect/text/width.ts";
 import type { Recording } from "../../inspect/recording.ts";
 import { makeReport } from "../../inspect/report.ts";
 import { syntheticRecording } from "../inspect/synthetic.ts";

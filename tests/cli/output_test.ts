@@ -1,5 +1,5 @@
 import { assertEquals, assertMatch, assertNotMatch } from "@std/assert";
-import { escapeControls } from "../../cli/escape.ts";
+import { escapeControls } from "../../engine/text/escape.ts";
 import { type FakeWorld, runGenerate } from "./fake_world.ts";
 
 const escapes = "\x1b[31mred\x1b]0;title\x07\r\u202ebidi";

@@ -1,7 +1,7 @@
 /** What only a process of its own can show: exit codes, signals, pipes and the real engine on the shipped model. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fromFileUrl } from "@std/path";
-import { libraryPath } from "../../scripts/support/toolchain.ts";
+import { libraryPath } from "../../scripts/release/toolchain.ts";
 
 const MAIN = fromFileUrl(new URL("../../cli/main.ts", import.meta.url));
 const FACT = "The pass key is 71432. Remember it.";

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { formatSeconds } from "../../cli/format.ts";
+import { formatSeconds } from "../../engine/text/format.ts";
 import { prefillLine } from "../../cli/progress.ts";
 import { statsLines } from "../../cli/stats.ts";
 import { FakeEngine } from "./fake_engine.ts";

@@ -1,9 +1,9 @@
 /** Decode steps of a model against the plain reference of the method, layer by layer. */
 import { assertEquals } from "@std/assert";
 import { DecodeBatch, type DecodeStep } from "../../engine/decode_batch.ts";
-import { KvPool } from "../../engine/kv_pool.ts";
-import { exceedsBudget, resolvePolicy } from "../../engine/page_policy.ts";
-import type { Sequence } from "../../engine/sequence.ts";
+import { KvPool } from "../../engine/pages/kv_pool.ts";
+import { exceedsBudget, resolvePolicy } from "../../engine/pages/page_policy.ts";
+import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 import { decodeAttention, inPages, inWindow } from "../reference/decode_attention.ts";
 import { pageScores, SCORERS } from "../reference/page_score.ts";

@@ -1,8 +1,8 @@
 /** Which pages a generation reads, by the native counters, and what it says then. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
-import { PAGE_SIZES, SCORERS } from "../../engine/page_policy.ts";
-import { pagesFor, pagesTaken } from "../../engine/page_table.ts";
+import { PAGE_SIZES, SCORERS } from "../../engine/pages/page_policy.ts";
+import { pagesFor, pagesTaken } from "../../engine/pages/page_table.ts";
 import type { EngineStats, GenerateOptions, SparseOptions } from "../../engine/types.ts";
 import { DEVICE_KIND } from "../support/device.ts";
 import { collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";

@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
 import { Experts, groupByExpert } from "../../engine/experts.ts";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { matmul } from "../reference/matmul.ts";
 import { routeExperts } from "../reference/route_experts.ts";
 import { siluMul } from "../reference/silu_mul.ts";

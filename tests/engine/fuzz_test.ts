@@ -1,8 +1,8 @@
-/** Mutated model files: a short run of scripts/fuzz_safetensors.ts, and the inputs that were kept. */
+/** Mutated model files: a short run of scripts/gate/fuzz_safetensors.ts, and the inputs that were kept. */
 import { assert, assertEquals } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
-import { fuzz } from "../../scripts/fuzz_safetensors.ts";
-import { FuzzFolder, type Target, TARGETS } from "../../scripts/support/fuzz_targets.ts";
+import { fuzz } from "../../scripts/gate/fuzz_safetensors.ts";
+import { FuzzFolder, type Target, TARGETS } from "../../scripts/gate/fuzz_targets.ts";
 
 const CORPUS = fromFileUrl(new URL("../fixtures/fuzz", import.meta.url));
 const INPUTS = 20_000;

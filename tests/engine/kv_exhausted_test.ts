@@ -2,8 +2,8 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
 import { Generation } from "../../engine/generation.ts";
-import { cacheShape, KvPool } from "../../engine/kv_pool.ts";
-import { resolvePolicy } from "../../engine/page_policy.ts";
+import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
+import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import { Request } from "../../engine/request.ts";
 import { RunStats } from "../../engine/run_stats.ts";
 import type { FinishReason } from "../../engine/types.ts";

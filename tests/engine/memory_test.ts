@@ -1,10 +1,10 @@
 /** What fits, what does not, and what the errors advise. The free memory is a number of the test's. */
 import { assertEquals, assertMatch, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
-import { cacheShape, type PoolNeed } from "../../engine/kv_pool.ts";
+import { cacheShape, type PoolNeed } from "../../engine/pages/kv_pool.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { checkCacheFits, checkWeightsFit, engineError } from "../../engine/memory.ts";
-import { resolvePolicy } from "../../engine/page_policy.ts";
+import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";

@@ -1,13 +1,13 @@
 /**
  * The models of tests/fixtures/hf against logits and greedy tokens that the transformers library computed.
  *
- * The 16-bit references were computed by models whose rotary frequencies had been rounded with the weights (scripts/reference_logits.py).
+ * The 16-bit references were computed by models whose rotary frequencies had been rounded with the weights (scripts/studies/reference_logits.py).
  * Ours are f32, as in a model that transformers loads itself. For one fixture that matters: it is compared with both.
  */
 import { assert, assertEquals } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import type { Engine, EngineOptions } from "../../engine/engine.ts";
-import { readTensor } from "../../engine/tensor_data.ts";
+import { readTensor } from "../../engine/folder/tensor_data.ts";
 import { liveHandles } from "../../ffi/library.ts";
 import { fixtureFolder, loadFixture } from "../support/fixture_model.ts";
 

@@ -1,9 +1,9 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { PagesiftError } from "../../engine/errors.ts";
-import { PageAllocator } from "../../engine/page_table.ts";
+import { PageAllocator } from "../../engine/pages/page_table.ts";
 import { NO_TOKEN, Request } from "../../engine/request.ts";
-import { Sequence } from "../../engine/sequence.ts";
-import { TextStream, type TokenDecoder } from "../../engine/text_stream.ts";
+import { Sequence } from "../../engine/pages/sequence.ts";
+import { TextStream, type TokenDecoder } from "../../engine/text/text_stream.ts";
 import type { GenerateRequest, Piece } from "../../engine/types.ts";
 
 const EOS = 0;

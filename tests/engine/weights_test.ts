@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import type { PlannedTensor, WeightPlan } from "../../engine/weight_plan.ts";
+import type { PlannedTensor, WeightPlan } from "../../engine/folder/weight_plan.ts";
 import { weightBytes, Weights } from "../../engine/weights.ts";
 import { deviceTest } from "../support/device.ts";
 

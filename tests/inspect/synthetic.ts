@@ -1,5 +1,5 @@
 /** A recording of any size without a model. */
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { massCode, scoreCode } from "../../inspect/codes.ts";
 import { type Facts, FIGURES, type Recording } from "../../inspect/recording.ts";
 import { type Entry, RowLog } from "../../inspect/row_log.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { add } from "../../ffi/ops.ts";
 import { add as reference } from "../reference/add.ts";
 import { normals } from "../support/cases.ts";

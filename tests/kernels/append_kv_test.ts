@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { type PageStatistics, pageStatistics } from "../reference/page_statistics.ts";
 import { assertSameContents, contents } from "../support/cache_contents.ts";

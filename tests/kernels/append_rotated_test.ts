@@ -1,6 +1,6 @@
 /** Norm, rotation and append in one call against the operations that it joins. */
 import { assertThrows } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { NativeError } from "../../ffi/errors.ts";

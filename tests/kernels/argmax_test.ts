@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { argmax } from "../../ffi/ops.ts";
 import { argmax as reference } from "../reference/argmax.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { decodeAttention, inPages, inWindow, type Sees } from "../reference/decode_attention.ts";
 import { selectPages } from "../reference/page_select.ts";

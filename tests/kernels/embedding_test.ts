@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { embedding } from "../../ffi/ops.ts";
 import { embedding as reference } from "../reference/embedding.ts";
 import { integerBelow, normals } from "../support/cases.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { matmul } from "../../ffi/ops.ts";
 import { matmul as reference } from "../reference/matmul.ts";

@@ -1,6 +1,6 @@
 /** Choosing pages in one call against scoring and selecting them; with groups of pages scored first, how much that misses. */
 import { assert, assertEquals } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { SCORERS } from "../reference/page_score.ts";
 import { driftingKeys, joined, normals, queryNear } from "../support/cases.ts";

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { pageScores, type Scorer, SCORERS } from "../reference/page_score.ts";
 import type { PageStatistics } from "../reference/page_statistics.ts";
 import { joined, normals, queryNear } from "../support/cases.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { selectPages } from "../reference/page_select.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { prefillAttention } from "../reference/prefill_attention.ts";
 import { joined, normals } from "../support/cases.ts";
 import { assertNumbersClose, assertSameBits } from "../support/compare.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { rope, type RopeScale, ropeTable } from "../../ffi/ops.ts";
 import { rope as reference, ropeTable as referenceTable } from "../reference/rope.ts";
 import { normals } from "../support/cases.ts";

@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { scatterAdd } from "../../ffi/ops.ts";
 import { scatterAdd as reference } from "../reference/scatter_add.ts";
 import { normals, shuffled } from "../support/cases.ts";

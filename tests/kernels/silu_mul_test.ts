@@ -1,4 +1,4 @@
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { siluMul } from "../../ffi/ops.ts";
 import { siluMul as reference } from "../reference/silu_mul.ts";
 import { normals } from "../support/cases.ts";

@@ -1,6 +1,6 @@
 /** The sparse attention of a decode step in one call against its parts. */
 import { assert } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { joined, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual, assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";

@@ -1,6 +1,6 @@
 /** The fixture cases of `unique_reference.py`: page sets exactly, floats to 1e-4. */
 import { assertEquals } from "@std/assert";
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { CacheField } from "../../ffi/kv_cache.ts";
 import { SCORERS } from "../reference/page_score.ts";
 import { assertIndexSetsEqual, assertNumbersClose } from "../support/compare.ts";

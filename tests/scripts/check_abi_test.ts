@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { compareAbi, parseStructs } from "../../scripts/check_abi.ts";
+import { compareAbi, parseStructs } from "../../scripts/gate/check_abi.ts";
 
 const HEADER = Deno.readTextFileSync(new URL("../../csrc/include/pagesift.h", import.meta.url));
 

@@ -1,7 +1,7 @@
 /** Holds the programs of tests/native against the header: a call that the fuzzer does not know would go untried without a word. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
-import { ROOT } from "../../scripts/support/native_library.ts";
+import { ROOT } from "../../scripts/release/native_library.ts";
 
 const WITHOUT_ARGUMENTS = ["ps_abi_version"];
 const MIN_CALLS = 40;

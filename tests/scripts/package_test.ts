@@ -4,7 +4,7 @@ import { fromFileUrl, join } from "@std/path";
 import config from "../../deno.json" with { type: "json" };
 import { type Finished, runDeno } from "../support/process.ts";
 
-const PACKAGE = fromFileUrl(new URL("../../scripts/package.ts", import.meta.url));
+const PACKAGE = fromFileUrl(new URL("../../scripts/release/package.ts", import.meta.url));
 const NAME = `pagesift-${config.version}-linux-x64`;
 /** What the launcher may use. */
 const TOOLS = ["sh", "dirname", "readlink"];

@@ -1,11 +1,11 @@
 /** GGUF files for llama.cpp: read back by a reader of their own and compared with the checkpoint. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "@std/path";
-import { openCheckpoint } from "../../engine/checkpoint.ts";
-import { readModelConfig } from "../../engine/config.ts";
+import { openCheckpoint } from "../../engine/folder/checkpoint.ts";
+import { readModelConfig } from "../../engine/folder/config.ts";
 import { PagesiftError } from "../../engine/errors.ts";
-import { ropeFrequencies } from "../../engine/rope.ts";
-import { readTensor } from "../../engine/tensor_data.ts";
+import { ropeFrequencies } from "../../engine/folder/rope.ts";
+import { readTensor } from "../../engine/folder/tensor_data.ts";
 import { type Converted, convertGguf } from "../../scripts/peers/convert_gguf.ts";
 import { writeGguf } from "../../scripts/peers/gguf/file.ts";
 import { ggufName, interleaveHalves, type TensorOptions } from "../../scripts/peers/gguf/tensors.ts";

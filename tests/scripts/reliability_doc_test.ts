@@ -1,7 +1,7 @@
 /** Holds the table of bad inputs in docs/reliability.md against the tests that it names. */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
-import { ROOT } from "../../scripts/support/native_library.ts";
+import { ROOT } from "../../scripts/release/native_library.ts";
 
 const MIN_ROWS = 60;
 const MIN_QUOTED = 40;

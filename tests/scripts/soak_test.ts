@@ -1,6 +1,6 @@
-/** Short versions of scripts/soak.ts. */
+/** Short versions of scripts/gate/soak.ts. */
 import { assertEquals } from "@std/assert";
-import { soakJsonl, soakRequests, type SoakResult, soakStdin, soakTokens } from "../../scripts/soak.ts";
+import { soakJsonl, soakRequests, type SoakResult, soakStdin, soakTokens } from "../../scripts/gate/soak.ts";
 import { isolateLibrary } from "../support/device.ts";
 
 function soakTest(name: string, run: () => Promise<SoakResult>): void {

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
-import { countFindings } from "../../scripts/sanitize.ts";
-import { countLine, countsOf } from "../../scripts/support/test_run.ts";
-import { archFlags } from "../../scripts/support/toolchain.ts";
+import { countFindings } from "../../scripts/gate/sanitize.ts";
+import { countLine, countsOf } from "../../scripts/gate/test_run.ts";
+import { archFlags } from "../../scripts/release/toolchain.ts";
 
 Deno.test("countsOf adds what was ignored and what a filter left out", () => {
   const output =

@@ -1,5 +1,5 @@
 /** Seeded inputs of the shapes that models have: keys with page structure, queries near some of them, shuffled page tables. */
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { HeadShape } from "../reference/numbers.ts";
 
 /** Normal numbers of mean 0. */

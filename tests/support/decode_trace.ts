@@ -1,10 +1,10 @@
 /** What every layer did in one decode step: its query, the keys and values it had, and its answer. */
 import type { Engine } from "../../engine/engine.ts";
 import { DecodeBatch } from "../../engine/decode_batch.ts";
-import { cacheShape, KvPool } from "../../engine/kv_pool.ts";
-import { type PagePolicy, resolvePolicy } from "../../engine/page_policy.ts";
+import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
+import { type PagePolicy, resolvePolicy } from "../../engine/pages/page_policy.ts";
 import { Prefill } from "../../engine/prefill.ts";
-import type { Sequence } from "../../engine/sequence.ts";
+import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 
 /** A pool with one sequence in it. */

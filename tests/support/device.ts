@@ -3,8 +3,8 @@ import { assertEquals } from "@std/assert";
 import { basename, dirname, fromFileUrl, join } from "@std/path";
 import { Device, type DeviceOptions } from "../../ffi/device.ts";
 import { type LibraryKind, liveHandles, openLibrary } from "../../ffi/library.ts";
-import { ROOT } from "../../scripts/support/native_library.ts";
-import { libraryPath } from "../../scripts/support/toolchain.ts";
+import { ROOT } from "../../scripts/release/native_library.ts";
+import { libraryPath } from "../../scripts/release/toolchain.ts";
 
 const COPIES = join(ROOT, "build", "test");
 

@@ -1,7 +1,7 @@
 /** The tiny models of tests/fixtures/hf: loaded, run, and copied with one thing changed. */
 import { fromFileUrl, join } from "@std/path";
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
-import { readSafetensorsHeader } from "../../engine/safetensors.ts";
+import { readSafetensorsHeader } from "../../engine/folder/safetensors.ts";
 import type { FinishReason, Piece } from "../../engine/types.ts";
 import { DEVICE_KIND, isolateLibrary } from "./device.ts";
 

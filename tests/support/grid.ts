@@ -1,5 +1,5 @@
 /** Every pair of head size, group size, page size, page type and batch that the kernel tests run, spread over few cases. */
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import { integerBelow } from "./cases.ts";
 import { FLOAT_TYPES } from "./numbers.ts";
 import type { PagedShape } from "./paged.ts";

@@ -1,7 +1,7 @@
 import { assertEquals, assertNotMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import { type ErrorKind, PagesiftError } from "../../engine/errors.ts";
-import { findModelFolder, type FindModelOptions } from "../../engine/hub.ts";
+import { findModelFolder, type FindModelOptions } from "../../engine/hub/find.ts";
 import { FakeHub, sha256 } from "./fake_hub.ts";
 import { withFiles } from "./folders.ts";
 

@@ -1,5 +1,5 @@
 /** Sequences whose keys and values lie in the shuffled pages of a cache. */
-import type { Random } from "../../engine/random.ts";
+import type { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { KvCache, type Sequences } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";

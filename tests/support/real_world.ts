@@ -1,7 +1,7 @@
 /** `pagesift` in this process with the real engine, its streams and signals made of variables. */
 import { assertEquals } from "@std/assert";
 import { type Ending, run } from "../../cli/main.ts";
-import { realModels } from "../../cli/real_models.ts";
+import { realModels } from "../../cli/system_world.ts";
 import type { World } from "../../cli/world.ts";
 import { FakeWorld } from "../cli/fake_world.ts";
 import { isolateLibrary } from "./device.ts";

@@ -1,5 +1,5 @@
 /** Operations with inputs of their own, each over enough work to be shared out. */
-import { Random } from "../../engine/random.ts";
+import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { add, embedding, matmul, rmsNorm, sample, siluMul } from "../../ffi/ops.ts";
 import { normals } from "./cases.ts";

@@ -1,8 +1,8 @@
 /** A model's config as GGUF metadata. */
-import type { Architecture } from "../../../engine/architectures.ts";
-import type { ModelConfig } from "../../../engine/config.ts";
+import type { Architecture } from "../../../engine/folder/architectures.ts";
+import type { ModelConfig } from "../../../engine/folder/config.ts";
 import { PagesiftError } from "../../../engine/errors.ts";
-import { rotaryDimOf } from "../../../engine/rope.ts";
+import { rotaryDimOf } from "../../../engine/folder/rope.ts";
 import type { GgmlType, MetaValue } from "./file.ts";
 
 /** llama.cpp's names of the families that we convert. */

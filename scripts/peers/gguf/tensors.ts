@@ -1,10 +1,10 @@
 /** The tensors of a Hugging Face checkpoint under the names, shapes and orders that llama.cpp wants. */
-import type { CheckpointTensor } from "../../../engine/checkpoint.ts";
-import type { ModelConfig } from "../../../engine/config.ts";
+import type { CheckpointTensor } from "../../../engine/folder/checkpoint.ts";
+import type { ModelConfig } from "../../../engine/folder/config.ts";
 import { PagesiftError } from "../../../engine/errors.ts";
-import { ropeFrequencies } from "../../../engine/rope.ts";
-import { MAX_PIECE_BYTES, readTensorInPieces } from "../../../engine/safetensors.ts";
-import { decodeTensor } from "../../../engine/tensor_data.ts";
+import { ropeFrequencies } from "../../../engine/folder/rope.ts";
+import { MAX_PIECE_BYTES, readTensorInPieces } from "../../../engine/folder/safetensors.ts";
+import { decodeTensor } from "../../../engine/folder/tensor_data.ts";
 import { ELEMENT_BYTES, GGML_TYPES, type GgmlType, type GgufTensor } from "./file.ts";
 import type { GgufArchitecture } from "./metadata.ts";
 

@@ -1,7 +1,7 @@
 /** A byte-level `tokenizer.json` as GGUF metadata. */
 import { join } from "@std/path";
-import type { ModelConfig } from "../../../engine/config.ts";
-import { isJsonObject, type JsonObject, readJsonFile } from "../../../engine/json_file.ts";
+import type { ModelConfig } from "../../../engine/folder/config.ts";
+import { isJsonObject, type JsonObject, readJsonFile } from "../../../engine/folder/json_file.ts";
 import type { MetaValue } from "./file.ts";
 
 /** Kinds of tokens. */

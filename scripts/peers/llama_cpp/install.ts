@@ -4,7 +4,7 @@
  */
 import { dirname, join, relative } from "@std/path";
 import { log } from "../../support/lines.ts";
-import { modified, ROOT, tryRun } from "../../support/native_library.ts";
+import { modified, ROOT, tryRun } from "../../release/native_library.ts";
 
 /** The npm package, which fixes the release of llama.cpp. */
 export const PACKAGE_VERSION = "3.22.1";

@@ -1,0 +1,66 @@
+import { type ModelChoice, openModel, planModel, type PlannedModel } from "../../bench/bench_model.ts";
+import { benchGenerate } from "../../bench/generate.ts";
+import { checkGenerateFits } from "../../bench/generate_memory.ts";
+import { checkContext, type GeneratePlan, planGenerate } from "../../bench/generate_plan.ts";
+import { provenanceOf } from "../../bench/provenance.ts";
+import { openDevice } from "../../engine/devices.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { engineError } from "../../engine/memory.ts";
+import { prepareFiles, printRun, progressShower } from "./run.ts";
+import { commandLine } from "../system_world.ts";
+import { findModel } from "../load.ts";
+import type { BenchGenerateFlags } from "../options/bench.ts";
+import { Progress } from "../progress.ts";
+import type { Session } from "../session.ts";
+
+/** `pagesift bench generate`. */
+export async function runGenerate(
+  flags: BenchGenerateFlags,
+  words: readonly string[],
+  session: Session,
+): Promise<void> {
+  const { peers } = prepareFiles(flags, words, "generate");
+  const plan = planGenerate({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
+  const choice = await chooseModel(flags, session);
+  const planned = await planModel(choice, plan.longest);
+  checkContext(plan, planned.config);
+  checkFits(choice, plan, planned);
+  session.output.status(
+    choice.shape === undefined ? `Loading ${choice.name}` : `Making random weights of ${choice.name}`,
+  );
+  await using model = await openModel(choice, planned, plan.largestBatch).catch((error) => {
+    throw engineError(error);
+  });
+  if (model.notice !== undefined) session.output.warn(model.notice);
+  const provenance = await provenanceOf(model.device, {
+    ...{ command: commandLine(), model: model.name, notes: notesOf(choice, plan) },
+    ...model.sha256 !== undefined && { modelSha256: model.sha256 },
+  });
+  const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
+  const cells = benchGenerate(model, plan, hooks);
+  await printRun({ subject: "generate", provenance, peers, cells }, flags, session);
+}
+
+async function chooseModel(flags: BenchGenerateFlags, session: Session): Promise<ModelChoice> {
+  const where = { device: flags.device, threads: flags.threads };
+  if (flags.shape !== undefined) {
+    if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");
+    return { ...where, shape: flags.shape, name: flags.shape };
+  }
+  const { folder, name } = await findModel(flags, session, new Progress(session.output));
+  return { ...where, folder, name };
+}
+
+/** Opens the device only to ask what fits, so that no weight is read in vain. */
+function checkFits(choice: ModelChoice, plan: GeneratePlan, planned: PlannedModel): void {
+  const { device } = openDevice(choice.device, choice.threads);
+  using _device = device;
+  checkGenerateFits(device, plan, planned);
+}
+
+function notesOf(choice: ModelChoice, plan: GeneratePlan): string[] {
+  const weights = choice.shape === undefined
+    ? []
+    : ["Random weights made on the device: speed is that of the shape, text would be noise."];
+  return [...weights, ...plan.notes];
+}

@@ -1,0 +1,76 @@
+import { basename, fromFileUrl } from "@std/path";
+import { proseIds } from "../../bench/documents.ts";
+import { modelSha256 } from "../../bench/model_hash.ts";
+import { provenanceOf } from "../../bench/provenance.ts";
+import { benchQuality, proseNeed } from "../../bench/quality.ts";
+import { checkQualityContext, planQuality, type QualityPlan } from "../../bench/quality_plan.ts";
+import { LOSS_BLOCK } from "../../bench/quality_tally.ts";
+import { readModelConfig } from "../../engine/folder/config.ts";
+import { Engine } from "../../engine/engine.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { prepareFiles, printRun, progressShower } from "./run.ts";
+import { commandLine } from "../system_world.ts";
+import { findModel } from "../load.ts";
+import type { BenchQualityFlags } from "../options/bench_quality.ts";
+import { Progress } from "../progress.ts";
+import type { Session } from "../session.ts";
+
+/** `pagesift bench quality`. */
+export async function runQuality(flags: BenchQualityFlags, words: readonly string[], session: Session): Promise<void> {
+  prepareFiles({ ...flags, peers: [] }, words, "quality");
+  const plan = planQuality({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
+  const text = readText(flags.text);
+  const { folder, name } = await findModel(flags, session, new Progress(session.output));
+  const config = await readModelConfig(folder);
+  checkQualityContext(plan, config.maxContext);
+  const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
+  const prose = proseIds(tokenizer, flags.text ?? "the shipped text", text, proseNeed(plan));
+  session.output.status(`Loading ${name}`);
+  await using engine = await Engine.load(folder, {
+    device: flags.device,
+    ...flags.threads !== undefined && { threads: flags.threads },
+  });
+  if (engine.deviceNotice !== undefined) session.output.warn(engine.deviceNotice);
+  const provenance = await provenanceOf(engine.device, {
+    ...{ command: commandLine(), model: basename(name), modelSha256: await modelSha256(folder) },
+    notes: notesOf(plan),
+  });
+  const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
+  const cells = benchQuality(engine, basename(name), plan, prose, hooks);
+  await printRun(
+    { subject: "quality", provenance, peers: [], cells },
+    { ...flags, peers: [] },
+    session,
+  );
+}
+
+function readText(file: string | undefined): string {
+  const path = file ?? fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    const what = file === undefined
+      ? "The shipped text is not part of this installation"
+      : `--text "${file}" cannot be read`;
+    throw new PagesiftError("usage", `${what}: ${(error as Error).message}; name a text file with --text`);
+  }
+}
+
+function notesOf({ documents, facts, proseTokens, tasks, seed }: QualityPlan): string[] {
+  const asked = tasks.some((task) => task !== "prose")
+    ? [
+      `${documents} documents a length with ${facts} questions each, seed ${seed}; all digits must be right. "by depth": first, middle and last third.`,
+    ]
+    : [];
+  const fed = tasks.includes("prose")
+    ? [
+      `Prose: ${proseTokens} tokens behind each of ${documents} documents; intervals of paired differences in blocks of ${LOSS_BLOCK} tokens.`,
+    ]
+    : [];
+  return [
+    "Question, answer and prose are fed a token at a time, so every step decodes as the arm says.",
+    ...asked,
+    ...fed,
+  ];
+}

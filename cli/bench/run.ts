@@ -1,0 +1,124 @@
+import { parsePeers, type PeerRow, PeerTable } from "../../bench/peers.ts";
+import { type Plot, renderPlot } from "../../bench/plot.ts";
+import { qualityPlot } from "../../bench/quality_plot.ts";
+import type { Progress, Provenance, Row, Subject } from "../../bench/row.ts";
+import { speedPlot } from "../../bench/speed_plot.ts";
+import { closingText, openingText, rowsText } from "../../bench/writers.ts";
+import { PagesiftError, reasonOf } from "../../engine/errors.ts";
+import { engineError } from "../../engine/memory.ts";
+import { Aborted } from "../../engine/prefill.ts";
+import type { BenchFlags } from "../options/bench.ts";
+import { formatCount, plural } from "../../engine/text/format.ts";
+import type { Session } from "../session.ts";
+
+/** What the files that the flags name hold, read before anything is measured. */
+export interface BenchFiles {
+  peers: readonly PeerRow[];
+}
+
+/** One subject, ready to be measured. */
+export interface BenchRun {
+  subject: Subject;
+  provenance: Provenance;
+  peers: readonly PeerRow[];
+  cells: AsyncIterable<readonly Row[]>;
+}
+
+/** Reads peers and makes sure that the plot can be written. @throws {PagesiftError} of kind "usage" */
+export function prepareFiles(
+  flags: BenchFlags,
+  words: readonly string[],
+  subject: Subject,
+): BenchFiles {
+  if (words.length > 0) throw new PagesiftError("usage", `bench ${subject} takes options only, found "${words[0]}"`);
+  if (flags.plot !== undefined) checkWritable(flags.plot);
+  return { peers: flags.peers.flatMap((file) => parsePeers(file, readText(file), subject)) };
+}
+
+function readText(file: string): string {
+  try {
+    return Deno.readTextFileSync(file);
+  } catch (error) {
+    throw new PagesiftError("usage", `--peers "${file}" cannot be read: ${reasonOf(error)}`);
+  }
+}
+
+/** Opens the file as the plot will, and leaves no trace of that. */
+function checkWritable(file: string): void {
+  try {
+    const existed = exists(file);
+    Deno.openSync(file, { append: true, create: true }).close();
+    if (!existed) Deno.removeSync(file);
+  } catch (error) {
+    throw new PagesiftError("usage", `--plot "${file}" cannot be written: ${reasonOf(error)}`);
+  }
+}
+
+function exists(file: string): boolean {
+  try {
+    Deno.statSync(file);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Shows how far a run is. */
+export function progressShower({ output }: Session): (progress: Progress) => void {
+  return ({ done, total, label }) => {
+    const text = `Measuring ${done + 1} of ${total}: ${label}`;
+    output.stage(text);
+    output.status(text);
+  };
+}
+
+/** Measures, and writes rows as they come or at the end, as the format has it; an interrupt leaves what is there. */
+export async function printRun(run: BenchRun, flags: BenchFlags, session: Session): Promise<void> {
+  const { output } = session;
+  const peers = new PeerTable(run.peers, run.provenance.device);
+  warnOfDevices(peers, run.provenance, session);
+  output.result(openingText(flags.output));
+  const rows: Row[] = [];
+  try {
+    for await (const cell of run.cells) {
+      const all = [...cell, ...peers.besides(cell)];
+      rows.push(...all);
+      output.result(rowsText(flags.output, all, run.provenance));
+    }
+  } catch (error) {
+    if (!(error instanceof Aborted)) throw engineError(error);
+  }
+  if (rows.length === 0) return;
+  output.result(closingText(flags.output, { subject: run.subject, provenance: run.provenance, rows }));
+  if (flags.plot !== undefined) Deno.writeTextFileSync(flags.plot, renderPlot(plotOf(run, rows)));
+  warnOfAlarms(rows, session);
+  if (!session.interrupt.signal.aborted) warnOfUnmatched(peers, session);
+}
+
+function plotOf({ subject, provenance }: BenchRun, rows: readonly Row[]): Plot {
+  return subject === "quality" ? qualityPlot(rows, provenance) : speedPlot(rows, provenance);
+}
+
+/** What is not expected is told aloud: a mistake, luck, or a model that was trained to be read so. */
+function warnOfAlarms(rows: readonly Row[], { output }: Session): void {
+  for (const { task, context_tokens: length, scorer, arm, budget_tokens: budget, alarm } of rows) {
+    if (alarm === undefined) continue;
+    output.warn(
+      `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}); ` +
+        "do not trust the row, unless the model was trained to be read sparsely",
+    );
+  }
+}
+
+function warnOfDevices(peers: PeerTable, { device }: Provenance, { output }: Session): void {
+  const [other] = peers.otherDevices;
+  if (other !== undefined) output.warn(`Rows of peers were measured on "${other}", ours on "${device}"`);
+}
+
+function warnOfUnmatched({ unmatched }: PeerTable, { output }: Session): void {
+  const [first] = unmatched;
+  if (first === undefined) return;
+  const places = unmatched.length === 1 ? first.place : `${first.place} and ${formatCount(unmatched.length - 1)} more`;
+  const verb = unmatched.length === 1 ? "matches" : "match";
+  output.warn(`${plural(unmatched.length, "row")} of peers ${verb} no settings of this run: ${places}`);
+}

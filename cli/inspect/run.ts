@@ -1,0 +1,153 @@
+import denoConfig from "../../deno.json" with { type: "json" };
+import { Engine } from "../../engine/engine.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { engineError } from "../../engine/memory.ts";
+import { ablate, fileMasks, pageMasks } from "../../inspect/ablate.ts";
+import { type InspectedRun, type InspectRequest, record } from "../../inspect/record.ts";
+import type { Ablation, ComparedScorer } from "../../inspect/recording.ts";
+import type { Report } from "../../inspect/report.ts";
+import { readTrace } from "../../inspect/trace.ts";
+import { commandLine } from "../system_world.ts";
+import { fitPrompt } from "../context.ts";
+import { formatCount, plural } from "../../engine/text/format.ts";
+import { samplingOf, sparseOf } from "../generate_options.ts";
+import { hasNoPrompt, type NamedPrompt, readNamedPrompt } from "../input.ts";
+import { checkAblations, checkInspectFlags, comparedScorers, selectorsOf, withScorers } from "./flags.ts";
+import { reportOf, showReport, type TargetFiles, targetFiles } from "./show.ts";
+import { findModel } from "../load.ts";
+import type { InspectFlags } from "../options/inspect.ts";
+import { Progress } from "../progress.ts";
+import { checkStyle, promptEncoder, promptStyleName } from "../prompt_encoder.ts";
+import type { Session } from "../session.ts";
+
+/** `pagesift inspect-pages`. */
+export async function runInspect(flags: InspectFlags, words: readonly string[], session: Session): Promise<void> {
+  checkInspectFlags(flags, words);
+  checkStyle(flags);
+  const compare = comparedScorers(flags.compare);
+  const sparse = sparseOf(flags);
+  const files = targetFiles(flags);
+  if (flags.replay !== undefined) return await replay(flags.replay, compare, flags, files, session);
+  const sources = { ...flags, words };
+  if (hasNoPrompt(sources, session.world.stdin)) throw nothingToDo();
+  const prompt = await readNamedPrompt(sources, session);
+  await using model = await load(flags, session);
+  try {
+    await inspect(model, prompt, { sparse, compare }, flags, files, session);
+  } catch (error) {
+    throw engineError(error);
+  }
+}
+
+/** Shows a trace as the run that wrote it would have been shown. */
+async function replay(
+  file: string,
+  compare: readonly ComparedScorer[],
+  flags: InspectFlags,
+  files: TargetFiles,
+  session: Session,
+): Promise<void> {
+  const bytes = await session.interrupt.race(Deno.readFile(file)).catch((error) => {
+    if (session.interrupt.signal.aborted) throw error;
+    throw new PagesiftError("usage", `--replay "${file}" cannot be read: ${error.message}`, { cause: error });
+  });
+  const recording = withScorers(await readTrace(bytes, file), compare, file);
+  checkAblations(recording, flags.ablate, file);
+  await showReport(reportOf(recording, flags), flags, files, session);
+}
+
+async function inspect(
+  { engine, name }: InspectModel,
+  prompt: NamedPrompt,
+  how: Pick<InspectRequest, "sparse" | "compare">,
+  flags: InspectFlags,
+  files: TargetFiles,
+  session: Session,
+): Promise<void> {
+  const range = { layers: engine.config.numLayers, heads: engine.config.numKvHeads };
+  selectorsOf(flags, { ...range, steps: flags.maxTokens });
+  using run = await record(engine, { ...requestOf(flags, prompt, engine, session), ...how }, {
+    version: denoConfig.version,
+    model: name,
+    command: commandLine(),
+    date: new Date().toISOString(),
+  });
+  warnOfText(run, flags, session);
+  const report = reportOf(run.recording, flags);
+  if (flags.ablate) run.recording.ablations = await ablateAsked(engine, run, report, flags, session);
+  await showReport(report, flags, files, session);
+}
+
+/** Masks each of the listed pages, or each source. */
+async function ablateAsked(
+  engine: Engine,
+  run: InspectedRun,
+  report: Report,
+  { ablate: what, by, top }: InspectFlags,
+  { output, interrupt }: Session,
+): Promise<Ablation[]> {
+  const masks = what === "file" ? fileMasks(report) : pageMasks(report, by, top);
+  if (run.recording.facts.layers.includes("window")) {
+    output.warn("Layers with a sliding window read it whole, masked pages too");
+  }
+  output.status(`Taking the answer in again, ${plural(masks.length, "time")} with pages masked`);
+  return await ablate(engine, run, report, masks, interrupt.signal);
+}
+
+interface InspectModel extends AsyncDisposable {
+  engine: Engine;
+  name: string;
+}
+
+async function load(flags: InspectFlags, session: Session): Promise<InspectModel> {
+  const { interrupt, output } = session;
+  const progress = new Progress(output);
+  const { folder, name, label } = await findModel(flags, session, progress);
+  progress.stage(`Loading ${label}`);
+  const engine = await interrupt.race(Engine.load(folder, {
+    device: flags.device,
+    signal: interrupt.signal,
+    ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
+    ...flags.threads !== undefined && { threads: flags.threads },
+  }));
+  output.clearStatus();
+  if (engine.deviceNotice !== undefined) output.warn(engine.deviceNotice);
+  return { engine, name, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+}
+
+/** The prompt as `generate` would take it, and what is done with it. */
+function requestOf(
+  flags: InspectFlags,
+  { prompt, parts }: NamedPrompt,
+  engine: Engine,
+  { output, interrupt }: Session,
+): Omit<InspectRequest, "sparse" | "compare"> {
+  const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
+  const room = { limit, maxTokens: flags.maxTokens + 1, truncate: flags.truncate };
+  const { ids, warning } = fitPrompt(prompt, "Prompt", room, promptEncoder(flags, engine.tokenizer), engine.tokenizer);
+  if (warning !== undefined) output.warn(warning);
+  output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
+  const progress = new Progress(output);
+  const { maxTokens: _, ...sampling } = samplingOf(flags);
+  return {
+    ...{ ids, prompt, parts, sampling },
+    steps: flags.maxTokens,
+    signal: interrupt.signal,
+    onPrefill: (state) => progress.prefill(state),
+  };
+}
+
+/** Lines are only known of text that the tokens still spell as the files did. */
+function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }: Session): void {
+  if (unmatched === 0 || flags.chat || flags.system !== undefined) return;
+  output.warn(
+    `${
+      formatCount(unmatched)
+    } characters of the tokens' text were not found in the prompt; they are listed as <template>`,
+  );
+}
+
+function nothingToDo(): PagesiftError {
+  const ways = `give a prompt, as in: pagesift inspect-pages -f book.txt "Question", or --replay FILE`;
+  return new PagesiftError("usage", `Nothing to do; ${ways}; --help lists all options`);
+}

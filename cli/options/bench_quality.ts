@@ -1,0 +1,77 @@
+import { countOption, numberChoiceOption, textOption, tokenCountOption, type Values } from "./option.ts";
+import { denseLayers, deviceOptions, modelOptions, resultOptions, sparseOptions } from "./bench.ts";
+import { commonOptions } from "./common.ts";
+
+const { peers: _, ...writing } = resultOptions;
+
+/** The option table of `bench quality`. */
+export const benchQualityOptions = {
+  task: textOption({
+    flags: ["--task"],
+    group: "Measuring",
+    placeholder: "LIST",
+    fallback: "needle,pairs,prose",
+    help: "What is asked: needle finds few facts in prose, pairs one of many, prose predicts the text itself",
+  }),
+  length: textOption({
+    flags: ["-l", "--length"],
+    group: "Measuring",
+    placeholder: "LIST",
+    fallback: "4k",
+    help: "Tokens of a document",
+  }),
+  text: textOption({
+    flags: ["--text"],
+    group: "Measuring",
+    placeholder: "FILE",
+    fallback: undefined,
+    fallbackText: "a chapter of The War of the Worlds",
+    help: "Text that documents are made of",
+  }),
+  documents: countOption({
+    flags: ["--documents"],
+    group: "Measuring",
+    range: { min: 1, max: 10_000 },
+    fallback: 3,
+    help: "Documents of each length, from places of the text that lie a quarter of it apart",
+  }),
+  facts: countOption({
+    flags: ["--facts"],
+    group: "Measuring",
+    range: { min: 1, max: 60 },
+    fallback: 6,
+    help: "Questions a document",
+  }),
+  proseTokens: tokenCountOption({
+    flags: ["--prose"],
+    group: "Measuring",
+    range: { min: 16 },
+    fallback: 128,
+    help: "Tokens to predict behind a document",
+  }),
+  seed: countOption({
+    flags: ["-s", "--seed"],
+    group: "Measuring",
+    range: { min: 0, max: 2 ** 32 - 1 },
+    fallback: 1,
+    help: "The same seed asks the same questions",
+  }),
+  ...modelOptions,
+  pageSize: numberChoiceOption({
+    flags: ["--page-size"],
+    group: "Sparse attention",
+    choices: [8, 16, 32, 64],
+    fallback: 8,
+    help: "Tokens a page",
+  }),
+  ...sparseOptions,
+  budget: { ...sparseOptions.budget, fallback: "128,256,512" },
+  scorer: { ...sparseOptions.scorer, fallback: "unique,diag,quest,mean" },
+  ...denseLayers,
+  ...deviceOptions,
+  ...writing,
+  ...commonOptions,
+};
+
+/** The values of `bench quality`'s options. */
+export type BenchQualityFlags = Values<typeof benchQualityOptions>;

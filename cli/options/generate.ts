@@ -1,0 +1,273 @@
+import type { Scorer } from "../../engine/types.ts";
+import {
+  choiceOption,
+  countOption,
+  listOption,
+  numberChoiceOption,
+  numberOption,
+  switchOption,
+  textOption,
+  tokenCountOption,
+  type Values,
+} from "./option.ts";
+import { commonOptions } from "./common.ts";
+import { unescapeText } from "../../engine/text/escape.ts";
+
+const scorers: readonly Scorer[] = ["unique", "diag", "quest", "mean"];
+
+const inputOptions = {
+  prompt: listOption({ flags: ["-p", "--prompt"], group: "Prompt", help: "Text of the prompt, - for stdin" }),
+  files: listOption({
+    flags: ["-f", "--file", "--prompt-file"],
+    group: "Prompt",
+    placeholder: "FILE",
+    help: "Read a part of the prompt from a file, - for stdin",
+  }),
+  jsonl: textOption({
+    flags: ["--jsonl"],
+    group: "Prompt",
+    placeholder: "FILE",
+    fallback: undefined,
+    help: 'Answer many prompts as a batch: a line {"prompt": ...} in, - for stdin, a line {"text", "ids", "finish"} ' +
+      "out, in the same order. A line may also set max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, " +
+      "repeat_last_n, seed and stop",
+  }),
+  noStdin: switchOption({ flags: ["--no-stdin"], group: "Prompt", help: "Leave stdin unread even if it is a pipe" }),
+  chat: switchOption({
+    flags: ["--chat"],
+    group: "Prompt",
+    help: "Put the prompt into the model's chat template, as the message of a user",
+  }),
+  system: textOption({
+    flags: ["--system", "--system-prompt"],
+    group: "Prompt",
+    fallback: undefined,
+    help: "System message of the chat; implies --chat",
+  }),
+  raw: switchOption({
+    flags: ["--raw"],
+    group: "Prompt",
+    help: "Add no special tokens and use no template; special tokens written in the prompt count as such",
+  }),
+  truncate: choiceOption({
+    flags: ["--truncate"],
+    group: "Prompt",
+    choices: ["head", "middle", "tail"],
+    fallback: undefined,
+    help: "Where to cut a prompt longer than the context: head drops its beginning, tail its end, middle keeps both; " +
+      "room for --max-tokens is left, up to half the context. Without it such a prompt is an error",
+  }),
+  lossy: switchOption({
+    flags: ["--lossy"],
+    group: "Prompt",
+    help: "Replace bytes that are not UTF-8 text by U+FFFD and report how many, instead of refusing them",
+  }),
+};
+
+const modelOptions = {
+  model: textOption({
+    flags: ["-m", "--model"],
+    group: "Model and device",
+    placeholder: "DIR|NAME",
+    fallback: undefined,
+    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
+    help: "Model folder, or a hub name such as org/name",
+  }),
+  ctxSize: tokenCountOption({
+    flags: ["-c", "--ctx-size"],
+    group: "Model and device",
+    range: { min: 0 },
+    fallback: 0,
+    fallbackText: "0, the model's own",
+    help: "Context in tokens",
+  }),
+  device: choiceOption({
+    flags: ["--device"],
+    group: "Model and device",
+    choices: ["auto", "cpu", "cuda"],
+    fallback: "auto",
+    help: "Where to run; auto takes CUDA when a device answers, else the CPU",
+  }),
+  threads: countOption({
+    flags: ["-t", "--threads"],
+    group: "Model and device",
+    range: { min: 1, max: 1024 },
+    fallback: undefined,
+    fallbackText: "all cores",
+    help: "CPU threads",
+  }),
+  revision: textOption({
+    flags: ["--revision"],
+    group: "Model and device",
+    placeholder: "NAME",
+    fallback: undefined,
+    fallbackText: "main",
+    help: "Branch, tag or commit of a hub model",
+  }),
+  offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+};
+
+const samplingOptions = {
+  maxTokens: tokenCountOption({
+    flags: ["-n", "--n-predict", "--max-tokens"],
+    group: "Sampling",
+    range: { min: 1 },
+    fallback: 256,
+    help: "Tokens to generate at most",
+  }),
+  temperature: numberOption({
+    flags: ["--temp", "--temperature"],
+    group: "Sampling",
+    range: { min: 0, max: 100 },
+    fallback: 0,
+    help: "0 always takes the most likely token; higher is more varied",
+  }),
+  topK: countOption({
+    flags: ["--top-k"],
+    group: "Sampling",
+    range: { min: 0 },
+    fallback: 0,
+    help: "Draw from the N most likely tokens; 0 is off",
+  }),
+  topP: numberOption({
+    flags: ["--top-p"],
+    group: "Sampling",
+    range: { min: 0, above: true, max: 1 },
+    fallback: 1,
+    help: "Draw from the fewest tokens whose probabilities reach this sum; 1 is off",
+  }),
+  minP: numberOption({
+    flags: ["--min-p"],
+    group: "Sampling",
+    range: { min: 0, max: 1 },
+    fallback: 0,
+    help: "Drop tokens less likely than this share of the most likely one; 0 is off",
+  }),
+  repeatPenalty: numberOption({
+    flags: ["--repeat-penalty"],
+    group: "Sampling",
+    range: { min: 0, above: true, max: 100 },
+    fallback: 1,
+    help: "Above 1, tokens that were just used become less likely; 1 is off",
+  }),
+  repeatLastTokens: tokenCountOption({
+    flags: ["--repeat-last-n"],
+    group: "Sampling",
+    range: { min: 0 },
+    fallback: 64,
+    help: "Latest tokens that the repeat penalty looks at",
+  }),
+  seed: countOption({
+    flags: ["-s", "--seed"],
+    group: "Sampling",
+    range: { min: 0, max: 2 ** 32 - 1 },
+    fallback: undefined,
+    fallbackText: "drawn at random",
+    help: "The same seed gives the same text",
+  }),
+  stop: listOption({
+    flags: ["--stop"],
+    group: "Sampling",
+    help: String.raw`End before this text, which may hold \n, \t, \\ and \u{hex}`,
+  }, unescapeText),
+};
+
+const sparseOptions = {
+  sparse: choiceOption({
+    flags: ["--sparse"],
+    group: "Sparse attention",
+    choices: ["auto", "on", "off"],
+    fallback: "auto",
+    help: "Read only the KV pages that matter once there are more of them than the budget; off reads all",
+  }),
+  sparseBudget: tokenCountOption({
+    flags: ["--sparse-budget"],
+    group: "Sparse attention",
+    range: { min: 1 },
+    fallback: undefined,
+    fallbackText: "512, or as the model was trained",
+    help: "Tokens that a step reads a KV head, a multiple of the page size",
+  }),
+  pageSize: numberChoiceOption({
+    flags: ["--page-size"],
+    group: "Sparse attention",
+    choices: [8, 16, 32, 64],
+    fallback: undefined,
+    fallbackText: "8, or as the model was trained",
+    help: "Tokens a page",
+  }),
+  sparseScorer: choiceOption({
+    flags: ["--sparse-scorer"],
+    group: "Sparse attention",
+    choices: scorers,
+    fallback: undefined,
+    fallbackText: "unique, or as the model was trained",
+    help: "How pages are scored",
+  }),
+  sparseLambda: numberOption({
+    flags: ["--sparse-lambda"],
+    group: "Sparse attention",
+    range: { min: 0, max: 1000 },
+    fallback: undefined,
+    fallbackText: "0.5 for unique, 4 for diag",
+    help: "Weight of the spread of a page's keys",
+  }),
+  sparseSink: countOption({
+    flags: ["--sparse-sink"],
+    group: "Sparse attention",
+    range: { min: 0 },
+    fallback: undefined,
+    fallbackText: "1, or as the model was trained",
+    help: "First pages that are always read",
+  }),
+  sparseRecent: countOption({
+    flags: ["--sparse-recent"],
+    group: "Sparse attention",
+    range: { min: 0 },
+    fallback: undefined,
+    fallbackText: "2, or as the model was trained",
+    help: "Last pages that are always read",
+  }),
+  denseLayers: countOption({
+    flags: ["--dense-layers"],
+    group: "Sparse attention",
+    range: { min: 0 },
+    fallback: 0,
+    help: "First layers that read all pages",
+  }),
+  sparseLevels: numberChoiceOption({
+    flags: ["--sparse-levels"],
+    group: "Sparse attention",
+    choices: [1, 2],
+    fallback: 2,
+    help: "On CUDA, 2 scores groups of 8 pages first; 1 scores every page",
+  }),
+};
+
+const outputOptions = {
+  json: switchOption({
+    flags: ["--json"],
+    group: "Output and messages",
+    help: "Print one JSON object with text, ids, finish and stats instead of the text",
+  }),
+  noStream: switchOption({
+    flags: ["--no-stream"],
+    group: "Output and messages",
+    help: "Print the text when it is complete",
+  }),
+};
+
+/** The option table of `generate`. */
+export const generateOptions = {
+  ...inputOptions,
+  ...modelOptions,
+  ...samplingOptions,
+  ...sparseOptions,
+  ...outputOptions,
+  ...commonOptions,
+};
+
+/** The values of `generate`'s options. */
+export type GenerateFlags = Values<typeof generateOptions>;
+/** Those that say what is computed, not how it is shown. */
+export type ModelFlags = Omit<GenerateFlags, "jsonl" | "json" | "noStream">;

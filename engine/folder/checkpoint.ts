@@ -1,0 +1,126 @@
+import { basename, join } from "@std/path";
+import { PagesiftError, reasonOf } from "../errors.ts";
+import { isJsonObject, readJsonFile, shorten, statOrUndefined } from "./json_file.ts";
+import { refuseLinkOut } from "./model_links.ts";
+import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
+
+/** A tensor and the file that holds it. */
+export type CheckpointTensor = TensorEntry;
+
+/** All tensors of a model folder. */
+export interface Checkpoint {
+  readonly folder: string;
+  readonly tensors: ReadonlyMap<string, CheckpointTensor>;
+  /** Of all tensors. */
+  readonly totalBytes: number;
+}
+
+const INDEX = "model.safetensors.index.json";
+const SINGLE = "model.safetensors";
+const NAMES_IN_MESSAGE = 10;
+
+/**
+ * Finds the weight files of a folder and reads their headers: those of `model.safetensors.index.json`, else
+ * `model.safetensors`, else the only `*.safetensors` file. Throws "model" errors that list every file or tensor at fault.
+ */
+export async function openCheckpoint(folder: string): Promise<Checkpoint> {
+  const indexFile = join(folder, INDEX);
+  const index = await readJsonFile(indexFile);
+  const tensors = index === undefined
+    ? await readShards(folder, [await findSingleFile(folder)])
+    : await readIndexed(folder, indexFile, index["weight_map"]);
+  let totalBytes = 0;
+  for (const { bytes } of tensors.values()) totalBytes += bytes;
+  return { folder, tensors, totalBytes };
+}
+
+async function findSingleFile(folder: string): Promise<string> {
+  if (await statOrUndefined(join(folder, SINGLE)) !== undefined) return SINGLE;
+  const names = await listNames(folder);
+  const found = names.filter((name) => name.endsWith(".safetensors"));
+  if (found.length === 1) return found[0]!;
+  const looked = `"${INDEX}", "${SINGLE}" or a single "*.safetensors" file`;
+  if (found.length > 1) throw modelError(`Expected ${looked} in "${folder}", found ${listed(found)}`);
+  const others = names.filter((name) => /\.(bin|gguf|pth|pt)$/.test(name));
+  const hint = others.length > 0 ? `, only ${listed(others)}; convert the weights to safetensors` : "";
+  throw modelError(`No weights in "${folder}": expected ${looked}${hint}`);
+}
+
+async function listNames(folder: string): Promise<string[]> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder), (entry) => entry.name)).sort();
+  } catch (error) {
+    throw modelError(`Cannot read folder "${folder}": ${reasonOf(error)}`);
+  }
+}
+
+async function readIndexed(folder: string, indexFile: string, weightMap: unknown): Promise<Map<string, TensorEntry>> {
+  const claimed = parseWeightMap(weightMap, indexFile);
+  const shards = [...new Set(claimed.values())].sort();
+  await refuseMissing(folder, shards, indexFile);
+  const tensors = await readShards(folder, shards);
+  const wrong = [...claimed].filter(([name, shard]) => basename(tensors.get(name)?.file ?? "") !== shard);
+  if (wrong.length > 0) {
+    const names = wrong.map(([name, shard]) => `${name} (${shard})`);
+    throw modelError(`Tensors of "${indexFile}" are not in their files: ${listed(names)}; download the model again`);
+  }
+  const extra = [...tensors.keys()].filter((name) => !claimed.has(name));
+  if (extra.length === 0) return tensors;
+  throw modelError(
+    `Tensors are missing in "${indexFile}" but are in its files: ${listed(extra)}; fetch a matching index`,
+  );
+}
+
+/** Tensor name to file name. File names are plain: a path would let an index read outside its folder. */
+function parseWeightMap(weightMap: unknown, indexFile: string): Map<string, string> {
+  if (!isJsonObject(weightMap)) throw modelError(`Field "weight_map" of "${indexFile}" must be an object`);
+  const claimed = new Map<string, string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    if (typeof shard === "string" && isPlainName(shard)) claimed.set(name, shard);
+    else {
+      const found = typeof shard === "string" ? `"${shorten(shard)}"` : "no string";
+      throw modelError(
+        `File of "${shorten(name)}" in "${indexFile}" must be a plain *.safetensors name, found ${found}`,
+      );
+    }
+  }
+  if (claimed.size === 0) throw modelError(`Field "weight_map" of "${indexFile}" names no tensor`);
+  return claimed;
+}
+
+function isPlainName(name: string): boolean {
+  // deno-lint-ignore no-control-regex
+  return /^[^/\\:\u0000-\u001f]+\.safetensors$/.test(name) && !name.startsWith(".");
+}
+
+async function refuseMissing(folder: string, shards: readonly string[], indexFile: string): Promise<void> {
+  const found = await Promise.all(shards.map((shard) => statOrUndefined(join(folder, shard))));
+  const missing = shards.filter((_, i) => found[i] === undefined);
+  if (missing.length === 0) return;
+  throw modelError(`Files of "${indexFile}" are missing: ${listed(missing)}; download the model again`);
+}
+
+async function readShards(folder: string, shards: readonly string[]): Promise<Map<string, TensorEntry>> {
+  const tensors = new Map<string, TensorEntry>();
+  const twice: string[] = [];
+  for (const shard of shards) {
+    await refuseLinkOut(join(folder, shard));
+    for (const [name, entry] of (await readSafetensorsHeader(join(folder, shard))).tensors) {
+      const other = tensors.get(name);
+      if (other !== undefined) twice.push(`${name} (${basename(other.file)}, ${shard})`);
+      tensors.set(name, entry);
+    }
+  }
+  if (twice.length === 0) return tensors;
+  throw modelError(`Tensors are in two files of "${folder}": ${listed(twice)}; download the model again`);
+}
+
+function listed(names: readonly string[]): string {
+  const shown = names.slice(0, NAMES_IN_MESSAGE).map((name) => shorten(name, 200)).join(", ");
+  const more = names.length - NAMES_IN_MESSAGE;
+  return more > 0 ? `${shown} and ${more} more` : shown;
+}
+
+function modelError(message: string): PagesiftError {
+  return new PagesiftError("model", message);
+}

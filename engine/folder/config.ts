@@ -1,0 +1,198 @@
+import { join } from "@std/path";
+import { type Architecture, FAMILIES, type Family, isArchitecture } from "./architectures.ts";
+import { ConfigFields, type Range, TOKEN_IDS } from "./config_fields.ts";
+import { PagesiftError } from "../errors.ts";
+import { isJsonObject, readJsonFile, shorten } from "./json_file.ts";
+import { type RopeConfig, rotaryDimOf } from "./rope.ts";
+import { parseRope, present } from "./rope_config.ts";
+import { parseWindows } from "./sliding_windows.ts";
+
+export { type GenerationConfig, readGenerationConfig } from "./generation_config.ts";
+
+/** A model as its `config.json` describes it: checked, complete, frozen. */
+export interface ModelConfig {
+  readonly architecture: Architecture;
+  readonly modelType: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly numLayers: number;
+  readonly numQueryHeads: number;
+  /** Divides `numQueryHeads`. */
+  readonly numKvHeads: number;
+  /** A multiple of 16. */
+  readonly headDim: number;
+  /** Tokens. */
+  readonly maxContext: number;
+  readonly rmsNormEps: number;
+  /** Whether the output projection is the embedding. */
+  readonly tieWordEmbeddings: boolean;
+  readonly hiddenAct: "silu";
+  readonly attentionBias: { readonly qkv: boolean; readonly output: boolean };
+  readonly mlpBias: boolean;
+  /** Whether queries and keys are normalized a head before the rotation. */
+  readonly qkNorm: boolean;
+  /** Whether q, k, v are one tensor, and gate, up another. */
+  readonly fusedProjections: boolean;
+  /** Latest tokens that a layer attends to, the current one included; 0 is all. `[numLayers]` */
+  readonly slidingWindows: readonly number[];
+  readonly rope: RopeConfig;
+  /** As announced; the tensors have the last word. */
+  readonly weightDtype?: "f32" | "f16" | "bf16";
+  readonly eosTokenIds: readonly number[];
+  readonly bosTokenId?: number;
+  readonly moe?: MoeConfig;
+}
+
+/** A mixture of experts in place of the feed-forward block. */
+export interface MoeConfig {
+  readonly numExperts: number;
+  readonly numExpertsPerToken: number;
+  /** Of one expert. */
+  readonly intermediateSize: number;
+  /** Whether the weights of the chosen experts are scaled to sum to 1. */
+  readonly normTopkProb: boolean;
+  /** Whether a layer has experts, else it has the plain block. `[numLayers]` */
+  readonly sparseLayers: readonly boolean[];
+}
+
+const VOCABULARY: Range = { min: 1, max: 10_000_000 };
+const WIDTH: Range = { min: 1, max: 1_000_000 };
+const LAYERS: Range = { min: 1, max: 1000 };
+const HEADS: Range = { min: 1, max: 4096 };
+/** What the native kernels take. */
+const HEAD_DIM: Range = { min: 16, max: 512 };
+const CONTEXT: Range = { min: 1, max: 1_000_000_000 };
+const EPSILON: Range = { min: 0, max: 1 };
+const EXPERTS: Range = { min: 1, max: 4096 };
+
+/** Reads `config.json` of a model folder. Throws "model" errors that name the field and the values wanted. */
+export async function readModelConfig(folder: string): Promise<ModelConfig> {
+  const file = join(folder, "config.json");
+  const json = await readJsonFile(file);
+  if (json !== undefined) return parseModelConfig(json, file);
+  throw new PagesiftError("model", `No "config.json" in "${folder}"; expected a Hugging Face model folder`);
+}
+
+/** Checks a parsed `config.json`; `file` stands in messages only. */
+export function parseModelConfig(json: unknown, file: string): ModelConfig {
+  if (!isJsonObject(json)) throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object`);
+  const fields = new ConfigFields(json, file);
+  const architecture = parseArchitecture(fields);
+  refuseQuantized(fields);
+  const family = FAMILIES[architecture];
+  const numLayers = fields.count("num_hidden_layers", LAYERS);
+  const maxContext = fields.count("max_position_embeddings", CONTEXT);
+  return deepFreeze<ModelConfig>({
+    architecture,
+    modelType: fields.text("model_type", family.modelType),
+    vocabSize: fields.count("vocab_size", VOCABULARY),
+    intermediateSize: fields.count("intermediate_size", WIDTH),
+    numLayers,
+    ...parseHeads(fields, family),
+    maxContext,
+    rmsNormEps: fields.number("rms_norm_eps", EPSILON, family.defaultRmsNormEps),
+    tieWordEmbeddings: fields.flag("tie_word_embeddings", false),
+    hiddenAct: parseActivation(fields),
+    ...parseBiases(fields, family),
+    qkNorm: family.qkNorm,
+    fusedProjections: family.fusedProjections,
+    slidingWindows: parseWindows(fields, family, numLayers, maxContext),
+    eosTokenIds: fields.tokenIds("eos_token_id"),
+    ...present({
+      weightDtype: parseDtype(fields),
+      bosTokenId: fields.optionalCount("bos_token_id", TOKEN_IDS),
+      moe: family.moe ? parseMoe(fields, numLayers) : undefined,
+    }),
+  });
+}
+
+function parseArchitecture(fields: ConfigFields): Architecture {
+  const names = fields.list("architectures", "a list of names", (item) => typeof item === "string");
+  const name = names.find(isArchitecture);
+  if (name !== undefined) return name;
+  const found = names.length === 0 ? "No architecture" : `Architecture "${shorten(names.join(", "))}" is not supported`;
+  const supported = Object.keys(FAMILIES).join(", ");
+  throw new PagesiftError("model", `${found} in "${fields.file}"; supported are ${supported}`);
+}
+
+function refuseQuantized(fields: ConfigFields): void {
+  if (!fields.has("quantization_config")) return;
+  const method = fields.object("quantization_config").text("quant_method", "unknown method");
+  const problem = `Quantized weights ("${shorten(method)}") are not supported in "${fields.file}"`;
+  throw new PagesiftError("model", `${problem}; use the model with f32, f16 or bf16 weights`);
+}
+
+type Heads = Pick<ModelConfig, "hiddenSize" | "numQueryHeads" | "numKvHeads" | "headDim" | "rope">;
+
+function parseHeads(fields: ConfigFields, family: Family): Heads {
+  const hiddenSize = fields.count("hidden_size", WIDTH);
+  const numQueryHeads = fields.count("num_attention_heads", HEADS);
+  const defaultKvHeads = fields.json["num_key_value_heads"] === null ? undefined : family.defaultKvHeads;
+  const numKvHeads = fields.count("num_key_value_heads", HEADS, defaultKvHeads ?? numQueryHeads);
+  if (numQueryHeads % numKvHeads !== 0) {
+    fields.refuse("num_attention_heads", `a multiple of "num_key_value_heads" (${numKvHeads})`);
+  }
+  const headDim = parseHeadDim(fields, family.defaultHeadDim, hiddenSize, numQueryHeads);
+  const rope = parseRope(fields, family);
+  const rotaryDim = rotaryDimOf(rope, headDim);
+  if (rotaryDim < 2 || rotaryDim % 2 !== 0) {
+    fields.refuse("partial_rotary_factor", `a share of "head_dim" (${headDim}) that gives an even size`);
+  }
+  return { hiddenSize, numQueryHeads, numKvHeads, headDim, rope };
+}
+
+function parseHeadDim(fields: ConfigFields, fallback: number | undefined, hiddenSize: number, heads: number): number {
+  const named = fields.has("head_dim") || fallback !== undefined;
+  if (!named && hiddenSize % heads !== 0) {
+    fields.refuse("hidden_size", `a multiple of "num_attention_heads" (${heads})`);
+  }
+  const headDim = named ? fields.count("head_dim", HEAD_DIM, fallback) : hiddenSize / heads;
+  if (headDim % 16 === 0 && headDim <= HEAD_DIM.max) return headDim;
+  const wanted = `a multiple of 16 from ${HEAD_DIM.min} to ${HEAD_DIM.max}`;
+  if (named) fields.refuse("head_dim", wanted);
+  const derived = `"hidden_size" / "num_attention_heads" of "${fields.file}" must be ${wanted}, found ${headDim}`;
+  throw new PagesiftError("model", `Head size ${derived}`);
+}
+
+function parseActivation(fields: ConfigFields): "silu" {
+  return fields.text("hidden_act", "silu") === "silu" ? "silu" : fields.refuse("hidden_act", '"silu"');
+}
+
+function parseBiases(fields: ConfigFields, family: Family): Pick<ModelConfig, "attentionBias" | "mlpBias"> {
+  const output = family.attentionBias === "field" && fields.flag("attention_bias", false);
+  const mlpBias = family.mlpBiasField && fields.flag("mlp_bias", false);
+  return { attentionBias: { qkv: output || family.attentionBias === "qkv", output }, mlpBias };
+}
+
+const DTYPES: Readonly<Record<string, ModelConfig["weightDtype"]>> = {
+  float32: "f32",
+  float16: "f16",
+  bfloat16: "bf16",
+};
+
+function parseDtype(fields: ConfigFields): ModelConfig["weightDtype"] {
+  const name = fields.has("dtype") ? "dtype" : "torch_dtype";
+  return fields.has(name) ? DTYPES[fields.text(name)] : undefined;
+}
+
+function parseMoe(fields: ConfigFields, numLayers: number): MoeConfig {
+  const numExperts = fields.count(fields.has("num_experts") ? "num_experts" : "num_local_experts", EXPERTS);
+  const step = fields.count("decoder_sparse_step", LAYERS, 1);
+  const isLayer = (item: unknown): item is number => Number.isInteger(item);
+  const dense = new Set(fields.list("mlp_only_layers", "a list of layer numbers", isLayer));
+  return {
+    numExperts,
+    numExpertsPerToken: fields.count("num_experts_per_tok", { min: 1, max: numExperts }),
+    intermediateSize: fields.count("moe_intermediate_size", WIDTH),
+    normTopkProb: fields.flag("norm_topk_prob", false),
+    sparseLayers: Array.from({ length: numLayers }, (_, layer) => !dense.has(layer) && (layer + 1) % step === 0),
+  };
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const inner of Object.values(value)) {
+    if (typeof inner === "object" && inner !== null) deepFreeze(inner);
+  }
+  return Object.freeze(value);
+}

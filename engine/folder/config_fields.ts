@@ -1,0 +1,102 @@
+import { PagesiftError } from "../errors.ts";
+import { isJsonObject, type JsonObject, shorten } from "./json_file.ts";
+
+/** Bounds of a number field. */
+export interface Range {
+  min: number;
+  max: number;
+}
+
+/**
+ * Typed reads of one JSON object. A field that is absent or null takes the fallback, and is an error where none is given; a
+ * field of another type or out of range is a "model" error that names the field, the file and the values wanted.
+ */
+export class ConfigFields {
+  constructor(readonly json: JsonObject, readonly file: string) {}
+
+  has(name: string): boolean {
+    return this.json[name] !== undefined && this.json[name] !== null;
+  }
+
+  count(name: string, range: Range, fallback?: number): number {
+    const valid = (value: number) => Number.isSafeInteger(value) && inRange(value, range);
+    return this.#numeric(name, `an integer ${describeRange(range)}`, valid, fallback);
+  }
+
+  number(name: string, range: Range, fallback?: number): number {
+    const valid = (value: number) => Number.isFinite(value) && inRange(value, range);
+    return this.#numeric(name, `a number ${describeRange(range)}`, valid, fallback);
+  }
+
+  optionalCount(name: string, range: Range): number | undefined {
+    return this.has(name) ? this.count(name, range) : undefined;
+  }
+
+  optionalNumber(name: string, range: Range): number | undefined {
+    return this.has(name) ? this.number(name, range) : undefined;
+  }
+
+  flag(name: string, fallback: boolean): boolean {
+    const value = this.json[name] ?? fallback;
+    return typeof value === "boolean" ? value : this.refuse(name, "true or false");
+  }
+
+  text(name: string, fallback?: string): string {
+    const value = this.json[name] ?? fallback;
+    return typeof value === "string" ? value : this.refuse(name, "a string");
+  }
+
+  /** A list whose items all pass `isItem`; empty where the field is absent. */
+  list<T>(name: string, wanted: string, isItem: (item: unknown) => item is T): readonly T[] {
+    const value = this.json[name] ?? [];
+    return Array.isArray(value) && value.every(isItem) ? value : this.refuse(name, wanted);
+  }
+
+  object(name: string): ConfigFields {
+    const value = this.json[name];
+    return isJsonObject(value) ? new ConfigFields(value, this.file) : this.refuse(name, "an object");
+  }
+
+  /** Token ids given as one number, a list or null. */
+  tokenIds(name: string): readonly number[] {
+    if (typeof this.json[name] === "number") return [this.count(name, TOKEN_IDS)];
+    return this.list(name, "a token id or a list of token ids", isTokenId);
+  }
+
+  refuse(name: string, wanted: string): never {
+    const found = describe(this.json[name]);
+    throw new PagesiftError("model", `Field "${name}" of "${this.file}" must be ${wanted}, found ${found}`);
+  }
+
+  #numeric(name: string, wanted: string, valid: (value: number) => boolean, fallback?: number): number {
+    const value = this.json[name] ?? fallback;
+    return typeof value === "number" && valid(value) ? value : this.refuse(name, wanted);
+  }
+}
+
+/** Token ids that fit the native library's signed 32-bit. */
+export const TOKEN_IDS: Range = { min: 0, max: 2 ** 31 - 1 };
+
+function isTokenId(value: unknown): value is number {
+  return Number.isSafeInteger(value) && inRange(value as number, TOKEN_IDS);
+}
+
+function inRange(value: number, { min, max }: Range): boolean {
+  return value >= min && value <= max;
+}
+
+function describeRange({ min, max }: Range): string {
+  return max === Infinity ? `of at least ${min}` : `from ${min} to ${max}`;
+}
+
+/** A value of the file for a message: short, one line, and never a recursion into it. */
+function describe(value: unknown): string {
+  if (value === undefined) return "nothing";
+  if (Array.isArray(value)) return value.length <= 4 ? `[${value.map(describeItem).join(", ")}]` : "a list";
+  return describeItem(value);
+}
+
+function describeItem(value: unknown): string {
+  if (typeof value === "string") return `"${shorten(value)}"`;
+  return typeof value === "object" && value !== null ? "an object" : String(value);
+}

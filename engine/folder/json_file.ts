@@ -1,0 +1,158 @@
+import { PagesiftError, reasonOf } from "../errors.ts";
+import { refuseLinkOut } from "./model_links.ts";
+
+/** A JSON object of unknown content. */
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** Nesting and entry limits of {@link findJsonProblem}. */
+export interface JsonLimits {
+  /** Objects and arrays inside each other. */
+  maxDepth: number;
+  /** Keys of one object. */
+  maxKeys: number;
+  /** Values in all: a parsed one takes many times the bytes of the text, so that 100 MB of "[]," would end the process. */
+  maxValues: number;
+}
+
+const DEFAULT_LIMITS: JsonLimits = { maxDepth: 64, maxKeys: 1_000_000, maxValues: 8_000_000 };
+const MAX_BYTES = 100_000_000;
+
+const QUOTE = 0x22, COMMA = 0x2c, OPEN_LIST = 0x5b, BACKSLASH = 0x5c, CLOSE_LIST = 0x5d, OPEN = 0x7b, CLOSE = 0x7d;
+
+/** Whether a parsed value is an object, not a list and not null. */
+export function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Parses text that must hold one JSON object and refuses what `JSON.parse` lets pass: repeated keys, which it drops in
+ * silence, and nesting or key counts beyond `limits`. Throws "model" errors that name `file`.
+ */
+export function parseJsonObject(text: string, file: string, limits: JsonLimits = DEFAULT_LIMITS): JsonObject {
+  const problem = findJsonProblem(text, limits);
+  if (problem !== undefined) throw new PagesiftError("model", `Cannot read "${file}": ${problem}`);
+  const value = parseJson(text, file);
+  if (isJsonObject(value)) return value;
+  throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object; download the file again`);
+}
+
+/**
+ * Reads a regular file of a model folder, at most 100 MB that hold one JSON object; undefined where there is no such file.
+ * Anything else throws a "model" error.
+ */
+export async function readJsonFile(file: string): Promise<JsonObject | undefined> {
+  const info = await statOrUndefined(file);
+  if (info === undefined) return undefined;
+  await refuseLinkOut(file);
+  // A device or a pipe would block or never end, so the kind is checked before the file is opened.
+  if (!info.isFile) throw new PagesiftError("model", `Cannot read "${file}": expected a regular file`);
+  if (info.size > MAX_BYTES) {
+    throw new PagesiftError("model", `Cannot read "${file}": ${info.size} bytes, expected at most ${MAX_BYTES}`);
+  }
+  return parseJsonObject(decodeText(await readBytes(file), file), file);
+}
+
+/** `Deno.stat`, with undefined where nothing exists; other failures are "model" errors. */
+export async function statOrUndefined(path: string): Promise<Deno.FileInfo | undefined> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+    throw new PagesiftError("model", `Cannot read "${path}": ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+async function readBytes(file: string): Promise<Uint8Array> {
+  try {
+    return await Deno.readFile(file);
+  } catch (error) {
+    throw new PagesiftError("model", `Cannot read "${file}": ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+function decodeText(bytes: Uint8Array, file: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new PagesiftError("model", `Cannot read "${file}": not UTF-8 text; download the file again`, { cause });
+  }
+}
+
+function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new PagesiftError("model", `Cannot read "${file}": not valid JSON; download the file again`, { cause });
+  }
+}
+
+/** Walks JSON text once without recursion; undefined when nothing is wrong. Syntax is left to `JSON.parse`. */
+function findJsonProblem(text: string, limits: JsonLimits): string | undefined {
+  const open: (Set<string> | undefined)[] = []; // one entry an open object (its keys) or list (undefined)
+  let keyNext = false;
+  let values = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === QUOTE) {
+      const end = stringEnd(text, i);
+      if (end < 0) return undefined;
+      const keys = keyNext ? open.at(-1) : undefined;
+      const problem = keys && addKey(keys, text.slice(i, end + 1), limits);
+      if (problem) return problem;
+      keyNext = false;
+      i = end;
+    } else if (code === OPEN || code === OPEN_LIST) {
+      if (open.length === limits.maxDepth) return `nested deeper than ${limits.maxDepth} levels`;
+      if (++values > limits.maxValues) return `more than ${limits.maxValues} values`;
+      open.push(code === OPEN ? new Set() : undefined);
+      keyNext = code === OPEN;
+    } else if (code === CLOSE || code === CLOSE_LIST) {
+      open.pop();
+      keyNext = false;
+    } else if (code === COMMA) {
+      if (++values > limits.maxValues) return `more than ${limits.maxValues} values`;
+      keyNext = open.at(-1) !== undefined;
+    }
+  }
+}
+
+/** Adds a quoted key; keys are compared decoded, because `"a"` and `"\u0061"` name the same entry. */
+function addKey(keys: Set<string>, quoted: string, limits: JsonLimits): string | undefined {
+  const key = quoted.includes("\\") ? decodeKey(quoted) : quoted.slice(1, -1);
+  if (keys.has(key)) return `key "${shorten(key)}" appears twice`;
+  if (keys.size === limits.maxKeys) return `more than ${limits.maxKeys} entries`;
+  keys.add(key);
+}
+
+function decodeKey(quoted: string): string {
+  try {
+    return JSON.parse(quoted);
+  } catch {
+    return quoted; // not valid JSON, which `JSON.parse` of the whole text reports
+  }
+}
+
+/** Index of the closing quote of the string that opens at `start`, or -1. */
+function stringEnd(text: string, start: number): number {
+  let end = text.indexOf('"', start + 1);
+  while (end >= 0 && isEscaped(text, end)) end = text.indexOf('"', end + 1);
+  return end;
+}
+
+function isEscaped(text: string, index: number): boolean {
+  let backslashes = 0;
+  while (text.charCodeAt(index - 1 - backslashes) === BACKSLASH) backslashes++;
+  return backslashes % 2 === 1;
+}
+
+/** Text of a file, cut and made printable so that it can stand in a one-line message. */
+export function shorten(text: string, length = 80): string {
+  const cut = text.length > length ? `${text.slice(0, length)}...` : text;
+  // deno-lint-ignore no-control-regex
+  return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, "?");
+}
+
+/** A value of a file as a message quotes it. */
+export function quote(value: unknown): string {
+  return value === undefined ? "missing" : shorten(JSON.stringify(value));
+}

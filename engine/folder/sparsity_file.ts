@@ -1,0 +1,46 @@
+import { join } from "@std/path";
+import { ConfigFields } from "./config_fields.ts";
+import { readJsonFile, shorten } from "./json_file.ts";
+import { PAGE_SIZES, SCORERS } from "../pages/page_policy.ts";
+import { present } from "./rope_config.ts";
+import type { SparseOptions } from "../types.ts";
+
+/** How a model was trained to be read (docs/training.md). */
+export interface ModelSparsity {
+  /** What a generation takes where nothing else is asked for. */
+  readonly defaults: SparseOptions;
+  /** For people: "fine-tuned, mask soft". Empty where the file does not tell. */
+  readonly method: string;
+}
+
+const TOKENS = { min: 1, max: 2 ** 31 - 1 };
+const PAGES = { min: 0, max: 2 ** 31 - 1 };
+const LAMBDA = { min: 0, max: 1000 };
+
+/** Reads `sparsity.json` of a model folder; undefined where there is none. Throws "model" errors that name the field. */
+export async function readSparsity(folder: string): Promise<ModelSparsity | undefined> {
+  const file = join(folder, "sparsity.json");
+  const json = await readJsonFile(file);
+  if (json === undefined) return undefined;
+  const fields = new ConfigFields(json, file);
+  const pageSize = PAGE_SIZES.find((size) => size === fields.count("page_size", TOKENS)) ??
+    fields.refuse("page_size", `one of ${PAGE_SIZES.join(", ")}`);
+  const budgetTokens = fields.count("budget_tokens", TOKENS);
+  if (budgetTokens % pageSize !== 0) fields.refuse("budget_tokens", `a multiple of "page_size" (${pageSize})`);
+  const scorer = SCORERS.find((name) => name === fields.text("scorer")) ??
+    fields.refuse("scorer", `one of ${SCORERS.join(", ")}`);
+  const others = {
+    lambda: fields.optionalNumber("lambda", LAMBDA),
+    sinkPages: fields.optionalCount("sink_pages", PAGES),
+    recentPages: fields.optionalCount("recent_pages", PAGES),
+  };
+  const method = fields.has("trained") ? shorten(fields.object("trained").text("method", "")) : "";
+  return { defaults: { budgetTokens, pageSize, scorer, ...present(others) }, method };
+}
+
+/** What was asked for, else what the model was trained with. A lambda belongs to its scorer and does not pass to another one. */
+export function withModelDefaults(defaults: SparseOptions, asked: SparseOptions): SparseOptions {
+  const { lambda, ...others } = { ...defaults, ...asked };
+  const keeps = asked.lambda !== undefined || others.scorer === defaults.scorer;
+  return { ...others, ...keeps && lambda !== undefined && { lambda } };
+}

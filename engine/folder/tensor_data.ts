@@ -1,0 +1,50 @@
+import { PagesiftError } from "../errors.ts";
+import { MAX_PIECE_BYTES, readSafetensorsHeader, readTensorInPieces, type TensorDtype } from "./safetensors.ts";
+
+/**
+ * Reads a whole tensor into memory, flattened: I32 as it is; F32, F16 and BF16 as float32. For fixtures and small tensors;
+ * weights go through `readTensorInPieces`. Throws "model" errors.
+ */
+export async function readTensor(file: string, name: string): Promise<Float32Array | Int32Array> {
+  const entry = (await readSafetensorsHeader(file)).tensors.get(name);
+  if (entry === undefined) throw new PagesiftError("model", `No tensor "${name}" in "${file}"`);
+  const bytes = new Uint8Array(entry.bytes);
+  readTensorInPieces(file, entry, MAX_PIECE_BYTES, (piece, offset) => bytes.set(piece, offset));
+  const values = decodeTensor(entry.dtype, bytes);
+  if (values !== undefined) return values;
+  const problem = `dtype ${entry.dtype} of "${name}" in "${file}" is not supported`;
+  throw new PagesiftError("model", `Cannot read tensor: ${problem}; expected F32, F16, BF16 or I32`);
+}
+
+/** Values of little-endian bytes that start at their buffer's start; undefined for other dtypes. */
+export function decodeTensor(
+  dtype: TensorDtype,
+  bytes: Uint8Array<ArrayBuffer>,
+): Float32Array | Int32Array | undefined {
+  const { buffer } = bytes;
+  switch (dtype) {
+    case "F32":
+      return new Float32Array(buffer, 0, bytes.length / 4);
+    case "I32":
+      return new Int32Array(buffer, 0, bytes.length / 4);
+    case "F16":
+      return Float32Array.from(new Float16Array(buffer, 0, bytes.length / 2));
+    case "BF16":
+      return bfloat16ToFloat32(new Uint16Array(buffer, 0, bytes.length / 2));
+    default:
+      return undefined;
+  }
+}
+
+/** bfloat16 is the upper half of float32. */
+export function bfloat16ToFloat32(halves: Uint16Array): Float32Array {
+  return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+}
+
+/** Floats rounded to nearest, ties to even, in a narrower dtype, and widened again. */
+export function roundFloats(values: Float32Array, dtype: "f32" | "f16" | "bf16"): Float32Array {
+  if (dtype === "f32") return values;
+  if (dtype === "f16") return Float32Array.from(values, (value) => Math.f16round(value));
+  const bits = new Uint32Array(Float32Array.from(values).buffer);
+  return bfloat16ToFloat32(Uint16Array.from(bits, (word) => (word + 0x7fff + (word >>> 16 & 1)) >>> 16));
+}

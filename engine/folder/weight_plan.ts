@@ -1,0 +1,199 @@
+import type { CheckpointTensor } from "./checkpoint.ts";
+import type { ModelConfig } from "./config.ts";
+import { PagesiftError } from "../errors.ts";
+
+/** A weight dtype that the operations read in place. */
+export type WeightDType = "f32" | "f16" | "bf16";
+
+/** One tensor on the device, made of tensors of the checkpoint stacked by rows. */
+export interface PlannedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: WeightDType;
+  readonly parts: readonly CheckpointTensor[];
+}
+
+/** Everything a model needs, by our names, and the bytes it takes. */
+export interface WeightPlan {
+  readonly tensors: ReadonlyMap<string, PlannedTensor>;
+  /** The dtype of the embedding, which the KV cache takes too. */
+  readonly dtype: WeightDType;
+}
+
+/** A tensor of the checkpoint that we want. */
+interface Source {
+  name: string;
+  shape: number[];
+}
+
+/** A tensor that we want: our name, and what is stacked to make it. */
+interface Wanted {
+  name: string;
+  sources: Source[];
+}
+
+const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+/** Tensors that old checkpoints carry and nobody reads. */
+const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
+const NAMES_IN_MESSAGE = 8;
+/** As many as a header may hold. */
+const MANY_TENSORS = 100_000;
+
+/** The checkpoint's name of a projection, and its rows. */
+type Projection = [name: string, rows: number];
+
+function linear(name: string, projections: Projection[], columns: number, bias: boolean): Wanted[] {
+  const weight: Wanted = {
+    name: `${name}.weight`,
+    sources: projections.map(([source, rows]) => ({ name: `${source}.weight`, shape: [rows, columns] })),
+  };
+  if (!bias) return [weight];
+  const sources = projections.map(([source, rows]) => ({ name: `${source}.bias`, shape: [rows] }));
+  return [weight, { name: `${name}.bias`, sources }];
+}
+
+function norm(name: string, source: string, width: number): Wanted {
+  return { name: `${name}.weight`, sources: [{ name: `${source}.weight`, shape: [width] }] };
+}
+
+function attentionTensors(config: ModelConfig, ours: string, theirs: string): Wanted[] {
+  const { hiddenSize, headDim, attentionBias, qkNorm } = config;
+  const [queryRows, keyRows] = [config.numQueryHeads * headDim, config.numKvHeads * headDim];
+  const attention = `${theirs}.self_attn`;
+  const projections: Projection[] = config.fusedProjections
+    ? [[`${attention}.qkv_proj`, queryRows + 2 * keyRows]]
+    : [[`${attention}.q_proj`, queryRows], [`${attention}.k_proj`, keyRows], [`${attention}.v_proj`, keyRows]];
+  return [
+    ...linear(`${ours}.qkv`, projections, hiddenSize, attentionBias.qkv),
+    ...linear(`${ours}.output`, [[`${attention}.o_proj`, hiddenSize]], queryRows, attentionBias.output),
+    ...(qkNorm ? ["q_norm", "k_norm"] : []).map((name) => norm(`${ours}.${name}`, `${attention}.${name}`, headDim)),
+  ];
+}
+
+function feedForwardTensors(
+  config: ModelConfig,
+  ours: string,
+  theirs: string,
+  width: number,
+  fused: boolean,
+): Wanted[] {
+  const { hiddenSize, mlpBias } = config;
+  const projections: Projection[] = fused
+    ? [[`${theirs}.gate_up_proj`, 2 * width]]
+    : [[`${theirs}.gate_proj`, width], [`${theirs}.up_proj`, width]];
+  return [
+    ...linear(`${ours}.gate_up`, projections, hiddenSize, mlpBias),
+    ...linear(`${ours}.down`, [[`${theirs}.down_proj`, hiddenSize]], width, mlpBias),
+  ];
+}
+
+function expertTensors(config: ModelConfig, ours: string, theirs: string): Wanted[] {
+  const { moe, hiddenSize } = config;
+  if (!moe) return [];
+  const experts = Array.from({ length: moe.numExperts }, (_, index) => index);
+  return [
+    ...linear(`${ours}.router`, [[`${theirs}.gate`, moe.numExperts]], hiddenSize, false),
+    ...experts.flatMap((index) =>
+      feedForwardTensors(config, `${ours}.experts.${index}`, `${theirs}.experts.${index}`, moe.intermediateSize, false)
+    ),
+  ];
+}
+
+function layerTensors(config: ModelConfig, layer: number): Wanted[] {
+  const ours = `layers.${layer}`;
+  const theirs = `model.layers.${layer}`;
+  const { hiddenSize, intermediateSize, fusedProjections } = config;
+  return [
+    norm(`${ours}.attention_norm`, `${theirs}.input_layernorm`, hiddenSize),
+    ...attentionTensors(config, ours, theirs),
+    norm(`${ours}.mlp_norm`, `${theirs}.post_attention_layernorm`, hiddenSize),
+    ...(config.moe?.sparseLayers[layer]
+      ? expertTensors(config, ours, `${theirs}.mlp`)
+      : feedForwardTensors(config, ours, `${theirs}.mlp`, intermediateSize, fusedProjections)),
+  ];
+}
+
+function wantedTensors(config: ModelConfig): Wanted[] {
+  const { vocabSize, hiddenSize } = config;
+  return [
+    ...linear("embedding", [["model.embed_tokens", vocabSize]], hiddenSize, false),
+    ...Array.from({ length: config.numLayers }, (_, layer) => layerTensors(config, layer)).flat(),
+    norm("norm", "model.norm", hiddenSize),
+    ...(config.tieWordEmbeddings ? [] : linear("logits", [["lm_head", vocabSize]], hiddenSize, false)),
+  ];
+}
+
+function listNames(names: readonly string[]): string {
+  const shown = names.slice(0, NAMES_IN_MESSAGE).map((name) => `"${name}"`).join(", ");
+  return names.length > NAMES_IN_MESSAGE ? `${shown} and ${names.length - NAMES_IN_MESSAGE} more` : shown;
+}
+
+function shapeText(shape: readonly number[]): string {
+  return `[${shape.join(", ")}]`;
+}
+
+function planTensor({ name, sources }: Wanted, found: ReadonlyMap<string, CheckpointTensor>): PlannedTensor {
+  const parts = sources.flatMap((source) => found.get(source.name) ?? []);
+  const [first] = parts;
+  const dtype = first && DTYPE_NAMES[first.dtype];
+  if (!first || !dtype || parts.some((part) => part.dtype !== first.dtype)) {
+    const dtypes = [...new Set(parts.map((part) => part.dtype))].join(", ");
+    throw new PagesiftError(
+      "model",
+      `Tensor ${listNames(sources.map((source) => source.name))} has dtype ${dtypes}, ` +
+        "wanted F32, F16 or BF16, the same for all that are stacked",
+    );
+  }
+  sources.forEach((source, index) => {
+    const shape = parts[index]?.shape ?? [];
+    if (shapeText(shape) === shapeText(source.shape)) return;
+    throw new PagesiftError(
+      "model",
+      `Tensor "${source.name}" has shape ${shapeText(shape)}, but config.json asks for ${shapeText(source.shape)}`,
+    );
+  });
+  const rows = sources.reduce((sum, source) => sum + (source.shape[0] ?? 0), 0);
+  return { name, shape: [rows, ...first.shape.slice(1)], dtype, parts };
+}
+
+/** Listing what is missing would take all memory where a config asks for millions of experts that no file holds. */
+function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): void {
+  const expertLayers = moe?.sparseLayers.filter(Boolean).length ?? 0;
+  const wanted = 2 * numLayers + 3 * expertLayers * (moe?.numExperts ?? 0);
+  if (wanted <= numFound || wanted < MANY_TENSORS) return;
+  throw new PagesiftError(
+    "model",
+    `The model folder lacks tensors: it has ${numFound}, and its config.json asks for more than ${wanted}; ` +
+      "download the model again",
+  );
+}
+
+/**
+ * Decides from the headers alone which tensors go to the device.
+ *
+ * @throws {PagesiftError} of kind "model" that lists what is missing, unknown, or of another shape
+ */
+export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
+  refuseFarTooFew(config, found.size);
+  const wanted = wantedTensors(config);
+  const sources = new Set(wanted.flatMap((tensor) => tensor.sources.map((source) => source.name)));
+  const missing = [...sources].filter((name) => !found.has(name));
+  if (missing.length > 0) {
+    throw new PagesiftError(
+      "model",
+      `The model folder lacks ${missing.length} tensors that its config.json asks for: ${listNames(missing)}`,
+    );
+  }
+  const tied = config.tieWordEmbeddings ? ["lm_head.weight"] : [];
+  const unknown = [...found.keys()].filter((name) => !sources.has(name) && !IGNORED.test(name) && !tied.includes(name));
+  if (unknown.length > 0) {
+    throw new PagesiftError(
+      "model",
+      `The model folder holds ${unknown.length} tensors that ${config.architecture} does not use: ${
+        listNames(unknown)
+      }`,
+    );
+  }
+  const tensors = new Map(wanted.map((tensor) => [tensor.name, planTensor(tensor, found)]));
+  return { tensors, dtype: tensors.get("embedding.weight")?.dtype ?? "f32" };
+}

@@ -1,0 +1,128 @@
+import { dirname } from "@std/path";
+import { PagesiftError } from "../errors.ts";
+import type { CachedModel } from "./cache.ts";
+import type { HubClient, HubFile } from "./client.ts";
+import { statOrUndefined } from "../folder/json_file.ts";
+import { PartialFile } from "./partial_file.ts";
+import { StallGuard } from "./stall_guard.ts";
+
+/** How far the download of one file is. */
+export interface DownloadProgress {
+  file: string;
+  doneBytes: number;
+  /** Undefined where the server does not tell. */
+  totalBytes: number | undefined;
+}
+
+/** What the download of every file of a model shares. */
+export interface Download {
+  readonly client: HubClient;
+  readonly model: CachedModel;
+  readonly commit: string;
+  readonly stallSeconds: number;
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: ((progress: DownloadProgress) => void) | undefined;
+}
+
+const LOCK_POLL_MS = 100;
+
+/**
+ * Puts one file of a model into the cache. An interrupted download is taken up where it ended; a file appears under its
+ * name only when its size, and its SHA-256 where the Hub tells it, are right. Throws "network" errors.
+ */
+export async function downloadFile(download: Download, name: string): Promise<void> {
+  const { model, commit } = download;
+  const wanted = await describeFile(download, name);
+  const blob = model.blobPath(wanted.etag);
+  await Deno.mkdir(dirname(blob), { recursive: true });
+  using _lock = await lock(model.lockPath(wanted.etag), download.signal);
+  if (!await isWhole(blob, wanted)) await fetchBlob(download, name, wanted);
+  await model.link(commit, name, wanted.etag);
+}
+
+async function describeFile({ client, commit, stallSeconds, signal }: Download, name: string): Promise<HubFile> {
+  using guard = new StallGuard(stallSeconds, signal);
+  return await client.file(commit, name, guard);
+}
+
+async function isWhole(blob: string, { bytes }: HubFile): Promise<boolean> {
+  const info = await statOrUndefined(blob);
+  return info !== undefined && (bytes === undefined || info.size === bytes);
+}
+
+/** An advisory lock of the file, as other programs that share the cache take it; it ends with the process. */
+async function lock(path: string, signal: AbortSignal | undefined): Promise<Deno.FsFile> {
+  await Deno.mkdir(dirname(path), { recursive: true });
+  const file = await Deno.open(path, { write: true, create: true });
+  try {
+    while (!await file.tryLock(true)) {
+      signal?.throwIfAborted();
+      await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_MS));
+    }
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+async function fetchBlob(download: Download, name: string, wanted: HubFile): Promise<void> {
+  const blob = download.model.blobPath(wanted.etag);
+  const path = `${blob}.incomplete`;
+  {
+    using partial = await PartialFile.open(path);
+    // Without a size, nothing tells a whole file from a part.
+    if (wanted.bytes === undefined || partial.bytes > wanted.bytes) await partial.restart();
+    if (partial.bytes !== wanted.bytes) await transfer(download, name, wanted, partial);
+    await checkContent(name, wanted, partial);
+    await partial.flush();
+  }
+  await Deno.rename(path, blob);
+}
+
+async function transfer(
+  { client, commit, stallSeconds, signal, onProgress }: Download,
+  name: string,
+  wanted: HubFile,
+  partial: PartialFile,
+): Promise<void> {
+  using guard = new StallGuard(stallSeconds, signal);
+  const response = await client.open(commit, name, partial.bytes, guard);
+  if (!continues(response, partial.bytes)) await partial.restart();
+  try {
+    for await (const chunk of response.body ?? []) {
+      guard.touch();
+      if (partial.bytes + chunk.length > (wanted.bytes ?? Infinity)) throw sizeError(name, wanted, "more");
+      await partial.append(chunk);
+      onProgress?.({ file: name, doneBytes: partial.bytes, totalBytes: wanted.bytes });
+    }
+  } catch (error) {
+    throw client.failure(error, guard, name);
+  }
+}
+
+/** Whether a body starts where the file ends; a server without ranges sends everything again. */
+function continues(response: Response, bytes: number): boolean {
+  return response.status === 206 && (response.headers.get("content-range") ?? "").startsWith(`bytes ${bytes}-`);
+}
+
+async function checkContent(name: string, wanted: HubFile, partial: PartialFile): Promise<void> {
+  if (wanted.bytes !== undefined && partial.bytes !== wanted.bytes) {
+    throw sizeError(name, wanted, `only ${partial.bytes}`);
+  }
+  if (!/^[0-9a-f]{64}$/.test(wanted.etag)) return;
+  const found = partial.digest();
+  if (found === wanted.etag) return;
+  await partial.restart(); // bytes that are wrong must not be built upon
+  throw new PagesiftError(
+    "network",
+    `File "${name}" arrived damaged: expected SHA-256 ${wanted.etag}, found ${found}; run the command again`,
+  );
+}
+
+function sizeError(name: string, { bytes }: HubFile, found: string): PagesiftError {
+  return new PagesiftError(
+    "network",
+    `File "${name}" has ${bytes} bytes, ${found} arrived; run the command again to go on`,
+  );
+}

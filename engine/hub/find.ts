@@ -1,0 +1,136 @@
+import { join } from "@std/path";
+import { PagesiftError } from "../errors.ts";
+import { CachedModel, cacheFolder, type Environment, onCache } from "./cache.ts";
+import { HubClient, type HubModel } from "./client.ts";
+import { type Download, downloadFile, type DownloadProgress } from "./download.ts";
+import { isJsonObject, readJsonFile, shorten, statOrUndefined } from "../folder/json_file.ts";
+import { StallGuard } from "./stall_guard.ts";
+
+export type { DownloadProgress };
+
+/** How {@link findModelFolder} looks for a model. */
+export interface FindModelOptions {
+  /** Never download; also on where `HF_HUB_OFFLINE` is. Default false. */
+  offline?: boolean;
+  /** Branch, tag or commit of a Hub model. Default `main`. */
+  revision?: string;
+  /** `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` are read from here. */
+  env: Environment;
+  fetch?: typeof fetch;
+  /** Called as bytes of a file arrive. */
+  onProgress?: (progress: DownloadProgress) => void;
+  /** Ends a download; the next one goes on where it ended. The promise rejects with the signal's reason. */
+  signal?: AbortSignal;
+  /** Longest wait for anything to arrive. Default 60. */
+  stallSeconds?: number;
+}
+
+const INDEX = "model.safetensors.index.json";
+const SMALL_FILE = /^((config|generation_config|sparsity|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
+const MODEL_WEIGHTS = /^model(-\d+-of-\d+)?\.safetensors$/;
+const WEIGHTS = /^[\w-][\w.-]*\.safetensors$/;
+const WEIGHT_INDEX = /^[\w-][\w.-]*\.safetensors\.index\.json$/;
+
+/**
+ * The folder of a model: a folder as it is, or a Hub name `org/name` from the Hugging Face cache, downloaded into it where
+ * it is not whole. Throws a "model" error for a name that is neither, and "network" errors about the Hub and the cache.
+ */
+export async function findModelFolder(nameOrPath: string, options: FindModelOptions): Promise<string> {
+  const info = await statOrUndefined(nameOrPath);
+  if (info?.isDirectory) return nameOrPath;
+  if (info !== undefined || !isHubName(nameOrPath)) {
+    const problem = info === undefined ? `No model folder "${shorten(nameOrPath)}"` : `"${nameOrPath}" is not a folder`;
+    throw new PagesiftError(
+      "model",
+      `${problem}; expected a folder with a config.json, or a Hub name such as "org/name"`,
+    );
+  }
+  const revision = checkRevision(options.revision ?? "main");
+  const cache = cacheFolder(options.env);
+  const model = new CachedModel(cache, nameOrPath);
+  return await onCache(cache, async () => {
+    const cached = await model.findSnapshot(revision);
+    if (cached !== undefined && await isComplete(cached)) return cached;
+    if (isOffline(options)) throw offlineError(nameOrPath, revision, cache);
+    return await download(nameOrPath, revision, model, options);
+  });
+}
+
+function isHubName(name: string): boolean {
+  return name.length <= 200 && /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(name) && !/\.\.|--/.test(name);
+}
+
+/** A revision is also a path below `refs`. */
+function checkRevision(revision: string): string {
+  if (/^\w[\w.-]*(\/\w[\w.-]*)*$/.test(revision)) return revision;
+  throw new PagesiftError("usage", `Revision "${shorten(revision)}" must be the name of a branch or tag, or a commit`);
+}
+
+/** Programs cache single files too, so a snapshot may lack what a model needs. */
+async function isComplete(folder: string): Promise<boolean> {
+  const wanted = ["config.json", "tokenizer.json"];
+  const index = await readJsonFile(join(folder, INDEX));
+  if (index !== undefined) {
+    const map = isJsonObject(index["weight_map"]) ? index["weight_map"] : {};
+    wanted.push(...new Set(Object.values(map).map(String)));
+  } else if (!await hasWeights(folder)) return false;
+  const found = await Promise.all(wanted.map((name) => statOrUndefined(join(folder, name))));
+  return found.every((info) => info !== undefined);
+}
+
+async function hasWeights(folder: string): Promise<boolean> {
+  for await (const { name } of Deno.readDir(folder)) {
+    if (WEIGHTS.test(name) && await statOrUndefined(join(folder, name)) !== undefined) return true;
+  }
+  return false;
+}
+
+function isOffline({ offline, env }: FindModelOptions): boolean {
+  return offline === true || /^(1|on|yes|true)$/i.test(env["HF_HUB_OFFLINE"] ?? "");
+}
+
+function offlineError(id: string, revision: string, cache: string): PagesiftError {
+  const problem = `Model "${id}" at revision "${revision}" is not whole in the cache "${cache}", and downloads are off`;
+  const advice = `run without --offline and HF_HUB_OFFLINE, or \`hf download ${id}\` where there is a network`;
+  return new PagesiftError("network", `${problem}; ${advice}`);
+}
+
+async function download(
+  id: string,
+  revision: string,
+  model: CachedModel,
+  { env, signal, onProgress, fetch = globalThis.fetch, stallSeconds = 60 }: FindModelOptions,
+): Promise<string> {
+  const endpoint = env["HF_ENDPOINT"] || "https://huggingface.co";
+  const client = new HubClient({ endpoint, token: env["HF_TOKEN"] || undefined, fetch }, id);
+  const { commit, files } = await describe(client, revision, stallSeconds, signal);
+  const shared: Download = { client, model, commit, stallSeconds, signal, onProgress };
+  for (const file of chooseFiles(files, id)) await downloadFile(shared, file);
+  await model.writeRef(revision, commit);
+  return model.snapshotPath(commit);
+}
+
+async function describe(
+  client: HubClient,
+  revision: string,
+  stallSeconds: number,
+  signal?: AbortSignal,
+): Promise<HubModel> {
+  using guard = new StallGuard(stallSeconds, signal);
+  return await client.model(revision, guard);
+}
+
+/** Small files first, then the index, then weights: a snapshot with all its weights is whole. */
+function chooseFiles(files: readonly string[], id: string): string[] {
+  const named = files.filter((file) => MODEL_WEIGHTS.test(file));
+  // Some models hold the same weights twice, the second time in the layout of another program.
+  const weights = named.length > 0 ? named : files.filter((file) => WEIGHTS.test(file));
+  if (weights.length === 0 || !files.includes("config.json")) {
+    throw new PagesiftError(
+      "model",
+      `Model "${id}" on the Hub has no config.json with *.safetensors; choose another one`,
+    );
+  }
+  const indexes = files.filter((file) => WEIGHT_INDEX.test(file));
+  return [...files.filter((file) => SMALL_FILE.test(file)), ...indexes, ...weights];
+}

@@ -1,0 +1,105 @@
+import type { Device } from "../../ffi/device.ts";
+import { KvCache } from "../../ffi/kv_cache.ts";
+import type { CacheShape } from "../../ffi/structs.ts";
+import type { ModelConfig } from "../folder/config.ts";
+import type { PagePolicy } from "./page_policy.ts";
+import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
+import { Sequence } from "./sequence.ts";
+
+/** What a pool must hold. */
+export interface PoolNeed {
+  /** Tokens of all sequences that are in the pool at once. */
+  totalTokens: number;
+  /** Tokens of the longest of them. */
+  longestTokens: number;
+  /** Sequences that decode together. */
+  maxSequences: number;
+}
+
+/** Physical pages that hold `numTokens` tokens of `numSequences` sequences, each of which may leave one group part empty. */
+export function poolPages(numTokens: number, numSequences: number, pageSize: number, groupPages: number): number {
+  return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
+}
+
+/** The cache shape for a model, a policy and a need. */
+export function cacheShape(
+  config: ModelConfig,
+  dtype: CacheShape["dtype"],
+  policy: PagePolicy,
+  need: PoolNeed,
+): CacheShape {
+  const { pageSize, groupPages } = policy;
+  return {
+    numPages: poolPages(need.totalTokens, need.maxSequences, pageSize, groupPages),
+    maxPagesPerSequence: pagesFor(need.longestTokens, pageSize),
+    numLayers: config.numLayers,
+    numQueryHeads: config.numQueryHeads,
+    numKvHeads: config.numKvHeads,
+    headDim: config.headDim,
+    pageSize: policy.pageSize,
+    dtype,
+    statistics: { variance: policy.scorer === "diag", minMax: policy.scorer === "quest" },
+    maxSequences: need.maxSequences,
+    groupPages: groupPages === 1 ? 0 : groupPages,
+  };
+}
+
+/** A KV cache and the book of its pages. */
+export class KvPool {
+  readonly cache: KvCache;
+  readonly allocator: PageAllocator;
+
+  constructor(device: Device, readonly shape: CacheShape) {
+    this.cache = KvCache.create(device, shape);
+    this.allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
+  }
+
+  /** Whether this pool can serve where `wanted` was asked for. */
+  covers(wanted: CacheShape): boolean {
+    const { shape } = this;
+    return !this.cache.closed && shape.pageSize === wanted.pageSize &&
+      shape.groupPages === wanted.groupPages && shape.numPages >= wanted.numPages &&
+      shape.maxPagesPerSequence >= wanted.maxPagesPerSequence && shape.maxSequences >= wanted.maxSequences &&
+      (shape.statistics.variance || !wanted.statistics.variance) &&
+      (shape.statistics.minMax || !wanted.statistics.minMax);
+  }
+
+  /** Pages that a sequence takes to hold this many tokens. */
+  pagesTaken(tokens: number): number {
+    return pagesTaken(tokens, this.shape.pageSize, this.allocator.groupPages);
+  }
+
+  openSequence(): Sequence {
+    return new Sequence(this.allocator, this.shape.pageSize);
+  }
+
+  /** Shortens a sequence; the statistics of its last page follow. */
+  truncate(sequence: Sequence, length: number): void {
+    const tail = sequence.truncate(length);
+    if (tail) this.cache.renewPage(tail.page, tail.numTokens);
+  }
+
+  /** Bytes of keys and values of one page in one layer and KV head. */
+  get pageBytes(): number {
+    return 2 * this.shape.pageSize * this.shape.headDim * this.#numberBytes;
+  }
+
+  /** Bytes that scoring one page reads in one layer and KV head. */
+  statisticsBytes(policy: PagePolicy): number {
+    const vectors = policy.scorer === "diag" || policy.scorer === "quest" ? 2 : 1;
+    return vectors * this.shape.headDim * this.#numberBytes + (policy.scorer === "unique" ? 4 : 0);
+  }
+
+  /** The most bytes of keys and values that sequences held at once. */
+  get peakKvBytes(): number {
+    return this.allocator.peakUsed * this.pageBytes * this.shape.numLayers * this.shape.numKvHeads;
+  }
+
+  get #numberBytes(): number {
+    return this.shape.dtype === "f32" ? 4 : 2;
+  }
+
+  close(): void {
+    this.cache.close();
+  }
+}

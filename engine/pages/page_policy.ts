@@ -1,0 +1,113 @@
+import { PagesiftError } from "../errors.ts";
+import type { Scorer, SparseOptions } from "../types.ts";
+
+/** What the attention of one layer reads at a decode step. */
+export type LayerPolicy =
+  | { kind: "dense" }
+  | { kind: "sparse" }
+  /** The last `tokens` tokens only, never selected. */
+  | { kind: "window"; tokens: number };
+
+/** Which pages every layer reads: computed once, never changed. */
+export interface PagePolicy {
+  readonly pageSize: number;
+  /** Pages that lie side by side: 8 where groups of pages are scored first, else 1. */
+  readonly groupPages: 1 | 8;
+  /** Pages a KV head reads in a sparse layer. */
+  readonly budgetPages: number;
+  readonly scorer: Scorer;
+  readonly lambda: number;
+  readonly sinkPages: number;
+  readonly recentPages: number;
+  readonly layers: readonly LayerPolicy[];
+}
+
+export const PAGE_SIZES = [8, 16, 32, 64] as const;
+export const SCORERS: readonly Scorer[] = ["unique", "diag", "quest", "mean"];
+export const DEFAULT_SPARSE = {
+  mode: "auto",
+  budgetTokens: 512,
+  pageSize: 8,
+  scorer: "unique",
+  sinkPages: 1,
+  recentPages: 2,
+  denseLayers: 0,
+  levels: 2,
+} as const satisfies SparseOptions;
+
+/** Weight of the spread where none is given (tests/fixtures/unique_reference.py, page_scores). */
+const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 4, quest: 0, mean: 0 };
+
+function refuse(message: string): never {
+  throw new PagesiftError("usage", message);
+}
+
+function checkCount(name: string, value: number): void {
+  if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, wanted a whole number from 0`);
+}
+
+function checkBudget(budgetTokens: number, pageSize: number): void {
+  if (Number.isSafeInteger(budgetTokens) && budgetTokens >= pageSize && budgetTokens % pageSize === 0) return;
+  const below = Math.floor(budgetTokens / pageSize) * pageSize;
+  const nearest = below >= pageSize ? `${below} or ${below + pageSize}` : `${pageSize}`;
+  refuse(
+    `Sparse budget is ${budgetTokens} tokens, wanted a multiple of the page size ${pageSize}` +
+      (Number.isFinite(budgetTokens) ? `; the nearest is ${nearest}` : ""),
+  );
+}
+
+function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: number): void {
+  if (!["auto", "on", "off"].includes(options.mode)) {
+    refuse(`Sparse mode "${options.mode}" is unknown; wanted auto, on or off`);
+  }
+  if (!PAGE_SIZES.some((size) => size === options.pageSize)) {
+    refuse(`Page size is ${options.pageSize} tokens, wanted ${PAGE_SIZES.join(", ")}`);
+  }
+  checkBudget(options.budgetTokens, options.pageSize);
+  if (!SCORERS.includes(options.scorer)) refuse(`Scorer "${options.scorer}" is unknown; wanted ${SCORERS.join(", ")}`);
+  if (options.levels !== 1 && options.levels !== 2) refuse(`Score levels are ${options.levels}, wanted 1 or 2`);
+  if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, wanted a number from 0`);
+  checkCount("Number of sink pages", options.sinkPages);
+  checkCount("Number of recent pages", options.recentPages);
+  checkCount("Number of dense layers", options.denseLayers);
+}
+
+/**
+ * The policy for a model with these sliding windows (`[numLayers]`, tokens, 0 for none), on a device that scores groups of pages or not.
+ *
+ * @throws {PagesiftError} of kind "usage" that names the value and the nearest legal ones
+ */
+export function resolvePolicy(
+  sparse: SparseOptions,
+  slidingWindows: readonly number[],
+  scoresGroups = false,
+): PagePolicy {
+  const options = { ...DEFAULT_SPARSE, ...sparse };
+  const lambda = sparse.lambda ?? DEFAULT_LAMBDA[options.scorer] ?? 0;
+  checkOptions(options, lambda);
+  const { pageSize, scorer, denseLayers, mode } = options;
+  const budgetPages = options.budgetTokens / pageSize;
+  return Object.freeze({
+    pageSize,
+    groupPages: scoresGroups && options.levels === 2 ? 8 : 1,
+    budgetPages,
+    scorer,
+    lambda,
+    sinkPages: Math.min(options.sinkPages, budgetPages),
+    recentPages: Math.min(options.recentPages, budgetPages),
+    layers: slidingWindows.map((tokens, layer): LayerPolicy => {
+      if (tokens > 0) return { kind: "window", tokens };
+      return { kind: mode === "off" || layer < denseLayers ? "dense" : "sparse" };
+    }),
+  });
+}
+
+/** Layers that select pages. */
+export function countSparseLayers(policy: PagePolicy): number {
+  return policy.layers.filter(({ kind }) => kind === "sparse").length;
+}
+
+/** Whether a selection leaves pages out for a sequence of this many tokens. */
+export function exceedsBudget(policy: PagePolicy, lengthTokens: number): boolean {
+  return Math.ceil(lengthTokens / policy.pageSize) > policy.budgetPages;
+}

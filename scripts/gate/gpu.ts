@@ -1,0 +1,32 @@
+/** Whether a GPU answers. */
+import { Device } from "../../ffi/device.ts";
+import { NativeError, Status } from "../../ffi/errors.ts";
+import { isBuilt, openLibrary } from "../../ffi/library.ts";
+import { log } from "../support/lines.ts";
+
+/** Runs a script that needs a GPU, and ends with its code; a library that is broken is told in one line. */
+export async function runMain(title: string, main: () => Promise<number>): Promise<never> {
+  try {
+    Deno.exit(await main());
+  } catch (error) {
+    if (!(error instanceof NativeError)) throw error;
+    log(`${title}: ${error.message}`);
+    Deno.exit(1);
+  }
+}
+
+/**
+ * Why no CUDA device can be used, in one line; undefined when one answers.
+ *
+ * @throws {NativeError} when the library was built and is broken, which is no reason to skip anything
+ */
+export function whyNoGpu(): string | undefined {
+  if (isBuilt("cuda")) openLibrary("cuda");
+  try {
+    Device.open("cuda").close();
+    return undefined;
+  } catch (error) {
+    if (error instanceof NativeError && error.status === Status.NoDevice) return error.message;
+    throw error;
+  }
+}

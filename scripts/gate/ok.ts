@@ -1,0 +1,32 @@
+/**
+ * The gate: formatting, lint, types, ABI, import arrows, then all tests on the CPU, and those of the GPU where one answers. Stops at the
+ * first that fails.
+ */
+import { print } from "../support/lines.ts";
+import { ROOT } from "../release/native_library.ts";
+import { countLine, runTests } from "./test_run.ts";
+
+const SOURCES = ["mod.ts", "cli", "bench", "inspect", "engine", "ffi", "scripts", "tests"];
+const STEPS: [title: string, args: string[]][] = [
+  ["format", ["fmt", "--check"]],
+  ["lint", ["lint"]],
+  ["types", ["check", ...SOURCES]],
+  ["C contract", ["run", "-A", "scripts/gate/check_abi.ts"]],
+  ["import arrows", ["run", "-A", "scripts/gate/check_layers.ts"]],
+  ["build", ["run", "-A", "scripts/release/build.ts"]],
+  ["GPU tests", ["run", "-A", "scripts/gate/test_gpu.ts"]],
+];
+
+async function run(title: string, args: string[]): Promise<void> {
+  print(`== ${title}`);
+  const { success } = await new Deno.Command(Deno.execPath(), { args, cwd: ROOT, stdin: "null" }).spawn().status;
+  if (success) return;
+  print(`ok: ${title} failed`);
+  Deno.exit(1);
+}
+
+for (const [title, args] of STEPS) await run(title, args);
+print("== tests");
+const { success, counts } = await runTests({ args: ["--parallel", "tests/"] });
+print(countLine(counts));
+if (!success) Deno.exit(1);

@@ -1,0 +1,172 @@
+/**
+ * The CPU library under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: native programs of tests/native (calls
+ * of any arguments, refused memory, two threads), the tests of operations and handles, and a short answer of the default model.
+ *
+ *     deno run -A scripts/gate/sanitize_cpu.ts [--only asan|tsan] [--rounds 200] [--native] [--fuzzer SECONDS]
+ *
+ * A row says what ran and whether something was found; the first report follows. Its uppermost line "#0 ..." that names a file of csrc/ is
+ * the place. `--rounds` says how often some 6,000 calls are made up, `--native` leaves out what runs under Deno, and `--fuzzer` drives the
+ * same calls by libFuzzer, for which CXX must be clang++. Skipped, with the reason, where the compiler has no sanitizer.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { basename, join } from "@std/path";
+import { print } from "../support/lines.ts";
+import { BuildError, buildLibrary, objectFor, ROOT, sourcesIn, tryRun } from "../release/native_library.ts";
+import { countsOf } from "./test_run.ts";
+import { findCompiler, sanitizedLibrary, sanitizedPlan, type Sanitizer, sanitizerFlags } from "../release/toolchain.ts";
+
+const REPORT = /ERROR: AddressSanitizer|ERROR: LeakSanitizer|runtime error:|WARNING: ThreadSanitizer|FAILED:/;
+const SHOWN_LINES = 30;
+const RUNTIMES: Readonly<Record<Sanitizer, readonly string[]>> = {
+  asan: ["libasan.so", "libubsan.so"],
+  tsan: ["libtsan.so"],
+};
+/** Deno itself is not instrumented: its threads would be reported, and what it keeps to its end would count as leaked. */
+const UNDER_DENO = {
+  ASAN_OPTIONS: "detect_leaks=0:handle_segv=0",
+  TSAN_OPTIONS: "ignore_noninstrumented_modules=1:exitcode=66",
+  UBSAN_OPTIONS: "print_stacktrace=1",
+};
+const TESTS = ["test", "-A", "--no-check", "tests/kernels", "tests/ffi"];
+const GENERATE = [
+  ...["run", "-A", "--no-check", "cli/main.ts", "generate", "--device", "cpu", "-n", "3", "-c", "700"],
+  ...["--truncate", "tail", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
+];
+const FUZZ_SOURCES = ["fuzz", "calls", "calls_ops"];
+
+/** A program of tests/native. */
+interface Native {
+  name: string;
+  sources: readonly string[];
+  /** More flags of its compilation. */
+  flags: readonly string[];
+  args: readonly string[];
+}
+
+interface Options {
+  rounds: number;
+  nativeOnly: boolean;
+  fuzzerSeconds: number;
+}
+
+function natives(sanitizer: Sanitizer, { rounds, fuzzerSeconds }: Options): Native[] {
+  const threads = { name: "threads", sources: ["threads"], flags: [], args: ["200"] };
+  if (sanitizer === "tsan") return [threads];
+  const made = [
+    { name: "fuzz", sources: FUZZ_SOURCES, flags: [], args: [String(rounds)] },
+    { name: "faults", sources: ["faults"], flags: ["-Wl,--wrap=mmap,--wrap=pthread_create"], args: [] },
+    threads,
+  ];
+  if (fuzzerSeconds === 0) return made;
+  const args = [`-max_total_time=${fuzzerSeconds}`, "-max_len=4096", "-timeout=10", "-print_final_stats=1"];
+  return [...made, { name: "libfuzzer", sources: FUZZ_SOURCES, flags: ["-fsanitize=fuzzer", "-DPS_LIBFUZZER"], args }];
+}
+
+/** The runtimes that must be in the process first, or undefined where the compiler has none; clang links its own statically. */
+async function runtimes(compiler: string, sanitizer: Sanitizer): Promise<string[] | undefined> {
+  const found = await Promise.all(RUNTIMES[sanitizer].map((name) => tryRun(compiler, [`-print-file-name=${name}`])));
+  const paths = found.map((run) => run?.stdout.trim() ?? "");
+  return paths.every((path) => path.startsWith("/")) ? paths.map((path) => Deno.realPathSync(path)) : undefined;
+}
+
+interface Ran {
+  code: number;
+  output: string;
+}
+
+async function run(command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ran> {
+  const { code, stdout, stderr } = await new Deno.Command(command, {
+    args: [...args],
+    env: { NO_COLOR: "1", ...env },
+    cwd: ROOT,
+    stdin: "null",
+  }).output();
+  return { code, output: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
+}
+
+/** The objects of the library itself, and no others that lie in the folder. */
+function libraryObjects(folder: string): string[] {
+  const sources = ["csrc/api", "csrc/cpu"].flatMap((from) => sourcesIn(from, [".cpp"]));
+  const built = new Set(sourcesIn(folder, [".o"]));
+  return sources.map((source) => objectFor(source, join(ROOT, folder))).filter((object) => built.has(object));
+}
+
+async function buildNative(compiler: string, sanitizer: Sanitizer, native: Native): Promise<string> {
+  const folder = join("build", sanitizer);
+  const program = join(ROOT, folder, native.name);
+  const files = native.sources.map((source) => join(ROOT, "tests", "native", `${source}.cpp`));
+  const flags = ["-std=c++17", "-pthread", "-Wall", "-Wextra", ...sanitizerFlags(sanitizer), ...native.flags];
+  const { code, output } = await run(compiler, [...flags, ...files, ...libraryObjects(folder), "-o", program]);
+  if (code !== 0) {
+    throw new BuildError(`tests/native/${native.name} could not be built: ${output.trim().split("\n")[0]}`);
+  }
+  return program;
+}
+
+/** Prints a row, and what was found. */
+function row(sanitizer: string, what: string, result: string, { code, output }: Ran): boolean {
+  const clean = code === 0 && !REPORT.test(output);
+  print(`| ${sanitizer} | ${what} | ${result} | ${clean ? "nothing found" : "FOUND"} |`);
+  if (clean) return true;
+  const lines = output.trim().split("\n");
+  const first = lines.findIndex((line) => REPORT.test(line));
+  print((first < 0 ? lines.slice(-SHOWN_LINES) : lines.slice(first, first + SHOWN_LINES)).join("\n"));
+  return false;
+}
+
+/** What a native program says of itself. */
+function resultOf(output: string): string {
+  return output.match(/^(?:calls|faults|rounds) .*$|number_of_executed_units: \d+/m)?.[0] ?? "";
+}
+
+async function check(sanitizer: Sanitizer, options: Options): Promise<boolean> {
+  const compiler = await findCompiler();
+  const clang = basename(compiler).startsWith("clang");
+  // clang finds the runtimes of gcc, which do not fit what it compiles.
+  const preload = clang ? undefined : await runtimes(compiler, sanitizer);
+  if (Deno.build.os !== "linux" || (preload === undefined && !clang)) {
+    print(`| ${sanitizer} | skipped: ${compiler} has no ${RUNTIMES[sanitizer].join(" and ")} | | |`);
+    return true;
+  }
+  await buildLibrary(sanitizedPlan(sanitizer));
+  let clean = true;
+  for (const native of natives(sanitizer, options)) {
+    const ran = await run(await buildNative(compiler, sanitizer, native), native.args);
+    clean = row(sanitizer, native.name, resultOf(ran.output), ran) && clean;
+  }
+  return options.nativeOnly || preload === undefined ? clean : await underDeno(sanitizer, preload) && clean;
+}
+
+async function underDeno(sanitizer: Sanitizer, preload: readonly string[]): Promise<boolean> {
+  const env = { ...UNDER_DENO, LD_PRELOAD: preload.join(" "), PAGESIFT_LIBRARY: sanitizedLibrary(sanitizer) };
+  const tests = await run(Deno.execPath(), TESTS, env);
+  const { passed, failed } = countsOf(tests.output);
+  const clean = row(sanitizer, "tests", `${passed} passed, ${failed} failed`, tests) && passed > 0;
+  return row(sanitizer, "generate", "3 tokens", await run(Deno.execPath(), GENERATE, env)) && clean;
+}
+
+async function main(): Promise<number> {
+  const flags = parseArgs(Deno.args, { string: ["only", "rounds", "fuzzer"], boolean: ["native"] });
+  const chosen = (["asan", "tsan"] as const).filter((one) => flags["only"] === undefined || flags["only"] === one);
+  const [rounds, fuzzerSeconds] = [Number(flags["rounds"] ?? 200), Number(flags["fuzzer"] ?? 0)];
+  if (chosen.length === 0 || !(rounds >= 1) || !(fuzzerSeconds >= 0)) {
+    print("sanitize_cpu: wanted --only asan or tsan, --rounds and --fuzzer with numbers");
+    return 2;
+  }
+  print("| sanitizer | what ran | result | findings |\n|---|---|---|---|");
+  let clean = true;
+  for (const one of chosen) {
+    clean = await check(one, { rounds, fuzzerSeconds, nativeOnly: Boolean(flags["native"]) }) && clean;
+  }
+  return clean ? 0 : 1;
+}
+
+if (import.meta.main) {
+  try {
+    Deno.exit(await main());
+  } catch (error) {
+    if (!(error instanceof BuildError)) throw error;
+    print(`sanitize_cpu: ${error.message}`);
+    Deno.exit(1);
+  }
+}

@@ -1,0 +1,24 @@
+/**
+ * The tests of the HTML report in headless Chromium. Where there is no Chromium, `--install` installs Debian's package; where that
+ * cannot be done the tests are counted and skipped.
+ */
+import { findChromium, installChromium } from "./chromium.ts";
+import { print } from "../support/lines.ts";
+import { countLine, runTests } from "./test_run.ts";
+
+const FOLDER = "tests/browser";
+
+async function whyNoBrowser(): Promise<string | undefined> {
+  if (findChromium() !== undefined) return undefined;
+  if (!Deno.args.includes("--install")) return "Chromium is not installed; --install installs Debian's";
+  const reason = await installChromium();
+  return reason ?? (findChromium() === undefined ? "the package brought no Chromium" : undefined);
+}
+
+if (import.meta.main) {
+  const reason = await whyNoBrowser();
+  const { success, counts } = await runTests({ args: [FOLDER], quiet: reason !== undefined });
+  if (reason !== undefined) print(`browser: ${counts.skipped} tests skipped: ${reason}`);
+  print(countLine(counts));
+  Deno.exit(success && (reason !== undefined || counts.skipped === 0) ? 0 : 1);
+}
