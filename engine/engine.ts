@@ -11,7 +11,6 @@ import { Model } from "./model.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { breather, Prefill } from "./prefill.ts";
 import { DEFAULT_MAX_TOKENS, Request } from "./request.ts";
-import { roundFloats } from "./folder/tensor_data.ts";
 import { ropeFrequencies } from "./folder/rope.ts";
 import { emptyStats, type EngineFacts, RunStats } from "./run_stats.ts";
 import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
@@ -42,11 +41,6 @@ export interface EngineOptions {
   sparse?: SparseOptions;
   /** CPU threads. Default: one a core. */
   threads?: number;
-  /**
-   * Precision of the rotary frequencies. `weights` rounds them to the dtype of the weights, as PyTorch's `model.to(dtype)` does; for
-   * comparing with such a run. Default `f32`, as models are trained.
-   */
-  ropeDtype?: "f32" | "weights";
   /** Ends loading. */
   signal?: AbortSignal;
 }
@@ -101,9 +95,7 @@ export class Engine implements AsyncDisposable {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
-      const exact = ropeFrequencies(read.rope, read.headDim, read.maxContext);
-      const rounded = options.ropeDtype === "weights" ? roundFloats(exact.invFreq, plan.dtype) : exact.invFreq;
-      const frequencies = { ...exact, invFreq: rounded };
+      const frequencies = ropeFrequencies(read.rope, read.headDim, read.maxContext);
       const stepTokens = Math.max(MAX_BATCH, Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext));
       const model = new Model(device, config, weights, frequencies, stepTokens);
       const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };

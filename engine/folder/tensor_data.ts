@@ -40,11 +40,3 @@ export function decodeTensor(
 export function bfloat16ToFloat32(halves: Uint16Array): Float32Array {
   return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
 }
-
-/** Floats rounded to nearest, ties to even, in a narrower dtype, and widened again. */
-export function roundFloats(values: Float32Array, dtype: "f32" | "f16" | "bf16"): Float32Array {
-  if (dtype === "f32") return values;
-  if (dtype === "f16") return Float32Array.from(values, (value) => Math.f16round(value));
-  const bits = new Uint32Array(Float32Array.from(values).buffer);
-  return bfloat16ToFloat32(Uint16Array.from(bits, (word) => (word + 0x7fff + (word >>> 16 & 1)) >>> 16));
-}
