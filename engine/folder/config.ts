@@ -1,6 +1,6 @@
 import { join } from "@std/path";
 import { type Architecture, FAMILIES, type Family, isArchitecture } from "./architectures.ts";
-import { ConfigFields, type Range, TOKEN_IDS } from "./config_fields.ts";
+import { ConfigFields, type Range } from "./config_fields.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, readJsonFile, shorten } from "./json_file.ts";
 import { type RopeConfig, rotaryDimOf } from "./rope.ts";
@@ -12,7 +12,6 @@ export { type GenerationConfig, readGenerationConfig } from "./generation_config
 /** A model as its `config.json` describes it: checked, complete, frozen. */
 export interface ModelConfig {
   readonly architecture: Architecture;
-  readonly modelType: string;
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
@@ -37,8 +36,6 @@ export interface ModelConfig {
   /** Latest tokens that a layer attends to, the current one included; 0 is all. `[numLayers]` */
   readonly slidingWindows: readonly number[];
   readonly rope: RopeConfig;
-  /** As announced; the tensors have the last word. */
-  readonly weightDtype?: "f32" | "f16" | "bf16";
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId?: number;
   readonly moe?: MoeConfig;
@@ -85,7 +82,6 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
   const maxContext = fields.count("max_position_embeddings", CONTEXT);
   return deepFreeze<ModelConfig>({
     architecture,
-    modelType: fields.text("model_type", family.modelType),
     vocabSize: fields.count("vocab_size", VOCABULARY),
     intermediateSize: fields.count("intermediate_size", WIDTH),
     numLayers,
@@ -100,8 +96,7 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
     slidingWindows: parseWindows(fields, family, numLayers, maxContext),
     eosTokenIds: fields.tokenIds("eos_token_id"),
     ...present({
-      weightDtype: parseDtype(fields),
-      bosTokenId: fields.optionalCount("bos_token_id", TOKEN_IDS),
+      bosTokenId: fields.tokenIds("bos_token_id")[0],
       moe: family.moe ? parseMoe(fields, numLayers) : undefined,
     }),
   });
@@ -163,17 +158,6 @@ function parseBiases(fields: ConfigFields, family: Family): Pick<ModelConfig, "a
   const output = family.attentionBias === "field" && fields.flag("attention_bias", false);
   const mlpBias = family.mlpBiasField && fields.flag("mlp_bias", false);
   return { attentionBias: { qkv: output || family.attentionBias === "qkv", output }, mlpBias };
-}
-
-const DTYPES: Readonly<Record<string, ModelConfig["weightDtype"]>> = {
-  float32: "f32",
-  float16: "f16",
-  bfloat16: "bf16",
-};
-
-function parseDtype(fields: ConfigFields): ModelConfig["weightDtype"] {
-  const name = fields.has("dtype") ? "dtype" : "torch_dtype";
-  return fields.has(name) ? DTYPES[fields.text(name)] : undefined;
 }
 
 function parseMoe(fields: ConfigFields, numLayers: number): MoeConfig {

@@ -57,10 +57,13 @@ export class ConfigFields {
     return isJsonObject(value) ? new ConfigFields(value, this.file) : this.refuse(name, "an object");
   }
 
-  /** Token ids given as one number, a list or null. */
+  /** Token ids given as one number, a list or null. Negative ones, which some files write for "none", are left out. */
   tokenIds(name: string): readonly number[] {
-    if (typeof this.json[name] === "number") return [this.count(name, TOKEN_IDS)];
-    return this.list(name, "a token id or a list of token ids", isTokenId);
+    const value = this.json[name];
+    const ids = typeof value === "number" && isTokenId(value)
+      ? [value]
+      : this.list(name, "a token id or a list of token ids", isTokenId);
+    return ids.filter((id) => id >= 0);
   }
 
   refuse(name: string, wanted: string): never {
@@ -74,11 +77,9 @@ export class ConfigFields {
   }
 }
 
-/** Token ids that fit the native library's signed 32-bit. */
-export const TOKEN_IDS: Range = { min: 0, max: 2 ** 31 - 1 };
-
+/** What fits the native library's signed 32 bits. */
 function isTokenId(value: unknown): value is number {
-  return Number.isSafeInteger(value) && inRange(value as number, TOKEN_IDS);
+  return Number.isInteger(value) && inRange(value as number, { min: -(2 ** 31), max: 2 ** 31 - 1 });
 }
 
 function inRange(value: number, { min, max }: Range): boolean {

@@ -25,13 +25,15 @@ export function isJsonObject(value: unknown): value is JsonObject {
 }
 
 /**
- * Parses text that must hold one JSON object and refuses what `JSON.parse` lets pass: repeated keys, which it drops in
- * silence, and nesting or key counts beyond `limits`. Throws "model" errors that name `file`.
+ * Parses text that must contain one JSON object and refuses what `JSON.parse` lets pass: repeated keys, which it drops in
+ * silence, and nesting or key counts beyond `limits`. Accepts `NaN`, `Infinity` and `-Infinity`, which Python writes and
+ * reads. Throws "model" errors that name `file`.
  */
 export function parseJsonObject(text: string, file: string, limits: JsonLimits = DEFAULT_LIMITS): JsonObject {
-  const problem = findJsonProblem(text, limits);
+  const literals: Literal[] = [];
+  const problem = findJsonProblem(text, limits, literals);
   if (problem !== undefined) throw new PagesiftError("model", `Cannot read "${file}": ${problem}`);
-  const value = parseJson(text, file);
+  const value = parseJson(text, literals, file);
   if (isJsonObject(value)) return value;
   throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object; download the file again`);
 }
@@ -78,16 +80,43 @@ function decodeText(bytes: Uint8Array, file: string): string {
   }
 }
 
-function parseJson(text: string, file: string): unknown {
+function parseJson(text: string, literals: readonly Literal[], file: string): unknown {
   try {
-    return JSON.parse(text);
+    return literals.length === 0 ? JSON.parse(text) : parseWithLiterals(text, literals);
   } catch (cause) {
     throw new PagesiftError("model", `Cannot read "${file}": not valid JSON; download the file again`, { cause });
   }
 }
 
-/** Walks JSON text once without recursion; undefined when nothing is wrong. Syntax is left to `JSON.parse`. */
-function findJsonProblem(text: string, limits: JsonLimits): string | undefined {
+/** Parses text in which strings that no file can contain stand in for the literals. */
+function parseWithLiterals(text: string, literals: readonly Literal[]): unknown {
+  const marker = crypto.randomUUID();
+  const parts: string[] = [];
+  let done = 0;
+  for (const { start, name } of literals) {
+    parts.push(text.slice(done, start), `"${marker}${name}"`);
+    done = start + name.length;
+  }
+  parts.push(text.slice(done));
+  return JSON.parse(parts.join(""), (_key, value) => {
+    return typeof value === "string" && value.startsWith(marker) ? Number(value.slice(marker.length)) : value;
+  });
+}
+
+/** A number that Python's JSON has and JSON itself lacks. */
+interface Literal {
+  start: number;
+  name: (typeof LITERALS)[number];
+}
+
+const LITERALS = ["NaN", "Infinity", "-Infinity"] as const;
+const MINUS = 0x2d, CAPITAL_I = 0x49, CAPITAL_N = 0x4e;
+
+/**
+ * Walks JSON text once without recursion; undefined when nothing is wrong. Syntax is left to `JSON.parse`. Adds the literals
+ * that it meets where a value may stand to `literals`.
+ */
+function findJsonProblem(text: string, limits: JsonLimits, literals: Literal[]): string | undefined {
   const open: (Set<string> | undefined)[] = []; // one entry an open object (its keys) or list (undefined)
   let keyNext = false;
   let values = 0;
@@ -112,6 +141,11 @@ function findJsonProblem(text: string, limits: JsonLimits): string | undefined {
     } else if (code === COMMA) {
       if (++values > limits.maxValues) return `more than ${limits.maxValues} values`;
       keyNext = open.at(-1) !== undefined;
+    } else if ((code === MINUS || code === CAPITAL_I || code === CAPITAL_N) && !keyNext) {
+      const name = LITERALS.find((literal) => text.startsWith(literal, i));
+      if (name === undefined) continue;
+      literals.push({ start: i, name });
+      i += name.length - 1;
     }
   }
 }
@@ -154,5 +188,6 @@ export function shorten(text: string, length = 80): string {
 
 /** A value of a file as a message quotes it. */
 export function quote(value: unknown): string {
+  if (typeof value === "number") return String(value); // JSON has no NaN and no infinity
   return value === undefined ? "missing" : shorten(JSON.stringify(value));
 }
