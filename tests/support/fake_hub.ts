@@ -14,6 +14,8 @@ export interface HubFaults {
   response?: () => Response | Promise<Response>;
   /** Bytes after which a longer body breaks off. */
   cutAfter?: number;
+  /** Sends a body of the store in this many pieces, each after a pause. */
+  slow?: { pieces: number; pauseMs: number };
   /** Sends other bytes than promised. */
   damaged?: boolean;
   ignoreRange?: boolean;
@@ -67,6 +69,7 @@ export class FakeHub implements AsyncDisposable {
     const name = path.split("/").at(-1)!;
     const content = this.#files[name];
     if (content === undefined || !path.includes(COMMIT)) return new Response("no such file", { status: 404 });
+    if (host === "store" && this.faults.slow) return new Response(inPieces(content, this.faults.slow));
     if (host === "store" || !name.endsWith(".safetensors")) return this.#send(content, range);
     return await this.#redirect(content, path);
   }
@@ -98,6 +101,22 @@ export class FakeHub implements AsyncDisposable {
     headers["content-length"] = String(body.length); // a promise that the connection then breaks
     return new Response(new Blob([body.slice(0, cutAfter)]).stream(), { status, headers });
   }
+}
+
+/** The content in equal pieces, each after a pause. */
+function inPieces(
+  content: Uint8Array<ArrayBuffer>,
+  { pieces, pauseMs }: { pieces: number; pauseMs: number },
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  const size = Math.ceil(content.length / pieces);
+  let done = 0;
+  return new ReadableStream({
+    async pull(controller) {
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      controller.enqueue(content.slice(done, done += size));
+      if (done >= content.length) controller.close();
+    },
+  });
 }
 
 /** SHA-256 in hex. */

@@ -162,3 +162,27 @@ Deno.test("findModelFolder reports the bytes of each file up to its size", async
     assert([...last.values()].every(({ doneBytes, totalBytes }) => doneBytes === totalBytes));
   });
 });
+
+Deno.test("findModelFolder waits for a slow download as long as something arrives", async () => {
+  await withHub(async ({ find, hub }) => {
+    hub.faults.slow = { pieces: 10, pauseMs: 120 }; // longer than the limit in all, far shorter each
+    const folder = await find({ stallSeconds: 0.8 });
+    assertEquals(await Deno.readFile(join(folder, "model.safetensors")), WEIGHTS);
+  });
+});
+
+Deno.test("findModelFolder gives up when a download stops in the middle, and goes on there", async () => {
+  await withHub(async ({ find, hub, model }) => {
+    hub.faults.slow = { pieces: 2, pauseMs: 1000 };
+    await assertRefused(() => find({ stallSeconds: 0.3 }), "network", "Nothing arrived", "0.3 s");
+    assert((await Deno.stat(`${await weightsBlob(model)}.incomplete`)).isFile);
+    hub.faults = {};
+    assertEquals(await Deno.readFile(join(await find(), "model.safetensors")), WEIGHTS);
+  });
+});
+
+Deno.test("findModelFolder downloads the map of special tokens", async () => {
+  await withHub(async ({ find }) => {
+    assertEquals(await Deno.readTextFile(join(await find(), "special_tokens_map.json")), "{ }");
+  }, { "config.json": "{}", "tokenizer.json": "{ }", "special_tokens_map.json": "{ }", "model.safetensors": "aaa" });
+});
