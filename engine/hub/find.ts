@@ -26,7 +26,8 @@ export interface FindModelOptions {
 }
 
 const INDEX = "model.safetensors.index.json";
-const SMALL_FILE = /^((config|generation_config|sparsity|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
+const SMALL_FILE =
+  /^((config|generation_config|sparsity|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
 const MODEL_WEIGHTS = /^model(-\d+-of-\d+)?\.safetensors$/;
 const WEIGHTS = /^[\w-][\w.-]*\.safetensors$/;
 const WEIGHT_INDEX = /^[\w-][\w.-]*\.safetensors\.index\.json$/;
