@@ -111,7 +111,7 @@ function inPieces(
   const size = Math.ceil(content.length / pieces);
   let done = 0;
   return new ReadableStream({
-    async pull(controller) {
+    async pull(controller): Promise<void> {
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
       controller.enqueue(content.slice(done, done += size));
       if (done >= content.length) controller.close();
