@@ -7,6 +7,7 @@ import { Engine } from "../engine/engine.ts";
 import { Model } from "../engine/model.ts";
 import { ropeFrequencies } from "../engine/folder/rope.ts";
 import { planWeights, type WeightDType, type WeightPlan } from "../engine/folder/weight_plan.ts";
+import type { Notice } from "../engine/types.ts";
 import { weightBytes, Weights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
 import { DTYPE_BYTES } from "../ffi/structs.ts";
@@ -41,7 +42,7 @@ export interface BenchModel extends AsyncDisposable {
   name: string;
   sha256: string | undefined;
   device: Device;
-  notice: string | undefined;
+  notices: readonly Notice[];
   model: Model;
   config: ModelConfig;
   dtype: WeightDType;
@@ -60,7 +61,7 @@ export async function planModel({ folder, shape }: ModelChoice, longest: number)
 export async function openModel(choice: ModelChoice, planned: PlannedModel, batch: number): Promise<BenchModel> {
   const weightsRead = (rows: number): number | undefined => readBytes(planned, rows);
   if (choice.folder !== undefined) return await loadModel(choice, choice.folder, weightsRead);
-  const { device, notice } = openDevice(choice.device, choice.threads);
+  const { device, notices } = openDevice(choice.device, choice.threads);
   try {
     const { config, plan } = planned;
     const weights = randomWeights(device, plan);
@@ -68,7 +69,7 @@ export async function openModel(choice: ModelChoice, planned: PlannedModel, batc
     const stepTokens = Math.max(batch, CHUNK_TOKENS[device.describe().backend]);
     const model = new Model(device, config, weights, frequencies, stepTokens);
     return {
-      ...{ name: choice.name, sha256: undefined, device, notice, model, config, dtype: plan.dtype, weightsRead },
+      ...{ name: choice.name, sha256: undefined, device, notices, model, config, dtype: plan.dtype, weightsRead },
       [Symbol.asyncDispose]: async () => {
         await device.wait();
         device.close();
@@ -86,9 +87,9 @@ async function loadModel(
   weightsRead: BenchModel["weightsRead"],
 ): Promise<BenchModel> {
   const engine = await Engine.load(folder, { device: choice, ...threads !== undefined && { threads } });
-  const { device, model, config, dtype, deviceNotice: notice } = engine;
+  const { device, model, config, dtype, notices } = engine;
   return {
-    ...{ name: basename(name), sha256: await modelSha256(folder), device, notice, model, config, dtype, weightsRead },
+    ...{ name: basename(name), sha256: await modelSha256(folder), device, notices, model, config, dtype, weightsRead },
     [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
   };
 }

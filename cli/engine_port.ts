@@ -4,6 +4,7 @@ import type {
   EngineStats,
   GenerateOptions,
   GenerateRequest,
+  Notice,
   Piece,
   PrefillProgress,
   SparseOptions,
@@ -14,8 +15,8 @@ export interface EnginePort extends AsyncDisposable {
   readonly config: { readonly maxContext: number };
   readonly tokenizer: TokenizerPort;
   readonly stats: EngineStats;
-  /** Why the device is not the one hoped for, when `auto` fell back. */
-  readonly deviceNotice?: string | undefined;
+  /** What people should know about the model and the device. */
+  readonly notices: readonly Notice[];
   /** What the model's `sparsity.json` says. */
   readonly sparsity?: ModelSparsity | undefined;
   /** A piece that only closes an aborted generation has the id -1. */

@@ -48,7 +48,7 @@ export async function loadModel(
     world.models.loadEngine(folder, { ...loadOptions(flags, sparse), signal: interrupt.signal }),
   );
   output.clearStatus();
-  if (engine.deviceNotice !== undefined) output.warn(engine.deviceNotice);
+  output.notices(engine.notices);
   if (engine.sparsity !== undefined) output.stage(sparsityLine(engine.sparsity));
   const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
   return { engine, name, limit };

@@ -1,4 +1,5 @@
 import { escapeControls, oneLine } from "../engine/text/escape.ts";
+import type { Notice } from "../engine/types.ts";
 import type { Sink, World } from "./world.ts";
 
 /** How much is shown beside the answer. */
@@ -82,6 +83,14 @@ export class Output {
 
   warn(message: string): void {
     if (!this.#quiet) this.#message("Warning: ", "\x1b[33m", message);
+  }
+
+  /** Prints what an engine says about its model and device; what needs no action under `--verbose` only. */
+  notices(notices: readonly Notice[]): void {
+    for (const { level, text } of notices) {
+      if (level === "warning") this.warn(text);
+      else if (this.#verbose) this.note(text);
+    }
   }
 
   /** Tells something the user should know but need not act on. */

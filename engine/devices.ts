@@ -1,19 +1,28 @@
-import { Device } from "../ffi/device.ts";
+import { Device, type DeviceOptions } from "../ffi/device.ts";
 import { NativeError, Status } from "../ffi/errors.ts";
 import { isBuilt } from "../ffi/library.ts";
+import { hasNvidiaGpu } from "../ffi/nvidia.ts";
 import { PagesiftError } from "./errors.ts";
+import type { Notice } from "./types.ts";
 
 export type DeviceChoice = "auto" | "cpu" | "cuda";
 
 /** The device that was opened, and what the user should know about the choice. */
 export interface OpenedDevice {
   device: Device;
-  notice: string | undefined;
+  notices: readonly Notice[];
 }
 
 function deviceError(error: unknown): unknown {
   if (!(error instanceof NativeError)) return error;
   return new PagesiftError("device", error.message, { cause: error });
+}
+
+/** That the CPU takes the place of CUDA: a warning where there is a GPU, which should have worked. */
+export function fallbackNotice(reason: string, hasGpu: boolean): Notice {
+  return hasGpu
+    ? { level: "warning", text: `${reason}; this machine has an NVIDIA GPU, but the CPU is used` }
+    : { level: "info", text: `${reason}; using the CPU` };
 }
 
 /**
@@ -24,22 +33,21 @@ function deviceError(error: unknown): unknown {
 export function openDevice(choice: DeviceChoice, threads: number | undefined): OpenedDevice {
   const options = threads === undefined ? {} : { threads };
   try {
-    if (choice !== "auto") return { device: Device.open(choice, options), notice: undefined };
-    if (!isBuilt("cuda")) {
-      return { device: Device.open("cpu", options), notice: "The CUDA library is not built; using the CPU" };
-    }
+    if (choice !== "auto") return { device: Device.open(choice, options), notices: [] };
+    if (!isBuilt("cuda")) return openCpu("The CUDA library is not built", options);
     try {
-      return { device: Device.open("cuda", options), notice: undefined };
+      return { device: Device.open("cuda", options), notices: [] };
     } catch (error) {
       if (!(error instanceof NativeError) || error.status === Status.InvalidArgument) throw error;
-      return {
-        device: Device.open("cpu", options),
-        notice: `No CUDA device answered (${error.message}); using the CPU`,
-      };
+      return openCpu(`No CUDA device answered (${error.message})`, options);
     }
   } catch (error) {
     throw deviceError(error);
   }
+}
+
+function openCpu(reason: string, options: DeviceOptions): OpenedDevice {
+  return { device: Device.open("cpu", options), notices: [fallbackNotice(reason, hasNvidiaGpu())] };
 }
 
 /** The device as stats name it: backend, then instruction set and threads, or the GPU's name. */

@@ -20,6 +20,7 @@ import type {
   EngineStats,
   GenerateOptions,
   GenerateRequest,
+  Notice,
   Piece,
   PrefillProgress,
   SparseOptions,
@@ -52,8 +53,6 @@ export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse">
 
 /** A loaded model that generates text. One generation runs at a time. */
 export class Engine implements AsyncDisposable {
-  /** What the device choice left to say, for people. */
-  readonly deviceNotice: string | undefined;
   #pool: KvPool | undefined;
   #stats: EngineStats;
   #runStats: RunStats | undefined;
@@ -70,9 +69,9 @@ export class Engine implements AsyncDisposable {
     readonly facts: EngineFacts,
     /** What the model's `sparsity.json` says. */
     readonly sparsity: ModelSparsity | undefined,
-    notice: string | undefined,
+    /** What people should know about the model and the device, such as what is ignored. */
+    readonly notices: readonly Notice[],
   ) {
-    this.deviceNotice = notice;
     this.#stats = emptyStats(facts);
   }
 
@@ -90,7 +89,7 @@ export class Engine implements AsyncDisposable {
     resolvePolicy(sparse, config.slidingWindows);
     const plan = planWeights(config, (await openCheckpoint(folder)).tensors);
     const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
-    const { device, notice } = openDevice(options.device ?? "auto", options.threads);
+    const { device, notices } = openDevice(options.device ?? "auto", options.threads);
     try {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
@@ -99,7 +98,7 @@ export class Engine implements AsyncDisposable {
       const stepTokens = Math.max(MAX_BATCH, Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext));
       const model = new Model(device, config, weights, frequencies, stepTokens);
       const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
-      return new Engine(device, model, config, tokenizer, sparse, plan.dtype, facts, sparsity, notice);
+      return new Engine(device, model, config, tokenizer, sparse, plan.dtype, facts, sparsity, notices);
     } catch (error) {
       device.close();
       throw engineError(error);

@@ -86,6 +86,13 @@ export interface BatchPiece extends Piece {
   index: number;
 }
 
+/** Something about a loaded model or its device that people should know. */
+export interface Notice {
+  /** `info` needs no action and is for those who ask for details. */
+  level: "warning" | "info";
+  text: string;
+}
+
 /** What the latest `generate` or `generateBatch` did. Pages are counted natively, summed over layers and KV heads. */
 export interface EngineStats {
   device: string;

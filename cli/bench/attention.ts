@@ -20,9 +20,9 @@ export async function runAttention(
 ): Promise<void> {
   const { peers } = prepareFiles(flags, words, "attention");
   const plan = planAttention({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
-  const { device, notice } = openDevice(flags.device, flags.threads);
+  const { device, notices } = openDevice(flags.device, flags.threads);
   using _device = device;
-  if (notice !== undefined) session.output.warn(notice);
+  session.output.notices(notices);
   fitCases(device, plan);
   const provenance = await provenanceOf(device, { command: commandLine(), notes: NOTES });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };

@@ -31,7 +31,7 @@ export async function runGenerate(
   await using model = await openModel(choice, planned, plan.largestBatch).catch((error) => {
     throw engineError(error);
   });
-  if (model.notice !== undefined) session.output.warn(model.notice);
+  session.output.notices(model.notices);
   const provenance = await provenanceOf(model.device, {
     ...{ command: commandLine(), model: model.name, notes: notesOf(choice, plan) },
     ...model.sha256 !== undefined && { modelSha256: model.sha256 },

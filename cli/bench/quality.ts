@@ -31,7 +31,7 @@ export async function runQuality(flags: BenchQualityFlags, words: readonly strin
     device: flags.device,
     ...flags.threads !== undefined && { threads: flags.threads },
   });
-  if (engine.deviceNotice !== undefined) session.output.warn(engine.deviceNotice);
+  session.output.notices(engine.notices);
   const provenance = await provenanceOf(engine.device, {
     ...{ command: commandLine(), model: basename(name), modelSha256: await modelSha256(folder) },
     notes: notesOf(plan),

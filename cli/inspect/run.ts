@@ -111,7 +111,7 @@ async function load(flags: InspectFlags, session: Session): Promise<InspectModel
     ...flags.threads !== undefined && { threads: flags.threads },
   }));
   output.clearStatus();
-  if (engine.deviceNotice !== undefined) output.warn(engine.deviceNotice);
+  output.notices(engine.notices);
   return { engine, name, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
 }
 

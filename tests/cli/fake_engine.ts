@@ -1,5 +1,5 @@
 import type { BatchOptions, EnginePort, LoadOptions, TokenizerPort } from "../../cli/engine_port.ts";
-import type { BatchPiece, EngineStats, GenerateOptions, GenerateRequest, Piece } from "../../engine/types.ts";
+import type { BatchPiece, EngineStats, GenerateOptions, GenerateRequest, Notice, Piece } from "../../engine/types.ts";
 
 /** Id that stands for the special token `<s>`. */
 export const BEGIN_ID = 0x110000;
@@ -21,7 +21,7 @@ export const fakeTokenizer: TokenizerPort = {
 export class FakeEngine implements EnginePort {
   tokenizer = fakeTokenizer;
   config = { maxContext: 1000 };
-  deviceNotice: string | undefined;
+  notices: Notice[] = [];
   stats: EngineStats = { ...fakeStats };
   pieces: Piece[] = [{ id: 72, text: "Hello" }, { id: 87, text: " world", finish: "stop" }];
   /** Pieces of a batch instead of the prepared ones for each request. */

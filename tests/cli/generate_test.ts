@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import type { Notice } from "../../engine/types.ts";
 import { FakeSource, runGenerate } from "./fake_world.ts";
 
 Deno.test("generate streams the text to stdout", async () => {
@@ -138,12 +139,20 @@ Deno.test("generate refuses a budget below a page", async () => {
   assertEquals(stderr, "Error: --sparse-budget 8 with --page-size 64 is less than a page; the smallest is 64\n");
 });
 
-Deno.test("generate tells which device it fell back to", async () => {
-  const { stderr } = await runGenerate(
-    ["hi"],
-    ({ engine }) => engine.deviceNotice = "No CUDA device answered; using the CPU",
-  );
+Deno.test("generate warns of what the engine warns of", async () => {
+  const { stderr } = await runGenerate(["hi"], ({ engine }) => {
+    engine.notices = [{ level: "warning", text: "No CUDA device answered; using the CPU" }];
+  });
   assertEquals(stderr, "Warning: No CUDA device answered; using the CPU\n");
+});
+
+Deno.test("generate mentions what needs no action with --verbose only", async () => {
+  const notices: Notice[] = [{ level: "info", text: "No CUDA device; using the CPU" }];
+  const [short, verbose] = await Promise.all(
+    [[], ["-v"]].map((flags) => runGenerate(["hi", ...flags], ({ engine }) => engine.notices = notices)),
+  );
+  assertEquals(short?.stderr, "");
+  assertMatch(verbose?.stderr ?? "", /^No CUDA device; using the CPU$/m);
 });
 
 Deno.test("generate disposes the engine", async () => assertEquals((await runGenerate(["hi"])).engine.disposed, true));

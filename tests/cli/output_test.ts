@@ -109,7 +109,7 @@ Deno.test("generate --color on colours even a pipe", async () => {
 Deno.test("generate --quiet leaves stderr empty on a terminal", async () => {
   const { stderr } = await runGenerate(["hi", "--quiet"], (world) => {
     world.stderr.terminal = true;
-    world.engine.deviceNotice = "No CUDA device answered; using the CPU";
+    world.engine.notices = [{ level: "warning", text: "No CUDA device answered; using the CPU" }];
   });
   assertEquals(stderr, "");
 });

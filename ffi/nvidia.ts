@@ -1,0 +1,32 @@
+/** Whether this machine has an NVIDIA GPU, also where CUDA cannot use it. */
+
+/** What the NVIDIA driver leaves on a machine with a GPU: on Linux, and on Linux under Windows. */
+const TRACES = ["/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1"];
+const EXISTS = 0; // F_OK
+
+/** False where nothing can be found out. The user's own choice to hide all GPUs from CUDA counts as having none. */
+export function hasNvidiaGpu(): boolean {
+  if (Deno.build.os !== "linux" || /^(-1|)$/.test(Deno.env.get("CUDA_VISIBLE_DEVICES") ?? "all")) return false;
+  return anyExists(TRACES);
+}
+
+/** Asks the C library, because Deno lets only programs that may do everything look into `/dev` and `/proc`. */
+export function anyExists(paths: readonly string[]): boolean {
+  const library = openLibc();
+  if (library === undefined) return false;
+  const exists = (path: string) => library.symbols.access(new TextEncoder().encode(`${path}\0`), EXISTS) === 0;
+  const found = paths.some(exists);
+  library.close();
+  return found;
+}
+
+type Libc = Deno.DynamicLibrary<{ access: { parameters: ["buffer", "i32"]; result: "i32" } }>;
+
+/** Undefined where it has another name or may not be opened. */
+function openLibc(): Libc | undefined {
+  try {
+    return Deno.dlopen("libc.so.6", { access: { parameters: ["buffer", "i32"], result: "i32" } });
+  } catch {
+    return undefined;
+  }
+}
