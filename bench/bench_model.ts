@@ -6,6 +6,7 @@ import { type DeviceChoice, openDevice } from "../engine/devices.ts";
 import { Engine } from "../engine/engine.ts";
 import { Model } from "../engine/model.ts";
 import { ropeFrequencies } from "../engine/folder/rope.ts";
+import { tieEqualWeights } from "../engine/folder/tied_weights.ts";
 import { planWeights, type WeightDType, type WeightPlan } from "../engine/folder/weight_plan.ts";
 import type { Notice } from "../engine/types.ts";
 import { weightBytes, Weights } from "../engine/weights.ts";
@@ -50,11 +51,15 @@ export interface BenchModel extends AsyncDisposable {
   weightsRead: (batch: number) => number | undefined;
 }
 
-/** Reads config and headers only. @param longest tokens that a sequence reaches, the context of a shape */
+/** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
   const config = folder === undefined ? configOf(shape ?? "", longest) : await readModelConfig(folder);
-  const plan = folder === undefined ? planShape(config) : planWeights(config, (await openCheckpoint(folder)).tensors);
+  const plan = folder === undefined ? planShape(config) : await planFolder(config, folder);
   return { config, plan, weightBytes: weightBytes(plan) };
+}
+
+async function planFolder(config: ModelConfig, folder: string): Promise<WeightPlan> {
+  return await tieEqualWeights(config, planWeights(config, (await openCheckpoint(folder)).tensors));
 }
 
 /** @param batch sequences that decode together at most */
@@ -98,7 +103,7 @@ async function loadModel(
 function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: number): number | undefined {
   if (config.moe) return undefined;
   const rowBytes = config.hiddenSize * DTYPE_BYTES[plan.dtype];
-  return all + rowBytes * (batch - (config.tieWordEmbeddings ? 0 : config.vocabSize));
+  return all + rowBytes * (batch - (plan.tensors.has("logits.weight") ? config.vocabSize : 0));
 }
 
 /** Norms of ones; all else repeats a block of random numbers. */

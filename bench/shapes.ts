@@ -80,5 +80,5 @@ export function planShape(config: ModelConfig): WeightPlan {
     `${name}.weight`,
     { name: `${name}.weight`, shape, dtype: "bf16", parts: [] },
   ]);
-  return { tensors: new Map(tensors), dtype: "bf16" };
+  return { tensors: new Map(tensors), dtype: "bf16", notices: [] };
 }

@@ -26,6 +26,7 @@ import type {
   SparseOptions,
 } from "./types.ts";
 import { planWeights, type WeightDType } from "./folder/weight_plan.ts";
+import { tieEqualWeights } from "./folder/tied_weights.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 /** Tokens that prefill takes in at once: a GPU needs more to be busy. */
@@ -87,7 +88,8 @@ export class Engine implements AsyncDisposable {
     const sparsity = await readSparsity(folder);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
     resolvePolicy(sparse, config.slidingWindows);
-    const plan = planWeights(config, (await openCheckpoint(folder)).tensors);
+    const planned = planWeights(config, (await openCheckpoint(folder)).tensors);
+    const plan = await tieEqualWeights(config, planned, options.signal);
     const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
     try {
@@ -98,7 +100,10 @@ export class Engine implements AsyncDisposable {
       const stepTokens = Math.max(MAX_BATCH, Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext));
       const model = new Model(device, config, weights, frequencies, stepTokens);
       const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
-      return new Engine(device, model, config, tokenizer, sparse, plan.dtype, facts, sparsity, notices);
+      return new Engine(device, model, config, tokenizer, sparse, plan.dtype, facts, sparsity, [
+        ...plan.notices,
+        ...notices,
+      ]);
     } catch (error) {
       device.close();
       throw engineError(error);

@@ -104,8 +104,8 @@ export class Model {
   /** Logits `[T, V]` of up to `maxLogitRows` normed hidden states. */
   logits(hidden: Tensor): Tensor {
     const rows = this.#logits.rows(0, hidden.shape[0] ?? 1);
-    const output = this.config.tieWordEmbeddings ? "embedding.weight" : "logits.weight";
-    matmul(this.device, hidden, this.weights.get(output), undefined, rows);
+    const output = this.weights.find("logits.weight") ?? this.weights.get("embedding.weight");
+    matmul(this.device, hidden, output, undefined, rows);
     return rows;
   }
 

@@ -24,7 +24,7 @@ export interface ModelConfig {
   /** Tokens. */
   readonly maxContext: number;
   readonly rmsNormEps: number;
-  /** Whether the output projection is the embedding. */
+  /** Whether the output projection is the embedding, unless the tensors say otherwise. */
   readonly tieWordEmbeddings: boolean;
   readonly hiddenAct: "silu";
   readonly attentionBias: { readonly qkv: boolean; readonly output: boolean };

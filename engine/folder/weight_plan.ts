@@ -1,6 +1,8 @@
 import type { CheckpointTensor } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
 import { PagesiftError } from "../errors.ts";
+import { shorten } from "./json_file.ts";
+import type { Notice } from "../types.ts";
 
 /** A weight dtype that the operations read in place. */
 export type WeightDType = "f32" | "f16" | "bf16";
@@ -18,6 +20,8 @@ export interface WeightPlan {
   readonly tensors: ReadonlyMap<string, PlannedTensor>;
   /** The dtype of the embedding, which the KV cache takes too. */
   readonly dtype: WeightDType;
+  /** What is ignored, and where the tensors contradict `config.json`. */
+  readonly notices: readonly Notice[];
 }
 
 /** A tensor of the checkpoint that we want. */
@@ -33,8 +37,12 @@ interface Wanted {
 }
 
 const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
-/** Tensors that old checkpoints carry and nobody reads. */
-const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
+/** Tables that old checkpoints contain and that follow from the config. */
+const OLD_TABLES = /(rotary_emb\.inv_freq|\.masked_bias)$/;
+/** What is computed from the config, or is no part of the forward pass: other tables, and heads beside the language model's. */
+const UNUSED = /\.rotary_emb\.\w+$|\.position_ids$|^(?!model\.|lm_head\.)/;
+const EMBEDDING = "model.embed_tokens";
+const HEAD = "lm_head";
 const NAMES_IN_MESSAGE = 8;
 /** As many as a header may hold. */
 const MANY_TENSORS = 100_000;
@@ -113,18 +121,25 @@ function layerTensors(config: ModelConfig, layer: number): Wanted[] {
   ];
 }
 
-function wantedTensors(config: ModelConfig): Wanted[] {
-  const { vocabSize, hiddenSize } = config;
+/**
+ * Tied weights are one tensor under either name. Where the folder has both, both count, as in the transformers library: the
+ * tensors have the last word.
+ */
+function wantedTensors(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): Wanted[] {
+  const { vocabSize, hiddenSize, tieWordEmbeddings } = config;
+  const [hasEmbedding, hasHead] = [EMBEDDING, HEAD].map((name) => found.has(`${name}.weight`));
+  const embedding = tieWordEmbeddings && hasHead && !hasEmbedding ? HEAD : EMBEDDING;
+  const isTied = tieWordEmbeddings && !(hasHead && hasEmbedding);
   return [
-    ...linear("embedding", [["model.embed_tokens", vocabSize]], hiddenSize, false),
+    ...linear("embedding", [[embedding, vocabSize]], hiddenSize, false),
     ...Array.from({ length: config.numLayers }, (_, layer) => layerTensors(config, layer)).flat(),
     norm("norm", "model.norm", hiddenSize),
-    ...(config.tieWordEmbeddings ? [] : linear("logits", [["lm_head", vocabSize]], hiddenSize, false)),
+    ...(isTied ? [] : linear("logits", [[HEAD, vocabSize]], hiddenSize, false)),
   ];
 }
 
 function listNames(names: readonly string[]): string {
-  const shown = names.slice(0, NAMES_IN_MESSAGE).map((name) => `"${name}"`).join(", ");
+  const shown = names.slice(0, NAMES_IN_MESSAGE).map((name) => `"${shorten(name, 200)}"`).join(", ");
   return names.length > NAMES_IN_MESSAGE ? `${shown} and ${names.length - NAMES_IN_MESSAGE} more` : shown;
 }
 
@@ -156,6 +171,12 @@ function planTensor({ name, sources }: Wanted, found: ReadonlyMap<string, Checkp
   return { name, shape: [rows, ...first.shape.slice(1)], dtype, parts };
 }
 
+function ignoredNotices({ architecture }: ModelConfig, names: readonly string[]): Notice[] {
+  if (names.length === 0) return [];
+  const tensors = names.length === 1 ? "a tensor" : `${names.length} tensors`;
+  return [{ level: "warning", text: `Ignored ${tensors} that ${architecture} does not use: ${listNames(names)}` }];
+}
+
 /** Listing what is missing would take all memory where a config asks for millions of experts that no file holds. */
 function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): void {
   const expertLayers = moe?.sparseLayers.filter(Boolean).length ?? 0;
@@ -171,11 +192,11 @@ function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): voi
 /**
  * Decides from the headers alone which tensors go to the device.
  *
- * @throws {PagesiftError} of kind "model" that lists what is missing, unknown, or of another shape
+ * @throws {PagesiftError} of kind "model" that lists what is missing, of another shape, or would change the result
  */
 export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
   refuseFarTooFew(config, found.size);
-  const wanted = wantedTensors(config);
+  const wanted = wantedTensors(config, found);
   const sources = new Set(wanted.flatMap((tensor) => tensor.sources.map((source) => source.name)));
   const missing = [...sources].filter((name) => !found.has(name));
   if (missing.length > 0) {
@@ -184,16 +205,18 @@ export function planWeights(config: ModelConfig, found: ReadonlyMap<string, Chec
       `The model folder lacks ${missing.length} tensors that its config.json asks for: ${listNames(missing)}`,
     );
   }
-  const tied = config.tieWordEmbeddings ? ["lm_head.weight"] : [];
-  const unknown = [...found.keys()].filter((name) => !sources.has(name) && !IGNORED.test(name) && !tied.includes(name));
+  const others = [...found.values()].filter(({ name }) => !sources.has(name) && !OLD_TABLES.test(name));
+  const isIgnored = ({ name, bytes }: CheckpointTensor): boolean => bytes === 0 || UNUSED.test(name);
+  const ignored = others.filter(isIgnored).map(({ name }) => name);
+  const unknown = others.filter((tensor) => !isIgnored(tensor)).map(({ name }) => name);
   if (unknown.length > 0) {
     throw new PagesiftError(
       "model",
-      `The model folder holds ${unknown.length} tensors that ${config.architecture} does not use: ${
+      `The model folder contains ${unknown.length} tensors that ${config.architecture} does not use: ${
         listNames(unknown)
       }`,
     );
   }
   const tensors = new Map(wanted.map((tensor) => [tensor.name, planTensor(tensor, found)]));
-  return { tensors, dtype: tensors.get("embedding.weight")?.dtype ?? "f32" };
+  return { tensors, dtype: tensors.get("embedding.weight")?.dtype ?? "f32", notices: ignoredNotices(config, ignored) };
 }

@@ -5,7 +5,8 @@ import type { Engine } from "../../engine/engine.ts";
 import { readSafetensorsHeader } from "../../engine/folder/safetensors.ts";
 import { readTensor } from "../../engine/folder/tensor_data.ts";
 import { liveHandles } from "../../ffi/library.ts";
-import { fixtureFolder, loadFixture } from "../support/fixture_model.ts";
+import { fixtureFolder, loadFixture, loadFolder, ModelCopy } from "../support/fixture_model.ts";
+import { headerText, hostileModel } from "../support/hostile_model.ts";
 
 const FOLDER = fromFileUrl(new URL("../fixtures/hf", import.meta.url));
 
@@ -94,6 +95,24 @@ for (const { name } of [...Deno.readDirSync(FOLDER)].sort((a, b) => a.name.local
   testLogits(name);
   testGreedy(name);
 }
+
+Deno.test("Engine.logits keeps both of two tied weights that differ, as transformers does", async () => {
+  const reference = await readReference("llama-f32");
+  using copy = ModelCopy.of("llama-f32").configure({ tie_word_embeddings: true });
+  await using engine = await loadFolder(copy.folder);
+  const worst = await largestDifference(engine, reference);
+  assert(worst <= reference.tolerance, `largest difference ${worst}, expected at most ${reference.tolerance}`);
+  assertEquals(engine.notices.map(({ level }) => level), ["warning"]);
+});
+
+Deno.test("Engine.logits embeds by lm_head where that is the only tied weight", async () => {
+  const reference = await readReference("qwen3-qknorm-f32");
+  const rename = headerText((text) => text.replace('"model.embed_tokens.weight"', '"lm_head.weight"'));
+  using copy = await hostileModel("qwen3-qknorm-f32", rename);
+  await using engine = await loadFolder(copy.folder);
+  const worst = await largestDifference(engine, reference);
+  assert(worst <= reference.tolerance, `largest difference ${worst}, expected at most ${reference.tolerance}`);
+});
 
 Deno.test("Engine leaves no native handle behind", async () => {
   {

@@ -6,6 +6,7 @@ import { deviceTest } from "../support/device.ts";
 /** The second tensor begins behind the gap that aligns it. */
 const PLAN: WeightPlan = {
   dtype: "f32",
+  notices: [],
   tensors: new Map(
     (["first", "second"] as const).map((name): [string, PlannedTensor] => [
       name,

@@ -116,9 +116,7 @@ export function planTensors(
   tensors: ReadonlyMap<string, CheckpointTensor>,
   options: TensorOptions = {},
 ): GgufTensor[] {
-  const wanted = [...tensors.values()].filter(({ name }) =>
-    !IGNORED.test(name) && !(config.tieWordEmbeddings && name === "lm_head.weight")
-  );
+  const wanted = [...tensors.values()].filter(({ name }) => !IGNORED.test(name));
   const homeless = wanted.filter(({ name }) => ggufName(name) === undefined).map(({ name }) => name);
   if (homeless.length > 0) {
     throw new PagesiftError("model", `No place in a "${architecture}" GGUF for: ${homeless.slice(0, 8).join(", ")}`);

@@ -1,9 +1,12 @@
 import { assertEquals, assertThrows } from "@std/assert";
+import { join } from "@std/path";
 import type { CheckpointTensor } from "../../../engine/folder/checkpoint.ts";
 import { openCheckpoint } from "../../../engine/folder/checkpoint.ts";
 import { type ModelConfig, readModelConfig } from "../../../engine/folder/config.ts";
 import { PagesiftError } from "../../../engine/errors.ts";
+import { tieEqualWeights } from "../../../engine/folder/tied_weights.ts";
 import { planWeights } from "../../../engine/folder/weight_plan.ts";
+import { withFiles } from "../../support/folders.ts";
 import { fixtureFolder } from "../../support/fixture_model.ts";
 
 interface Headers {
@@ -61,7 +64,7 @@ Deno.test("planWeights lists the tensors that nothing would read", async () => {
   addLike(headers, `${ATTENTION}.q_proj.bias`, "model.norm.weight");
   assertRefused(
     headers,
-    "The model folder holds 2 tensors that LlamaForCausalLM does not use: " +
+    "The model folder contains 2 tensors that LlamaForCausalLM does not use: " +
       `"model.layers.3.mlp.up_proj.weight", "${ATTENTION}.q_proj.bias"`,
   );
 });
@@ -70,8 +73,45 @@ Deno.test("planWeights passes over the frequency tensors of old checkpoints", as
   const headers = await readHeaders("llama-f32");
   const { size } = planWeights(headers.config, headers.tensors).tensors;
   addLike(headers, `${ATTENTION}.rotary_emb.inv_freq`, "model.norm.weight");
-  assertEquals(planWeights(headers.config, headers.tensors).tensors.size, size);
+  const { tensors, notices } = planWeights(headers.config, headers.tensors);
+  assertEquals([tensors.size, notices], [size, []]);
 });
+
+Deno.test("planWeights ignores tables and heads that the architecture does not use, with one warning", async () => {
+  const headers = await readHeaders("llama-f32");
+  const { size } = planWeights(headers.config, headers.tensors).tensors;
+  const names = [
+    `${ATTENTION}.rotary_emb.cos_cached`,
+    "v_head.summary.weight",
+    "score.weight",
+    "mtp.layers.0.norm.weight",
+  ];
+  for (const name of names) addLike(headers, name, "model.norm.weight");
+  const { tensors, notices } = planWeights(headers.config, headers.tensors);
+  const text = `Ignored 4 tensors that LlamaForCausalLM does not use: ${names.map((name) => `"${name}"`).join(", ")}`;
+  assertEquals([tensors.size, notices], [size, [{ level: "warning", text }]]);
+});
+
+Deno.test("planWeights ignores a tensor of size 0 of any name that is not needed", async () => {
+  const headers = await readHeaders("llama-f32");
+  addLike(headers, `${ATTENTION}.q_proj.bias`, "model.norm.weight");
+  change(headers, `${ATTENTION}.q_proj.bias`, { shape: [0], bytes: 0 });
+  assertEquals(planWeights(headers.config, headers.tensors).notices.length, 1);
+});
+
+Deno.test("planWeights refuses a needed tensor of size 0", async () => {
+  const headers = await readHeaders("llama-f32");
+  change(headers, "model.norm.weight", { shape: [0], bytes: 0 });
+  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but config.json asks for [64]');
+});
+
+for (const name of ["lm_head.bias", "model.norm.bias", "model.embed_positions.weight", `${ATTENTION}.q_proj.lora_A`]) {
+  Deno.test(`planWeights refuses ${name}, which would change the result`, async () => {
+    const headers = await readHeaders("llama-f32");
+    addLike(headers, name, "model.norm.weight");
+    assertThrows(() => planWeights(headers.config, headers.tensors), PagesiftError, `"${name}"`);
+  });
+}
 
 Deno.test("planWeights names a tensor of another shape with both shapes", async () => {
   const headers = await readHeaders("llama-f32");
@@ -126,10 +166,69 @@ Deno.test("planWeights plans no output projection where the embedding serves", a
   assertEquals(planWeights(config, tensors).tensors.has("logits.weight"), false);
 });
 
-Deno.test("planWeights leaves an extra lm_head of tied embeddings where it lies", async () => {
+Deno.test("tieEqualWeights leaves an lm_head that equals its tied embedding where it lies", async () => {
+  const { config, tensors } = await readHeaders("qwen3-qknorm-f32");
+  addLike({ config, tensors }, "lm_head.weight", "model.embed_tokens.weight");
+  const plan = await tieEqualWeights(config, planWeights(config, tensors));
+  assertEquals([plan.tensors.has("logits.weight"), plan.notices], [false, []]);
+});
+
+for (
+  const [name, fields] of [
+    ["differs", (embedding: CheckpointTensor) => ({ offsetBytes: embedding.offsetBytes + 4 })],
+    ["has another dtype", () => ({ dtype: "F16" as const })],
+  ] as const
+) {
+  Deno.test(`tieEqualWeights keeps an lm_head that ${name}, with a warning`, async () => {
+    const { config, tensors } = await readHeaders("qwen3-qknorm-f32");
+    const embedding = tensors.get("model.embed_tokens.weight")!;
+    tensors.set("lm_head.weight", { ...embedding, name: "lm_head.weight", ...fields(embedding) });
+    const plan = await tieEqualWeights(config, planWeights(config, tensors));
+    assertEquals([plan.tensors.has("logits.weight"), plan.notices.map(({ level }) => level)], [true, ["warning"]]);
+  });
+}
+
+Deno.test("tieEqualWeights compares to the last byte", async () => {
+  const { config, tensors } = await readHeaders("qwen3-qknorm-f32");
+  const embedding = tensors.get("model.embed_tokens.weight")!;
+  const bytes = (await Deno.readFile(embedding.file)).slice(
+    embedding.offsetBytes,
+    embedding.offsetBytes + embedding.bytes,
+  );
+  bytes[bytes.length - 1]! ^= 1;
+  await withFiles({ head: bytes }, async (folder) => {
+    const head = { ...embedding, name: "lm_head.weight", file: join(folder, "head"), offsetBytes: 0 };
+    tensors.set("lm_head.weight", head);
+    const plan = await tieEqualWeights(config, planWeights(config, tensors));
+    assertEquals(plan.tensors.has("logits.weight"), true);
+  });
+});
+
+Deno.test("planWeights takes a tied lm_head for the embedding where only that is there", async () => {
+  const { config, tensors } = await readHeaders("qwen3-qknorm-f32");
+  addLike({ config, tensors }, "lm_head.weight", "model.embed_tokens.weight");
+  tensors.delete("model.embed_tokens.weight");
+  const plan = planWeights(config, tensors).tensors;
+  assertEquals(plan.get("embedding.weight")?.parts[0]?.name, "lm_head.weight");
+  assertEquals(plan.has("logits.weight"), false);
+});
+
+Deno.test("planWeights refuses embeddings that are not tied without an lm_head", async () => {
+  const headers = await readHeaders("llama-f32");
+  headers.tensors.delete("lm_head.weight");
+  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "lm_head.weight"');
+});
+
+Deno.test("planWeights refuses a tied folder with neither of the two", async () => {
   const headers = await readHeaders("qwen3-qknorm-f32");
-  addLike(headers, "lm_head.weight", "model.embed_tokens.weight");
-  assertEquals(planWeights(headers.config, headers.tensors).tensors.has("logits.weight"), false);
+  headers.tensors.delete("model.embed_tokens.weight");
+  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "model.embed_tokens.weight"');
+});
+
+Deno.test("planWeights refuses a tied lm_head of another shape, as transformers does", async () => {
+  const headers = await readHeaders("qwen3-qknorm-f32");
+  addLike(headers, "lm_head.weight", "model.norm.weight");
+  assertThrows(() => planWeights(headers.config, headers.tensors), PagesiftError, '"lm_head.weight" has shape');
 });
 
 Deno.test("planWeights stacks separate projections in the order q, k, v and gate, up", async () => {
