@@ -1,5 +1,5 @@
 /** Arms that take turns, each watched by the native counters. */
-import { breather } from "../engine/prefill.ts";
+import { eventLoopYield } from "../engine/event_loop.ts";
 import type { Device, DeviceBuffer } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
 import type { PeakReader } from "./peak.ts";
@@ -24,9 +24,9 @@ export interface ArmResult<A extends Arm> {
 }
 
 /** An arm that is ready to start: recorded where the device records. */
-interface Runner {
+interface Runner extends Disposable {
   start: () => void;
-  close: () => void;
+  [Symbol.dispose]: () => void;
 }
 
 function prepare(device: Device, { calls, operation }: Arm): Runner {
@@ -34,9 +34,9 @@ function prepare(device: Device, { calls, operation }: Arm): Runner {
     for (let call = 0; call < calls; call++) operation(call);
   };
   all(); // whatever it allocates is there when it is recorded
-  if (!device.describe().records) return { start: all, close: () => {} };
+  if (!device.describe().records) return { start: all, [Symbol.dispose]: () => {} };
   const graph = device.record(all);
-  return { start: () => graph.launch(), close: () => graph.close() };
+  return { start: () => graph.launch(), [Symbol.dispose]: () => graph.close() };
 }
 
 /** The second counters minus the first. */
@@ -65,23 +65,19 @@ export async function timeArms<A extends Arm>(
     peak: PeakReader;
   },
 ): Promise<{ results: ArmResult<A>[]; peakRate: number }> {
-  const breathe = breather(signal);
-  const probe = device.createBuffer(4);
-  const runners = arms.map((arm) => prepare(device, arm));
+  const yieldToEventLoop = eventLoopYield(signal);
+  using owned = new DisposableStack();
+  const probe = owned.use(device.createBuffer(4));
+  const runners = arms.map((arm) => owned.use(prepare(device, arm)));
   const peakSeconds: number[] = [];
   const results = arms.map((arm) => ({ arm, seconds: [] as number[], counted: cache.counters() }));
-  try {
-    for (let round = -warmups; round < repetitions; round++) {
-      for (const [index, result] of results.entries()) {
-        await breathe();
-        const seconds = turn(cache, runners[index] as Runner, result, probe);
-        if (round >= 0) result.seconds.push(seconds / result.arm.calls);
-      }
-      peakSeconds.push(peak.read());
+  for (let round = -warmups; round < repetitions; round++) {
+    for (const [index, result] of results.entries()) {
+      await yieldToEventLoop();
+      const seconds = turn(cache, runners[index] as Runner, result, probe);
+      if (round >= 0) result.seconds.push(seconds / result.arm.calls);
     }
-  } finally {
-    for (const runner of runners) runner.close();
-    probe.close();
+    peakSeconds.push(peak.read());
   }
   return { results, peakRate: peak.rate(peakSeconds) };
 }

@@ -1,5 +1,5 @@
 /** `bench attention`: one layer's decode step in parts, as a whole, and dense, in cells of settings. */
-import { breather } from "../engine/prefill.ts";
+import { eventLoopYield } from "../engine/event_loop.ts";
 import type { Device } from "../ffi/device.ts";
 import { type AttentionArm, AttentionArms } from "./attention_arms.ts";
 import { AttentionInputs } from "./attention_case.ts";
@@ -59,17 +59,14 @@ async function benchCase(
   { numLayers, peak, signal }: Circumstances,
 ): Promise<Row[]> {
   const shape = caseShape(wanted, plan, device, numLayers);
-  const inputs = await AttentionInputs.open(device, wanted, shape, queriesFor(wanted, numLayers), breather(signal));
-  try {
-    const arms = new AttentionArms(wanted, plan, inputs, device.describe().records).all();
-    const timing = { warmups: WARMUPS, repetitions: plan.repetitions, signal, peak };
-    const { results, peakRate } = await timeArms(device, inputs.cache, arms, timing);
-    const masses = exactMasses(wanted, inputs);
-    const denseUs = timingOf(results.find(({ arm }) => arm.name === "dense")?.seconds ?? []).median_us;
-    return results.map((result) => rowOf(wanted, plan, inputs, masses, result, { peakRate, denseUs }));
-  } finally {
-    inputs.close();
-  }
+  const numQueries = queriesFor(wanted, numLayers);
+  using inputs = await AttentionInputs.open(device, wanted, shape, numQueries, eventLoopYield(signal));
+  const arms = new AttentionArms(wanted, plan, inputs, device.describe().records).all();
+  const timing = { warmups: WARMUPS, repetitions: plan.repetitions, signal, peak };
+  const { results, peakRate } = await timeArms(device, inputs.cache, arms, timing);
+  const masses = exactMasses(wanted, inputs);
+  const denseUs = timingOf(results.find(({ arm }) => arm.name === "dense")?.seconds ?? []).median_us;
+  return results.map((result) => rowOf(wanted, plan, inputs, masses, result, { peakRate, denseUs }));
 }
 
 /** So many that layers times queries attend to more than a cache holds. */

@@ -1,4 +1,5 @@
 /** The cache of one case, filled, with queries, page tables and room for what the operations write. */
+import type { EventLoopYield } from "../engine/event_loop.ts";
 import { PageAllocator } from "../engine/pages/page_table.ts";
 import { Sequence } from "../engine/pages/sequence.ts";
 import type { Device } from "../ffi/device.ts";
@@ -9,8 +10,8 @@ import { type AttentionCase, pagesOf } from "./attention_plan.ts";
 import { fillSequences } from "./fill_cache.ts";
 import { noiseFrom, wordsFrom } from "./random_numbers.ts";
 
-/** Device memory of one case; `close` frees all of it. */
-export class AttentionInputs {
+/** Device memory of one case. */
+export class AttentionInputs implements Disposable {
   readonly cache: KvCache;
   readonly sequences: readonly Sequence[];
   readonly tables: Sequences;
@@ -22,16 +23,18 @@ export class AttentionInputs {
   readonly lastKeys: Tensor;
   readonly lastSlots: Tensor;
   readonly #device: Device;
-  readonly #tensors: Tensor[] = [];
+  readonly #owned: DisposableStack;
 
   private constructor(
     device: Device,
     wanted: AttentionCase,
     filled: { cache: KvCache; sequences: readonly Sequence[]; keys: Float32Array<ArrayBuffer> },
     numQueries: number,
+    owned: DisposableStack,
   ) {
     const { batch, queryHeads, kvHeads, headDim } = wanted;
     this.#device = device;
+    this.#owned = owned;
     this.cache = filled.cache;
     this.sequences = filled.sequences;
     this.tables = this.#placeTables(wanted);
@@ -42,6 +45,7 @@ export class AttentionInputs {
     this.out = this.create("f32", [batch, queryHeads, headDim]);
     this.lastKeys = this.upload(filled.keys.slice(0, batch * kvHeads * headDim), [batch, kvHeads, headDim]);
     this.lastSlots = this.upload(Int32Array.from(this.sequences, lastSlot), [batch]);
+    this.#owned = owned.move();
   }
 
   /** Makes the cache and fills it. */
@@ -50,23 +54,19 @@ export class AttentionInputs {
     wanted: AttentionCase,
     shape: CacheShape,
     numQueries: number,
-    breathe: () => Promise<void>,
+    yieldToEventLoop: EventLoopYield,
   ): Promise<AttentionInputs> {
-    const cache = KvCache.create(device, shape);
-    try {
-      const allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
-      const sequences = Array.from({ length: wanted.batch }, () => new Sequence(allocator, shape.pageSize));
-      const keys = await fillSequences(device, cache, sequences, wanted.contextTokens, breathe);
-      return new AttentionInputs(device, wanted, { cache, sequences, keys }, numQueries);
-    } catch (error) {
-      cache.close();
-      throw error;
-    }
+    using owned = new DisposableStack();
+    const cache = owned.use(KvCache.create(device, shape));
+    const allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
+    const sequences = Array.from({ length: wanted.batch }, () => new Sequence(allocator, shape.pageSize));
+    const keys = await fillSequences(device, cache, sequences, wanted.contextTokens, yieldToEventLoop);
+    return new AttentionInputs(device, wanted, { cache, sequences, keys }, numQueries, owned);
   }
 
   create(dtype: "f32" | "i32", shape: readonly number[]): Tensor {
     const tensor = this.#device.createTensor(dtype, shape);
-    this.#tensors.push(tensor);
+    this.#owned.use(tensor.buffer);
     return tensor;
   }
 
@@ -76,9 +76,8 @@ export class AttentionInputs {
     return tensor;
   }
 
-  close(): void {
-    for (const { buffer } of this.#tensors) buffer.close();
-    this.cache.close();
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
   }
 
   #placeTables(wanted: AttentionCase): Sequences {

@@ -3,11 +3,10 @@ import { basename } from "@std/path";
 import { openCheckpoint } from "../engine/folder/checkpoint.ts";
 import { type ModelConfig, readModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
-import { Engine } from "../engine/engine.ts";
-import { Model } from "../engine/model.ts";
-import { ropeFrequencies } from "../engine/folder/rope.ts";
 import { tieEqualWeights } from "../engine/folder/tied_weights.ts";
-import { planWeights, type WeightDType, type WeightPlan } from "../engine/folder/weight_plan.ts";
+import { planWeights, type WeightPlan } from "../engine/folder/weight_plan.ts";
+import { LoadedModel } from "../engine/loaded_model.ts";
+import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
 import { weightBytes, Weights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
@@ -15,9 +14,6 @@ import { DTYPE_BYTES } from "../ffi/structs.ts";
 import { modelSha256 } from "./model_hash.ts";
 import { randomBlock, writeRepeated } from "./random_numbers.ts";
 import { configOf, planShape } from "./shapes.ts";
-
-/** Tokens that prefill takes in at once, as the engine has them. */
-const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
 
 /** Which model, and where. */
 export interface ModelChoice {
@@ -42,11 +38,8 @@ export interface PlannedModel {
 export interface BenchModel extends AsyncDisposable {
   name: string;
   sha256: string | undefined;
-  device: Device;
   notices: readonly Notice[];
-  model: Model;
-  config: ModelConfig;
-  dtype: WeightDType;
+  loaded: LoadedModel;
   /** Bytes of weights that a step of this many sequences reads; undefined where the routing of experts decides. */
   weightsRead: (batch: number) => number | undefined;
 }
@@ -64,39 +57,25 @@ async function planFolder(config: ModelConfig, folder: string): Promise<WeightPl
 
 /** @param batch sequences that decode together at most */
 export async function openModel(choice: ModelChoice, planned: PlannedModel, batch: number): Promise<BenchModel> {
-  const weightsRead = (rows: number): number | undefined => readBytes(planned, rows);
-  if (choice.folder !== undefined) return await loadModel(choice, choice.folder, weightsRead);
+  const { config, plan, weightBytes } = planned;
+  const { folder, name } = choice;
   const { device, notices } = openDevice(choice.device, choice.threads);
   try {
-    const { config, plan } = planned;
-    const weights = randomWeights(device, plan);
-    const frequencies = ropeFrequencies(config.rope, config.headDim, config.maxContext);
-    const stepTokens = Math.max(batch, CHUNK_TOKENS[device.describe().backend]);
-    const model = new Model(device, config, weights, frequencies, stepTokens);
+    checkWeightsFit(device, weightBytes);
+    const weights = folder === undefined ? randomWeights(device, plan) : await Weights.load(device, plan);
+    const loaded = LoadedModel.create(device, config, weights, plan.dtype, { maxBatch: batch });
     return {
-      ...{ name: choice.name, sha256: undefined, device, notices, model, config, dtype: plan.dtype, weightsRead },
-      [Symbol.asyncDispose]: async () => {
-        await device.wait();
-        device.close();
-      },
+      name: folder === undefined ? name : basename(name),
+      sha256: folder === undefined ? undefined : await modelSha256(folder),
+      notices: [...plan.notices, ...notices],
+      loaded,
+      weightsRead: (rows) => readBytes(planned, rows),
+      [Symbol.asyncDispose]: () => loaded[Symbol.asyncDispose](),
     };
   } catch (error) {
     device.close();
     throw error;
   }
-}
-
-async function loadModel(
-  { device: choice, threads, name }: ModelChoice,
-  folder: string,
-  weightsRead: BenchModel["weightsRead"],
-): Promise<BenchModel> {
-  const engine = await Engine.load(folder, { device: choice, ...threads !== undefined && { threads } });
-  const { device, model, config, dtype, notices } = engine;
-  return {
-    ...{ name: basename(name), sha256: await modelSha256(folder), device, notices, model, config, dtype, weightsRead },
-    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
-  };
 }
 
 /** All weights, but of a table that only embeds the rows of the tokens. */

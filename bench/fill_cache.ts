@@ -1,47 +1,51 @@
 /** Keys and values with the structure of pages, put into a cache without a model. */
+import type { EventLoopYield } from "../engine/event_loop.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
 import type { Device } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";
+import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import { randomTokens, wordsFrom } from "./random_numbers.ts";
 
 /** Tokens that one append takes in. */
 const FILL_TOKENS = 8192;
 
 /**
- * Extends every sequence to `contextTokens` in all layers; every append takes another stretch of the same random tokens. `breathe` is
- * awaited between appends. Returns the source of the keys, `[tokens, Hk, d]`.
+ * Extends every sequence to `contextTokens` in all layers; every append takes another stretch of the same random tokens. Returns the
+ * source of the keys, `[tokens, Hk, d]`.
  */
 export async function fillSequences(
   device: Device,
   cache: KvCache,
   sequences: readonly Sequence[],
   contextTokens: number,
-  breathe: () => Promise<void>,
+  yieldToEventLoop: EventLoopYield,
 ): Promise<Float32Array<ArrayBuffer>> {
   const { numKvHeads, headDim, numLayers, pageSize } = cache.shape;
   const most = Math.max(1, Math.min(FILL_TOKENS, contextTokens));
   const numTokens = Math.max(2 * most, sequences.length);
   const numbers = [1, 0].map((drift) => randomTokens(numTokens, numKvHeads * headDim, pageSize, drift));
-  const sources = numbers.map((each) => device.upload(each, [numTokens, numKvHeads, headDim]));
+  using owned = new DisposableStack();
+  const createTensor = tensorsOwnedBy(owned, device);
+  const sources = numbers.map((each) => {
+    const tensor = createTensor("f32", [numTokens, numKvHeads, headDim]);
+    tensor.write(each);
+    return tensor;
+  });
   const [keys, values] = sources as [Tensor, Tensor];
-  const places = device.createTensor("i32", [most]);
+  const places = createTensor("i32", [most]);
   const next = wordsFrom(3);
-  try {
-    for (const sequence of sequences) {
-      while (sequence.length < contextTokens) {
-        const count = Math.min(most, contextTokens - sequence.length);
-        places.write(sequence.extend(count));
-        for (let layer = 0; layer < numLayers; layer++) {
-          const first = next() % (numTokens - count + 1);
-          cache.append(layer, keys.rows(first, count), values.rows(first, count), places.rows(0, count));
-          await breathe();
-        }
+  for (const sequence of sequences) {
+    while (sequence.length < contextTokens) {
+      const count = Math.min(most, contextTokens - sequence.length);
+      places.write(sequence.extend(count));
+      for (let layer = 0; layer < numLayers; layer++) {
+        const first = next() % (numTokens - count + 1);
+        cache.append(layer, keys.rows(first, count), values.rows(first, count), places.rows(0, count));
+        await yieldToEventLoop();
       }
     }
-    places.buffer.read(new Uint8Array(4)); // waits, so that the sources can go
-  } finally {
-    for (const { buffer } of [keys, values, places]) buffer.close();
   }
+  places.buffer.read(new Uint8Array(4)); // waits, so that the sources can go
   return numbers[0] as Float32Array<ArrayBuffer>;
 }

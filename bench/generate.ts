@@ -1,12 +1,22 @@
 /** `bench generate`: speed of prompts and of decode steps of a whole model, dense and sparse in alternation. */
-import { KvPool } from "../engine/pages/kv_pool.ts";
-import { breather, Prefill } from "../engine/prefill.ts";
+import { PagesiftError } from "../engine/errors.ts";
+import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
+import { countSparseLayers } from "../engine/pages/page_policy.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
+import { Session } from "../engine/session.ts";
 import type { Counters } from "../ffi/structs.ts";
+import { checkSelections } from "./activity.ts";
+import { countedBetween } from "./arms.ts";
 import type { BenchModel } from "./bench_model.ts";
-import { DecodeTurn, type TurnTimes } from "./decode_turn.ts";
 import { fillSequences } from "./fill_cache.ts";
-import { type DecodeArm, decodeArms, type GenerateCase, type GeneratePlan, poolShape } from "./generate_plan.ts";
+import {
+  caseNeed,
+  type DecodeArm,
+  decodeArms,
+  type GenerateCase,
+  type GeneratePlan,
+  WARMUP_STEPS,
+} from "./generate_plan.ts";
 import { PeakReader } from "./peak.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
 import { median, timingOf } from "./statistics.ts";
@@ -16,10 +26,13 @@ interface Bench {
   model: BenchModel;
   plan: GeneratePlan;
   one: GenerateCase;
-  pool: KvPool;
+  /** Dense first. */
+  arms: readonly DecodeArm[];
+  session: Session;
   sequences: readonly Sequence[];
   peak: PeakReader;
-  breathe: () => Promise<void>;
+  signal: AbortSignal | undefined;
+  yieldToEventLoop: EventLoopYield;
 }
 
 /**
@@ -32,121 +45,153 @@ export async function* benchGenerate(
   plan: GeneratePlan,
   { signal, onProgress }: Hooks = {},
 ): AsyncGenerator<Row[]> {
+  const { loaded } = model;
   const total = plan.cases.reduce((sum, { prompts }) => sum + prompts.length + plan.decodes.length, 0);
-  using peak = new PeakReader(model.device);
+  using peak = new PeakReader(loaded.device);
   let done = 0;
-  const tell = (one: GenerateCase, test: string): void =>
+  const report = (one: GenerateCase, test: string): void =>
     onProgress?.({ done, total, label: `${test} at depth ${one.depthTokens}, batch ${one.batch}` });
   for (const one of plan.cases) {
-    tell(one, "filling the cache");
-    const breathe = breather(signal);
-    const bench = { model, plan, one, peak, breathe, ...await openPool(model, plan, one, breathe) };
-    try {
-      for (const prompt of one.prompts) {
-        tell(one, `pp${prompt}`);
-        yield [await benchPrompt(bench, prompt)];
-        done++;
-      }
-      for (const decode of plan.decodes) {
-        tell(one, `tg${decode}`);
-        yield await benchDecode(bench, decode);
-        done++;
-      }
-    } finally {
-      bench.pool.close();
+    report(one, "filling the cache");
+    const arms = decodeArms(plan, one, loaded.config, loaded.scoresGroups);
+    const { need, extra } = caseNeed(plan, one);
+    using session = Session.open(loaded, arms[0].policy, need, extra);
+    const sequences = Array.from({ length: one.batch }, () => session.openSequence());
+    const bench = {
+      model,
+      plan,
+      one,
+      arms,
+      session,
+      sequences,
+      peak,
+      signal,
+      yieldToEventLoop: eventLoopYield(signal),
+    };
+    await fillToDepth(bench);
+    for (const prompt of one.prompts) {
+      report(one, `pp${prompt}`);
+      yield [await benchPrompt(bench, prompt)];
+      done++;
+    }
+    for (const decode of plan.decodes) {
+      report(one, `tg${decode}`);
+      yield await benchDecode(bench, decode);
+      done++;
     }
   }
 }
 
-function scoresGroups({ device }: BenchModel): boolean {
-  return device.describe().backend === "cuda";
+/** Gives every sequence the tokens of the depth. */
+async function fillToDepth(bench: Bench): Promise<void> {
+  const { model: { loaded }, plan, one, session, sequences, yieldToEventLoop } = bench;
+  if (!plan.prefillDepth) {
+    await fillSequences(loaded.device, session.pool.cache, sequences, one.depthTokens, yieldToEventLoop);
+  } else for (const sequence of sequences) await prefill(bench, sequence, one.depthTokens);
 }
 
-/** A pool whose sequences hold the tokens of the depth. */
-async function openPool(
-  model: BenchModel,
-  plan: GeneratePlan,
-  one: GenerateCase,
-  breathe: () => Promise<void>,
-): Promise<Pick<Bench, "pool" | "sequences">> {
-  const pool = new KvPool(model.device, poolShape(plan, one, model.config, model.dtype, scoresGroups(model)));
-  const sequences = Array.from({ length: one.batch }, () => pool.openSequence());
-  try {
-    if (!plan.prefillDepth) await fillSequences(model.device, pool.cache, sequences, one.depthTokens, breathe);
-    else for (const sequence of sequences) await prefill(model, pool, plan, one, sequence, one.depthTokens, breathe);
-  } catch (error) {
-    pool.close();
-    throw error;
-  }
-  return { pool, sequences };
-}
-
-/** Token ids that are no two alike for long, of any vocabulary. */
+/** Token ids of any vocabulary, of which neighbours differ. */
 function randomIds(count: number, vocabSize: number): number[] {
   return Array.from({ length: count }, (_, index) => (index * 7919 + 1) % vocabSize);
 }
 
-/** Takes random tokens in. Returns seconds. */
-async function prefill(
-  { model, device, config }: BenchModel,
-  pool: KvPool,
-  plan: GeneratePlan,
-  one: GenerateCase,
-  sequence: Sequence,
-  tokens: number,
-  breathe: () => Promise<void>,
-): Promise<number> {
-  const [dense] = decodeArms(plan, one, config, device.describe().backend === "cuda");
-  const work = new Prefill(model, pool, (dense as DecodeArm).policy);
-  try {
-    await device.wait();
-    const started = performance.now();
-    await work.run(sequence, randomIds(tokens, config.vocabSize), breathe, () => {});
-    await device.wait();
-    return (performance.now() - started) / 1000;
-  } finally {
-    work.close();
-  }
+/** Appends random tokens to a sequence. Returns seconds. */
+async function prefill({ model, session, signal }: Bench, sequence: Sequence, tokens: number): Promise<number> {
+  const { device, config } = model.loaded;
+  const ids = randomIds(tokens, config.vocabSize);
+  await device.wait();
+  const started = performance.now();
+  await session.prefill(sequence, ids, { signal });
+  return (performance.now() - started) / 1000;
 }
 
 /** A prompt behind the depth, in one sequence; prompts are dense. */
-async function benchPrompt({ model, plan, one, pool, sequences, breathe }: Bench, prompt: number): Promise<Row> {
+async function benchPrompt(bench: Bench, prompt: number): Promise<Row> {
+  const { model, plan, one, session, sequences } = bench;
   const [sequence] = sequences as [Sequence];
   const seconds: number[] = [];
   for (let round = -1; round < plan.repetitions; round++) {
-    pool.truncate(sequence, one.depthTokens);
-    const time = await prefill(model, pool, plan, one, sequence, prompt, breathe);
+    session.truncate(sequence, one.depthTokens);
+    const time = await prefill(bench, sequence, prompt);
     if (round >= 0) seconds.push(time);
   }
-  pool.truncate(sequence, one.depthTokens);
+  session.truncate(sequence, one.depthTokens);
   const timing = timingOf(seconds);
   return {
     ...{ subject: "generate", arm: "dense", model: model.name, batch: 1, prompt_tokens: prompt },
-    ...{ depth_tokens: one.depthTokens, dtype: model.dtype, page_size: one.pageSize, ...timing },
+    ...{ depth_tokens: one.depthTokens, dtype: model.loaded.dtype, page_size: one.pageSize, ...timing },
     tokens_per_s: prompt / timing.median_us * 1e6,
   };
 }
 
+/** Times in seconds per step. */
+interface TurnTimes {
+  /** Passing the tokens in, the step, and reading the most likely next ones. */
+  step: number;
+  /** Recorded steps, many starts without a read between; where the device records. */
+  queued: number | undefined;
+  /** Of the steps of `step`. */
+  counted: Counters;
+}
+
 /** Decode steps of all arms in turn. */
 async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
-  const { model, plan, one, pool, sequences } = bench;
-  const arms = decodeArms(plan, one, model.config, scoresGroups(model)).map((arm) => ({
-    arm,
-    turns: [] as TurnTimes[],
-  }));
+  const { plan, one, session, sequences } = bench;
+  const arms = bench.arms.map((arm) => ({ arm, turns: [] as TurnTimes[] }));
   const peakSeconds: number[] = [];
   for (let round = 0; round < plan.repetitions; round++) {
     peakSeconds.push(bench.peak.read());
     for (const { arm, turns } of arms) {
-      await bench.breathe();
-      for (const sequence of sequences) pool.truncate(sequence, one.depthTokens);
-      turns.push(await new DecodeTurn(model, pool, sequences, arm).run(steps, bench.breathe));
+      await bench.yieldToEventLoop();
+      for (const sequence of sequences) session.truncate(sequence, one.depthTokens);
+      turns.push(await decodeTurn(bench, arm, steps));
     }
   }
   const [dense] = arms;
   const denseUs = timingOf((dense?.turns ?? []).map(({ step }) => step)).median_us;
   const beside = { denseUs, peakRate: bench.peak.rate(peakSeconds) };
   return arms.map(({ arm, turns }) => decodeRow(bench, arm, turns, steps, beside));
+}
+
+/** Steps of one arm behind the depth. @throws {Error} when the native counters deny what the arm claims */
+async function decodeTurn(bench: Bench, arm: DecodeArm, steps: number): Promise<TurnTimes> {
+  const { model, session, sequences } = bench;
+  let ids = sequences.map((_, row) => (row * 7919 + 1) % model.loaded.config.vocabSize);
+  const step = (): void => {
+    ids = Array.from(session.step(sequences, ids, arm.policy).best.readInts());
+    if (ids.some((id) => id < 0)) {
+      throw new PagesiftError("numeric", "A decode step gave logits that are not finite; check the weights");
+    }
+  };
+  for (let count = 0; count < WARMUP_STEPS; count++) step();
+  const before = session.counters();
+  const seconds = await timed(steps, step, bench.yieldToEventLoop);
+  const counted = countedBetween(before, session.counters());
+  checkSelections(arm.name, steps * countSparseLayers(arm.policy), counted);
+  return { step: seconds, queued: timeQueued(bench, arm, steps), counted };
+}
+
+/** The latest step again and again, with one read at the end. */
+function timeQueued({ model, session }: Bench, { policy }: DecodeArm, steps: number): number | undefined {
+  if (!session.replay(policy)) return undefined;
+  using probe = model.loaded.device.createBuffer(4);
+  probe.read(new Uint8Array(4));
+  const started = performance.now();
+  for (let count = 0; count < steps; count++) session.replay(policy);
+  probe.read(new Uint8Array(4));
+  return (performance.now() - started) / 1000 / steps;
+}
+
+/** Seconds per step; the turns that the event loop takes between steps do not count. */
+async function timed(steps: number, work: () => void, yieldToEventLoop: EventLoopYield): Promise<number> {
+  let seconds = 0;
+  for (let count = 0; count < steps; count++) {
+    const started = performance.now();
+    work();
+    seconds += (performance.now() - started) / 1000;
+    await yieldToEventLoop();
+  }
+  return seconds / steps;
 }
 
 function decodeRow(
@@ -156,15 +201,17 @@ function decodeRow(
   steps: number,
   { denseUs, peakRate }: { denseUs: number; peakRate: number },
 ): Row {
-  const { model, one, pool } = bench;
+  const { model, one, session } = bench;
+  const { config, dtype } = model.loaded;
   const timing = timingOf(turns.map(({ step }) => step));
   const counted = turns[0]?.counted as Counters;
   const weights = model.weightsRead(one.batch);
-  const kvBytes = counted.pagesAttended * pool.pageBytes + counted.pagesScored * pool.statisticsBytes(arm.policy);
+  const kvBytes = counted.pagesAttended * session.pool.pageBytes +
+    counted.pagesScored * session.pool.statisticsBytes(arm.policy);
   const bytes = weights === undefined ? undefined : weights + kvBytes / steps;
   const rate = bytes === undefined ? undefined : bytes / timing.median_us / 1e3;
   const queued = turns.flatMap((turn) => turn.queued ?? []);
-  const rows = steps * one.batch * model.config.numLayers * model.config.numKvHeads;
+  const rows = steps * one.batch * config.numLayers * config.numKvHeads;
   return definedOnly<Row>({
     subject: "generate",
     arm: arm.name,
@@ -172,7 +219,7 @@ function decodeRow(
     batch: one.batch,
     decode_tokens: steps,
     depth_tokens: one.depthTokens,
-    dtype: model.dtype,
+    dtype,
     page_size: one.pageSize,
     budget_tokens: arm.budgetTokens,
     scorer: arm.scorer,

@@ -1,21 +1,31 @@
 /** Whether weights and the largest pool of `bench generate` fit together. */
+import { cacheShape } from "../engine/pages/kv_pool.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import type { Device } from "../ffi/device.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { PlannedModel } from "./bench_model.ts";
-import { type GenerateCase, type GeneratePlan, poolShape } from "./generate_plan.ts";
+import { caseNeed, decodeArms, type GenerateCase, type GeneratePlan } from "./generate_plan.ts";
 import { PEAK_BYTES } from "./peak.ts";
 import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
 
 /** Of the free memory; activations and what the system needs come on top. */
 const SHARE_OF_FREE = 0.95;
 
+function shapeOfCase(
+  plan: GeneratePlan,
+  one: GenerateCase,
+  { config, plan: weights }: PlannedModel,
+  groups: boolean,
+): CacheShape {
+  const { need, extra } = caseNeed(plan, one);
+  return cacheShape(config, weights.dtype, decodeArms(plan, one, config, groups)[0].policy, need, extra);
+}
+
 /** @throws {PagesiftError} of kind "memory" with the split, and the batch or depth that would fit */
 export function checkGenerateFits(device: Device, plan: GeneratePlan, planned: PlannedModel): void {
   const { availableBytes, backend } = device.describe();
   const room = (availableBytes - PEAK_BYTES[backend]) * SHARE_OF_FREE;
-  const shapeOf = (one: GenerateCase): CacheShape =>
-    poolShape(plan, one, planned.config, planned.plan.dtype, backend === "cuda");
+  const shapeOf = (one: GenerateCase): CacheShape => shapeOfCase(plan, one, planned, backend === "cuda");
   const fits = (one: GenerateCase): boolean => cacheBytes(device, shapeOf(one)) + planned.weightBytes <= room;
   const wrong = plan.cases.find((one) => !fits(one));
   if (wrong === undefined) return;

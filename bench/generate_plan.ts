@@ -1,10 +1,9 @@
 /** Which tests `bench generate` runs: checked as a whole before a weight is loaded. */
 import type { ModelConfig } from "../engine/folder/config.ts";
 import { PagesiftError } from "../engine/errors.ts";
-import { cacheShape, type PoolNeed } from "../engine/pages/kv_pool.ts";
+import type { ExtraStatistics, PoolNeed } from "../engine/pages/kv_pool.ts";
 import { type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
-import type { CacheShape } from "../ffi/structs.ts";
 import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
 import { checkBudgets, parseCounts, parseWords, usageError } from "./lists.ts";
 
@@ -130,7 +129,7 @@ export function decodeArms(
   one: GenerateCase,
   config: ModelConfig,
   scoresGroups: boolean,
-): DecodeArm[] {
+): [dense: DecodeArm, ...sparse: DecodeArm[]] {
   const policy = (mode: "on" | "off", scorer: Scorer, budgetTokens: number): PagePolicy =>
     resolvePolicy(
       {
@@ -150,19 +149,13 @@ export function decodeArms(
   return [{ name: "dense", policy: policy("off", scorer, plan.budgets[0] ?? one.pageSize) }, ...sparse];
 }
 
-/** The pool of a case, with the statistics of all scorers. */
-export function poolShape(
-  plan: GeneratePlan,
-  one: GenerateCase,
-  config: ModelConfig,
-  dtype: CacheShape["dtype"],
-  scoresGroups: boolean,
-): CacheShape {
-  const [arm] = decodeArms(plan, one, config, scoresGroups);
+/** What the cache of a case must hold, and the statistics of all scorers. */
+export function caseNeed(plan: GeneratePlan, one: GenerateCase): { need: PoolNeed; extra: ExtraStatistics } {
   const tokens = one.depthTokens + tailTokens(one.prompts, plan.decodes);
-  const need: PoolNeed = { totalTokens: one.batch * tokens, longestTokens: tokens, maxSequences: one.batch };
-  const statistics = { variance: plan.scorers.includes("diag"), minMax: plan.scorers.includes("quest") };
-  return { ...cacheShape(config, dtype, (arm as DecodeArm).policy, need), statistics };
+  return {
+    need: { totalTokens: one.batch * tokens, longestTokens: tokens, maxSequences: one.batch },
+    extra: { variance: plan.scorers.includes("diag"), minMax: plan.scorers.includes("quest") },
+  };
 }
 
 /** @throws {PagesiftError} of kind "context" when the model was not made for that many tokens */

@@ -9,12 +9,15 @@ export const PEAK_BYTES = { cuda: 2 ** 31, cpu: 2 ** 28 } as const;
 /** Reads a large buffer of random numbers, once in every round, and so under the same conditions as the arms. */
 export class PeakReader implements Disposable {
   readonly #buffer: DeviceBuffer;
+  readonly #owned: DisposableStack;
 
   constructor(device: Device) {
     const block = randomBlock();
-    this.#buffer = device.createBuffer(PEAK_BYTES[device.describe().backend]);
+    using owned = new DisposableStack();
+    this.#buffer = owned.use(device.createBuffer(PEAK_BYTES[device.describe().backend]));
     writeRepeated((piece, at) => this.#buffer.write(piece, at), block, this.#buffer.bytes);
     this.#buffer.scan();
+    this.#owned = owned.move();
   }
 
   /** Seconds of one reading. */
@@ -30,6 +33,6 @@ export class PeakReader implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#buffer.close();
+    this.#owned.dispose();
   }
 }

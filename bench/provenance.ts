@@ -1,7 +1,7 @@
 /** What a reader needs to make the numbers again. */
 import { fromFileUrl } from "@std/path";
 import denoConfig from "../deno.json" with { type: "json" };
-import type { Device } from "../ffi/device.ts";
+import type { DeviceInfo } from "../ffi/structs.ts";
 import { definedOnly, type Provenance } from "./row.ts";
 
 const ROOT = fromFileUrl(new URL("..", import.meta.url));
@@ -15,8 +15,8 @@ export interface Circumstances {
 }
 
 /** Gathers what the machine and the checkout tell. Nothing of it fails: what cannot be read is left out. */
-export async function provenanceOf(device: Device, facts: Circumstances): Promise<Provenance> {
-  const { backend, name, numThreads } = device.describe();
+export async function provenanceOf(device: DeviceInfo, facts: Circumstances): Promise<Provenance> {
+  const { backend, name, numThreads } = device;
   return definedOnly<Provenance>({
     version: denoConfig.version,
     commit: Deno.env.get("PAGESIFT_COMMIT") || await commit(),

@@ -1,7 +1,7 @@
 /** `bench quality`: facts found and prose predicted, a token at a time through sparse decode, against dense and the exact oracle. */
 import type { Engine } from "../engine/engine.ts";
 import { countSparseLayers } from "../engine/pages/page_policy.ts";
-import { breather } from "../engine/prefill.ts";
+import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
 import { Random } from "../engine/sample/random.ts";
 import { checkSelections } from "./activity.ts";
 import { countedBetween } from "./arms.ts";
@@ -29,7 +29,8 @@ interface Bench {
   session: QualitySession;
   /** Token ids of the text. */
   prose: readonly number[];
-  breathe: () => Promise<void>;
+  signal: AbortSignal | undefined;
+  yieldToEventLoop: EventLoopYield;
 }
 
 /**
@@ -47,7 +48,7 @@ export async function* benchQuality(
   { signal, onProgress }: Hooks = {},
 ): AsyncGenerator<Row[]> {
   using session = new QualitySession(engine, plan);
-  const bench = { engine, plan, session, prose, breathe: breather(signal) };
+  const bench = { engine, plan, session, prose, signal, yieldToEventLoop: eventLoopYield(signal) };
   const total = plan.lengths.length * plan.tasks.length * plan.documents;
   let done = 0;
   for (const length of plan.lengths) {
@@ -76,7 +77,7 @@ function offsetTokens(length: number): number {
 
 /** Asks all arms for the facts of a document. */
 async function retrieve(bench: Bench, task: Task, length: number, document: number, tallies: Tally[]): Promise<void> {
-  const { engine: { tokenizer }, plan, session, prose, breathe } = bench;
+  const { engine: { tokenizer }, plan, session, prose, signal, yieldToEventLoop } = bench;
   const random = new Random((plan.seed + document * 7919 + length) % 2 ** 32);
   const make = task === "needle" ? needleDocument : pairsDocument;
   const { ids, asked }: Document = make(
@@ -86,10 +87,10 @@ async function retrieve(bench: Bench, task: Task, length: number, document: numb
     plan.facts,
     random,
   );
-  await session.read(ids, breathe);
+  await session.read(ids, signal);
   for (const tally of tallies) {
     for (const fact of asked) {
-      await breathe();
+      await yieldToEventLoop();
       tally.answers.push({ right: ask(bench, fact, tally), depth: fact.depth });
     }
   }
@@ -111,13 +112,13 @@ function ask({ engine: { tokenizer }, session }: Bench, fact: Fact, tally: Tally
 
 /** Feeds all arms the tokens behind a document and compares what they expect next. */
 async function predict(bench: Bench, _task: Task, length: number, document: number, tallies: Tally[]): Promise<void> {
-  const { plan, session, prose, breathe } = bench;
+  const { plan, session, prose, signal, yieldToEventLoop } = bench;
   const first = document * offsetTokens(length);
-  await session.read(prose.slice(first, first + length), breathe);
+  await session.read(prose.slice(first, first + length), signal);
   const fed = prose.slice(first + length, first + length + plan.proseTokens + 1);
   const dense: Float64Array[] = [];
   for (const tally of tallies) {
-    await breathe();
+    await yieldToEventLoop();
     watched(session, tally, plan.proseTokens, (step) => {
       for (let at = 0; at < plan.proseTokens; at++) {
         const expected = logSoftmax(step(fed[at] ?? 0, at % MASS_EVERY === 0));

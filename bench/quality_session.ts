@@ -1,11 +1,9 @@
 /** One document in the cache that many arms decode behind, a token at a time. */
-import { DecodeBatch } from "../engine/decode_batch.ts";
 import type { Engine } from "../engine/engine.ts";
-import { cacheShape, KvPool } from "../engine/pages/kv_pool.ts";
-import { checkCacheFits } from "../engine/memory.ts";
+import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
+import type { Session } from "../engine/session.ts";
 import type { DecodeAttention } from "../engine/model.ts";
 import type { PagePolicy } from "../engine/pages/page_policy.ts";
-import { Prefill } from "../engine/prefill.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
 import type { StepObserver } from "../engine/step_observer.ts";
 import type { Sequences } from "../ffi/kv_cache.ts";
@@ -24,71 +22,58 @@ export interface MassKept {
 }
 
 export class QualitySession implements Disposable {
-  readonly pool: KvPool;
+  readonly #session: Session;
   readonly #sequence: Sequence;
   readonly #mass: Tensor;
-  #batch: DecodeBatch | undefined;
+  readonly #owned: DisposableStack;
   #policy: PagePolicy | undefined;
   #length = 0;
 
   constructor(readonly engine: Engine, { scorers, pageSize, longest, arms }: QualityPlan) {
+    using owned = new DisposableStack();
     const policy = engine.policy(arms[0]?.sparse ?? { pageSize });
     const need = { totalTokens: longest, longestTokens: longest, maxSequences: 1 };
-    const statistics = { variance: scorers.includes("diag"), minMax: scorers.includes("quest") };
-    const shape = { ...cacheShape(engine.config, engine.dtype, policy, need), statistics };
-    checkCacheFits(engine.device, shape, engine.facts.weightBytes);
-    this.pool = new KvPool(engine.device, shape);
-    this.#sequence = this.pool.openSequence();
-    this.#mass = engine.device.createTensor("f32", [1, shape.numQueryHeads, shape.maxPagesPerSequence]);
+    const extra = { variance: scorers.includes("diag"), minMax: scorers.includes("quest") };
+    this.#session = owned.use(engine.openSession(policy, need, extra));
+    this.#sequence = this.#session.openSequence();
+    const { loaded, pool: { shape } } = this.#session;
+    const createTensor = tensorsOwnedBy(owned, loaded.device);
+    this.#mass = createTensor("f32", [1, shape.numQueryHeads, shape.maxPagesPerSequence]);
+    this.#owned = owned.move();
   }
 
-  /** Takes the document in, densely and in chunks, in place of the one before. */
-  async read(ids: readonly number[], breathe: () => Promise<void>): Promise<void> {
-    this.#endArm();
-    this.pool.truncate(this.#sequence, 0);
-    const prefill = new Prefill(
-      this.engine.model,
-      this.pool,
-      this.engine.policy({ mode: "off", pageSize: this.pool.shape.pageSize }),
-    );
-    try {
-      await prefill.run(this.#sequence, ids, breathe, () => {});
-      await this.engine.device.wait();
-    } finally {
-      prefill.close();
-    }
+  /** Reads the document densely, in place of the one before. */
+  async read(ids: readonly number[], signal: AbortSignal | undefined): Promise<void> {
+    this.#session.truncate(this.#sequence, 0);
+    await this.#session.prefill(this.#sequence, ids, { signal });
     this.#length = ids.length;
   }
 
   /** Back to the end of the document, for this arm. */
   begin({ sparse }: QualityArm): void {
-    this.#endArm();
-    this.pool.truncate(this.#sequence, this.#length);
+    this.#session.truncate(this.#sequence, this.#length);
     this.#policy = this.engine.policy(sparse);
-    this.#batch = new DecodeBatch(this.engine.device, this.pool, this.#policy);
   }
 
   /** Feeds a token to the arm that began. Returns the logits `[V]`. Looks at exact masses where `kept` is given. */
   step(id: number, arm: QualityArm, kept?: MassKept): Float32Array<ArrayBuffer> {
-    const { model } = this.engine;
-    const [batch, policy] = [this.#batch, this.#policy];
-    if (!batch || !policy) throw new Error("No arm has begun");
+    const policy = this.#policy;
+    if (!policy) throw new Error("No arm has begun");
     const hooks = arm.name === "oracle"
       ? { attend: this.#oracle(policy, kept) }
       : kept && arm.name === "sparse"
       ? { observer: this.#watch(policy, kept) }
-      : {};
-    const hidden = model.decode(this.pool, policy, batch.advance([this.#sequence], [id]), hooks);
-    return model.logits(hidden).readFloats();
+      : undefined;
+    return this.#session.step([this.#sequence], [id], policy, hooks).logits.readFloats();
   }
 
   counters(): Counters {
-    return this.pool.cache.counters();
+    return this.#session.counters();
   }
 
   /** Attends to the pages of highest exact mass. */
   #oracle(policy: PagePolicy, kept: MassKept | undefined): DecodeAttention {
-    const { cache } = this.pool;
+    const { cache } = this.#session.pool;
     return (layer, { sequences, selecting }, q, out) => {
       const rule = policy.layers[layer];
       if (rule?.kind !== "sparse" || !selecting) {
@@ -120,18 +105,11 @@ export class QualitySession implements Disposable {
 
   #masses(layer: number, q: Tensor, sequences: Sequences): Float64Array[] {
     const numPages = this.#sequence.pages.length;
-    return groupMasses(this.pool.cache, { layer, q, sequences, mass: this.#mass, numPages });
-  }
-
-  #endArm(): void {
-    this.#batch?.close();
-    this.#batch = undefined;
+    return groupMasses(this.#session.pool.cache, { layer, q, sequences, mass: this.#mass, numPages });
   }
 
   [Symbol.dispose](): void {
-    this.#endArm();
-    this.#mass.buffer.close();
-    this.pool.close();
+    this.#owned.dispose();
   }
 }
 

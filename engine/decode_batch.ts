@@ -1,6 +1,7 @@
 import type { Device } from "../ffi/device.ts";
 import type { Selection, Sequences } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";
+import { tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { exceedsBudget, type PagePolicy } from "./pages/page_policy.ts";
 import type { Sequence } from "./pages/sequence.ts";
@@ -17,29 +18,33 @@ export interface DecodeStep {
 }
 
 /** Device memory that holds the numbers of a decode step, refreshed in place at every step. */
-export class DecodeBatch {
+export class DecodeBatch implements Disposable {
   readonly #numbers: Tensor;
   readonly #pageTable: Tensor;
   readonly #scores: Tensor;
   readonly #selected: Tensor;
   readonly #counts: Tensor;
-  /** What the device's page table holds: by row, the sequence and how many of its pages are written. */
-  #written: { sequence: Sequence; numPages: number }[] = [];
+  /** What the device's page table contains: by row, the sequence, its epoch, and how many of its pages are written. */
+  #written: { sequence: Sequence; epoch: number; numPages: number }[] = [];
   #step: DecodeStep | undefined;
   #staging = new Int32Array(0);
+  readonly #owned: DisposableStack;
 
   constructor(device: Device, readonly pool: KvPool, readonly policy: PagePolicy) {
+    using owned = new DisposableStack();
+    const createTensor = tensorsOwnedBy(owned, device);
     const { maxSequences, maxPagesPerSequence, numKvHeads } = pool.shape;
-    this.#numbers = device.createTensor("i32", [4, maxSequences]);
-    this.#pageTable = device.createTensor("i32", [maxSequences, maxPagesPerSequence]);
-    this.#scores = device.createTensor("f32", [maxSequences, numKvHeads, maxPagesPerSequence]);
+    this.#numbers = createTensor("i32", [4, maxSequences]);
+    this.#pageTable = createTensor("i32", [maxSequences, maxPagesPerSequence]);
+    this.#scores = createTensor("f32", [maxSequences, numKvHeads, maxPagesPerSequence]);
     // A budget that no sequence can exceed never selects, whatever its size.
     const selectedPages = Math.min(policy.budgetPages, maxPagesPerSequence);
-    this.#selected = device.createTensor("i32", [maxSequences, numKvHeads, selectedPages]);
-    this.#counts = device.createTensor("i32", [maxSequences, numKvHeads]);
+    this.#selected = createTensor("i32", [maxSequences, numKvHeads, selectedPages]);
+    this.#counts = createTensor("i32", [maxSequences, numKvHeads]);
+    this.#owned = owned.move();
   }
 
-  /** Takes in one token a sequence and describes the step. The sequences grow by one. */
+  /** Appends one token to each sequence and describes the step. */
   advance(sequences: readonly Sequence[], ids: readonly number[]): DecodeStep {
     const count = sequences.length;
     if (this.#staging.length !== 4 * count) this.#staging = new Int32Array(4 * count);
@@ -56,16 +61,16 @@ export class DecodeBatch {
     return this.#describe(count, selects);
   }
 
-  /** Writes the rows that belong to another sequence now, and the pages that were added to the others. */
+  /** Writes the rows of sequences that are new in them or were truncated, and the pages that were added to the others. */
   #writePageTable(sequences: readonly Sequence[]): void {
     sequences.forEach((sequence, row) => {
       const known = this.#written[row];
-      const first = known?.sequence === sequence ? known.numPages : 0;
+      const first = known?.sequence === sequence && known.epoch === sequence.epoch ? known.numPages : 0;
       const numPages = sequence.pages.length;
       if (first < numPages) {
         this.#pageTable.rows(row, 1).columns(first, 1).write(Int32Array.from(sequence.pages.slice(first)));
       }
-      this.#written[row] = { sequence, numPages };
+      this.#written[row] = { sequence, epoch: sequence.epoch, numPages };
     });
     this.#written.length = sequences.length;
   }
@@ -89,9 +94,7 @@ export class DecodeBatch {
     return this.#step;
   }
 
-  close(): void {
-    for (const tensor of [this.#numbers, this.#pageTable, this.#scores, this.#selected, this.#counts]) {
-      tensor.buffer.close();
-    }
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
   }
 }

@@ -1,18 +1,17 @@
-import type { Device } from "../ffi/device.ts";
+import type { DeviceInfo } from "../ffi/structs.ts";
 import { openCheckpoint } from "./folder/checkpoint.ts";
 import { type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
-import { type DeviceChoice, deviceLabel, openDevice } from "./devices.ts";
+import { type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
-import { Generation, longestTokens } from "./generation.ts";
-import { cacheShape, KvPool, type PoolNeed } from "./pages/kv_pool.ts";
-import { checkMaxTokens, limitContext } from "./folder/limits.ts";
-import { checkCacheFits, checkWeightsFit, engineError } from "./memory.ts";
-import { Model } from "./model.ts";
+import { longestTokens } from "./generation.ts";
+import { limitContext } from "./folder/limits.ts";
+import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
+import { checkWeightsFit, engineError } from "./memory.ts";
+import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
-import { breather, Prefill } from "./prefill.ts";
-import { DEFAULT_MAX_TOKENS, Request } from "./request.ts";
-import { ropeFrequencies } from "./folder/rope.ts";
-import { emptyStats, type EngineFacts, RunStats } from "./run_stats.ts";
+import { Request } from "./request.ts";
+import { emptyStats } from "./run_stats.ts";
+import { Session } from "./session.ts";
 import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { Tokenizer } from "./text/tokenizer.ts";
 import type {
@@ -28,11 +27,6 @@ import type {
 import { planWeights, type WeightDType } from "./folder/weight_plan.ts";
 import { tieEqualWeights } from "./folder/tied_weights.ts";
 import { weightBytes, Weights } from "./weights.ts";
-
-/** Tokens that prefill takes in at once: a GPU needs more to be busy. */
-const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
-/** Requests of a batch that decode together. */
-const MAX_BATCH = 16;
 
 export interface EngineOptions {
   /** Default `auto`: CUDA when a device answers, else the CPU. */
@@ -52,28 +46,23 @@ export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse">
   onPrefill?: (progress: PrefillProgress, index: number) => void;
 }
 
-/** A loaded model that generates text. One generation runs at a time. */
+/** A loaded model that generates text. One run at a time: a second one is refused while the first computes. */
 export class Engine implements AsyncDisposable {
-  #pool: KvPool | undefined;
+  readonly #loaded: LoadedModel;
+  #session: Session | undefined;
   #stats: EngineStats;
-  #runStats: RunStats | undefined;
-  #busy = false;
 
   private constructor(
-    readonly device: Device,
-    readonly model: Model,
-    /** The model's config, with the context in force. */
-    readonly config: ModelConfig,
+    loaded: LoadedModel,
     readonly tokenizer: Tokenizer,
     readonly sparse: SparseOptions,
-    readonly dtype: WeightDType,
-    readonly facts: EngineFacts,
     /** What the model's `sparsity.json` says. */
     readonly sparsity: ModelSparsity | undefined,
     /** What people should know about the model and the device, such as what is ignored. */
     readonly notices: readonly Notice[],
   ) {
-    this.#stats = emptyStats(facts);
+    this.#loaded = loaded;
+    this.#stats = emptyStats(loaded.facts);
   }
 
   /**
@@ -96,29 +85,50 @@ export class Engine implements AsyncDisposable {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
-      const frequencies = ropeFrequencies(read.rope, read.headDim, read.maxContext);
-      const stepTokens = Math.max(MAX_BATCH, Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext));
-      const model = new Model(device, config, weights, frequencies, stepTokens);
-      const facts = { device: deviceLabel(device), weightBytes: weights.bytes, maxContext: config.maxContext };
-      return new Engine(device, model, config, tokenizer, sparse, plan.dtype, facts, sparsity, [
-        ...plan.notices,
-        ...notices,
-      ]);
+      const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
+      return new Engine(loaded, tokenizer, sparse, sparsity, [...plan.notices, ...notices]);
     } catch (error) {
       device.close();
       throw engineError(error);
     }
   }
 
+  /** The model's config, with the context in force. */
+  get config(): ModelConfig {
+    return this.#loaded.config;
+  }
+
+  /** Of weights, keys and values. */
+  get dtype(): WeightDType {
+    return this.#loaded.dtype;
+  }
+
+  /** The device that runs the model. */
+  describeDevice(): DeviceInfo {
+    return this.#loaded.device.describe();
+  }
+
   /** What the latest generation did. */
   get stats(): EngineStats {
-    return this.#runStats ? this.#runStats.snapshot() : this.#stats;
+    return this.#session?.stats ?? this.#stats;
   }
 
   /** The page policy of this model and device under the engine's options and these. @throws {PagesiftError} of kind "usage" */
   policy(sparse: SparseOptions = {}): PagePolicy {
-    const scoresGroups = this.device.describe().backend === "cuda";
-    return resolvePolicy(withModelDefaults(this.sparse, sparse), this.config.slidingWindows, scoresGroups);
+    return resolvePolicy(
+      withModelDefaults(this.sparse, sparse),
+      this.#loaded.config.slidingWindows,
+      this.#loaded.scoresGroups,
+    );
+  }
+
+  /**
+   * A cache of its own over this model, for work that keeps sequences: inspection, benchmarks, studies. Whoever opens it disposes it.
+   *
+   * @throws {PagesiftError} of kind "memory" that says what would fit
+   */
+  openSession(policy: PagePolicy, need: PoolNeed, extra: ExtraStatistics = {}): Session {
+    return Session.open(this.#loaded, policy, need, extra);
   }
 
   /**
@@ -128,36 +138,32 @@ export class Engine implements AsyncDisposable {
    */
   async logits(ids: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
     this.#checkPrompt(ids);
-    using _lock = this.#lock();
-    const policy = this.policy({ mode: "off" });
+    this.#checkPrompt(ids);
+    const { model } = this.#loaded;
+    const { vocabSize } = model.config;
+    const out = new Float32Array(ids.length * vocabSize);
     try {
-      const pool = this.#openPool(policy, { totalTokens: ids.length, longestTokens: ids.length, maxSequences: 1 });
-      return await this.#prefillLogits(ids, pool, policy);
+      const policy = this.policy({ mode: "off" });
+      const session = this.#sessionFor(policy, {
+        totalTokens: ids.length,
+        longestTokens: ids.length,
+        maxSequences: 1,
+      });
+      const sequence = session.openSequence();
+      using _release = { [Symbol.dispose]: () => sequence.release() };
+      await session.prefill(sequence, ids, {
+        onChunk: (hidden, done) => {
+          const rows = hidden.shape[0] ?? 0;
+          for (let first = 0; first < rows; first += model.maxLogitRows) {
+            const logits = model.logits(hidden.rows(first, Math.min(model.maxLogitRows, rows - first)));
+            out.set(logits.readFloats(), (done - rows + first) * vocabSize);
+          }
+        },
+      });
+      return out;
     } catch (error) {
       throw engineError(error);
     }
-  }
-
-  async #prefillLogits(ids: readonly number[], pool: KvPool, policy: PagePolicy): Promise<Float32Array<ArrayBuffer>> {
-    const prefill = new Prefill(this.model, pool, policy);
-    const sequence = pool.openSequence();
-    const out = new Float32Array(ids.length * this.config.vocabSize);
-    try {
-      await prefill.run(sequence, ids, breather(undefined), (hidden, done) => {
-        const rows = hidden.shape[0] ?? 0;
-        for (let first = 0; first < rows; first += this.model.maxLogitRows) {
-          const count = Math.min(this.model.maxLogitRows, rows - first);
-          out.set(
-            this.model.logits(hidden.rows(first, count)).readFloats(),
-            (done - rows + first) * this.config.vocabSize,
-          );
-        }
-      });
-    } finally {
-      sequence.release();
-      prefill.close();
-    }
-    return out;
   }
 
   /**
@@ -173,77 +179,53 @@ export class Engine implements AsyncDisposable {
       ...(onPrefill && { onPrefill }),
     };
     for await (const { index: _index, ...piece } of this.generateBatch([{ prompt, options: request }], batch)) {
-      yield piece;
+      if (piece.finish !== "numeric") {
+        yield piece;
+        continue;
+      }
+      if (piece.text !== "") yield { id: piece.id, text: piece.text };
+      throw new PagesiftError("numeric", piece.error ?? "The model gave logits that are not finite");
     }
   }
 
-  /** Generates for several requests together; their pieces arrive interleaved. */
+  /**
+   * Generates for several requests together; their pieces arrive interleaved. A request whose logits are not finite ends with finish
+   * reason `numeric`, and the others go on.
+   *
+   * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
+   */
   async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
     const policy = this.policy(options.sparse);
-    const prompts = requests.map(({ prompt }) =>
-      typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt]
-    );
-    prompts.forEach((ids) => this.#checkPrompt(ids));
-    if (requests.length === 0) return;
-    using _lock = this.#lock();
+    const running = requests.map((request, index) => this.#makeRequest(request, index));
+    if (running.length === 0) return;
     try {
-      yield* this.#run(requests, prompts, policy, options);
+      const session = this.#sessionFor(policy, needOf(running));
+      yield* session.generate(running, policy, { signal: options.signal, onPrefill: options.onPrefill });
     } catch (error) {
       throw engineError(error);
     }
   }
 
-  async *#run(
-    requests: readonly GenerateRequest[],
-    prompts: number[][],
-    policy: PagePolicy,
-    { signal, onPrefill }: BatchOptions,
-  ): AsyncGenerator<BatchPiece> {
-    const pool = this.#openPool(policy, this.#need(requests, prompts));
-    const limits = { eosTokenIds: this.config.eosTokenIds, maxContext: this.config.maxContext };
-    const running = requests.map(({ prompt, options: own = {} }, index) => {
-      checkMaxTokens(own.maxTokens);
-      return new Request(
-        index,
-        prompts[index] ?? [],
-        own,
-        this.tokenizer.stream(typeof prompt === "string" ? prompts[index] : []),
-        limits,
-        pool.openSequence(),
-      );
-    });
-    const stats = this.#runStats = new RunStats(this.facts, pool, policy);
-    yield* new Generation({ model: this.model, pool, policy, stats, signal, onPrefill }, running).run();
-    this.#stats = stats.snapshot();
+  #makeRequest({ prompt, options = {} }: GenerateRequest, index: number): Request {
+    const ids = typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt];
+    this.#checkPrompt(ids);
+    const { eosTokenIds, maxContext } = this.config;
+    const stream = this.tokenizer.stream(typeof prompt === "string" ? ids : []);
+    return new Request(index, ids, options, stream, { eosTokenIds, maxContext });
   }
 
-  #need(requests: readonly GenerateRequest[], prompts: readonly number[][]): PoolNeed {
-    const { maxContext } = this.config;
-    const tokens = requests.map(({ options }, index) =>
-      longestTokens({
-        promptIds: prompts[index] ?? [],
-        maxTokens: options?.maxTokens ?? DEFAULT_MAX_TOKENS,
-        limits: { maxContext },
-      })
-    ).sort((a, b) => b - a);
-    const together = tokens.slice(0, MAX_BATCH);
-    return {
-      totalTokens: together.reduce((sum, count) => sum + count, 0),
-      longestTokens: tokens[0] ?? 1,
-      maxSequences: together.length,
-    };
+  /** The present session when its cache serves, else a new one in its place. */
+  #sessionFor(policy: PagePolicy, need: PoolNeed): Session {
+    if (this.#session?.serves(policy, need)) return this.#session;
+    this.#loaded.lock()[Symbol.dispose](); // a run still needs the present cache
+    this.#closeSession();
+    return this.#session = this.openSession(policy, need);
   }
 
-  /** The present pool when it serves, else a new one. */
-  #openPool(policy: PagePolicy, need: PoolNeed): KvPool {
-    const shape = cacheShape(this.config, this.dtype, policy, need);
-    if (this.#pool?.covers(shape)) return this.#pool;
-    if (this.#runStats) this.#stats = this.#runStats.snapshot();
-    this.#runStats = undefined;
-    this.#pool?.close();
-    this.#pool = undefined;
-    checkCacheFits(this.device, shape, this.facts.weightBytes);
-    return this.#pool = new KvPool(this.device, shape);
+  #closeSession(): void {
+    this.#stats = this.stats;
+    this.#session?.[Symbol.dispose]();
+    this.#session = undefined;
   }
 
   #checkPrompt(ids: readonly number[]): void {
@@ -263,27 +245,22 @@ export class Engine implements AsyncDisposable {
     );
   }
 
-  #lock(): Disposable {
-    if (this.#busy) {
-      throw new PagesiftError(
-        "usage",
-        "The engine is busy with another generation; wait for it, or load a second engine",
-      );
-    }
-    this.#busy = true;
-    return {
-      [Symbol.dispose]: () => {
-        this.#busy = false;
-      },
-    };
-  }
-
   /** Frees the model, the cache and the device. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.device.closed) return;
-    this.#stats = this.stats;
-    this.#runStats = undefined;
-    await this.device.wait();
-    this.device.close();
+    if (this.#loaded.device.closed) return;
+    await this.#loaded.device.wait();
+    this.#closeSession();
+    await this.#loaded[Symbol.asyncDispose]();
   }
+}
+
+/** The largest requests together, as many as decode at once. */
+function needOf(requests: readonly Request[]): PoolNeed {
+  const tokens = requests.map(longestTokens).sort((a, b) => b - a);
+  const together = tokens.slice(0, MAX_BATCH);
+  return {
+    totalTokens: together.reduce((sum, count) => sum + count, 0),
+    longestTokens: tokens[0] ?? 1,
+    maxSequences: together.length,
+  };
 }

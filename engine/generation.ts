@@ -1,49 +1,44 @@
 import type { Tensor } from "../ffi/tensor.ts";
-import { DecodeBatch, type DecodeStep } from "./decode_batch.ts";
-import { PagesiftError } from "./errors.ts";
-import type { KvPool } from "./pages/kv_pool.ts";
+import type { DecodeStep } from "./decode_batch.ts";
+import type { Decoder } from "./decoder.ts";
+import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
 import type { Model } from "./model.ts";
-import { NativeSampler } from "./sample/native_sampler.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
-import { Aborted, breather, Prefill } from "./prefill.ts";
+import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";
+import type { NativeSampler } from "./sample/native_sampler.ts";
 import type { StepObserver } from "./step_observer.ts";
-import { StepRunner } from "./step_runner.ts";
-import type { BatchPiece, PrefillProgress } from "./types.ts";
+import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
 
-/** What a run needs beside its requests. */
+/** What a run needs beside its requests. It opens and closes none of it. */
 export interface RunContext {
   model: Model;
   pool: KvPool;
   policy: PagePolicy;
+  prefill: Prefill;
+  decoder: Decoder;
+  sampler: NativeSampler;
   stats: RunStats;
   signal?: AbortSignal | undefined;
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
-  /** Looks on at every decode step. */
+  /** Sees every decode step. */
   observer?: StepObserver | undefined;
 }
 
 /**
  * Runs requests as one batch: a request is prefilled as soon as the pool has room for all that it may need, then decodes together
- * with the others, one token a step, and gives its pages back when it ends.
+ * with the others, one token per step, and gives its pages back when it ends.
  */
 export class Generation {
   readonly #waiting: Request[];
-  readonly #breathe: () => Promise<void>;
-  readonly #prefill: Prefill;
-  readonly #batch: DecodeBatch;
-  readonly #runner: StepRunner;
-  readonly #sampler: NativeSampler;
+  readonly #yieldToEventLoop: EventLoopYield;
   #active: Request[] = [];
 
   constructor(readonly context: RunContext, requests: readonly Request[]) {
     this.#waiting = [...requests];
-    this.#breathe = breather(context.signal);
-    this.#prefill = new Prefill(context.model, context.pool, context.policy);
-    this.#batch = new DecodeBatch(context.model.device, context.pool, context.policy);
-    this.#runner = new StepRunner(context.model, context.pool, context.policy, context.observer);
-    this.#sampler = new NativeSampler(context.model.device, context.pool.shape.maxSequences);
+    this.#yieldToEventLoop = eventLoopYield(context.signal);
   }
 
   /** Pieces of all requests as they appear. An abort ends every request that had started with a closing piece. */
@@ -52,31 +47,28 @@ export class Generation {
       while (this.#waiting.length > 0 || this.#active.length > 0) {
         for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) {
           this.#active.push(next);
-          yield this.#finishOff(next, await this.#start(next));
+          yield this.#deliver(next, await this.#start(next));
         }
         this.#active = this.#active.filter((request) => !request.finished);
-        if (this.#active.length === 0) continue;
-        await this.#breathe();
+        if (this.#active.length === 0) {
+          // With nothing active, what does not fit now never will.
+          const tooLarge = this.#waiting.shift();
+          if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
+          continue;
+        }
+        await this.#yieldToEventLoop();
         for (const piece of this.#endStarved()) yield piece;
         for (const piece of this.#decode()) yield piece;
       }
     } catch (error) {
       if (!(error instanceof Aborted)) throw error;
       for (const request of this.#active.filter((one) => !one.finished)) {
-        yield this.#finishOff(request, request.abort());
+        yield this.#deliver(request, request.abort());
       }
       this.context.stats.finished("aborted");
     } finally {
-      this.#close();
+      for (const request of this.#active) request.release();
     }
-  }
-
-  #close(): void {
-    for (const request of this.#active) request.sequence.release();
-    this.#prefill.close();
-    this.#runner.close();
-    this.#batch.close();
-    this.#sampler.close();
   }
 
   /** The first waiting request, taken off the queue, when the pool can hold it beside the active ones to their very ends. */
@@ -91,17 +83,19 @@ export class Generation {
   }
 
   /** Prefills a request and samples its first token. */
-  async #start(request: Request): Promise<ReturnType<Request["accept"]>> {
-    const { model, stats, onPrefill } = this.context;
+  async #start(request: Request): Promise<Piece> {
+    const { model, pool, prefill, stats, onPrefill } = this.context;
     const started = performance.now();
     const totalTokens = request.promptIds.length;
-    let id: number | undefined;
-    await this.#prefill.run(request.sequence, request.promptIds, this.#breathe, (hidden, doneTokens) => {
-      if (doneTokens === totalTokens) [id] = this.#sampleAfterPrompt(hidden, request) ?? [];
+    let id = NO_TOKEN;
+    request.start(pool);
+    const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
+    await prefill.run(request.sequence, request.promptIds, hooks, (hidden, doneTokens) => {
+      if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
       onPrefill?.({ doneTokens, totalTokens, seconds: (performance.now() - started) / 1000 }, request.index);
     });
     await model.device.wait();
-    if (id === undefined) throw numericError(await this.#badPlaceOfPrompt(request));
+    if (id === NO_TOKEN) return request.fail(numericError(await this.#badPlaceOfPrompt(request)));
     stats.prefilled(totalTokens, (performance.now() - started) / 1000);
     return request.accept(id);
   }
@@ -113,7 +107,7 @@ export class Generation {
   #endStarved(): BatchPiece[] {
     const pieces: BatchPiece[] = [];
     for (let starved = this.#starved(); starved; starved = this.#starved()) {
-      pieces.push(this.#finishOff(starved, starved.abort("kv_exhausted")));
+      pieces.push(this.#deliver(starved, starved.abort("kv_exhausted")));
       this.#active = this.#active.filter((request) => !request.finished);
     }
     return pieces;
@@ -129,81 +123,82 @@ export class Generation {
   /** One step of all active requests. */
   #decode(): BatchPiece[] {
     if (this.#active.length === 0) return [];
-    const { stats } = this.context;
+    const { decoder, stats, observer } = this.context;
     const started = performance.now();
     const requests = this.#active;
-    const step = this.#batch.advance(
+    const { step, logits, best } = decoder.run(
       requests.map((request) => request.sequence),
       requests.map((request) => request.lastId),
+      observer && { observer },
     );
-    const { logits, best } = this.#runner.run(step);
     const ids = this.#sample(logits, best, requests);
-    if (!ids) throw numericError(this.#badPlaceOfStep(step));
-    stats.decoded(requests.length, (performance.now() - started) / 1000);
+    const errors = ids.includes(NO_TOKEN) ? this.#badPlacesOfStep(step) : [];
+    const numGood = ids.filter((id) => id !== NO_TOKEN).length;
+    stats.decoded(numGood, (performance.now() - started) / 1000);
     return requests.map((request, row) => {
       stats.contextReached(request.sequence.length);
-      return this.#finishOff(request, request.accept(ids[row] ?? NO_TOKEN));
+      const id = ids[row] ?? NO_TOKEN;
+      return this.#deliver(request, id === NO_TOKEN ? request.fail(numericError(errors[row])) : request.accept(id));
     });
   }
 
-  #finishOff(request: Request, piece: ReturnType<Request["accept"]>): BatchPiece {
+  #deliver(request: Request, piece: Piece): BatchPiece {
     if (piece.finish) {
-      request.sequence.release();
+      request.release();
       this.context.stats.finished(piece.finish);
     }
     return { ...piece, index: request.index };
   }
 
-  /** The first token after the prompt, from the hidden states of its last chunk. */
-  #sampleAfterPrompt(hidden: Tensor, request: Request): number[] | undefined {
+  /** The first token after the prompt, from the hidden states of its last chunk; NO_TOKEN where no logit is finite. */
+  #sampleAfterPrompt(hidden: Tensor, request: Request): number {
     const { model } = this.context;
     const logits = model.logits(hidden.rows((hidden.shape[0] ?? 1) - 1, 1));
-    return this.#sample(logits, model.best(logits), [request]);
+    return this.#sample(logits, model.best(logits), [request])[0] ?? NO_TOKEN;
   }
 
-  /** One token for each row of logits, or undefined when a row has no finite best one. */
-  #sample(logits: Tensor, best: Tensor, requests: readonly Request[]): number[] | undefined {
+  /** One token for each row of logits, NO_TOKEN for a row without a finite best one. */
+  #sample(logits: Tensor, best: Tensor, requests: readonly Request[]): number[] {
     const draws = requests.some(({ greedy, sampler }) => !greedy && sampler.deviceSettings);
     const ids = draws
-      ? this.#sampler.sample(logits, requests.map(({ sampler }) => sampler))
+      ? this.context.sampler.sample(logits, requests.map(({ sampler }) => sampler))
       : Array.from(best.readInts());
-    if (ids.includes(NO_TOKEN)) return undefined;
     if (requests.every(({ sampler }) => sampler.deviceSettings)) return ids;
     const numbers = logits.readFloats();
     const { vocabSize } = this.context.model.config;
-    return requests.map(({ sampler, history }, row) =>
-      sampler.deviceSettings
-        ? ids[row] ?? NO_TOKEN
-        : sampler.sample(numbers.subarray(row * vocabSize, (row + 1) * vocabSize), history)
-    );
+    return requests.map(({ sampler, history }, row) => {
+      const id = ids[row] ?? NO_TOKEN;
+      if (sampler.deviceSettings || id === NO_TOKEN) return id;
+      return sampler.sample(numbers.subarray(row * vocabSize, (row + 1) * vocabSize), history);
+    });
   }
 
-  /** Takes the last chunk of a prompt in again and looks at the hidden states after every layer. */
+  /** Computes the last chunk of a prompt again and looks at the hidden states after every layer. */
   async #badPlaceOfPrompt({ promptIds, sequence }: Request): Promise<string> {
-    const { model: { activations }, pool } = this.context;
+    const { model: { activations }, pool, prefill } = this.context;
     const start = Math.floor((promptIds.length - 1) / activations.maxTokens) * activations.maxTokens;
-    const chunk = promptIds.slice(start);
     const finite: boolean[] = [];
-    const look = (): Promise<void> => {
-      finite.push(allFinite(activations.views(chunk.length).hidden));
-      return Promise.resolve();
+    const afterLayer = (_layer: number, hidden: Tensor): void => {
+      finite.push(hidden.readFloats().every(Number.isFinite));
     };
-    pool.truncate(sequence, start);
-    await this.#prefill.run(sequence, chunk, look, () => {});
+    pool.truncate(sequence, sequence.length - (promptIds.length - start));
+    await prefill.run(sequence, promptIds.slice(start), { afterLayer });
     return `in the prompt of ${promptIds.length} tokens, ${firstBadLayer(finite)}`;
   }
 
-  /** Runs a step again, which changes nothing, and looks at the hidden states after every layer. */
-  #badPlaceOfStep(step: DecodeStep): string {
+  /** Runs a step again, which changes nothing, and looks at the hidden states of every row after every layer. */
+  #badPlacesOfStep(step: DecodeStep): string[] {
     const { model, pool, policy, stats } = this.context;
-    const finite: boolean[] = [];
-    model.decode(pool, policy, step, { afterLayer: (_layer, hidden) => finite.push(allFinite(hidden)) });
-    return `at decode step ${stats.snapshot().decodeSteps + 1}, ${firstBadLayer(finite)}`;
+    const numRows = step.ids.shape[0] ?? 1;
+    const finite = Array.from({ length: numRows }, (): boolean[] => []);
+    model.decode(pool, policy, step, {
+      afterLayer: (_layer, hidden) => {
+        finite.forEach((layers, row) => layers.push(hidden.rows(row, 1).readFloats().every(Number.isFinite)));
+      },
+    });
+    const number = stats.snapshot().decodeSteps + 1;
+    return finite.map((layers) => `at decode step ${number}, ${firstBadLayer(layers)}`);
   }
-}
-
-function allFinite(hidden: Tensor): boolean {
-  return hidden.readFloats().every(Number.isFinite);
 }
 
 /** `finite`: whether the hidden states were finite after each layer. */
@@ -219,9 +214,6 @@ export function longestTokens(
   return Math.min(request.promptIds.length + Math.max(0, request.maxTokens - 1), request.limits.maxContext);
 }
 
-function numericError(where: string): PagesiftError {
-  return new PagesiftError(
-    "numeric",
-    `The model gave logits that are not finite ${where}; check the weights, or use a copy of the model in f32`,
-  );
+function numericError(where = "at a decode step"): string {
+  return `The model gave logits that are not finite ${where}; check the weights, or use a copy of the model in f32`;
 }

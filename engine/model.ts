@@ -5,6 +5,7 @@ import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import type { DecodeStep } from "./decode_batch.ts";
+import type { EventLoopYield } from "./event_loop.ts";
 import { Experts } from "./experts.ts";
 import { feedForward } from "./feed_forward.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
@@ -13,7 +14,7 @@ import type { RopeFrequencies } from "./folder/rope.ts";
 import type { StepObserver } from "./step_observer.ts";
 import type { Weights } from "./weights.ts";
 
-/** A run of tokens of one sequence that are taken in together. i32 tensors `[T]`, `[T]`, `[T]`, `[M]`. */
+/** A run of tokens of one sequence that are processed together. i32 tensors `[T]`, `[T]`, `[T]`, `[M]`. */
 export interface PrefillChunk {
   ids: Tensor;
   positions: Tensor;
@@ -26,6 +27,14 @@ export interface PrefillChunk {
 /** What both kinds of step give to a layer. */
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
 type Attend = (layer: number, views: ActivationViews) => void;
+
+/** What runs between the layers of a prefill chunk. */
+export interface PrefillHooks {
+  /** Awaited between layers. */
+  yieldToEventLoop?: EventLoopYield | undefined;
+  /** Called with the residual stream `[T, H]` that each layer leaves. */
+  afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
+}
 
 /** What watches a decode step, or stands in for a part of it. */
 export interface DecodeHooks {
@@ -73,20 +82,21 @@ export class Model {
     return this.#logits.shape[0] ?? 1;
   }
 
-  /** Takes in a chunk; `breathe` is awaited between layers. Returns the normed hidden states `[T, H]`. */
-  async prefill(pool: KvPool, policy: PagePolicy, chunk: PrefillChunk, breathe: () => Promise<void>): Promise<Tensor> {
+  /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
+  async prefill(pool: KvPool, policy: PagePolicy, chunk: PrefillChunk, hooks: PrefillHooks = {}): Promise<Tensor> {
     const views = this.#start(chunk);
     for (let layer = 0; layer < this.config.numLayers; layer++) {
       this.#layer(layer, pool, chunk, views, (index, { q, attended }) => {
         const window = windowOf(policy, index);
         pool.cache.attendPrefill(index, chunk.start, q, chunk.pageTable, attended, { window });
       });
-      await breathe();
+      hooks.afterLayer?.(layer, views.hidden);
+      await hooks.yieldToEventLoop?.();
     }
     return views.normed;
   }
 
-  /** Takes in one token a sequence. Returns the normed hidden states `[B, H]`. */
+  /** Appends one token per sequence to the cache. Returns the normed hidden states `[B, H]`. */
   decode(pool: KvPool, policy: PagePolicy, step: DecodeStep, hooks: DecodeHooks = {}): Tensor {
     const views = this.#start(step);
     const decodeAttention = hooks.attend ?? policyAttention(pool, policy);

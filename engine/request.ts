@@ -1,3 +1,5 @@
+import { checkMaxTokens } from "./folder/limits.ts";
+import type { KvPool } from "./pages/kv_pool.ts";
 import { Sampler } from "./sample/sampler.ts";
 import type { Sequence } from "./pages/sequence.ts";
 import { StopStrings } from "./text/stop_strings.ts";
@@ -15,7 +17,10 @@ export interface RequestLimits {
   maxContext: number;
 }
 
-/** One request while it runs: what was generated so far, and what comes of the next token. */
+/**
+ * One request: what was generated so far, and what comes of the next token. Making one checks its options, before any memory is
+ * allocated.
+ */
 export class Request {
   readonly sampler: Sampler;
   /** Prompt and generated tokens. */
@@ -24,6 +29,7 @@ export class Request {
   readonly #stops: StopStrings;
   #numGenerated = 0;
   #finish: FinishReason | undefined;
+  #sequence: Sequence | undefined;
 
   constructor(
     readonly index: number,
@@ -31,8 +37,11 @@ export class Request {
     options: NonNullable<GenerateRequest["options"]>,
     readonly stream: TextStream,
     readonly limits: RequestLimits,
-    readonly sequence: Sequence,
+    /** Where its tokens go. Default: a sequence that is opened when the request starts and released when it ends. */
+    readonly given?: Sequence,
   ) {
+    checkMaxTokens(options.maxTokens);
+    this.#sequence = given;
     this.sampler = new Sampler(options);
     this.#stops = new StopStrings(options.stop ?? []);
     this.maxTokens = options.maxTokens ?? DEFAULT_MAX_TOKENS;
@@ -43,6 +52,22 @@ export class Request {
   /** Whether the most likely token is all that is needed of the logits. */
   readonly greedy: boolean;
 
+  /** The request's place in the cache. @throws {Error} before it starts */
+  get sequence(): Sequence {
+    if (!this.#sequence) throw new Error(`Request ${this.index} has not started`);
+    return this.#sequence;
+  }
+
+  /** Takes a place in the cache. */
+  start(pool: Pick<KvPool, "openSequence">): void {
+    this.#sequence ??= pool.openSequence();
+  }
+
+  /** Gives the pages back, unless the sequence was given. */
+  release(): void {
+    if (!this.given) this.#sequence?.release();
+  }
+
   get finished(): boolean {
     return this.#finish !== undefined;
   }
@@ -52,7 +77,7 @@ export class Request {
     return this.history.at(-1) ?? NO_TOKEN;
   }
 
-  /** Takes a sampled token and gives the piece that becomes visible with it. */
+  /** Adds a sampled token and returns the piece that becomes visible with it. */
   accept(id: number): Piece {
     this.history.push(id);
     this.#numGenerated++;
@@ -67,6 +92,11 @@ export class Request {
   /** Ends a request before its time, with the text that was held back. */
   abort(reason: "aborted" | "kv_exhausted" = "aborted"): Piece {
     return this.#close(NO_TOKEN, "", reason);
+  }
+
+  /** Ends a request whose logits are not finite, with the text that was held back. */
+  fail(error: string): Piece {
+    return { ...this.#close(NO_TOKEN, "", "numeric"), error };
   }
 
   #close(id: number, text: string, finish: FinishReason, stopped = false): Piece {

@@ -1,12 +1,11 @@
 import type { Graph } from "../ffi/device.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { DecodeStep } from "./decode_batch.ts";
+import type { DecodeHooks, Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
-import type { Model } from "./model.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
-import type { StepObserver } from "./step_observer.ts";
 
-/** What a decode step gives: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. */
+/** What a decode step gives: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. The next step overwrites both. */
 export interface StepResult {
   logits: Tensor;
   best: Tensor;
@@ -14,30 +13,23 @@ export interface StepResult {
 
 /**
  * Runs decode steps. Where the device records work, a step that looks like the one before it is recorded and from then on replayed
- * with one call: positions, lengths and tables lie in device memory. A step that is observed is not recorded.
+ * with one call: positions, lengths and tables lie in device memory. A step with hooks is neither recorded nor replayed.
  */
-export class StepRunner {
-  readonly #records: boolean;
+export class StepRunner implements Disposable {
   #last: DecodeStep | undefined;
   #recorded: { graph: Graph; result: StepResult } | undefined;
 
-  constructor(
-    readonly model: Model,
-    readonly pool: KvPool,
-    readonly policy: PagePolicy,
-    readonly observer?: StepObserver | undefined,
-  ) {
-    this.#records = model.canRecord && !observer;
-  }
+  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {}
 
-  run(step: DecodeStep): StepResult {
+  run(step: DecodeStep, hooks?: DecodeHooks): StepResult {
+    if (hooks) return this.#start(step, hooks);
     if (step !== this.#last) {
       // The first step of its kind runs at once: whatever it allocates is there when the next one is recorded.
-      this.close();
+      this.#forget();
       this.#last = step;
       return this.#start(step);
     }
-    this.#recorded ??= this.#records ? this.#record(step) : undefined;
+    this.#recorded ??= this.model.canRecord ? this.#record(step) : undefined;
     if (!this.#recorded) return this.#start(step);
     this.#recorded.graph.launch();
     return this.#recorded.result;
@@ -49,9 +41,9 @@ export class StepRunner {
     return this.#recorded !== undefined;
   }
 
-  #start(step: DecodeStep): StepResult {
-    const { model, pool, policy, observer } = this;
-    const logits = model.logits(model.decode(pool, policy, step, { observer }));
+  #start(step: DecodeStep, hooks: DecodeHooks = {}): StepResult {
+    const { model, pool, policy } = this;
+    const logits = model.logits(model.decode(pool, policy, step, hooks));
     return { logits, best: model.best(logits) };
   }
 
@@ -64,10 +56,13 @@ export class StepRunner {
     return { graph, result };
   }
 
-  /** Forgets what was recorded. */
-  close(): void {
+  #forget(): void {
     this.#recorded?.graph.close();
     this.#recorded = undefined;
     this.#last = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.#forget();
   }
 }

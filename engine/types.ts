@@ -63,16 +63,21 @@ export interface GenerateOptions extends SamplingOptions {
   onPrefill?: (progress: PrefillProgress) => void;
 }
 
-/** Why a generation ended: EOS or a stop string, `maxTokens`, the model's context, the signal, no free page in the KV pool. */
-export type FinishReason = "stop" | "length" | "context" | "aborted" | "kv_exhausted";
+/**
+ * Why a generation ended: EOS or a stop string, `maxTokens`, the model's context, the signal, no free page in the KV pool, logits that
+ * are not finite.
+ */
+export type FinishReason = "stop" | "length" | "context" | "aborted" | "kv_exhausted" | "numeric";
 
 /** One generated token and the text that became whole with it (empty while a character or a stop string is still open). */
 export interface Piece {
-  /** The token, or -1 on the piece that closes an aborted or exhausted generation and brings none. */
+  /** The token, or -1 on the piece that closes an aborted, exhausted or failed generation and brings none. */
   id: number;
   text: string;
   /** On the last piece of a generation only. Its `text` then also holds everything that was held back. */
   finish?: FinishReason;
+  /** With finish reason `numeric`: what happened, in one line. */
+  error?: string;
 }
 
 /** One request of a batch; `prompt` is text, encoded with special tokens, or token ids. */

@@ -1,7 +1,6 @@
-import { DecodeBatch } from "../engine/decode_batch.ts";
-import type { Engine } from "../engine/engine.ts";
+import { Aborted, type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
 import type { DecodeAttention } from "../engine/model.ts";
-import { Aborted, breather } from "../engine/prefill.ts";
+import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import type { Selection } from "../ffi/kv_cache.ts";
 import type { InspectedRun } from "./record.ts";
 import { ANSWER, TEMPLATE } from "./prompt_text.ts";
@@ -51,67 +50,61 @@ function firstAnswerPage({ recording: { facts } }: Report): number {
  * page takes the place of a masked one. Layers with a sliding window read their window whole.
  */
 export async function ablate(
-  engine: Engine,
   run: InspectedRun,
   report: Report,
   masks: readonly Mask[],
   signal: AbortSignal,
 ): Promise<Ablation[]> {
-  const breathe = breather(signal);
-  const replay = new MaskedReplay(engine, run);
+  const yieldToEventLoop = eventLoopYield(signal);
+  using replay = new MaskedReplay(run);
   const ablations: Ablation[] = [];
   try {
-    const baseline = await replay.logProbability(new Set(), breathe);
+    const baseline = await replay.logProbability(new Set(), yieldToEventLoop);
     for (const { label, pages } of masks) {
-      const logProbability = await replay.logProbability(new Set(pages), breathe);
+      const logProbability = await replay.logProbability(new Set(pages), yieldToEventLoop);
       const mass = pages.reduce((sum, page) => sum + report.pages.mass[page]!, 0);
       ablations.push({ label, pages, logProbability, baseline, mass });
     }
   } catch (error) {
     if (!(error instanceof Aborted)) throw error; // an interrupt leaves what is there
-  } finally {
-    replay.close();
   }
   return ablations;
 }
 
 /** Runs the steps of an answer again over the prompt that is in the cache. */
-class MaskedReplay {
+class MaskedReplay implements Disposable {
   readonly #all: Selection;
+  readonly #owned: DisposableStack;
   #mask: ReadonlySet<number> = new Set();
 
-  constructor(readonly engine: Engine, readonly run: InspectedRun) {
-    const { numKvHeads, maxPagesPerSequence } = run.pool.shape;
+  constructor(readonly run: InspectedRun) {
+    using owned = new DisposableStack();
+    const createTensor = tensorsOwnedBy(owned, run.session.loaded.device);
+    const { numKvHeads, maxPagesPerSequence } = run.session.pool.shape;
     this.#all = {
-      selected: engine.device.createTensor("i32", [1, numKvHeads, maxPagesPerSequence]),
-      counts: engine.device.createTensor("i32", [1, numKvHeads]),
+      selected: createTensor("i32", [1, numKvHeads, maxPagesPerSequence]),
+      counts: createTensor("i32", [1, numKvHeads]),
     };
+    this.#owned = owned.move();
   }
 
   /** Sum over the tokens that the steps gave, in nats. */
-  async logProbability(mask: ReadonlySet<number>, breathe: () => Promise<void>): Promise<number> {
-    const { engine: { model, device }, run: { pool, policy, sequence, recording } } = this;
+  async logProbability(mask: ReadonlySet<number>, yieldToEventLoop: EventLoopYield): Promise<number> {
+    const { session, policy, sequence, recording } = this.run;
     const { promptTokens, answerIds, steps } = recording.facts;
     this.#mask = mask;
-    pool.truncate(sequence, promptTokens);
-    const batch = new DecodeBatch(device, pool, policy);
+    session.truncate(sequence, promptTokens);
     let sum = 0;
-    try {
-      for (let step = 0; step < steps; step++) {
-        await breathe();
-        const hidden = model.decode(pool, policy, batch.advance([sequence], [answerIds[step]!]), {
-          attend: this.#attend,
-        });
-        sum += logSoftmaxAt(model.logits(hidden).readFloats(), answerIds[step + 1]!);
-      }
-    } finally {
-      batch.close();
+    for (let step = 0; step < steps; step++) {
+      await yieldToEventLoop();
+      const { logits } = session.step([sequence], [answerIds[step]!], policy, { attend: this.#attend });
+      sum += logSoftmaxAt(logits.readFloats(), answerIds[step + 1]!);
     }
     return sum;
   }
 
   readonly #attend: DecodeAttention = (layer, step, q, out) => {
-    const { pool: { cache }, policy } = this.run;
+    const { session: { pool: { cache } }, policy } = this.run;
     const rule = policy.layers[layer];
     if (rule?.kind === "window") return cache.attend(layer, q, step.sequences, out, { window: rule.tokens });
     const { selecting, sequences } = step;
@@ -125,7 +118,7 @@ class MaskedReplay {
   };
 
   #everyPage(): Int32Array[] {
-    const { sequence, pool } = this.run;
+    const { sequence, session: { pool } } = this.run;
     const pages = Int32Array.from(sequence.pages.keys());
     return Array.from({ length: pool.shape.numKvHeads }, () => pages);
   }
@@ -141,9 +134,8 @@ class MaskedReplay {
     counts.write(Int32Array.from(lists, (list) => Math.max(1, list.length)));
   }
 
-  close(): void {
-    this.#all.selected.buffer.close();
-    this.#all.counts.buffer.close();
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
   }
 }
 

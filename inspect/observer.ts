@@ -25,7 +25,7 @@ interface LayerView {
  * Watches the decode steps of one sequence: for every layer it computes scores and exact masses, and keeps which pages were read,
  * which were wanted, and sums over the steps.
  */
-export class PageObserver implements StepObserver {
+export class PageObserver implements StepObserver, Disposable {
   /** `[L, H, M]`, sums over the steps. */
   readonly #mass: Float32Array;
   readonly #score: Float32Array;
@@ -160,7 +160,7 @@ export class PageObserver implements StepObserver {
     return page < this.policy.sinkPages || page >= pages - this.policy.recentPages;
   }
 
-  close(): void {
-    this.#probe.close();
+  [Symbol.dispose](): void {
+    this.#probe[Symbol.dispose]();
   }
 }

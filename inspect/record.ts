@@ -1,12 +1,10 @@
 import type { Engine } from "../engine/engine.ts";
-import { Generation } from "../engine/generation.ts";
-import { cacheShape, KvPool } from "../engine/pages/kv_pool.ts";
-import { checkCacheFits } from "../engine/memory.ts";
 import { exceedsBudget, type PagePolicy } from "../engine/pages/page_policy.ts";
 import { pagesFor } from "../engine/pages/page_table.ts";
 import { Request } from "../engine/request.ts";
-import { RunStats } from "../engine/run_stats.ts";
-import { Sequence } from "../engine/pages/sequence.ts";
+import { emptyStats } from "../engine/run_stats.ts";
+import type { Sequence } from "../engine/pages/sequence.ts";
+import type { Session } from "../engine/session.ts";
 import type { EngineStats, FinishReason, PrefillProgress, SamplingOptions, SparseOptions } from "../engine/types.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { PageObserver } from "./observer.ts";
@@ -35,61 +33,45 @@ export type RunFacts = Pick<Facts, "version" | "model" | "command" | "date">;
 export interface InspectedRun extends Disposable {
   recording: Recording;
   stats: EngineStats;
-  pool: KvPool;
+  session: Session;
   policy: PagePolicy;
   sequence: Sequence;
   /** Characters of the tokens' text that were not found in the prompt, special tokens left out. */
   unmatched: number;
 }
 
-/** A sequence whose pages stay when its generation ends. */
-class KeptSequence extends Sequence {
-  override release(): void {}
-}
-
 /** Generates as the engine does, one request alone, and watches every decode step. */
 export async function record(engine: Engine, request: InspectRequest, about: RunFacts): Promise<InspectedRun> {
   const policy = engine.policy(request.sparse);
-  const pool = openPool(engine, policy, request);
-  try {
-    const observer = new PageObserver(pool, policy, request.compare);
-    const sequence = new KeptSequence(pool.allocator, pool.shape.pageSize);
-    const { ids, finish, stats } = await generate(engine, request, { pool, policy, observer, sequence });
-    if (observer.steps === 0) throw nothingWatched(finish);
-    const { text, unmatched } = promptText(engine, request, ids);
-    const facts = {
-      ...about,
-      ...factsOf(engine, request, policy, observer),
-      answerIds: ids,
-      answerText: engine.tokenizer.decode(ids),
-      ...factsOfStats(stats, finish),
-    };
-    const { rows, figures, comparison } = observer;
-    const totals = observer.totals(facts.pages);
-    const recording = { facts, text, totals, rows, figures, ...comparison && { comparison } };
-    observer.close();
-    return { recording, stats, pool, policy, sequence, unmatched, [Symbol.dispose]: () => pool.close() };
-  } catch (error) {
-    pool.close();
-    throw error;
-  }
+  using owned = new DisposableStack();
+  const session = owned.use(openSession(engine, policy, request));
+  using observer = new PageObserver(session.pool, policy, request.compare);
+  const sequence = session.openSequence();
+  const { ids, finish, stats } = await generate(engine, request, { session, observer, sequence });
+  if (observer.steps === 0) throw nothingWatched(finish);
+  const { text, unmatched } = promptText(engine, request, ids);
+  const facts = {
+    ...about,
+    ...factsOf(session, request, observer),
+    answerIds: ids,
+    answerText: engine.tokenizer.decode(ids),
+    ...factsOfStats(stats, finish),
+  };
+  const { rows, figures, comparison } = observer;
+  const totals = observer.totals(facts.pages);
+  const recording = { facts, text, totals, rows, figures, ...comparison && { comparison } };
+  const open = owned.move();
+  return { recording, stats, session, policy, sequence, unmatched, [Symbol.dispose]: () => open.dispose() };
 }
 
-function openPool(engine: Engine, policy: PagePolicy, { ids, steps, compare }: InspectRequest): KvPool {
+function openSession(engine: Engine, policy: PagePolicy, { ids, steps, compare }: InspectRequest): Session {
   const longestTokens = Math.min(ids.length + steps, engine.config.maxContext);
   const need = { totalTokens: longestTokens, longestTokens, maxSequences: 1 };
-  const shape = cacheShape(engine.config, engine.dtype, policy, need);
-  const statistics = {
-    variance: shape.statistics.variance || compare.includes("diag"),
-    minMax: shape.statistics.minMax || compare.includes("quest"),
-  };
-  checkCacheFits(engine.device, { ...shape, statistics }, engine.facts.weightBytes);
-  return new KvPool(engine.device, { ...shape, statistics });
+  return engine.openSession(policy, need, { variance: compare.includes("diag"), minMax: compare.includes("quest") });
 }
 
 interface Run {
-  pool: KvPool;
-  policy: PagePolicy;
+  session: Session;
   observer: PageObserver;
   sequence: Sequence;
 }
@@ -97,21 +79,20 @@ interface Run {
 async function generate(
   engine: Engine,
   request: InspectRequest,
-  { pool, policy, observer, sequence }: Run,
+  { session, observer, sequence }: Run,
 ): Promise<{ ids: number[]; finish: FinishReason; stats: EngineStats }> {
   const limits = { eosTokenIds: engine.config.eosTokenIds, maxContext: engine.config.maxContext };
   const options = { ...request.sampling, maxTokens: request.steps + 1 };
   const one = new Request(0, request.ids, options, engine.tokenizer.stream(), limits, sequence);
-  const stats = new RunStats(engine.facts, pool, policy);
   const { signal, onPrefill } = request;
-  const generation = new Generation({ model: engine.model, pool, policy, stats, signal, onPrefill, observer }, [one]);
   const ids: number[] = [];
   let finish: FinishReason = "aborted";
-  for await (const piece of generation.run()) {
+  for await (const piece of session.generate([one], observer.policy, { signal, onPrefill, observer })) {
+    if (piece.finish === "numeric") throw new PagesiftError("numeric", piece.error ?? "The logits are not finite");
     if (piece.id >= 0) ids.push(piece.id);
     if (piece.finish) finish = piece.finish;
   }
-  return { ids, finish, stats: stats.snapshot() };
+  return { ids, finish, stats: session.stats ?? emptyStats(session.facts) };
 }
 
 function nothingWatched(finish: FinishReason): PagesiftError {
@@ -141,10 +122,9 @@ function promptText(
 }
 
 function factsOf(
-  { config, facts: { device } }: Engine,
+  { loaded: { config }, facts: { device } }: Session,
   { ids }: InspectRequest,
-  policy: PagePolicy,
-  { steps, selectedSteps, pagesRead, pagesDense }: PageObserver,
+  { policy, steps, selectedSteps, pagesRead, pagesDense }: PageObserver,
 ): Omit<Facts, keyof RunFacts | "answerIds" | "answerText" | keyof ReturnType<typeof factsOfStats>> {
   const { pageSize, budgetPages, scorer, lambda, sinkPages, recentPages } = policy;
   const selects = exceedsBudget(policy, ids.length + steps);

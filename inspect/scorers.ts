@@ -1,4 +1,5 @@
 import type { DecodeStep } from "../engine/decode_batch.ts";
+import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import type { KvPool } from "../engine/pages/kv_pool.ts";
 import type { PagePolicy } from "../engine/pages/page_policy.ts";
 import type { ScoreOptions, Selection } from "../ffi/kv_cache.ts";
@@ -7,26 +8,29 @@ import type { Tensor } from "../ffi/tensor.ts";
 import { averageGroups } from "./row_math.ts";
 
 /** Scores, masses and choices of the pages of one sequence, computed beside its decode steps. */
-export class PageProbe {
+export class PageProbe implements Disposable {
   readonly #scores: Tensor;
   readonly #queryMass: Tensor;
   readonly #mass: Tensor;
   readonly #selection: Selection;
+  readonly #owned: DisposableStack;
   /** Columns of every array: the most pages that the sequence can have. */
   readonly columns: number;
 
   constructor(readonly pool: KvPool, readonly policy: PagePolicy) {
     const { numKvHeads, numQueryHeads, maxPagesPerSequence: columns } = pool.shape;
-    const { device } = pool.cache;
+    using owned = new DisposableStack();
+    const createTensor = tensorsOwnedBy(owned, pool.cache.device);
     this.columns = columns;
-    this.#scores = device.createTensor("f32", [1, numKvHeads, columns]);
-    this.#queryMass = device.createTensor("f32", [1, numQueryHeads, columns]);
-    this.#mass = device.createTensor("f32", [1, numKvHeads, columns]);
+    this.#scores = createTensor("f32", [1, numKvHeads, columns]);
+    this.#queryMass = createTensor("f32", [1, numQueryHeads, columns]);
+    this.#mass = createTensor("f32", [1, numKvHeads, columns]);
     const budget = Math.min(policy.budgetPages, columns);
     this.#selection = {
-      selected: device.createTensor("i32", [1, numKvHeads, budget]),
-      counts: device.createTensor("i32", [1, numKvHeads]),
+      selected: createTensor("i32", [1, numKvHeads, budget]),
+      counts: createTensor("i32", [1, numKvHeads]),
     };
+    this.#owned = owned.move();
   }
 
   /** `[Hk, M]`, exact shares averaged over the query heads of a group; `window` in tokens, 0 for all. */
@@ -59,9 +63,8 @@ export class PageProbe {
     return readSelection(this.#selection);
   }
 
-  close(): void {
-    const { selected, counts } = this.#selection;
-    for (const tensor of [this.#scores, this.#queryMass, this.#mass, selected, counts]) tensor.buffer.close();
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
   }
 }
 

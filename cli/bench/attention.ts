@@ -24,7 +24,7 @@ export async function runAttention(
   using _device = device;
   session.output.notices(notices);
   fitCases(device, plan);
-  const provenance = await provenanceOf(device, { command: commandLine(), notes: NOTES });
+  const provenance = await provenanceOf(device.describe(), { command: commandLine(), notes: NOTES });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
   const cells = benchAttention(device, plan, hooks);
   await printRun({ subject: "attention", provenance, peers, cells }, flags, session);

@@ -32,7 +32,7 @@ export async function runGenerate(
     throw engineError(error);
   });
   session.output.notices(model.notices);
-  const provenance = await provenanceOf(model.device, {
+  const provenance = await provenanceOf(model.loaded.device.describe(), {
     ...{ command: commandLine(), model: model.name, notes: notesOf(choice, plan) },
     ...model.sha256 !== undefined && { modelSha256: model.sha256 },
   });

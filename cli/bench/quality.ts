@@ -32,7 +32,7 @@ export async function runQuality(flags: BenchQualityFlags, words: readonly strin
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);
-  const provenance = await provenanceOf(engine.device, {
+  const provenance = await provenanceOf(engine.describeDevice(), {
     ...{ command: commandLine(), model: basename(name), modelSha256: await modelSha256(folder) },
     notes: notesOf(plan),
   });

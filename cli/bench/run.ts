@@ -6,7 +6,7 @@ import { speedPlot } from "../../bench/speed_plot.ts";
 import { closingText, openingText, rowsText } from "../../bench/writers.ts";
 import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { engineError } from "../../engine/memory.ts";
-import { Aborted } from "../../engine/prefill.ts";
+import { Aborted } from "../../engine/event_loop.ts";
 import type { BenchFlags } from "../options/bench.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
 import type { Session } from "../session.ts";

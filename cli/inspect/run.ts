@@ -74,13 +74,12 @@ async function inspect(
   });
   warnOfText(run, flags, session);
   const report = reportOf(run.recording, flags);
-  if (flags.ablate) run.recording.ablations = await ablateAsked(engine, run, report, flags, session);
+  if (flags.ablate) run.recording.ablations = await ablateAsked(run, report, flags, session);
   await showReport(report, flags, files, session);
 }
 
 /** Masks each of the listed pages, or each source. */
 async function ablateAsked(
-  engine: Engine,
   run: InspectedRun,
   report: Report,
   { ablate: what, by, top }: InspectFlags,
@@ -91,7 +90,7 @@ async function ablateAsked(
     output.warn("Layers with a sliding window read it whole, masked pages too");
   }
   output.status(`Taking the answer in again, ${plural(masks.length, "time")} with pages masked`);
-  return await ablate(engine, run, report, masks, interrupt.signal);
+  return await ablate(run, report, masks, interrupt.signal);
 }
 
 interface InspectModel extends AsyncDisposable {

@@ -16,6 +16,12 @@ export interface PoolNeed {
   maxSequences: number;
 }
 
+/** Statistics that the cache keeps for scorers that the policy does not name. */
+export interface ExtraStatistics {
+  variance?: boolean;
+  minMax?: boolean;
+}
+
 /** Physical pages that hold `numTokens` tokens of `numSequences` sequences, each of which may leave one group part empty. */
 export function poolPages(numTokens: number, numSequences: number, pageSize: number, groupPages: number): number {
   return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
@@ -27,6 +33,7 @@ export function cacheShape(
   dtype: CacheShape["dtype"],
   policy: PagePolicy,
   need: PoolNeed,
+  extra: ExtraStatistics = {},
 ): CacheShape {
   const { pageSize, groupPages } = policy;
   return {
@@ -38,20 +45,23 @@ export function cacheShape(
     headDim: config.headDim,
     pageSize: policy.pageSize,
     dtype,
-    statistics: { variance: policy.scorer === "diag", minMax: policy.scorer === "quest" },
+    statistics: {
+      variance: policy.scorer === "diag" || extra.variance === true,
+      minMax: policy.scorer === "quest" || extra.minMax === true,
+    },
     maxSequences: need.maxSequences,
     groupPages: groupPages === 1 ? 0 : groupPages,
   };
 }
 
 /** A KV cache and the book of its pages. */
-export class KvPool {
+export class KvPool implements Disposable {
   readonly cache: KvCache;
   readonly allocator: PageAllocator;
 
   constructor(device: Device, readonly shape: CacheShape) {
-    this.cache = KvCache.create(device, shape);
     this.allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
+    this.cache = KvCache.create(device, shape);
   }
 
   /** Whether this pool can serve where `wanted` was asked for. */
@@ -99,7 +109,7 @@ export class KvPool {
     return this.shape.dtype === "f32" ? 4 : 2;
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     this.cache.close();
   }
 }

@@ -9,6 +9,7 @@ export interface TailPage {
 /** The place of one sequence in the KV pool: how many tokens it holds and in which physical pages. */
 export class Sequence {
   #length = 0;
+  #epoch = 0;
   readonly #pages: number[] = [];
 
   constructor(readonly allocator: PageAllocator, readonly pageSize: number) {}
@@ -16,6 +17,11 @@ export class Sequence {
   /** Tokens in the cache. */
   get length(): number {
     return this.#length;
+  }
+
+  /** How often the sequence was truncated. Whoever remembers its pages compares this: after a truncation they may be others. */
+  get epoch(): number {
+    return this.#epoch;
   }
 
   /** Physical pages in logical order. */
@@ -52,9 +58,10 @@ export class Sequence {
       throw new RangeError(`Cannot truncate a sequence of ${this.#length} tokens to ${length}`);
     }
     this.#length = length;
-    const kept = pagesFor(length, this.pageSize);
-    const dropped = this.#pages.splice(kept);
-    this.allocator.free(dropped.filter((_, index) => (kept + index) % this.allocator.groupPages === 0));
+    this.#epoch++;
+    const remaining = pagesFor(length, this.pageSize);
+    const dropped = this.#pages.splice(remaining);
+    this.allocator.free(dropped.filter((_, index) => (remaining + index) % this.allocator.groupPages === 0));
     const numTokens = length % this.pageSize;
     const page = this.#pages.at(-1);
     return numTokens === 0 || page === undefined ? undefined : { page, numTokens };

@@ -1,18 +1,23 @@
 import type { Device } from "../../ffi/device.ts";
 import { sample } from "../../ffi/ops.ts";
 import type { Tensor } from "../../ffi/tensor.ts";
+import { tensorsOwnedBy } from "../owned_tensors.ts";
 import type { Sampler } from "./sampler.ts";
 
 /** Draws the tokens of a step where the logits lie, for samplers that need nothing but the logits. */
-export class NativeSampler {
+export class NativeSampler implements Disposable {
   readonly #settings: Tensor;
   readonly #draws: Tensor;
   readonly #ids: Tensor;
+  readonly #owned: DisposableStack;
 
   constructor(readonly device: Device, maxRows: number) {
-    this.#settings = device.createTensor("f32", [maxRows, 4]);
-    this.#draws = device.createTensor("f32", [maxRows]);
-    this.#ids = device.createTensor("i32", [maxRows]);
+    using owned = new DisposableStack();
+    const createTensor = tensorsOwnedBy(owned, device);
+    this.#settings = createTensor("f32", [maxRows, 4]);
+    this.#draws = createTensor("f32", [maxRows]);
+    this.#ids = createTensor("i32", [maxRows]);
+    this.#owned = owned.move();
   }
 
   /**
@@ -29,7 +34,7 @@ export class NativeSampler {
     return Array.from(ids.readInts());
   }
 
-  close(): void {
-    for (const tensor of [this.#settings, this.#draws, this.#ids]) tensor.buffer.close();
+  [Symbol.dispose](): void {
+    this.#owned.dispose();
   }
 }

@@ -12,10 +12,7 @@ import { getHeapSpaceStatistics } from "node:v8";
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
 import { Engine } from "../../engine/engine.ts";
-import { Generation } from "../../engine/generation.ts";
-import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
 import { Request } from "../../engine/request.ts";
-import { RunStats } from "../../engine/run_stats.ts";
 import { liveHandles } from "../../ffi/library.ts";
 import { print } from "../support/lines.ts";
 import { ROOT } from "../release/native_library.ts";
@@ -46,20 +43,17 @@ export async function soakRequests(count: number, batch = 100): Promise<SoakResu
   {
     await using engine = await Engine.load(MODEL, { device: "cpu", threads: 2 });
     const policy = engine.policy({ budgetTokens: 16 });
-    const need = { totalTokens: 8 * 64, longestTokens: 64, maxSequences: 8 };
-    const pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
+    using session = engine.openSession(policy, { totalTokens: 8 * 64, longestTokens: 64, maxSequences: 8 });
     const limits = { eosTokenIds: engine.config.eosTokenIds, maxContext: engine.config.maxContext };
     for (let first = 0; first < count; first += batch) {
       const requests = Array.from({ length: Math.min(batch, count - first) }, (_, index) => {
         const ids = Array.from({ length: 1 + (first + index) % 40 }, (_, place) => 3 + (first + 7 * place) % 600);
         const options = { maxTokens: 1 + (first + index) % 9, temperature: index % 2, seed: index };
-        return new Request(index, ids, options, engine.tokenizer.stream(), limits, pool.openSequence());
+        return new Request(index, ids, options, engine.tokenizer.stream(), limits);
       });
-      const context = { model: engine.model, pool, policy, stats: new RunStats(engine.facts, pool, policy) };
-      for await (const { finish } of new Generation(context, requests).run()) if (finish) finished++;
-      used = Math.max(used, pool.allocator.numUsed);
+      for await (const { finish } of session.generate(requests)) if (finish) finished++;
+      used = Math.max(used, session.pool.allocator.numUsed);
     }
-    pool.close();
   }
   const left = liveHandles() - before;
   const facts = `${finished} requests, ${used} pages in use after a batch at most, ${left} handles left`;

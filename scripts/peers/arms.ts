@@ -2,7 +2,10 @@
 import { fromFileUrl } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
 import type { PagePolicy } from "../../engine/pages/page_policy.ts";
-import { DecodeSession } from "../studies/session.ts";
+import type { Sequence } from "../../engine/pages/sequence.ts";
+import type { Session } from "../../engine/session.ts";
+import { openSequence } from "../studies/measure.ts";
+import type { SparseOptions } from "../../engine/types.ts";
 import type { LlamaCpp } from "./llama_cpp/client.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";
 
@@ -59,48 +62,53 @@ export class OurArm implements PeerArm {
   /** @param budgetTokens of a sparse policy; a dense one has none */
   constructor(
     readonly name: string,
-    readonly session: DecodeSession,
+    readonly session: Session,
+    readonly sequence: Sequence,
     readonly policy: PagePolicy,
     readonly budgetTokens?: number,
   ) {
-    this.dtype = session.engine.dtype;
+    this.dtype = session.loaded.dtype;
     this.settings = budgetTokens === undefined ? this.dtype : `${this.dtype}, budget ${budgetTokens}`;
   }
 
   async append(at: number, ids: readonly number[]): Promise<number> {
-    if (at !== this.session.sequence.length) this.session.rewind(at);
-    return await this.session.prefill(ids, this.policy);
+    if (at !== this.sequence.length) this.session.truncate(this.sequence, at);
+    const started = performance.now();
+    await this.session.prefill(this.sequence, ids);
+    return (performance.now() - started) / 1000;
   }
 
   /** @throws {Error} when the native counters show that pages were selected where they must not, or the reverse */
   decode(at: number, ids: readonly number[]): Promise<number> {
-    const { session, policy } = this;
-    session.rewind(at);
-    session.step(ids[0] ?? 0, policy);
+    const { session, sequence, policy } = this;
+    const step = (id: number): number => session.step([sequence], [id], policy).best.readInts()[0] ?? -1;
+    session.truncate(sequence, at);
+    step(ids[0] ?? 0);
     const before = session.counters().rowsSelected;
     const started = performance.now();
-    for (const id of ids.slice(1)) session.step(id, policy);
+    for (const id of ids.slice(1)) step(id);
     const seconds = (performance.now() - started) / 1000;
     const selected = session.counters().rowsSelected > before;
     if (selected !== (this.budgetTokens !== undefined)) {
       throw new Error(`${this.name} ${selected ? "selected pages" : "never selected"}`);
     }
-    session.rewind(at);
+    session.truncate(sequence, at);
     return Promise.resolve(seconds);
   }
 }
 
 /** Arms of one session, which must be closed after them. */
 export interface OurArms {
-  session: DecodeSession;
+  session: Session;
   arms: OurArm[];
 }
 
 /** Ours, dense and sparse, over one cache of `maxTokens`. */
 export function ourArms(engine: Engine, maxTokens: number, budgetTokens: number): OurArms {
-  const session = new DecodeSession(engine, maxTokens);
-  const dense = new OurArm("dense", session, session.policy({ mode: "off" }));
-  const sparse = new OurArm("sparse", session, session.policy({ mode: "on", budgetTokens }), budgetTokens);
+  const { session, sequence } = openSequence(engine, maxTokens);
+  const policy = (sparse: SparseOptions): PagePolicy => engine.policy({ pageSize: session.policy.pageSize, ...sparse });
+  const dense = new OurArm("dense", session, sequence, policy({ mode: "off" }));
+  const sparse = new OurArm("sparse", session, sequence, policy({ mode: "on", budgetTokens }), budgetTokens);
   return { session, arms: [dense, sparse] };
 }
 

@@ -7,11 +7,9 @@
  *
  * llama.cpp rounds what bf16 and f16 matrices are multiplied by to 16 bits; ours does not. --widen gives it the same numbers in f32.
  */
-import { DecodeBatch } from "../../engine/decode_batch.ts";
 import { Engine } from "../../engine/engine.ts";
-import { StepRunner } from "../../engine/step_runner.ts";
 import { log, print } from "../support/lines.ts";
-import { DecodeSession } from "../studies/session.ts";
+import { openSequence } from "../studies/measure.ts";
 import { readText, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { BATCH_TOKENS, ggufFor, type PeerOptions, readOptions, runScript } from "./options.ts";
@@ -28,21 +26,18 @@ function argmax(values: Float32Array): number {
 
 /** Greedy dense decoding after a prompt. */
 export async function ourPath(engine: Engine, prompt: readonly number[], tokens: number): Promise<Path> {
-  using session = new DecodeSession(engine, prompt.length + tokens);
-  const policy = session.policy({ mode: "off" });
-  await session.prefill(prompt.slice(0, -1), policy);
-  const batch = new DecodeBatch(engine.device, session.pool, policy);
-  const runner = new StepRunner(engine.model, session.pool, policy);
+  const { session, sequence } = openSequence(engine, prompt.length + tokens);
+  using _session = session;
+  const policy = engine.policy({ mode: "off", pageSize: session.policy.pageSize });
+  await session.prefill(sequence, prompt.slice(0, -1));
   const path: Path = { ids: [], logits: [] };
   let id = prompt.at(-1) ?? 0;
   for (let count = 0; count < tokens; count++) {
-    const logits = runner.run(batch.advance([session.sequence], [id])).logits.readFloats();
+    const logits = session.step([sequence], [id], policy).logits.readFloats();
     id = argmax(logits);
     path.ids.push(id);
     path.logits.push(logits);
   }
-  runner.close();
-  batch.close();
   return path;
 }
 

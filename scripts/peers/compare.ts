@@ -21,7 +21,7 @@ async function main(): Promise<void> {
   const options = readOptions(Deno.args, { depths: "4096,8192,16384,32640", variants: "f16:on,f16:off" });
   const { threads } = options;
   await using engine = await Engine.load(options.model, { device: options.device, threads });
-  const { commit, device, instruction_set } = await provenanceOf(engine.device, { command: "" });
+  const { commit, device, instruction_set } = await provenanceOf(engine.describeDevice(), { command: "" });
   const contextTokens = tokensNeeded(options);
   const ours = ourArms(engine, contextTokens, options.budgetTokens);
   using _session = ours.session;

@@ -21,7 +21,7 @@ import { LoadWatch } from "./quiet.ts";
 async function main(): Promise<void> {
   const options = readOptions(Deno.args, { depths: "4096,8192,16384,32640", variants: "f16:on,f16:off" });
   await using engine = await Engine.load(options.model, { device: options.device, threads: options.threads });
-  const { device } = await provenanceOf(engine.device, { command: "" });
+  const { device } = await provenanceOf(engine.describeDevice(), { command: "" });
   const contextTokens = tokensNeeded(options);
   await using peer = await LlamaCpp.start(await ggufFor(options), options.device === "cuda" ? "cuda" : "cpu");
   const { threads } = options;

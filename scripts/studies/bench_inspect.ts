@@ -4,13 +4,14 @@
  *     deno run -A scripts/studies/bench_inspect.ts --text FILE [--tokens 32000] [--steps 16] [--rounds 5] [--device cpu] [--model FOLDER]
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { DecodeBatch } from "../../engine/decode_batch.ts";
 import { Engine } from "../../engine/engine.ts";
-import { StepRunner } from "../../engine/step_runner.ts";
+import type { PagePolicy } from "../../engine/pages/page_policy.ts";
+import type { Sequence } from "../../engine/pages/sequence.ts";
+import type { Session } from "../../engine/session.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 import { PageObserver } from "../../inspect/observer.ts";
 import { log, print } from "../support/lines.ts";
-import { commit, DecodeSession, median, proseIds } from "./session.ts";
+import { commit, median, openSequence, proseIds } from "./measure.ts";
 
 const ARMS: Readonly<Record<string, { sparse: SparseOptions; inspected: boolean }>> = {
   dense: { sparse: { mode: "off" }, inspected: false },
@@ -19,21 +20,16 @@ const ARMS: Readonly<Record<string, { sparse: SparseOptions; inspected: boolean 
 };
 
 /** Seconds of `steps` greedy steps behind the prompt, after which the cache is as before. */
-function time(session: DecodeSession, arm: string, promptTokens: number, steps: number): number {
-  const { engine: { model, device }, pool, sequence } = session;
-  const { sparse, inspected } = ARMS[arm]!;
-  const policy = session.policy(sparse);
-  const observer = inspected ? new PageObserver(pool, policy) : undefined;
-  const batch = new DecodeBatch(device, pool, policy);
-  const runner = new StepRunner(model, pool, policy, observer);
+function time(session: Session, sequence: Sequence, policy: PagePolicy, inspected: boolean, steps: number): number {
+  const promptTokens = sequence.length;
+  using observer = inspected ? new PageObserver(session.pool, policy) : undefined;
   const started = performance.now();
   let id = 1;
-  for (let step = 0; step < steps; step++) id = runner.run(batch.advance([sequence], [id])).best.readInts()[0]!;
+  for (let step = 0; step < steps; step++) {
+    id = session.step([sequence], [id], policy, observer && { observer }).best.readInts()[0]!;
+  }
   const seconds = (performance.now() - started) / 1000;
-  observer?.close();
-  runner.close();
-  batch.close();
-  session.rewind(promptTokens);
+  session.truncate(sequence, promptTokens);
   return seconds;
 }
 
@@ -42,16 +38,22 @@ async function main(): Promise<void> {
   const [tokens, steps, rounds] = [flags["tokens"] ?? 32_000, flags["steps"] ?? 16, flags["rounds"] ?? 5].map(Number);
   const device = flags["device"] === "cuda" ? "cuda" : "cpu";
   await using engine = await Engine.load(String(flags["model"] ?? "models/default"), { device });
-  using session = new DecodeSession(engine, tokens! + steps!);
+  const { session, sequence } = openSequence(engine, tokens! + steps!);
+  using _session = session;
   log(`Reading ${tokens} tokens`);
-  const prefill = await session.prefill(proseIds(engine, String(flags["text"]), tokens!), session.policy({}));
+  const ids = proseIds(engine, String(flags["text"]), tokens!);
+  const started = performance.now();
+  await session.prefill(sequence, ids);
+  const prefill = (performance.now() - started) / 1000;
   const seconds: Record<string, number[]> = { dense: [], sparse: [], inspected: [] };
   for (let round = 0; round < rounds!; round++) {
-    for (const arm of Object.keys(ARMS)) seconds[arm]!.push(time(session, arm, tokens!, steps!));
+    for (const [arm, { sparse, inspected }] of Object.entries(ARMS)) {
+      seconds[arm]!.push(time(session, sequence, engine.policy(sparse), inspected, steps!));
+    }
   }
   const middle = (arm: string): number => median(seconds[arm]!);
   print(
-    `commit ${await commit()}, ${engine.facts.device}, ${tokens} tokens, prefill ${
+    `commit ${await commit()}, ${session.facts.device}, ${tokens} tokens, prefill ${
       prefill.toFixed(1)
     } s, ${steps} steps:`,
   );

@@ -11,7 +11,7 @@ import { fromFileUrl } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
 import { Engine } from "../../engine/engine.ts";
 import { print } from "../support/lines.ts";
-import { commit } from "./session.ts";
+import { commit } from "./measure.ts";
 
 const PROMPTS = ["It was a dark night, and the", "The captain said that", "In the year of our Lord"];
 const TEXT_CHARACTERS = 30_000;
@@ -42,7 +42,7 @@ async function main(): Promise<void> {
   const texts = flags.text ? [Deno.readTextFileSync(String(flags.text)).slice(0, TEXT_CHARACTERS)] : [];
   await using one = await Engine.load(model, { device: first });
   await using other = await Engine.load(model, { device: second });
-  print(`commit ${await commit()}, ${one.facts.device} against ${other.facts.device}, ${tokens} tokens`);
+  print(`commit ${await commit()}, ${one.stats.device} against ${other.stats.device}, ${tokens} tokens`);
   for (const prompt of [...words.length > 0 ? words : PROMPTS, ...texts]) {
     const [a, b] = [await greedy(one, prompt, tokens), await greedy(other, prompt, tokens)];
     const length = Math.max(a.length, b.length);

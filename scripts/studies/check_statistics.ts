@@ -7,13 +7,14 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl } from "@std/path";
-import { DecodeBatch } from "../../engine/decode_batch.ts";
 import { Engine } from "../../engine/engine.ts";
 import type { PagePolicy } from "../../engine/pages/page_policy.ts";
+import type { Sequence } from "../../engine/pages/sequence.ts";
+import type { Session } from "../../engine/session.ts";
 import { ENCODINGS, toBf16 } from "./encodings.ts";
 import { type Arm, dot, type HeadPages, LAMBDA, makeArms, RECENT_PAGES, type Search, SINK_PAGES } from "./page_arms.ts";
 import { print } from "../support/lines.ts";
-import { commit, DecodeSession, proseIds } from "./session.ts";
+import { commit, openSequence, proseIds } from "./measure.ts";
 
 /** Mean `[d]` and spread of the first `numTokens` keys of a page, stored under every encoding. */
 function storePage(head: HeadPages, page: number, numTokens: number, pageSize: number, withCodes: boolean): void {
@@ -41,9 +42,15 @@ function openHead(layer: number, maxPages: number, pageSize: number, d: number):
   };
 }
 
+/** A prefilled sequence of the model. */
+interface Subject {
+  session: Session;
+  sequence: Sequence;
+}
+
 /** Takes the page's keys of all KV heads of a layer into JS; the cache's own mean must be the one that we encode. */
-function loadPage(session: DecodeSession, heads: readonly HeadPages[], page: number, withCodes: boolean): void {
-  const { pool, sequence } = session;
+function loadPage(subject: Subject, heads: readonly HeadPages[], page: number, withCodes: boolean): void {
+  const { session: { pool }, sequence } = subject;
   const { pageSize, headDim: d } = pool.shape;
   const [physical = 0, layer = 0] = [sequence.pages[page], heads[0]?.layer];
   const keys = pool.cache.readPage(layer, physical, "keys");
@@ -61,13 +68,13 @@ function loadPage(session: DecodeSession, heads: readonly HeadPages[], page: num
 }
 
 /** Reads all pages of all layers; then the centre is known and every mean is encoded. Returns `[layers][Hk]`. */
-function loadHeads(session: DecodeSession, maxTokens: number): HeadPages[][] {
-  const { numLayers, numKvHeads, pageSize, headDim: d } = session.pool.shape;
+function loadHeads(subject: Subject, maxTokens: number): HeadPages[][] {
+  const { numLayers, numKvHeads, pageSize, headDim: d } = subject.session.pool.shape;
   const maxPages = Math.ceil(maxTokens / pageSize);
-  const numPages = session.sequence.pages.length;
+  const numPages = subject.sequence.pages.length;
   return Array.from({ length: numLayers }, (_, layer) => {
     const heads = Array.from({ length: numKvHeads }, () => openHead(layer, maxPages, pageSize, d));
-    for (let page = 0; page < numPages; page++) loadPage(session, heads, page, false);
+    for (let page = 0; page < numPages; page++) loadPage(subject, heads, page, false);
     for (const head of heads) {
       const means = head.means.get("f32")?.subarray(0, numPages * d) ?? [];
       means.forEach((value, at) => head.centre[at % d]! += value / numPages);
@@ -112,26 +119,27 @@ function compare(arms: readonly Arm[], search: Search, mass: Float64Array): void
 }
 
 /** Decodes one token of the book and compares the arms on the queries of all layers. */
-function traceStep(session: DecodeSession, batch: DecodeBatch, id: number, heads: HeadPages[][], arms: Arm[]): void {
-  const { engine, pool, sequence } = session;
+function traceStep(subject: Subject, policy: PagePolicy, id: number, heads: HeadPages[][], arms: Arm[]): void {
+  const { session, sequence } = subject;
+  const { pool, loaded: { model } } = session;
   const { pageSize, headDim: d, numKvHeads, numQueryHeads } = pool.shape;
-  const [views, group] = [engine.model.activations.views(1), numQueryHeads / numKvHeads];
+  const [views, group] = [model.activations.views(1), numQueryHeads / numKvHeads];
   const afterLayer = (layer: number): void => {
     const q = views.q.readFloats();
     const layerHeads = heads[layer] ?? [];
     const numPages = sequence.pages.length;
-    loadPage(session, layerHeads, numPages - 1, true);
+    loadPage(subject, layerHeads, numPages - 1, true);
     layerHeads.forEach((pages, kvHead) => {
       const queries = Array.from({ length: group }, (_, index) => {
         const start = (kvHead * group + index) * d;
         return q.slice(start, start + d);
       });
-      const room = batch.policy.budgetPages - SINK_PAGES - RECENT_PAGES;
+      const room = policy.budgetPages - SINK_PAGES - RECENT_PAGES;
       const search = { pages, queries, numPages, room };
       compare(arms, search, pageMass(search, sequence.length, pageSize));
     });
   };
-  engine.model.decode(pool, batch.policy, batch.advance([sequence], [id]), { afterLayer });
+  session.step([sequence], [id], policy, { afterLayer });
 }
 
 function report(arms: readonly Arm[], d: number, share: number): void {
@@ -157,15 +165,14 @@ async function main(): Promise<void> {
   const [budgetTokens, pageSize] = [number("budget", 512), number("page-size", 8)];
   const model = String(flags["model"] ?? fromFileUrl(new URL("../../models/default", import.meta.url)));
   await using engine = await Engine.load(model, { device: "cpu" });
-  using session = new DecodeSession(engine, context + queries + 1, pageSize);
+  const subject = openSequence(engine, context + queries + 1, pageSize);
+  using session = subject.session;
   const ids = proseIds(engine, String(flags._[0]), context + queries);
-  const policy: PagePolicy = session.policy({ mode: "on", budgetTokens });
-  await session.prefill(ids.slice(0, context), policy);
-  const heads = loadHeads(session, context + queries + 1);
+  const policy: PagePolicy = engine.policy({ mode: "on", budgetTokens, pageSize });
+  await session.prefill(subject.sequence, ids.slice(0, context));
+  const heads = loadHeads(subject, context + queries + 1);
   const arms = makeArms();
-  const batch = new DecodeBatch(engine.device, session.pool, policy);
-  for (const id of ids.slice(context)) traceStep(session, batch, id, heads, arms);
-  batch.close();
+  for (const id of ids.slice(context)) traceStep(subject, policy, id, heads, arms);
   print(
     `commit ${await commit()}, context ${context}, ${queries} decode steps of ${heads.length} layers, page ${pageSize}, ` +
       `budget ${budgetTokens}, unique ${LAMBDA}; forced pages left out of the shares\n`,

@@ -1,7 +1,7 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { planModel } from "../../bench/bench_model.ts";
 import { checkGenerateFits } from "../../bench/generate_memory.ts";
-import { checkContext, decodeArms, type GenerateLists, planGenerate, poolShape } from "../../bench/generate_plan.ts";
+import { caseNeed, checkContext, decodeArms, type GenerateLists, planGenerate } from "../../bench/generate_plan.ts";
 import { configOf } from "../../bench/shapes.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { openDevice } from "../support/device.ts";
@@ -32,10 +32,10 @@ Deno.test("decodeArms() has dense first, then every scorer where it selects", ()
   assertEquals(names, [["dense"], ["dense"], ["dense", "unique", "diag"], ["dense", "unique", "diag"]]);
 });
 
-Deno.test("poolShape() keeps the statistics of all scorers", () => {
+Deno.test("caseNeed() asks for the statistics of all scorers", () => {
   const plan = planGenerate({ ...tinyGenerate, scorer: "mean,diag,quest" });
   const [one] = plan.cases;
-  assertEquals(one && poolShape(plan, one, config, "bf16", false).statistics, { variance: true, minMax: true });
+  assertEquals(one && caseNeed(plan, one).extra, { variance: true, minMax: true });
 });
 
 const refused: [name: string, changed: Partial<GenerateLists>, message: string][] = [

@@ -1,11 +1,9 @@
 /** Requests that run together: each gives what it gives alone, and leaves nothing behind. */
 import { assert, assertEquals } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
-import { Generation } from "../../engine/generation.ts";
-import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
+import type { Session } from "../../engine/session.ts";
 import { Request } from "../../engine/request.ts";
-import { RunStats } from "../../engine/run_stats.ts";
 import type { BatchPiece, GenerateRequest, SparseOptions } from "../../engine/types.ts";
 import { liveHandles } from "../../ffi/library.ts";
 import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
@@ -110,42 +108,40 @@ Deno.test("Engine.generateBatch of nothing gives nothing", async () => {
   assertEquals(await collectBatch(engine.generateBatch([]), 0), []);
 });
 
-/** A generation over a pool of its own, with requests of 30 and 34 tokens in the cache at most. */
-function makeGeneration(engine: Engine, totalTokens: number): { pool: KvPool; generation: Generation } {
+/** A session with room for `totalTokens`, and requests of 30 and 34 tokens in the cache at most. */
+function openRun(engine: Engine, totalTokens: number): { session: Session; requests: Request[] } {
   const policy = resolvePolicy(SMALL, engine.config.slidingWindows);
-  const need = { totalTokens, longestTokens: 34, maxSequences: 2 };
-  const pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
+  const session = engine.openSession(policy, { totalTokens, longestTokens: 34, maxSequences: 2 });
   const { eosTokenIds, maxContext } = engine.config;
   const requests = [26, 30, 26].map((tokens, index) => {
     const stream = engine.tokenizer.stream();
-    const ids = promptIds(MODEL, tokens);
-    return new Request(index, ids, { maxTokens: 5 }, stream, { eosTokenIds, maxContext }, pool.openSequence());
+    return new Request(index, promptIds(MODEL, tokens), { maxTokens: 5 }, stream, { eosTokenIds, maxContext });
   });
-  const context = { model: engine.model, pool, policy, stats: new RunStats(engine.facts, pool, policy) };
-  return { pool, generation: new Generation(context, requests) };
+  return { session, requests };
 }
 
-Deno.test("Generation lets requests wait until the pool has room for all of their tokens", async () => {
+Deno.test("Session.generate lets requests wait until the pool has room for all of their tokens", async () => {
   await using engine = await loadFixture(MODEL);
-  const { pool, generation } = makeGeneration(engine, 34); // 7 pages: one request of 4 or 5 pages at a time
+  const { session, requests } = openRun(engine, 34); // 7 pages: one request of 4 or 5 pages at a time
   const order: number[] = [];
-  for await (const { index } of generation.run()) order.push(index);
+  for await (const { index } of session.generate(requests)) order.push(index);
   assertEquals(order, [0, 1, 2].flatMap((index) => Array<number>(5).fill(index)));
-  assertEquals(pool.allocator.peakUsed, 5);
+  assertEquals(session.pool.allocator.peakUsed, 5);
 });
 
-Deno.test("Generation gives all pages back at the end", async () => {
+Deno.test("Session.generate gives all pages back at the end", async () => {
   await using engine = await loadFixture(MODEL);
-  const { pool, generation } = makeGeneration(engine, 68);
-  for await (const _piece of generation.run());
-  assertEquals([pool.allocator.numUsed, pool.allocator.peakUsed], [0, 9]);
+  const { session, requests } = openRun(engine, 68);
+  for await (const _piece of session.generate(requests));
+  const { numUsed, peakUsed } = session.pool.allocator;
+  assertEquals([numUsed, peakUsed], [0, 9]);
 });
 
-Deno.test("Generation gives all pages back when its consumer leaves half-way", async () => {
+Deno.test("Session.generate gives all pages back when its consumer leaves half-way", async () => {
   await using engine = await loadFixture(MODEL);
-  const { pool, generation } = makeGeneration(engine, 68);
-  for await (const { index } of generation.run()) if (index === 1) break;
-  assertEquals(pool.allocator.numUsed, 0);
+  const { session, requests } = openRun(engine, 68);
+  for await (const { index } of session.generate(requests)) if (index === 1) break;
+  assertEquals(session.pool.allocator.numUsed, 0);
 });
 
 Deno.test("Engine leaves no handle behind after 200 generations of all kinds", async () => {

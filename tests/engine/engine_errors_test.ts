@@ -4,7 +4,7 @@ import { join } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import type { GenerateOptions, Piece } from "../../engine/types.ts";
-import { collect, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
+import { collect, loadedOf, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const PROMPT = promptIds(MODEL);
@@ -86,7 +86,7 @@ Deno.test("Engine refuses a second generation while one runs, and serves on afte
   await using engine = await loadFixture(MODEL);
   const first = engine.generate(PROMPT, { maxTokens: 3 });
   await first.next();
-  const busy = "The engine is busy with another generation; wait for it, or load a second engine";
+  const busy = "The model is busy with another run; wait for it, or load a second engine";
   assertEquals(await refusal(engine.generate(PROMPT).next()), ["usage", busy]);
   assertEquals(await refusal(engine.logits(PROMPT)), ["usage", busy]);
   assertEquals((await collect(first)).ids, [364, 30]);
@@ -115,7 +115,7 @@ Deno.test("Engine.generate aborted during prefill ends with the reason aborted",
     progress.push(doneTokens);
     controller.abort();
   };
-  const chunk = engine.model.activations.maxTokens;
+  const chunk = loadedOf(engine).model.activations.maxTokens;
   const prompt = promptIds(MODEL, chunk + 1);
   const { ids, finish } = await collect(engine.generate(prompt, { signal: controller.signal, onPrefill }));
   assertEquals([progress, ids, finish, engine.stats.finishReason], [[chunk], [-1], "aborted", "aborted"]);

@@ -5,7 +5,7 @@ import { PAGE_SIZES, SCORERS } from "../../engine/pages/page_policy.ts";
 import { pagesFor, pagesTaken } from "../../engine/pages/page_table.ts";
 import type { EngineStats, GenerateOptions, SparseOptions } from "../../engine/types.ts";
 import { DEVICE_KIND } from "../support/device.ts";
-import { collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
+import { collect, loadedOf, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const PROMPT = promptIds(MODEL);
@@ -197,7 +197,7 @@ Deno.test("Engine.generate gives one token for a prompt that fills the context",
 
 Deno.test("Engine.generate takes prompts of several chunks", async () => {
   await using engine = await loadFixture(MODEL);
-  const chunk = engine.model.activations.maxTokens;
+  const chunk = loadedOf(engine).model.activations.maxTokens;
   const { vocabSize, maxContext } = engine.config;
   const prompt = promptIds(MODEL, Math.min(2 * chunk + 76, maxContext - MAX_TOKENS));
   const wanted = [...[chunk, 2 * chunk].filter((tokens) => tokens < prompt.length), prompt.length];

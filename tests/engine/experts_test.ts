@@ -8,7 +8,7 @@ import { routeExperts } from "../reference/route_experts.ts";
 import { siluMul } from "../reference/silu_mul.ts";
 import { normals } from "../support/cases.ts";
 import { assertNumbersClose } from "../support/compare.ts";
-import { loadFixture } from "../support/fixture_model.ts";
+import { loadedOf, loadFixture } from "../support/fixture_model.ts";
 
 const MODEL = "qwen3-moe-f32";
 const LAYER = "layers.1";
@@ -34,7 +34,7 @@ interface Numbers {
 /** What one expert answers to one token. */
 function answerOf(engine: Engine, expert: number, token: Float32Array, width: number): Float64Array {
   const weight = (name: string): Float32Array =>
-    engine.model.weights.get(`${LAYER}.experts.${expert}.${name}.weight`).readFloats();
+    loadedOf(engine).model.weights.get(`${LAYER}.experts.${expert}.${name}.weight`).readFloats();
   const gateUp = matmul(token, weight("gate_up"), undefined, token.length);
   return matmul(siluMul(gateUp.subarray(0, width), gateUp.subarray(width)), weight("down"), undefined, width);
 }
@@ -44,7 +44,7 @@ function wantedHidden(engine: Engine, { hidden, normed }: Numbers, normalize: bo
   const { hiddenSize, moe } = engine.config;
   if (!moe) throw new Error("The fixture has no experts");
   const { numExperts, numExpertsPerToken, intermediateSize } = moe;
-  const router = engine.model.weights.get(`${LAYER}.router.weight`).readFloats();
+  const router = loadedOf(engine).model.weights.get(`${LAYER}.router.weight`).readFloats();
   const logits = matmul(normed, router, undefined, hiddenSize);
   const routing = routeExperts(logits, numExperts, numExpertsPerToken, normalize);
   const out = Float64Array.from(hidden);
@@ -58,7 +58,7 @@ function wantedHidden(engine: Engine, { hidden, normed }: Numbers, normalize: bo
 
 async function assertLikeReference(tokens: number, normTopkProb: boolean): Promise<void> {
   await using engine = await loadFixture(MODEL);
-  const { config, model, device } = engine;
+  const { config, model, device } = loadedOf(engine);
   if (!config.moe) throw new Error("The fixture has no experts");
   const random = new Random(tokens);
   const size = tokens * config.hiddenSize;

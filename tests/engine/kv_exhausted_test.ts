@@ -1,11 +1,8 @@
 /** A pool that runs out of pages in the middle of a batch, since something else draws from it. */
 import { assert, assertEquals } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
-import { Generation } from "../../engine/generation.ts";
-import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import { Request } from "../../engine/request.ts";
-import { RunStats } from "../../engine/run_stats.ts";
 import type { FinishReason } from "../../engine/types.ts";
 import { loadFixture, promptIds } from "../support/fixture_model.ts";
 
@@ -19,34 +16,33 @@ interface Outcome {
 }
 
 /** Runs three requests; `hold` pages are taken from the pool after the first token of the last one. */
-async function run(engine: Engine, hold: number): Promise<{ outcomes: Outcome[]; pool: KvPool }> {
+async function run(engine: Engine, hold: number): Promise<{ outcomes: Outcome[]; usedPages: number }> {
   const policy = resolvePolicy({}, engine.config.slidingWindows);
   const need = { totalTokens: 3 * 64, longestTokens: 64, maxSequences: 3 };
-  const pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
+  using session = engine.openSession(policy, need);
+  const { pool } = session;
   const limits = { eosTokenIds: [], maxContext: engine.config.maxContext };
   const requests = PROMPTS.map((count, index) => {
     const ids = promptIds(MODEL, count);
-    return new Request(index, ids, { maxTokens: MAX_TOKENS }, engine.tokenizer.stream(), limits, pool.openSequence());
+    return new Request(index, ids, { maxTokens: MAX_TOKENS }, engine.tokenizer.stream(), limits);
   });
-  const context = { model: engine.model, pool, policy, stats: new RunStats(engine.facts, pool, policy) };
   const outcomes = PROMPTS.map((): Outcome => ({ ids: [], finish: undefined }));
   const thief = pool.openSequence();
-  for await (const { index, id, finish } of new Generation(context, requests).run()) {
+  for await (const { index, id, finish } of session.generate(requests)) {
     if (id >= 0) outcomes[index]!.ids.push(id);
     outcomes[index]!.finish = finish;
     if (index === 2 && thief.length === 0 && hold > 0) thief.extend(hold * pool.shape.pageSize);
   }
   thief.release();
-  return { outcomes, pool };
+  return { outcomes, usedPages: pool.allocator.numUsed };
 }
 
 Deno.test("Generation ends the requests for which the pool has no page, and the others go on and are right", async () => {
   await using engine = await loadFixture(MODEL);
   const whole = await run(engine, 0);
   assertEquals(whole.outcomes.map(({ finish }) => finish), ["length", "length", "length"]);
-  whole.pool.close();
   // The prompts hold 9 of 27 pages; what is left after 12 were taken serves some of the answers.
-  const { outcomes, pool } = await run(engine, 12);
+  const { outcomes, usedPages } = await run(engine, 12);
   const starved = outcomes.filter(({ finish }) => finish === "kv_exhausted");
   assert(starved.length > 0 && starved.length < 3, JSON.stringify(outcomes.map(({ finish }) => finish)));
   outcomes.forEach(({ ids, finish }, index) => {
@@ -55,6 +51,5 @@ Deno.test("Generation ends the requests for which the pool has no page, and the 
     if (finish === "length") assertEquals(ids.length, MAX_TOKENS);
     else assert(ids.length > 0 && ids.length < MAX_TOKENS);
   });
-  assertEquals(pool.allocator.numUsed, 0);
-  pool.close();
+  assertEquals(usedPages, 0);
 });

@@ -10,7 +10,7 @@ import { NativeError, Status } from "../../ffi/errors.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
 import { deviceTest } from "../support/device.ts";
-import { collect, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
+import { collect, loadedOf, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const MIB = 1 << 20;
@@ -71,7 +71,7 @@ Deno.test("Engine.generateBatch refuses requests that only together need too man
 for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]] as const) {
   Deno.test(`checkCacheFits advises a context that fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
     await withHugeContext(async (engine) => {
-      setFree(engine.device, freeBytes);
+      setFree(loadedOf(engine).device, freeBytes);
       const sparse = { pageSize };
       const failed = await assertRejects(() => engine.generate([1], { maxTokens: 1e12, sparse }).next(), PagesiftError);
       const tokens = advice(failed);
@@ -83,10 +83,10 @@ for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]]
 
   Deno.test(`checkCacheFits advises most of what fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
     await using engine = await loadFixture(MODEL);
-    setFree(engine.device, freeBytes);
+    setFree(loadedOf(engine).device, freeBytes);
     const check = (tokens: number): void => {
       const need = { totalTokens: tokens, longestTokens: tokens, maxSequences: 1 };
-      checkCacheFits(engine.device, shapeOf(engine, need, pageSize), engine.facts.weightBytes);
+      checkCacheFits(loadedOf(engine).device, shapeOf(engine, need, pageSize), loadedOf(engine).facts.weightBytes);
     };
     const tokens = advice(assertThrows(() => check(1e8), PagesiftError));
     check(tokens);
@@ -96,7 +96,7 @@ for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]]
 
 Deno.test("Engine reports a failed allocation for the steps as kind memory, and serves on", async () => {
   await using engine = await loadFixture(MODEL);
-  const { device } = engine;
+  const { device } = loadedOf(engine);
   const createBuffer = device.createBuffer;
   device.createBuffer = () => {
     throw new NativeError(Status.OutOfMemory, "Out of main memory");
@@ -110,18 +110,18 @@ Deno.test("Engine reports a failed allocation for the steps as kind memory, and 
 
 Deno.test("checkCacheFits advises no tokens where not even the scratch memory fits", async () => {
   await using engine = await loadFixture(MODEL);
-  setFree(engine.device, 100);
+  setFree(loadedOf(engine).device, 100);
   const shape = shapeOf(engine, { totalTokens: 8, longestTokens: 8, maxSequences: 1 });
-  assertEquals(advice(assertThrows(() => checkCacheFits(engine.device, shape, 0), PagesiftError)), 0);
+  assertEquals(advice(assertThrows(() => checkCacheFits(loadedOf(engine).device, shape, 0), PagesiftError)), 0);
 });
 
 Deno.test("checkCacheFits measures what the cache then takes", async () => {
   await using engine = await loadFixture(MODEL);
   const shape = shapeOf(engine, { totalTokens: 5000, longestTokens: 5000, maxSequences: 3 });
-  const before = engine.device.describe().allocatedBytes;
-  using _cache = KvCache.create(engine.device, shape);
-  const { kv, statistics, scratch } = KvCache.measure(engine.device, shape);
-  assertEquals(engine.device.describe().allocatedBytes - before, kv + statistics + scratch);
+  const before = loadedOf(engine).device.describe().allocatedBytes;
+  using _cache = KvCache.create(loadedOf(engine).device, shape);
+  const { kv, statistics, scratch } = KvCache.measure(loadedOf(engine).device, shape);
+  assertEquals(loadedOf(engine).device.describe().allocatedBytes - before, kv + statistics + scratch);
 });
 
 deviceTest("checkWeightsFit names what is needed and what is free", (device) => {
@@ -150,7 +150,7 @@ Deno.test("engineError gives failures of the device the kind that decides the ex
 
 Deno.test("Engine reports a device that fails during a step as kind device", async () => {
   await using engine = await loadFixture(MODEL);
-  const { device } = engine;
+  const { device } = loadedOf(engine);
   const check = device.check.bind(device);
   let calls = 0;
   device.check = (status) => {

@@ -3,9 +3,9 @@ import { assertEquals } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { DecodeBatch } from "../../engine/decode_batch.ts";
 import type { Engine } from "../../engine/engine.ts";
-import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
+import type { LoadedModel } from "../../engine/loaded_model.ts";
+import type { KvPool } from "../../engine/pages/kv_pool.ts";
 import { countSparseLayers, type PagePolicy } from "../../engine/pages/page_policy.ts";
-import { Prefill } from "../../engine/prefill.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
 import { StepRunner } from "../../engine/step_runner.ts";
 import type { SparseOptions } from "../../engine/types.ts";
@@ -20,7 +20,7 @@ const DENSE: SparseOptions = { mode: "off" };
 
 /** Sequences of a model in a pool of their own, ready to decode. */
 interface Run {
-  engine: Engine;
+  loaded: LoadedModel;
   policy: PagePolicy;
   pool: KvPool;
   sequences: Sequence[];
@@ -31,22 +31,21 @@ async function start(engine: Engine, prompts: readonly number[][], sparse: Spars
   const policy = engine.policy(sparse);
   const most = Math.max(...prompts.map((ids) => ids.length)) + 20;
   const need = { totalTokens: most * prompts.length, longestTokens: most, maxSequences: prompts.length };
-  const pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
-  const prefill = new Prefill(engine.model, pool, policy);
+  const session = engine.openSession(policy, need);
+  const { loaded, pool } = session;
   const sequences: Sequence[] = [];
   for (const ids of prompts) {
-    const sequence = pool.openSequence();
-    await prefill.run(sequence, ids, () => Promise.resolve(), () => {});
+    const sequence = session.openSequence();
+    await session.prefill(sequence, ids);
     sequences.push(sequence);
   }
-  prefill.close();
   pool.cache.resetCounters();
-  return { engine, policy, pool, sequences, batch: new DecodeBatch(engine.device, pool, policy) };
+  return { loaded, policy, pool, sequences, batch: new DecodeBatch(loaded.device, pool, policy) };
 }
 
 /** Logits `[B, V]` of a step that nobody records. */
 function stepAlone(
-  { engine: { model }, pool, policy, sequences, batch }: Run,
+  { loaded: { model }, pool, policy, sequences, batch }: Run,
   ids: number[],
 ): Float32Array<ArrayBuffer> {
   return model.logits(model.decode(pool, policy, batch.advance(sequences, ids))).readFloats();
@@ -60,7 +59,7 @@ async function assertLikeAlone(
   steps = STEPS,
 ): Promise<number> {
   const [alone, run] = [await start(engine, prompts, sparse), await start(engine, prompts, sparse)];
-  const runner = new StepRunner(engine.model, run.pool, run.policy);
+  using runner = new StepRunner(run.loaded.model, run.pool, run.policy);
   const size = [prompts.length, engine.config.vocabSize];
   let ids = prompts.map((_, row) => row + 5);
   for (let step = 0; step < steps; step++) {
@@ -73,7 +72,6 @@ async function assertLikeAlone(
   }
   const counters = run.pool.cache.counters();
   assertEquals(counters, alone.pool.cache.counters());
-  runner.close();
   return counters.selections;
 }
 
@@ -117,25 +115,24 @@ Deno.test("StepRunner.run serves a smaller batch when a sequence has ended", asy
   await using engine = await loadFolder(fixtureFolder(FIXTURE));
   const prompts = [220, 101].map((tokens) => promptIds(FIXTURE, tokens));
   const [alone, run] = [await start(engine, prompts, DENSE), await start(engine, prompts, DENSE)];
-  const runner = new StepRunner(engine.model, run.pool, run.policy);
+  using runner = new StepRunner(run.loaded.model, run.pool, run.policy);
   for (const ids of [[5, 6], [7, 8], [9, 10], [11], [12], [13]]) {
     for (const { sequences } of [alone, run]) while (sequences.length > ids.length) sequences.shift()?.release();
     const wanted = stepAlone(alone, ids);
     assertSameBits(runner.run(run.batch.advance(run.sequences, ids)).logits.readFloats(), wanted);
   }
-  runner.close();
 });
 
 Deno.test("StepRunner.replay repeats the latest step where it was recorded, and says so", async () => {
   await using engine = await loadFolder(fixtureFolder(FIXTURE));
   const run = await start(engine, [promptIds(FIXTURE)], { budgetTokens: 48 });
-  const runner = new StepRunner(engine.model, run.pool, run.policy);
+  using runner = new StepRunner(run.loaded.model, run.pool, run.policy);
   assertEquals(runner.replay(), false);
   for (const id of [5, 6]) runner.run(run.batch.advance(run.sequences, [id]));
   const { logits } = runner.run(run.batch.advance(run.sequences, [7]));
   const wanted = logits.readFloats();
   assertEquals(runner.replay(), DEVICE_KIND === "cuda");
   assertSameBits(logits.readFloats(), wanted);
-  runner.close();
+  runner[Symbol.dispose]();
   assertEquals(runner.replay(), false);
 });

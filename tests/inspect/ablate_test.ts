@@ -24,7 +24,7 @@ Deno.test("ablate() without a mask gives the log-probability that a dense pass g
   await using engine = await loadShipped();
   using run = await inspectText(engine, WITH_FACT, { steps: 5, sparse: { mode: "off" } });
   const { answerIds, promptTokens } = run.recording.facts;
-  const [none] = await ablate(engine, run, makeReport(run.recording, {}), [{ label: "none", pages: [] }], signal);
+  const [none] = await ablate(run, makeReport(run.recording, {}), [{ label: "none", pages: [] }], signal);
   const ids = [...engine.tokenizer.encode(`${WITH_FACT}\n\n${QUESTION}`), ...answerIds];
   assertAlmostEquals(none!.baseline, await denseLogProbability(engine, ids, promptTokens + 1), 0.02);
   assertEquals(none!.logProbability, none!.baseline);
@@ -37,7 +37,7 @@ Deno.test("ablate() finds that the page of the fact decides the answer, and othe
   const fact = Array.from({ length: run.recording.facts.pages }, (_, page) => page)
     .find((page) => report.texts.text(page).includes("48213"))!;
   const masks = [{ label: "fact", pages: [fact] }, { label: "other", pages: [fact + 20] }];
-  const [masked, other] = await ablate(engine, run, report, masks, signal);
+  const [masked, other] = await ablate(run, report, masks, signal);
   assert(masked!.logProbability < masked!.baseline - 3, `${masked!.logProbability} of ${masked!.baseline}`);
   assert(Math.abs(other!.logProbability - other!.baseline) < 0.5);
 });
@@ -47,7 +47,7 @@ Deno.test("ablate() can mask pages of dense layers too", async () => {
   using run = await inspectText(engine, WITH_FACT, { steps: 5, sparse: { mode: "off" } });
   const report = makeReport(run.recording, {});
   const file = fileMasks(report).find(({ label }) => label === "file.txt");
-  const [masked] = await ablate(engine, run, report, [file!], signal);
+  const [masked] = await ablate(run, report, [file!], signal);
   assert(masked!.logProbability < masked!.baseline - 3);
 });
 

@@ -1,15 +1,14 @@
 /** What every layer did in one decode step: its query, the keys and values it had, and its answer. */
 import type { Engine } from "../../engine/engine.ts";
-import { DecodeBatch } from "../../engine/decode_batch.ts";
-import { cacheShape, KvPool } from "../../engine/pages/kv_pool.ts";
+import type { KvPool } from "../../engine/pages/kv_pool.ts";
 import { type PagePolicy, resolvePolicy } from "../../engine/pages/page_policy.ts";
-import { Prefill } from "../../engine/prefill.ts";
+import type { Session } from "../../engine/session.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 
 /** A pool with one sequence in it. */
 export interface Prefilled {
-  engine: Engine;
+  session: Session;
   policy: PagePolicy;
   pool: KvPool;
   sequence: Sequence;
@@ -29,14 +28,13 @@ export interface LayerTrace {
 export async function prefill(engine: Engine, ids: readonly number[], sparse: SparseOptions): Promise<Prefilled> {
   const policy = resolvePolicy(sparse, engine.config.slidingWindows);
   const need = { totalTokens: ids.length + 100, longestTokens: ids.length + 100, maxSequences: 1 };
-  const pool = new KvPool(engine.device, cacheShape(engine.config, engine.dtype, policy, need));
+  const session = engine.openSession(policy, need);
+  const { pool } = session;
   const [first = 0, ...others] = Array.from({ length: 4 }, () => pool.allocator.allocate());
   pool.allocator.free([...others.reverse(), first]);
-  const sequence = pool.openSequence();
-  const work = new Prefill(engine.model, pool, policy);
-  await work.run(sequence, ids, () => Promise.resolve(), () => {});
-  work.close();
-  return { engine, policy, pool, sequence };
+  const sequence = session.openSequence();
+  await session.prefill(sequence, ids);
+  return { session, policy, pool, sequence };
 }
 
 /** Keys or values `[n, Hk, d]` of the sequence in one layer. */
@@ -60,10 +58,9 @@ export function readTokens(
 
 /** Decodes one token and looks at every layer while its activations are still there. */
 export function traceDecode(prefilled: Prefilled, id: number): LayerTrace[] {
-  const { engine, policy, pool, sequence } = prefilled;
-  const batch = new DecodeBatch(engine.device, pool, policy);
+  const { session, policy, sequence } = prefilled;
   const layers: LayerTrace[] = [];
-  const views = engine.model.activations.views(1);
+  const views = session.loaded.model.activations.views(1);
   const afterLayer = (layer: number): void => {
     layers.push({
       query: views.q.readFloats(),
@@ -72,7 +69,6 @@ export function traceDecode(prefilled: Prefilled, id: number): LayerTrace[] {
       attended: views.attended.readFloats(),
     });
   };
-  engine.model.decode(pool, policy, batch.advance([sequence], [id]), { afterLayer });
-  batch.close();
+  session.step([sequence], [id], policy, { afterLayer });
   return layers;
 }

@@ -1,6 +1,7 @@
 /** The tiny models of tests/fixtures/hf: loaded, run, and copied with one thing changed. */
 import { fromFileUrl, join } from "@std/path";
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
+import type { LoadedModel } from "../../engine/loaded_model.ts";
 import { readSafetensorsHeader } from "../../engine/folder/safetensors.ts";
 import type { FinishReason, Piece } from "../../engine/types.ts";
 import { DEVICE_KIND, isolateLibrary } from "./device.ts";
@@ -19,6 +20,12 @@ export function loadFolder(folder: string, options: EngineOptions = {}): Promise
 
 export function loadFixture(name: string, options: EngineOptions = {}): Promise<Engine> {
   return loadFolder(fixtureFolder(name), options);
+}
+
+/** What an engine runs, for tests that look inside. */
+export function loadedOf(engine: Engine): LoadedModel {
+  using session = engine.openSession(engine.policy(), { totalTokens: 8, longestTokens: 8, maxSequences: 1 });
+  return session.loaded;
 }
 
 /** The 220 ids of the fixture's prompt, repeated where more are asked for. */

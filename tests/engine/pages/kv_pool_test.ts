@@ -98,7 +98,7 @@ deviceTest("KvPool.covers what it has room for, and nothing more", (device) => {
 
 deviceTest("KvPool.covers nothing once closed", (device) => {
   const pool = new KvPool(device, SHAPE);
-  pool.close();
+  pool[Symbol.dispose]();
   assertEquals(pool.covers(SHAPE), false);
 });
 

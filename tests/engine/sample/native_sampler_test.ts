@@ -43,12 +43,11 @@ for (const [name, filters] of Object.entries(FILTERS)) {
   });
 
   deviceTest(`NativeSampler draws what Sampler draws from 50,000 logits, with ${name}`, (device) => {
-    const native = new NativeSampler(device, 4);
+    using native = new NativeSampler(device, 4);
     const row = normals(new Random(3), 50_000, 2.5);
     const logits = device.upload(row, [1, row.length]);
     const [ours, theirs] = [new Sampler({ ...filters, seed: 6 }), new Sampler({ ...filters, seed: 6 })];
     for (let step = 0; step < 30; step++) assertEquals(native.sample(logits, [ours]), [theirs.sample(row, [])]);
-    native.close();
   });
 }
 

@@ -1,0 +1,81 @@
+import type { Device } from "../ffi/device.ts";
+import { deviceLabel } from "./devices.ts";
+import { PagesiftError } from "./errors.ts";
+import type { ModelConfig } from "./folder/config.ts";
+import { ropeFrequencies } from "./folder/rope.ts";
+import type { WeightDType } from "./folder/weight_plan.ts";
+import { Model } from "./model.ts";
+import type { EngineFacts } from "./run_stats.ts";
+import type { Weights } from "./weights.ts";
+
+/** Tokens that prefill processes at once: a GPU needs more to be busy. */
+const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
+/** Requests that decode together. */
+export const MAX_BATCH = 16;
+
+/** What {@link LoadedModel.create} may be told beside the weights. */
+export interface LoadedModelOptions {
+  /** Tokens of the context that the model was trained for, which its rotation depends on. Default: the config's. */
+  trainedContext?: number;
+  /** Sequences that decode together at most. Default {@link MAX_BATCH}. */
+  maxBatch?: number;
+}
+
+/**
+ * A model whose weights are on a device. Its activations serve one forward pass at a time, so everything that runs it takes
+ * {@link LoadedModel.lock} first.
+ */
+export class LoadedModel {
+  readonly facts: EngineFacts;
+  #busy = false;
+
+  private constructor(
+    readonly device: Device,
+    readonly model: Model,
+    /** The model's config, with the context in force. */
+    readonly config: ModelConfig,
+    /** Of weights, keys and values. */
+    readonly dtype: WeightDType,
+  ) {
+    this.facts = { device: deviceLabel(device), weightBytes: model.weights.bytes, maxContext: config.maxContext };
+  }
+
+  /** Adds the forward pass to weights that are on the device. */
+  static create(
+    device: Device,
+    config: ModelConfig,
+    weights: Weights,
+    dtype: WeightDType,
+    { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions = {},
+  ): LoadedModel {
+    const frequencies = ropeFrequencies(config.rope, config.headDim, trainedContext);
+    const chunkTokens = Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext);
+    const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens));
+    return new LoadedModel(device, model, config, dtype);
+  }
+
+  /** Whether the device scores groups of pages before pages. */
+  get scoresGroups(): boolean {
+    return this.device.describe().backend === "cuda";
+  }
+
+  /** Reserves the forward pass until the result is disposed. @throws {PagesiftError} of kind "usage" while another holder has it */
+  lock(): Disposable {
+    if (this.#busy) {
+      throw new PagesiftError("usage", "The model is busy with another run; wait for it, or load a second engine");
+    }
+    this.#busy = true;
+    return {
+      [Symbol.dispose]: () => {
+        this.#busy = false;
+      },
+    };
+  }
+
+  /** Waits for the device and frees everything on it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.device.closed) return;
+    await this.device.wait();
+    this.device.close();
+  }
+}

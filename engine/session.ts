@@ -1,0 +1,182 @@
+import type { Counters } from "../ffi/structs.ts";
+import { Decoder } from "./decoder.ts";
+import { eventLoopYield } from "./event_loop.ts";
+import { Generation } from "./generation.ts";
+import type { LoadedModel } from "./loaded_model.ts";
+import { checkCacheFits } from "./memory.ts";
+import type { DecodeHooks } from "./model.ts";
+import { cacheShape, type ExtraStatistics, KvPool, type PoolNeed } from "./pages/kv_pool.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
+import type { Sequence } from "./pages/sequence.ts";
+import { type OnChunk, Prefill } from "./prefill.ts";
+import type { Request } from "./request.ts";
+import { type EngineFacts, RunStats } from "./run_stats.ts";
+import { NativeSampler } from "./sample/native_sampler.ts";
+import type { StepObserver } from "./step_observer.ts";
+import type { StepResult } from "./step_runner.ts";
+import type { BatchPiece, EngineStats, PrefillProgress } from "./types.ts";
+
+/** How a session runs requests. */
+export interface RunOptions {
+  /** Ends the run between two steps, with finish reason `aborted`. */
+  signal?: AbortSignal | undefined;
+  onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
+  /** Sees every decode step. */
+  observer?: StepObserver | undefined;
+}
+
+/** Policies whose decoders a session keeps; a caller that uses more of them in turn records steps again. */
+const MAX_DECODERS = 16;
+
+/**
+ * A KV cache of a loaded model and everything that runs over it. All runs of a model pass through here: each reserves the model while
+ * it computes, so two sessions of one model never overwrite each other's activations.
+ */
+export class Session implements Disposable {
+  readonly pool: KvPool;
+  readonly #owned = new DisposableStack();
+  readonly #decoders = new Map<string, Decoder>();
+  #prefill: Prefill | undefined;
+  #sampler: NativeSampler | undefined;
+  #stats: RunStats | undefined;
+
+  private constructor(readonly loaded: LoadedModel, readonly policy: PagePolicy, pool: KvPool) {
+    this.pool = this.#owned.use(pool);
+  }
+
+  /**
+   * Allocates a cache. Its page size and groups are the policy's; steps may follow any policy that agrees with it in these.
+   *
+   * @throws {PagesiftError} of kind "memory" that says what would fit
+   */
+  static open(loaded: LoadedModel, policy: PagePolicy, need: PoolNeed, extra: ExtraStatistics = {}): Session {
+    const { device, config, dtype, facts } = loaded;
+    const shape = cacheShape(config, dtype, policy, need, extra);
+    checkCacheFits(device, shape, facts.weightBytes);
+    return new Session(loaded, policy, new KvPool(device, shape));
+  }
+
+  /** What stays the same for all runs of the model. */
+  get facts(): EngineFacts {
+    return this.loaded.facts;
+  }
+
+  /** Whether this session's cache serves such a policy and need. */
+  serves(policy: PagePolicy, need: PoolNeed): boolean {
+    return this.pool.covers(cacheShape(this.loaded.config, this.loaded.dtype, policy, need));
+  }
+
+  openSequence(): Sequence {
+    return this.pool.openSequence();
+  }
+
+  /**
+   * Appends ids to a sequence with dense attention, chunk by chunk.
+   *
+   * @throws {Aborted} once the signal is aborted, {PagesiftError} of kind "usage" while the model runs something else
+   */
+  async prefill(
+    sequence: Sequence,
+    ids: readonly number[],
+    { signal, onChunk }: { signal?: AbortSignal | undefined; onChunk?: OnChunk } = {},
+  ): Promise<void> {
+    using _lock = this.loaded.lock();
+    await this.#prefiller().run(sequence, ids, { yieldToEventLoop: eventLoopYield(signal) }, onChunk);
+    await this.loaded.device.wait();
+  }
+
+  /**
+   * Appends one token to each sequence and computes what follows. The result is valid until the model's next step.
+   *
+   * @throws {PagesiftError} of kind "usage" while the model runs something else
+   */
+  step(
+    sequences: readonly Sequence[],
+    ids: readonly number[],
+    policy: PagePolicy = this.policy,
+    hooks?: DecodeHooks,
+  ): StepResult {
+    using _lock = this.loaded.lock();
+    return this.#decoder(policy).run(sequences, ids, hooks);
+  }
+
+  /** Starts the latest step under a policy again where the device recorded it, for measuring. False where it did not. */
+  replay(policy: PagePolicy): boolean {
+    using _lock = this.loaded.lock();
+    return this.#decoder(policy).replay();
+  }
+
+  /** Shortens a sequence to `length` tokens; the statistics of its last page follow. */
+  truncate(sequence: Sequence, length: number): void {
+    this.pool.truncate(sequence, length);
+  }
+
+  /**
+   * Runs requests as one batch. {@link stats} is about this run from here on.
+   *
+   * @throws {PagesiftError} of kind "usage" while the model runs something else
+   */
+  async *generate(
+    requests: readonly Request[],
+    policy: PagePolicy = this.policy,
+    options: RunOptions = {},
+  ): AsyncGenerator<BatchPiece> {
+    using _lock = this.loaded.lock();
+    const parts = { prefill: this.#prefiller(), decoder: this.#decoder(policy), sampler: this.#nativeSampler() };
+    const stats = this.#stats = new RunStats(this.facts, this.pool, policy);
+    const { model } = this.loaded;
+    yield* new Generation({ model, pool: this.pool, policy, stats, ...parts, ...options }, requests).run();
+  }
+
+  /** What the latest {@link generate} did, or undefined before the first. */
+  get stats(): EngineStats | undefined {
+    return this.#stats?.snapshot();
+  }
+
+  counters(): Counters {
+    return this.pool.cache.counters();
+  }
+
+  #prefiller(): Prefill {
+    return this.#prefill ??= this.#owned.use(new Prefill(this.loaded.model, this.pool, this.policy));
+  }
+
+  #nativeSampler(): NativeSampler {
+    return this.#sampler ??= this.#owned.use(new NativeSampler(this.loaded.device, this.pool.shape.maxSequences));
+  }
+
+  #decoder(policy: PagePolicy): Decoder {
+    const key = keyOf(policy);
+    let decoder = this.#decoders.get(key);
+    if (!decoder) {
+      this.#dropDecoders(MAX_DECODERS - 1);
+      decoder = new Decoder(this.loaded.model, this.pool, policy);
+      this.#decoders.set(key, decoder);
+    }
+    return decoder;
+  }
+
+  /** Closes the oldest decoders until `most` are left. */
+  #dropDecoders(most: number): void {
+    for (const [key, decoder] of this.#decoders) {
+      if (this.#decoders.size <= most) return;
+      decoder[Symbol.dispose]();
+      this.#decoders.delete(key);
+    }
+  }
+
+  /** Frees the cache and everything over it. */
+  [Symbol.dispose](): void {
+    this.#dropDecoders(0);
+    this.#owned.dispose();
+  }
+}
+
+const keys = new WeakMap<PagePolicy, string>();
+
+/** The same text for policies that read the same pages. */
+function keyOf(policy: PagePolicy): string {
+  let key = keys.get(policy);
+  if (key === undefined) keys.set(policy, key = JSON.stringify(policy));
+  return key;
+}
