@@ -78,8 +78,14 @@ struct Rules {
   int64_t top_k; /* 0 for all */
 
   PS_HOST_DEVICE Rules(const float *settings, float draw, int64_t width)
-      : temperature(settings[0]), top_p(settings[1]), min_p(settings[2]), draw(draw), max(0),
-        top_k(!(settings[3] >= 1) ? 0 : settings[3] < static_cast<float>(width) ? static_cast<int64_t>(settings[3]) : width) {}
+      : temperature(settings[0]),
+        top_p(settings[1]),
+        min_p(settings[2]),
+        draw(draw),
+        max(0),
+        top_k(!(settings[3] >= 1)                       ? 0
+              : settings[3] < static_cast<float>(width) ? static_cast<int64_t>(settings[3])
+                                                        : width) {}
 
   PS_HOST_DEVICE bool filters() const { return top_k > 0 || top_p < 1 || min_p > 0; }
   /* Weight before temperature, and at it. */

@@ -17,13 +17,14 @@ void check_desc(const ps_cache_desc *desc) {
   const ps_cache_desc &d = *desc;
   const bool page_size_ok = d.page_size == 8 || d.page_size == 16 || d.page_size == 32 || d.page_size == 64;
   require(page_size_ok, "Page size ", int64_t(d.page_size), " is not supported; wanted 8, 16, 32 or 64");
-  require(d.head_dim >= 16 && d.head_dim <= 512 && d.head_dim % 16 == 0,
-          "Head size ", int64_t(d.head_dim), " is not supported; wanted a multiple of 16 up to 512");
+  require(d.head_dim >= 16 && d.head_dim <= 512 && d.head_dim % 16 == 0, "Head size ", int64_t(d.head_dim),
+          " is not supported; wanted a multiple of 16 up to 512");
   require(d.num_layers >= 1 && d.num_layers <= 4096, "num_layers must lie in [1, 4096]");
   require(d.num_kv_heads >= 1 && d.num_query_heads >= 1 && d.num_query_heads <= 4096 && d.num_query_heads % d.num_kv_heads == 0,
           "num_query_heads must be a multiple of num_kv_heads, at most 4096");
   require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "Pages hold f32, f16 or bf16");
-  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8), "Unknown page statistics asked for");
+  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8),
+          "Unknown page statistics asked for");
   require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means go with pages of 16 bits");
   require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must lie in [1, 65536]");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");

@@ -31,8 +31,8 @@ void copy_text(const char *text, char *out, int32_t bytes) noexcept {
 }
 
 void check_range(const ps_buffer &buffer, int64_t offset, const void *memory, int64_t bytes) {
-  require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset,
-          int64_t(bytes), " bytes at ", int64_t(offset), " lie outside a buffer of ", int64_t(buffer.bytes));
+  require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset, int64_t(bytes), " bytes at ", int64_t(offset),
+          " lie outside a buffer of ", int64_t(buffer.bytes));
   require(memory != nullptr || bytes == 0, "No memory given to copy from or to");
 }
 

@@ -139,9 +139,7 @@ int32_t close_child(Child *child, Body &&free_memory) noexcept {
 }
 
 /* Refuses what cannot be recorded. */
-inline void require_running(const ps_device &device) {
-  require(!device.recording, "The device is recording a graph; end it first");
-}
+inline void require_running(const ps_device &device) { require(!device.recording, "The device is recording a graph; end it first"); }
 
 /* Memory of a device, counted on its handle. */
 void *allocate(ps_device &device, int64_t bytes);

@@ -6,8 +6,8 @@ using namespace ps;
 namespace {
 
 void check_layer(const ps_cache &cache, int32_t layer) {
-  require(layer >= 0 && layer < cache.view.desc.num_layers,
-          "Layer ", int64_t(layer), " lies outside the cache's ", int64_t(cache.view.desc.num_layers));
+  require(layer >= 0 && layer < cache.view.desc.num_layers, "Layer ", int64_t(layer), " lies outside the cache's ",
+          int64_t(cache.view.desc.num_layers));
 }
 
 /* page_table [B, M] (nullptr where it is not read) and lengths [B]. */
@@ -29,8 +29,8 @@ int64_t columns(const ps_tensor *tensor, const char *name) {
   return tensor->shape[tensor->rank == 3 ? 2 : tensor->rank == 2 ? 1 : 0];
 }
 
-PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q,
-                            const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores) {
+PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
+                            const ps_tensor *lengths, const ps_tensor *scores) {
   check_layer(cache, layer);
   const ps_cache_desc &desc = cache.view.desc;
   require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
@@ -43,8 +43,8 @@ PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer
   return {cache.view, sequences, a.rows<const float>(), s.floats(), layer, static_cast<ps_scorer>(scorer), lambda};
 }
 
-PageSelectParams check_select(const ps_cache &cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores,
-                              const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts) {
+PageSelectParams check_select(const ps_cache &cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
+                              const ps_tensor *selected, const ps_tensor *counts) {
   const ps_cache_desc &desc = cache.view.desc;
   require(sink_pages >= 0 && recent_pages >= 0, "sink_pages and recent_pages cannot be negative");
   const SequencesView sequences = check_sequences(cache, nullptr, lengths, columns(scores, "scores"));
@@ -56,9 +56,8 @@ PageSelectParams check_select(const ps_cache &cache, int32_t sink_pages, int32_t
   return {cache.view, sequences, s.floats(), p.ints(), c.ints(), p.shape[2], sink_pages, recent_pages};
 }
 
-DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float scale, int32_t window, const ps_tensor *q,
-                                   const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *selected,
-                                   const ps_tensor *counts, const ps_tensor *out) {
+DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
+                                   const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
   check_layer(cache, layer);
   const ps_cache_desc &desc = cache.view.desc;
   require(window >= 0, "window cannot be negative");
@@ -104,9 +103,8 @@ int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const p
   });
 }
 
-int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
-                          const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v,
-                          const ps_tensor *slots) {
+int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm, const ps_tensor *q_table,
+                          const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots) {
   return guard_child(cache, [&] {
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
@@ -126,8 +124,14 @@ int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_te
       return weight == nullptr ? Typed{} : check_tensor(device, name, weight, kFloats, {desc.head_dim}).typed();
     };
     append_rotated(*cache->device->backend, {{cache->view, b.rows<const float>(), c.rows<const float>(), s.ints(), tokens, layer},
-                                             a.rows<float>(), b.rows<float>(), norm("q_norm", q_norm), norm("k_norm", k_norm),
-                                             of_q.rows<const float>(), of_k.rows<const float>(), of_q.shape[1] / 2, eps});
+                                             a.rows<float>(),
+                                             b.rows<float>(),
+                                             norm("q_norm", q_norm),
+                                             norm("k_norm", k_norm),
+                                             of_q.rows<const float>(),
+                                             of_k.rows<const float>(),
+                                             of_q.shape[1] / 2,
+                                             eps});
   });
 }
 
@@ -142,9 +146,7 @@ int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
 
 int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                       const ps_tensor *lengths, const ps_tensor *scores) {
-  return guard_child(cache, [&] {
-    page_score(*cache->device->backend, check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores));
-  });
+  return guard_child(cache, [&] { page_score(*cache->device->backend, check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores)); });
 }
 
 int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
@@ -154,9 +156,9 @@ int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages
   });
 }
 
-int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
-                       const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
-                       const ps_tensor *selected, const ps_tensor *counts) {
+int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages, const ps_tensor *q,
+                       const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores, const ps_tensor *selected,
+                       const ps_tensor *counts) {
   return guard_child(cache, [&] {
     page_choose(*cache->device->backend,
                 check_choose(*cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts));
@@ -185,14 +187,13 @@ int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window
   });
 }
 
-int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
-                            float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
-                            const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
+int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages, float scale,
+                            const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
+                            const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
   return guard_child(cache, [&] {
     const PageChooseParams choose =
         check_choose(*cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts);
-    sparse_attention(*cache->device->backend,
-                     {choose, check_attend(*cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)});
+    sparse_attention(*cache->device->backend, {choose, check_attend(*cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)});
   });
 }
 
@@ -207,8 +208,8 @@ int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_
     const Checked p = check_tensor(*cache->device, "page_table", page_table, kI32, {-1});
     require_apart("out", out, {page_table});
     require(start + a.shape[0] <= p.shape[0] * desc.page_size, "The page table is too short for the last token");
-    prefill_attention(*cache->device->backend, {cache->view, a.rows<const float>(), p.ints(), o.rows<float>(), a.shape[0], p.shape[0],
-                                                start, layer, window, scale});
+    prefill_attention(*cache->device->backend,
+                      {cache->view, a.rows<const float>(), p.ints(), o.rows<float>(), a.shape[0], p.shape[0], start, layer, window, scale});
   });
 }
 
@@ -222,8 +223,8 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
     const bool kept = (field != PS_FIELD_VAR || cache->view.variance) && (field < PS_FIELD_MIN || cache->view.min);
     require(kept, "The cache does not keep this statistic");
     const int64_t width = field <= PS_FIELD_VALUES ? int64_t(desc.page_size) * desc.head_dim : field == PS_FIELD_STD ? 1 : desc.head_dim;
-    require(out != nullptr && num_floats == desc.num_kv_heads * width,
-            "The field takes ", int64_t(desc.num_kv_heads * width), " floats, ", int64_t(num_floats), " given");
+    require(out != nullptr && num_floats == desc.num_kv_heads * width, "The field takes ", int64_t(desc.num_kv_heads * width), " floats, ",
+            int64_t(num_floats), " given");
     cache_read(*cache->device->backend, cache->view, layer, page, static_cast<ps_cache_field>(field), out);
   });
 }

@@ -44,8 +44,8 @@ int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *
     const Checked b = check_tensor(*device, "y", y, kF32, {a.shape[0], w.shape[0]});
     const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
     require(o.data != a.data && o.data != b.data, "out is x or y");
-    add_rms_norm(*device->backend, {a.rows<float>(), b.rows<const float>(),
-                                    {a.rows<const float>(), w.typed(), o.rows<float>(), a.shape[0], 1, w.shape[0], eps}});
+    add_rms_norm(*device->backend,
+                 {a.rows<float>(), b.rows<const float>(), {a.rows<const float>(), w.typed(), o.rows<float>(), a.shape[0], 1, w.shape[0], eps}});
   });
 }
 

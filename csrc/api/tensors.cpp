@@ -26,9 +26,7 @@ std::string shape_text(const int64_t *shape, size_t rank) {
 }
 
 /* Bytes from the first element of a view to behind its last, whose dimensions are checked. */
-int64_t span_bytes(const ps_tensor &t) {
-  return ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype);
-}
+int64_t span_bytes(const ps_tensor &t) { return ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype); }
 
 void check_bounds(const char *name, const ps_tensor &tensor) {
   constexpr int64_t kLimit = int64_t(1) << 46; /* elements; keeps every product below 2^63 */
@@ -40,22 +38,19 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
   }
   require(tensor.row_stride >= 0 && tensor.row_stride < kLimit, name, " has a row stride outside [0, 2^46)");
   require(tensor.shape[0] == 1 || tensor.row_stride >= inner, name, " has rows that overlap");
-  require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride,
-          name, " is too large");
-  require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0,
-          name, " starts at a byte that does not fit its dtype");
-  require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes,
-          name, " reaches past the end of its buffer");
+  require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride, name, " is too large");
+  require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0, name, " starts at a byte that does not fit its dtype");
+  require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes, name,
+          " reaches past the end of its buffer");
 }
 
 }  // namespace
 
-Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
-                     std::initializer_list<int64_t> shape) {
+Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape) {
   require(tensor != nullptr && tensor->buffer != nullptr, name, " is missing");
   require(tensor->buffer->device.get() == &device, name, " belongs to another device");
-  require(tensor->dtype >= 0 && tensor->dtype < 4 && (dtypes >> tensor->dtype & 1u) != 0,
-          name, " has dtype ", dtype_name(tensor->dtype), ", which this operation does not take");
+  require(tensor->dtype >= 0 && tensor->dtype < 4 && (dtypes >> tensor->dtype & 1u) != 0, name, " has dtype ", dtype_name(tensor->dtype),
+          ", which this operation does not take");
   bool fits = tensor->rank == static_cast<int32_t>(shape.size());
   size_t i = 0;
   for (int64_t wanted : shape) {
@@ -64,8 +59,8 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
   }
   if (!fits) {
     const size_t rank = tensor->rank >= 1 && tensor->rank <= 3 ? static_cast<size_t>(tensor->rank) : 0;
-    throw Error(PS_INVALID_ARGUMENT, std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", wanted " +
-                                         shape_text(shape.begin(), shape.size()));
+    throw Error(PS_INVALID_ARGUMENT,
+                std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", wanted " + shape_text(shape.begin(), shape.size()));
   }
   for (size_t j = shape.size(); j < 3; j++) require(tensor->shape[j] == 1, name, " has more dimensions than its rank");
   check_bounds(name, *tensor);
@@ -74,8 +69,7 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
   return checked;
 }
 
-Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
-                    std::initializer_list<int64_t> shape) {
+Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape) {
   Checked checked = check_tensor(device, name, tensor, dtypes, shape);
   require(checked.shape[0] == 1 || checked.stride == checked.shape[1] * checked.shape[2], name, " has gaps between its rows");
   return checked;

@@ -19,7 +19,9 @@ struct Checked {
   ps_dtype dtype;
 
   template <typename T>
-  Rows<T> rows() const { return {static_cast<T *>(data), stride}; }
+  Rows<T> rows() const {
+    return {static_cast<T *>(data), stride};
+  }
   Typed typed() const { return {data, stride, dtype}; }
   int32_t *ints() const { return static_cast<int32_t *>(data); }
   float *floats() const { return static_cast<float *>(data); }
@@ -28,12 +30,10 @@ struct Checked {
 constexpr unsigned kF32 = 1u << PS_F32, kI32 = 1u << PS_I32;
 constexpr unsigned kFloats = 1u << PS_F32 | 1u << PS_F16 | 1u << PS_BF16;
 
-Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
-                     std::initializer_list<int64_t> shape);
+Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape);
 
 /* The same for a view without gaps between its rows. */
-Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes,
-                    std::initializer_list<int64_t> shape);
+Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape);
 
 /* Refuses a call that would write over the numbers it indexes with, which are checked before it begins. All views are checked already; those
  * that are not given are passed over. `name` is what is written. */

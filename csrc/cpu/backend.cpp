@@ -55,8 +55,8 @@ void check_indices(const char *name, const int32_t *indices, int64_t count, int6
   for (int64_t i = 0; i < count; i++) wrong |= static_cast<uint32_t>(indices[i]) >= static_cast<uint64_t>(limit);
   for (int64_t i = 0; wrong && i < count; i++) {
     if (indices[i] < 0 || indices[i] >= limit) {
-      throw Error(PS_INVALID_ARGUMENT, std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(indices[i]) + ", wanted 0 to " +
-                                           std::to_string(limit - 1));
+      throw Error(PS_INVALID_ARGUMENT,
+                  std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(indices[i]) + ", wanted 0 to " + std::to_string(limit - 1));
     }
   }
 }

@@ -13,8 +13,7 @@ namespace ps {
 struct Layout {
   int64_t pages, heads, head_dim, page_size;
 
-  explicit Layout(const ps_cache_desc &desc)
-      : pages(desc.num_pages), heads(desc.num_kv_heads), head_dim(desc.head_dim), page_size(desc.page_size) {}
+  explicit Layout(const ps_cache_desc &desc) : pages(desc.num_pages), heads(desc.num_kv_heads), head_dim(desc.head_dim), page_size(desc.page_size) {}
 
   /* Index of a page's single number (std). */
   int64_t page(int64_t layer, int64_t head, int64_t physical) const { return (layer * heads + head) * pages + physical; }

@@ -44,7 +44,8 @@ bool is_sticky(cudaError_t status) {
     int driver = 0;
     cudaDriverGetVersion(&driver);
     text = driver == 0 ? "No NVIDIA driver is installed"
-                       : "The NVIDIA driver serves CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) + ", wanted 13.0 or newer; update it";
+                       : "The NVIDIA driver serves CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
+                             ", wanted 13.0 or newer; update it";
   } else if (status == cudaErrorNoDevice) {
     text = "No NVIDIA GPU is there, or CUDA_VISIBLE_DEVICES hides it";
   }
@@ -58,7 +59,8 @@ void check_bad_index(Backend &backend) {
   *backend.bad_index = {};
   const bool counts_from_one = bad.array == kLengths || bad.array == kCounts;
   throw Error(PS_INVALID_ARGUMENT, std::string(kIndexNames[bad.array]) + "[" + std::to_string(bad.place) + "] is " + std::to_string(bad.value) +
-                                       ", wanted " + (counts_from_one ? "1 to " + std::to_string(bad.limit) : "0 to " + std::to_string(bad.limit - 1)) +
+                                       ", wanted " +
+                                       (counts_from_one ? "1 to " + std::to_string(bad.limit) : "0 to " + std::to_string(bad.limit - 1)) +
                                        (bad.array == kLengths ? " tokens" : ""));
 }
 

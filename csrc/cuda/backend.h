@@ -56,7 +56,8 @@ enum class Start { kEarly, kAfterPrevious };
 template <typename... Params>
 void allow_shared(const char *what, void (*kernel)(Params...), int64_t shared_bytes) {
   if (shared_bytes <= 48 * 1024) return;
-  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shared_bytes)),
              what);
 }
 

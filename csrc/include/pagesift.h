@@ -179,20 +179,18 @@ PS_API int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_te
 /* out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; may be in place. */
 PS_API int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out);
 /* x += y, then the norm of x. x, y, out [T, n]; weight [n]; out is neither x nor y. */
-PS_API int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps,
-                               const ps_tensor *out);
+PS_API int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps, const ps_tensor *out);
 /* Cosines then sines of positions[t] * inv_freq[i], times
  *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 leaves the second factor out.
  * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32. */
-PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale,
-                             float position_beta, int32_t position_origin, const ps_tensor *out);
+PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale, float position_beta,
+                             int32_t position_origin, const ps_tensor *out);
 /* Rotates the first r of d numbers of every head in place, halves paired (i with i + r/2). x [T, heads, d]; table [T, r]. */
 PS_API int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table);
 /* out = silu(gate) * up. gate, up, out [T, n]. */
 PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
 /* out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. */
-PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias,
-                         const ps_tensor *out);
+PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
 /* The lowest index of the largest number of each row; -1 for a row with a NaN or an infinite maximum.
@@ -207,15 +205,12 @@ PS_API int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor 
  *          top_k, top_p and min_p filters, else by rising id. Logits of -infinity are never drawn.
  * Exponentials count in whole parts of 2^-40, so that sums do not depend on their order: both builds draw the same token.
  * logits [T, V] f32, V up to 2^23; settings [T, 4] f32: temperature > 0, top_p, min_p, whole top_k; draws [T] f32 in [0, 1); out [T] i32. */
-PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws,
-                         const ps_tensor *out);
+PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws, const ps_tensor *out);
 /* The k largest of the softmax of each row, equal ones to the lower index, largest first; normalize: scaled to sum to 1.
  * logits [T, E]; experts [T, k] i32; weights [T, k] f32. */
-PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts,
-                                const ps_tensor *weights);
+PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights);
 /* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T) and none twice; weights [N]; out [T, n]. */
-PS_API int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights,
-                              const ps_tensor *out);
+PS_API int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights, const ps_tensor *out);
 
 /* ---- KV cache ---- */
 
@@ -232,20 +227,20 @@ PS_API int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, 
  * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; what k holds afterwards is not defined.
  * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both or neither NULL; tables [T, r] f32; slots [T] i32. */
 PS_API int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
-                                 const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k,
-                                 const ps_tensor *v, const ps_tensor *slots);
+                                 const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v,
+                                 const ps_tensor *slots);
 /* Renews the statistics of one physical page in all layers, as holding its first num_tokens tokens (after a truncation). */
 PS_API int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens);
 /* scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).
  * q [B, Hq, d]; page_table [B, M] i32 physical pages; lengths [B] i32 tokens in the cache; scores [B, Hk, M] f32, written for
  * p < P = ceil(length / S). */
-PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q,
-                             const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores);
+PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
+                             const ps_tensor *lengths, const ps_tensor *scores);
 /* Chooses k pages a row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
  * then the first sink_pages, are always in; the rest goes to the highest scores, equal scores to the lower page; NaN counts as
  * lower than every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
-PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores,
-                              const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts);
+PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
+                              const ps_tensor *selected, const ps_tensor *counts);
 /* ps_page_score and ps_page_select in one call, faster. A cache with groups scores groups first and only the pages of the best ones,
  * for PS_UNIQUE and PS_MEAN: then a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
  * those of the two calls. */
@@ -255,9 +250,8 @@ PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, fl
 /* Attention of one query a sequence over the selected pages, or over all pages when `selected` and `counts` are NULL.
  * window > 0: only the last `window` tokens; refused together with a selection. scale multiplies q.k.
  * q, out [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; selected [B, Hk, k] i32 logical pages; counts [B, Hk] i32. */
-PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q,
-                                   const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *selected,
-                                   const ps_tensor *counts, const ps_tensor *out);
+PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
+                                   const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
 /* mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: what
  * attention gives to the page, which the scores only foresee. Not on the way of a decode step; for looking at one.
  * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P. */
@@ -265,13 +259,13 @@ PS_API int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t
                             const ps_tensor *lengths, const ps_tensor *mass);
 /* ps_page_choose and ps_decode_attention over what it chose, in one call: the sparse attention of a decode step. */
 PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
-                                   float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths,
-                                   const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
+                                   float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
+                                   const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
 /* Causal attention of T consecutive tokens of one sequence, of which the first stands at position `start`; their keys and
  * values are in the cache already. window > 0: a token sees the last `window` tokens, itself included.
  * q, out [T, Hq, d] f32; page_table [M] i32. */
-PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start,
-                                    const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *out);
+PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
+                                    const ps_tensor *page_table, const ps_tensor *out);
 /* One field of one physical page of one layer, as float32. out: as many floats as ps_cache_field says. */
 PS_API int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats);
 PS_API int32_t ps_cache_counters(ps_cache *cache, ps_counters *out);

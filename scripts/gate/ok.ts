@@ -1,6 +1,6 @@
 /**
- * The gate: formatting, lint, types, ABI, import arrows, then all tests on the CPU, and those of the GPU where one answers. Stops at the
- * first that fails.
+ * The gate: formatting, lint, types, format of the native sources, ABI, import arrows, then all tests on the CPU, and those of the GPU
+ * where one answers. Stops at the first that fails.
  */
 import { print } from "../support/lines.ts";
 import { ROOT } from "../release/native_library.ts";
@@ -11,6 +11,7 @@ const STEPS: [title: string, args: string[]][] = [
   ["format", ["fmt", "--check"]],
   ["lint", ["lint"]],
   ["types", ["check", ...SOURCES]],
+  ["native format", ["run", "-A", "scripts/gate/format_native.ts"]],
   ["C contract", ["run", "-A", "scripts/gate/check_abi.ts"]],
   ["import arrows", ["run", "-A", "scripts/gate/check_layers.ts"]],
   ["build", ["run", "-A", "scripts/release/build.ts"]],

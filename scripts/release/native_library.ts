@@ -110,10 +110,12 @@ function dependencies(unit: Unit): string[] {
   }
 }
 
+/** Also where the object was compiled from another copy of the tree, as after copying `build/`. */
 function isStale(unit: Unit): boolean {
   const built = modified(unit.object);
   const inputs = dependencies(unit);
-  return built === 0 || inputs.length === 0 || inputs.some((path) => modified(path) === 0 || modified(path) > built);
+  return built === 0 || !inputs.includes(unit.source) ||
+    inputs.some((path) => modified(path) === 0 || modified(path) > built);
 }
 
 /** What a compiler complains of first. */

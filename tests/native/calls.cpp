@@ -12,8 +12,31 @@ constexpr size_t kBuffers = 8, kCaches = 4;
 }  // namespace
 
 int64_t Bytes::edge() {
-  static const int64_t kEdges[] = {0,  -1, 1,  2,  7,  8,  9, 15, 16, 17, 63, 64, 65, 255, 4095, INT32_MAX, INT32_MIN, int64_t(INT32_MAX) + 1,
-                                   int64_t(1) << 45, int64_t(1) << 46, int64_t(1) << 53, INT64_MAX, INT64_MIN, -8, 3};
+  static const int64_t kEdges[] = {0,
+                                   -1,
+                                   1,
+                                   2,
+                                   7,
+                                   8,
+                                   9,
+                                   15,
+                                   16,
+                                   17,
+                                   63,
+                                   64,
+                                   65,
+                                   255,
+                                   4095,
+                                   INT32_MAX,
+                                   INT32_MIN,
+                                   int64_t(INT32_MAX) + 1,
+                                   int64_t(1) << 45,
+                                   int64_t(1) << 46,
+                                   int64_t(1) << 53,
+                                   INT64_MAX,
+                                   INT64_MIN,
+                                   -8,
+                                   3};
   return kEdges[byte() % (sizeof kEdges / sizeof *kEdges)];
 }
 

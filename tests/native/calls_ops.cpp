@@ -55,8 +55,8 @@ void Calls::on_missing() {
   for (const int32_t status :
        {ps_buffer_create(devices_[0], 64, nullptr), ps_cache_measure(devices_[0], nullptr, &measured), ps_cache_measure(devices_[0], &desc, nullptr),
         ps_cache_create(devices_[0], nullptr, &c), ps_cache_create(devices_[0], &desc, nullptr), ps_graph_end(devices_[0], nullptr),
-        ps_device_close(nullptr), ps_device_wait(nullptr), ps_buffer_close(nullptr), ps_cache_close(nullptr),
-        ps_cache_reset_counters(nullptr), ps_page_statistics(nullptr, 0, 1), ps_buffer_write(nullptr, 0, "", 1)}) {
+        ps_device_close(nullptr), ps_device_wait(nullptr), ps_buffer_close(nullptr), ps_cache_close(nullptr), ps_cache_reset_counters(nullptr),
+        ps_page_statistics(nullptr, 0, 1), ps_buffer_write(nullptr, 0, "", 1)}) {
     check(status);
     MUST(status == PS_INVALID_ARGUMENT);
   }
@@ -120,7 +120,8 @@ void Calls::append(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer
       const int64_t counts[] = {heads * size * width, heads * size * width, heads * width, heads, heads * width, heads * width, heads * width};
       const int field = bytes_.below(7);
       const int64_t count = counts[field] <= 8192 ? counts[field] : 0;
-      return check(ps_cache_read(c, layer, int32_t(bytes_.mostly(bytes_.below(8))), int32_t(bytes_.mostly(field)), bytes_.seldom() ? nullptr : floats, count));
+      return check(
+          ps_cache_read(c, layer, int32_t(bytes_.mostly(bytes_.below(8))), int32_t(bytes_.mostly(field)), bytes_.seldom() ? nullptr : floats, count));
     }
     case 3: return check(ps_cache_counters(c, bytes_.seldom() ? nullptr : &counters));
     case 4: return check(ps_cache_reset_counters(c));

@@ -8,8 +8,8 @@
 #include "../../csrc/include/pagesift.h"
 
 /* Ends the process with a line where something does not hold; the sanitizers add where. */
-#define MUST(condition)                                     \
-  do {                                                      \
+#define MUST(condition) \
+  do { \
     if (!(condition)) fail(#condition, __FILE__, __LINE__); \
   } while (0)
 

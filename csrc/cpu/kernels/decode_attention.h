@@ -159,7 +159,8 @@ PS_INLINE void sum_values(const Block &block, const Block &next, int64_t page_si
 
 /* One block for Heads query heads; partial: their rows of partial_floats(d). */
 template <typename T, int Heads>
-static void attend_heads(const Block &block, const Block &next, int64_t page_size, int64_t d, float scale, const float *q, float *partial, float *scores) {
+static void attend_heads(const Block &block, const Block &next, int64_t page_size, int64_t d, float scale, const float *q, float *partial,
+                         float *scores) {
   score_keys<T, Heads>(block, page_size, d, q, scores);
   float factor[Heads];
   PS_UNROLL

@@ -84,8 +84,7 @@ PS_INLINE void dot_block(const MatmulParams &p, const W *weight, const float *ar
 }
 
 template <int Tokens, typename W>
-static void dot_range(const MatmulParams &p, const W *weight, const float *arranged, int64_t arranged_stride, int64_t first, int64_t end,
-                      int64_t t) {
+static void dot_range(const MatmulParams &p, const W *weight, const float *arranged, int64_t arranged_stride, int64_t first, int64_t end, int64_t t) {
   constexpr int kOutputs = Tokens <= 2 ? 4 : Tokens <= 4 ? 2 : 1;
   int64_t n = first;
   for (; n + kOutputs <= end; n += kOutputs) dot_block<kOutputs, Tokens>(p, weight, arranged, arranged_stride, n, t);

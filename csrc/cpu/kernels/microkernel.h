@@ -16,8 +16,8 @@ constexpr int kTileColumns = kTileVectors * kLanes;
 
 /* out[r, 0:kTileColumns] (+)= sum_k a[r, k] * b[k, 0:kTileColumns], for Rows rows. */
 template <int Rows>
-PS_INLINE void tile_rows(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride, float *out,
-                         int64_t out_stride, bool accumulate) {
+PS_INLINE void tile_rows(int64_t depth, const float *a, int64_t a_stride, const float *b, int64_t b_stride, float *out, int64_t out_stride,
+                         bool accumulate) {
   Vec sum[Rows][kTileVectors];
   PS_UNROLL
   for (int r = 0; r < Rows; r++) {

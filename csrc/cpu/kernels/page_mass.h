@@ -35,7 +35,8 @@ template <typename T>
 static void sum_range(const PageMassParams &p, const DecodeAttentionParams &attend, const PageList &list, int64_t row, int64_t first, int64_t end,
                       float *memory) {
   const ps_cache_desc &desc = p.cache.desc;
-  const int64_t d = desc.head_dim, group = desc.num_query_heads / desc.num_kv_heads, sequence = row / desc.num_kv_heads, head = row % desc.num_kv_heads;
+  const int64_t d = desc.head_dim, group = desc.num_query_heads / desc.num_kv_heads, sequence = row / desc.num_kv_heads,
+                head = row % desc.num_kv_heads;
   float *scores = memory, *q = memory + kScoreFloats;
   arrange_queries(p.q.row(sequence) + head * group * d, group, d, q);
   for (int64_t i = first; i < end;) {

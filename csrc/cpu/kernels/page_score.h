@@ -86,8 +86,8 @@ PS_INLINE void score_block(ps_scorer scorer, float lambda, const StatisticRows<T
 }
 
 template <typename T, int Queries>
-static void score_queries(const PageScoreParams &p, const StatisticRows<T> &rows, const QueryForms *queries, const int32_t *table,
-                          int64_t first, int64_t end, float *scores) {
+static void score_queries(const PageScoreParams &p, const StatisticRows<T> &rows, const QueryForms *queries, const int32_t *table, int64_t first,
+                          int64_t end, float *scores) {
   const int64_t d = p.cache.desc.head_dim;
   int64_t page = first;
   for (; page + 2 <= end; page += 2) {

@@ -26,9 +26,7 @@ struct Tile {
   int64_t first_position, tokens; /* of the tile */
 };
 
-static int64_t tile_floats(int64_t rows, int64_t d, int64_t padded) {
-  return rows * (d + kColumns + padded + 2) + kColumns * (d + padded);
-}
+static int64_t tile_floats(int64_t rows, int64_t d, int64_t padded) { return rows * (d + kColumns + padded + 2) + kColumns * (d + padded); }
 
 static Tile place_tile(float *memory, int64_t rows, int64_t d, int64_t padded) {
   Tile tile{};

@@ -65,12 +65,11 @@ static int32_t draw_of_kept(Kept kept, uint64_t best, const sampling::Rules &rul
     kept.drop_below(rank_at(kept, [](float) { return uint64_t(1); }, [&](uint64_t) { return target; }));
   }
   if (rules.top_p < 1) {
-    kept.drop_below(rank_at(
-        kept, [&](float logit) { return rules.mass(logit); }, [&](uint64_t total) { return rules.mass_target(total); }));
+    kept.drop_below(rank_at(kept, [&](float logit) { return rules.mass(logit); }, [&](uint64_t total) { return rules.mass_target(total); }));
   }
   kept.drop_below(rules.lowest_rank(best));
-  return sampling::id_of_rank(rank_at(
-      kept, [&](float logit) { return rules.weight(logit); }, [&](uint64_t total) { return rules.draw_target(total); }));
+  return sampling::id_of_rank(
+      rank_at(kept, [&](float logit) { return rules.weight(logit); }, [&](uint64_t total) { return rules.draw_target(total); }));
 }
 
 static int32_t sample_row(const float *x, int64_t width, sampling::Rules rules, uint64_t *ranks) {

@@ -69,8 +69,8 @@ void append_kv(Backend &backend, const AppendKvParams &params) {
   const bool grouped = params.cache.group_mean && params.tokens <= kFewAppended;
   with_dtype(params.cache.desc.dtype, [&](auto type) {
     using T = decltype(type);
-    launch(backend, "Could not launch append_kv", grouped ? append_kernel<T, true> : append_kernel<T, false>, grid, dim3(kStatisticsThreads), 0, params,
-           backend.bad_index);
+    launch(backend, "Could not launch append_kv", grouped ? append_kernel<T, true> : append_kernel<T, false>, grid, dim3(kStatisticsThreads), 0,
+           params, backend.bad_index);
   });
   if (params.cache.group_mean && !grouped) renew_groups(backend, params.cache, params.layer, params.slots, params.tokens);
 }

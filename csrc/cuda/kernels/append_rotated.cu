@@ -80,12 +80,14 @@ __device__ __forceinline__ void rotate_queries(const AppendRotatedParams &p, int
   if (head >= desc.num_query_heads) return;
   float *q = p.q.row(token) + head * desc.head_dim;
   rotate_head<Packs>(p, q, p.q_norm, p.q_table.row(token), row);
-  for (int dim = threadIdx.x % kWarp * kNumbers; dim < desc.head_dim; dim += kPackWidth) store_pack<kNumbers>(q + dim, load_pack<kNumbers>(row + dim));
+  for (int dim = threadIdx.x % kWarp * kNumbers; dim < desc.head_dim; dim += kPackWidth)
+    store_pack<kNumbers>(q + dim, load_pack<kNumbers>(row + dim));
 }
 
 /* Stores the tokens of a page, a warp a token; ends with a barrier. */
 template <typename T, int Packs>
-__device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int64_t head, const PageRows<T> &page, const int32_t *source, int count, float *row) {
+__device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int64_t head, const PageRows<T> &page, const int32_t *source, int count,
+                                              float *row) {
   const Layout layout(p.append.cache.desc);
   const int64_t first = head * layout.head_dim;
   for (int place = threadIdx.x / kWarp; place < count; place += kWarps) {
@@ -155,7 +157,8 @@ void append_rotated(Backend &backend, const AppendRotatedParams &params) {
     using T = decltype(type);
     constexpr int kWide = kMostHeadDim / kPackWidth;
     auto *kernel = grouped ? wide ? rotated_kernel<T, true, kWide> : rotated_kernel<T, true, 1>
-                           : wide ? rotated_kernel<T, false, kWide> : rotated_kernel<T, false, 1>;
+                   : wide  ? rotated_kernel<T, false, kWide>
+                           : rotated_kernel<T, false, 1>;
     launch(backend, "Could not launch append_rotated", kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index);
   });
 }

@@ -71,8 +71,8 @@ __device__ __forceinline__ void keep_best(const Room &room, int32_t count, int32
 /* Writes the `wanted` best of the cluster to `out`, in order; the same in every block. This block has `count` keys, no block more than
  * `most`. The cluster has then arrived once more than it has waited: others may still read room.best*. */
 template <typename ValueOf>
-__device__ __forceinline__ void pick_best(const Room &room, const ChoiceSizes &sizes, int32_t count, int32_t most, int32_t wanted, const ValueOf &value_of,
-                                          int32_t *out, SelectShared &shared) {
+__device__ __forceinline__ void pick_best(const Room &room, const ChoiceSizes &sizes, int32_t count, int32_t most, int32_t wanted,
+                                          const ValueOf &value_of, int32_t *out, SelectShared &shared) {
   const int32_t handed = most <= kFewCandidates ? most : wanted;
   keep_best(room, count, handed, value_of, shared);
   cluster_arrive();

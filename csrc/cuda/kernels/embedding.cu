@@ -23,8 +23,8 @@ void embedding(Backend &backend, const EmbeddingParams &params) {
     constexpr int kNumbers = kPackBytes / sizeof(T);
     const bool fit = params.width % kNumbers == 0 && packs(params.table, kNumbers) && packs(params.out, kNumbers);
     with_pack<kNumbers>(fit, [&](auto n) {
-      launch(backend, "Could not launch embedding", embedding_kernel<T, n()>, chunk_grid(params.tokens, params.width, n()), kRowThreads, 0,
-             params, backend.bad_index);
+      launch(backend, "Could not launch embedding", embedding_kernel<T, n()>, chunk_grid(params.tokens, params.width, n()), kRowThreads, 0, params,
+             backend.bad_index);
     });
   });
 }

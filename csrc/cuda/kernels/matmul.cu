@@ -96,8 +96,7 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(MatmulParams p, con
 
 /* Outputs [first, first + width) of all tokens: the sums of both parts, plus bias. sums [2 * tokens, width]. */
 template <int N>
-__global__ void __launch_bounds__(kRowThreads) add_parts_kernel(MatmulParams p, const float *sums, const float *undo, int64_t first,
-                                                                int64_t width) {
+__global__ void __launch_bounds__(kRowThreads) add_parts_kernel(MatmulParams p, const float *sums, const float *undo, int64_t first, int64_t width) {
   wait_for_previous();
   let_next_start();
   const Place place = place_of_thread<N>(width);
@@ -126,8 +125,7 @@ void round_x(Backend &backend, const MatmulParams &params, const Rounded<W> &out
 
 void finish(Backend &backend, const MatmulParams &params, const float *undo) {
   if (undo == nullptr && params.bias.data == nullptr) return;
-  launch(backend, "Could not launch the bias of matmul", finish_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0, params,
-         undo);
+  launch(backend, "Could not launch the bias of matmul", finish_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0, params, undo);
 }
 
 /* Memory for `parts` parts of x, with `more` bytes behind them for `sums`. */
@@ -168,8 +166,8 @@ void multiply_stacked(Backend &backend, const MatmulParams &params) {
     product.out = {sums, product.outputs};
     matmul_cublas(backend, product, {rounded.x, rounded.stride, params.weight.dtype});
     with_pack<4>(product.outputs % 4 == 0 && packs(params.out, 4), [&](auto n) {
-      launch(backend, "Could not launch the sums of matmul", add_parts_kernel<n()>, chunk_grid(params.tokens, product.outputs, n()),
-             kRowThreads, 0, params, sums, rounded.undo, first, product.outputs);
+      launch(backend, "Could not launch the sums of matmul", add_parts_kernel<n()>, chunk_grid(params.tokens, product.outputs, n()), kRowThreads, 0,
+             params, sums, rounded.undo, first, product.outputs);
     });
   }
 }

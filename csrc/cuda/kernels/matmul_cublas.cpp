@@ -156,8 +156,8 @@ void matmul_cublas(Backend &backend, const MatmulParams &params, const Typed &x)
                                     leading_dimension(params.weight.stride, inputs), x.data, type, leading_dimension(x.stride, inputs), &zero,
                                     params.out.data, CUDA_R_32F, leading_dimension(params.out.stride, outputs), kComputeF32, kAnyAlgorithm);
   if (status != kSuccess) {
-    check_cublas(status, "product of [" + std::to_string(tokens) + ", " + std::to_string(inputs) + "] with weights [" +
-                             std::to_string(outputs) + ", " + std::to_string(inputs) + "]");
+    check_cublas(status, "product of [" + std::to_string(tokens) + ", " + std::to_string(inputs) + "] with weights [" + std::to_string(outputs) +
+                             ", " + std::to_string(inputs) + "]");
   }
 }
 

@@ -160,8 +160,8 @@ void stream(Backend &backend, const MatmulParams &params, const Plan &plan) {
   const Start start = params.outputs * params.inputs >= kLargeProduct ? Start::kAfterPrevious : Start::kEarly;
   launch(backend, start, "Could not launch matmul", kernel, grid, kStreamThreads, plan.shared_bytes, params, shares);
   if (plan.splits == 1) return;
-  launch(backend, "Could not launch the sums of matmul", add_splits_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0,
-         params, shares.sums, plan.splits);
+  launch(backend, "Could not launch the sums of matmul", add_splits_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0, params,
+         shares.sums, plan.splits);
 }
 
 }  // namespace

@@ -51,9 +51,7 @@ struct Share {
 /* Shared memory, in this order: ring, parts of x, for f16 what undoes their scale, sums of the warps (twice: a tile is added up while
  * the next one is begun). */
 PS_HOST_DEVICE constexpr int64_t ring_bytes(int depth) { return int64_t(depth) * 2 * kStreamThreads * kSlotBytes; }
-PS_HOST_DEVICE constexpr int64_t x_bytes(int64_t chunks, int64_t tokens, int parts) {
-  return chunks * tokens * parts * kLanesAToken * kSlotBytes;
-}
+PS_HOST_DEVICE constexpr int64_t x_bytes(int64_t chunks, int64_t tokens, int parts) { return chunks * tokens * parts * kLanesAToken * kSlotBytes; }
 PS_HOST_DEVICE constexpr int64_t undo_bytes(int64_t chunks, int64_t tokens) { return (chunks * tokens + 3) / 4 * 16; }
 PS_HOST_DEVICE constexpr int64_t warp_sum_bytes(int64_t tokens) { return int64_t(2) * kStreamWarps * tokens * kTileOutputs * 4; }
 

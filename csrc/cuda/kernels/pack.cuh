@@ -37,7 +37,9 @@ inline bool packs(const void *data, int64_t stride, int64_t bytes_a_number, int6
   return reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(bytes) == 0 && stride * bytes_a_number % bytes == 0;
 }
 template <typename T>
-bool packs(const Rows<T> &rows, int64_t n) { return packs(rows.data, rows.stride, sizeof(T), n); }
+bool packs(const Rows<T> &rows, int64_t n) {
+  return packs(rows.data, rows.stride, sizeof(T), n);
+}
 inline bool packs(const Typed &rows, int64_t n) { return packs(rows.data, rows.stride, number_bytes(rows.dtype), n); }
 /* The same of a single row, whose stride says nothing. */
 inline bool packs_row(const Typed &row, int64_t n) { return packs(row.data, 0, number_bytes(row.dtype), n); }

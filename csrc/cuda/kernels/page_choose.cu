@@ -28,7 +28,8 @@ struct ChooseLaunch {
 
 /* Scores of all groups of a row, as keys in shared memory. */
 template <typename T, int D, int Blocks>
-__device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all, uint32_t *keys) {
+__device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all,
+                                             uint32_t *keys) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t sequence = row / desc.num_kv_heads;
@@ -39,15 +40,16 @@ __device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const P
     const int64_t logical = int64_t(min(tile * kTilePages + g, all - 1)) << kGroupShift;
     return checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages) >> kGroupShift;
   };
-  score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of, [&](int32_t tile, int i, float score) {
-    if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
-  });
+  score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of,
+                                          [&](int32_t tile, int i, float score) {
+                                            if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
+                                          });
 }
 
 /* Scores of the pages of the chosen groups: keys[8 i + page] of group groups[i]; pages outside [begin, end) get 0 and do not take part. */
 template <typename T, int D, int Blocks>
-__device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, const int32_t *groups, int32_t count,
-                                            int32_t begin, int32_t end, uint32_t *keys) {
+__device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, const int32_t *groups,
+                                            int32_t count, int32_t begin, int32_t end, uint32_t *keys) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t sequence = row / desc.num_kv_heads;
@@ -55,9 +57,10 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
   const Level<T> level = page_level<T>(p, row % desc.num_kv_heads);
   const int g = threadIdx.x % kWarp / 4;
   auto row_of = [&](int32_t tile) { /* a group's pages lie side by side */
-    const int32_t logical = groups[tile] << kGroupShift;
-    const int32_t physical = checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages);
-    return (physical >> kGroupShift << kGroupShift) + g;
+                                    const int32_t logical = groups[tile] << kGroupShift;
+                                    const int32_t physical =
+                                        checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages);
+                                    return (physical >> kGroupShift << kGroupShift) + g;
   };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
     const int32_t page = (groups[tile] << kGroupShift) + i;
@@ -67,8 +70,8 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
 
 /* The best groups of a row, ascending; returns how many. `keys` is scratch. */
 template <typename T, int D, int Blocks>
-__device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all, int32_t *groups,
-                                                 uint32_t *keys, SelectShared &shared) {
+__device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all,
+                                                 int32_t *groups, uint32_t *keys, SelectShared &shared) {
   const PageSelectParams &p = launch.params.select;
   const int32_t taken = groups_taken(p, all);
   if (taken == all) {
@@ -133,8 +136,8 @@ void launch_choose(Backend &backend, const ChooseLaunch &params) {
   const int threads = !is_light(D, blocks) ? kHeavyBlock : rows >= kManyRows ? kSmallBlock : rows >= kSomeRows ? kMiddleBlock : kLargeBlock;
   const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
   const int64_t keys = params.scores_groups && all > chosen ? all : chosen;
-  launch(backend, "Could not launch page_choose", blocks == 2 ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>,
-         dim3(static_cast<unsigned>(rows)), dim3(threads), (params.groups + keys) * int64_t(sizeof(uint32_t)), params);
+  launch(backend, "Could not launch page_choose", blocks == 2 ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>, dim3(static_cast<unsigned>(rows)),
+         dim3(threads), (params.groups + keys) * int64_t(sizeof(uint32_t)), params);
 }
 
 template <typename T>

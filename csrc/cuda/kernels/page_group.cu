@@ -7,7 +7,8 @@ namespace ps {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(kStatisticsThreads) groups_kernel(const __grid_constant__ CacheView cache, const int32_t *slots, int64_t tokens, int32_t layer) {
+__global__ void __launch_bounds__(kStatisticsThreads)
+    groups_kernel(const __grid_constant__ CacheView cache, const int32_t *slots, int64_t tokens, int32_t layer) {
   __shared__ float shared[kWarp];
   let_next_start();
   wait_for_previous();

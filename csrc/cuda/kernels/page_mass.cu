@@ -95,7 +95,8 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(const __grid_constant__ M
         sums[h].add(other);
       }
       if (lane == 0) {
-        p.mass[(sequence * desc.num_query_heads + head * group + first_head + h) * p.sequences.max_pages + page] = sums[h].maximum + logf(sums[h].sum);
+        p.mass[(sequence * desc.num_query_heads + head * group + first_head + h) * p.sequences.max_pages + page] = sums[h].maximum +
+                                                                                                                   logf(sums[h].sum);
       }
     }
   }
@@ -126,13 +127,14 @@ __global__ void __launch_bounds__(kThreads) share_kernel(const __grid_constant__
 void page_mass(Backend &backend, const PageMassParams &params) {
   const ps_cache_desc &desc = params.cache.desc;
   const MassLaunch launch_params{params, backend.bad_index};
-  const dim3 grid(static_cast<unsigned>(ceil_div(params.sequences.max_pages, kWarps)), static_cast<unsigned>(params.sequences.sequences * desc.num_kv_heads));
+  const dim3 grid(static_cast<unsigned>(ceil_div(params.sequences.max_pages, kWarps)),
+                  static_cast<unsigned>(params.sequences.sequences * desc.num_kv_heads));
   const int64_t shared_bytes = desc.num_query_heads / desc.num_kv_heads * int64_t(desc.head_dim) * int64_t(sizeof(float));
   with_dtype(desc.dtype, [&](auto type) {
     launch(backend, "Could not launch page_mass", sum_kernel<decltype(type)>, grid, dim3(kThreads), shared_bytes, launch_params);
   });
-  launch(backend, "Could not launch the shares of page_mass", share_kernel, dim3(static_cast<unsigned>(params.sequences.sequences * desc.num_query_heads)),
-         dim3(kThreads), 0, launch_params);
+  launch(backend, "Could not launch the shares of page_mass", share_kernel,
+         dim3(static_cast<unsigned>(params.sequences.sequences * desc.num_query_heads)), dim3(kThreads), 0, launch_params);
 }
 
 }  // namespace ps

@@ -61,10 +61,11 @@ __device__ __forceinline__ int32_t statistics_row(const ScoreLaunch &launch, con
 template <typename T>
 __device__ StatisticRows<T> rows_of(const CacheView &cache, int64_t layer, int64_t head, int32_t unit_shift) {
   const int64_t first = (layer * cache.desc.num_kv_heads + head) * (cache.desc.num_pages >> unit_shift);
-  if (unit_shift > 0) return {static_cast<const T *>(cache.group_mean) + first * cache.desc.head_dim, nullptr, nullptr, nullptr, cache.group_std + first, nullptr};
+  if (unit_shift > 0)
+    return {static_cast<const T *>(cache.group_mean) + first * cache.desc.head_dim, nullptr, nullptr, nullptr, cache.group_std + first, nullptr};
   const int64_t offset = first * cache.desc.head_dim;
   auto shifted = [offset](const void *pool) -> const void * { return pool ? static_cast<const uint16_t *>(pool) + offset : nullptr; };
-  return {static_cast<const T *>(cache.mean) + offset, shifted(cache.variance), shifted(cache.min), shifted(cache.max), cache.std + first,
+  return {static_cast<const T *>(cache.mean) + offset,          shifted(cache.variance), shifted(cache.min), shifted(cache.max), cache.std + first,
           cache.mean_scale ? cache.mean_scale + first : nullptr};
 }
 
@@ -220,7 +221,8 @@ void score_units(Backend &backend, const PageScoreParams &params, int32_t unit_p
   const ps_cache_desc &desc = params.cache.desc;
   const int64_t rows = params.sequences.sequences * desc.num_kv_heads, units = ceil_div(params.sequences.max_pages, unit_pages);
   /* about 6 blocks a multiprocessor, each of whole rounds of all its warps */
-  const int64_t round = kWarps * tiles_at_once(desc.head_dim) * kTilePages, wanted = ceil_div(ceil_div(units * rows, 6 * backend.multiprocessors), round) * round;
+  const int64_t round = kWarps * tiles_at_once(desc.head_dim) * kTilePages,
+                wanted = ceil_div(ceil_div(units * rows, 6 * backend.multiprocessors), round) * round;
   ScoreLaunch launch_params{params, backend.bad_index, 0, 0, unit_pages == 1 ? 0 : 3};
   launch_params.chunk_units = static_cast<int32_t>(wanted < 4 * round ? wanted : 4 * round);
   launch_params.chunks = static_cast<int32_t>(ceil_div(units, launch_params.chunk_units));

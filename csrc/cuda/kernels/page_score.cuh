@@ -21,9 +21,13 @@ struct f8 {
 
 /* What products are computed in. */
 template <typename T>
-struct ProductType { using type = T; };
+struct ProductType {
+  using type = T;
+};
 template <>
-struct ProductType<f8> { using type = f16; };
+struct ProductType<f8> {
+  using type = f16;
+};
 
 /* Statistics of one layer and KV head. `group`: rows are those of groups of pages. */
 template <typename T>
@@ -154,8 +158,8 @@ template <typename T, int D, int Blocks>
 __device__ __forceinline__ void load_queries(const float *q, int group, PlainQueries<T, D, Blocks> &out) {
 #pragma unroll
   for (int block = 0; block < Blocks; block++) {
-    out.length[block] = load_query_rows<typename ProductType<T>::type, D>(q + block * kScoreHeads * D, group - block * kScoreHeads, Form::kPlain,
-                                                                          out.rows[block]);
+    out.length[block] =
+        load_query_rows<typename ProductType<T>::type, D>(q + block * kScoreHeads * D, group - block * kScoreHeads, Form::kPlain, out.rows[block]);
   }
 }
 

@@ -58,8 +58,8 @@ __device__ __forceinline__ float4 load_cached(const Args &args, const CachedToke
 /* scores[i][j] of row 4y + i and token x + 16j. A thread loads numbers of query row threadIdx.x / 4, given as `query`, and of the token
  * with that number. */
 template <typename T>
-__device__ __forceinline__ void generic_scores(const Args &args, const QueryTile &tile, GenericShared &shared, const float *query,
-                                               int32_t first, float (&scores)[4][4]) {
+__device__ __forceinline__ void generic_scores(const Args &args, const QueryTile &tile, GenericShared &shared, const float *query, int32_t first,
+                                               float (&scores)[4][4]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, head_dim = args.p.cache.desc.head_dim, loaded = threadIdx.x / 4;
   const CachedToken token = cached_token(args, tile, first + loaded);
   for (int dim = 0; dim < head_dim; dim += kDimsAtOnce) {
@@ -123,8 +123,8 @@ __device__ __forceinline__ float generic_weigh(const float (&scores)[4], const S
 
 /* out[i][j] of row 4y + i and dimensions 64j + 4x.. += weights x values */
 template <typename T, int kBlocks>
-__device__ __forceinline__ void generic_values(const Args &args, const QueryTile &tile, const GenericShared &shared, float *values,
-                                               int32_t first, float4 (&out)[4][kBlocks]) {
+__device__ __forceinline__ void generic_values(const Args &args, const QueryTile &tile, const GenericShared &shared, float *values, int32_t first,
+                                               float4 (&out)[4][kBlocks]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, head_dim = args.p.cache.desc.head_dim;
   for (int token = 0; token < kGenericTokens && first + token < tile.end; token += kTokensAtOnce) {
     __syncthreads();

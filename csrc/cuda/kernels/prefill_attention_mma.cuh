@@ -44,17 +44,20 @@ template <typename T>
 __device__ __forceinline__ void multiply(float *d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (std::is_same<T, bf16>::value) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 }
 
 /* 16 bytes from global to shared memory in the background, or zeros. */
 __device__ __forceinline__ void copy_chunk(const void *shared, const void *global, bool present) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(global),
-               "r"(present ? 16 : 0) : "memory");
+               "r"(present ? 16 : 0)
+               : "memory");
 }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
@@ -82,8 +85,8 @@ __device__ __forceinline__ void begin_tile(const Args &args, const QueryTile &ti
 
 /* scores = queries x keys of the tile, for the row tiles of a warp that start at `first_row` */
 template <typename T, int D>
-__device__ __forceinline__ void multiply_keys(float (&scores)[MmaPlan<D>::kRowTiles][MmaPlan<D>::kTokens / 2], const T *queries,
-                                              const T *keys, int first_row, int lane) {
+__device__ __forceinline__ void multiply_keys(float (&scores)[MmaPlan<D>::kRowTiles][MmaPlan<D>::kTokens / 2], const T *queries, const T *keys,
+                                              int first_row, int lane) {
   using Plan = MmaPlan<D>;
   constexpr int W = block_width(D);
 #pragma unroll
@@ -115,8 +118,7 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[MmaPlan<D>::kRowTi
 /* out += weights x values of the tile */
 template <typename T, int D>
 __device__ __forceinline__ void multiply_values(float (&out)[MmaPlan<D>::kRowTiles][D / 2],
-                                                const float (&weights)[MmaPlan<D>::kRowTiles][MmaPlan<D>::kTokens / 2], const T *values,
-                                                int lane) {
+                                                const float (&weights)[MmaPlan<D>::kRowTiles][MmaPlan<D>::kTokens / 2], const T *values, int lane) {
   using Plan = MmaPlan<D>;
   constexpr int W = block_width(D);
 #pragma unroll

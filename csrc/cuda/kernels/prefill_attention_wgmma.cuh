@@ -119,8 +119,8 @@ struct Fetcher {
       if (lane == 0) wgmma::barrier_arrive_expecting(ring.full(i), bytes);
       __syncwarp();
       if (count > 0) {
-        wgmma::bulk_copy(ring.tile(i) + block() * Plan::kBlockBytes + page() * size * 128, static_cast<const char *>(pool) + from * 2,
-                         count * 128, ring.full(i));
+        wgmma::bulk_copy(ring.tile(i) + block() * Plan::kBlockBytes + page() * size * 128, static_cast<const char *>(pool) + from * 2, count * 128,
+                         ring.full(i));
       }
     }
   }
@@ -168,13 +168,13 @@ struct Computer {
   __device__ __forceinline__ void wait_turn() const { wgmma::named_wait(kTurn + group, kComputeGroups * kGroupThreads); }
   __device__ __forceinline__ void pass_turn() const { wgmma::named_arrive(kTurn + 1 - group, kComputeGroups * kGroupThreads); }
 
-  __device__ __forceinline__ void run(const Args &args, const QueryTile &tile, const Ring<D> &keys, const Ring<D> &values,
-                                      int32_t first_token, int tiles) const {
+  __device__ __forceinline__ void run(const Args &args, const QueryTile &tile, const Ring<D> &keys, const Ring<D> &values, int32_t first_token,
+                                      int tiles) const {
     const int lane = threadIdx.x % kWarp, first_row = group * kGroupRows;
     const int row = first_row + threadIdx.x % kGroupThreads / kWarp * 16 + lane / 4; /* and row + 8 */
     const int32_t positions[2] = {tile.position(row), tile.position(row + 8)};
     const int32_t earliest = tile.position(first_row), seen_by_all = tile.begin(tile.position(first_row + kGroupRows - 1));
-    const auto hide_tile = [&](float(&scores)[N / 2], int i) {
+    const auto hide_tile = [&](float (&scores)[N / 2], int i) {
       const int32_t start = first_token + i * N;
       if (start + N - 1 <= earliest && start >= seen_by_all) return;
       const Sight rows[2] = {sight(tile, positions[0], start), sight(tile, positions[1], start)};

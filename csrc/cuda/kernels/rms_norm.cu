@@ -63,7 +63,7 @@ __device__ __forceinline__ Pack<float, N> load_sum(float *x, const float *y, con
 
 /* Short: a warp a row. Otherwise a block a row. Once: a row is no more than one pack a thread. */
 template <typename W, int N, bool Short, bool Once>
-__global__ void __launch_bounds__(Short ? kShortRows *kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y) {
+__global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y) {
   __shared__ float sums[kWarp];
   wait_for_previous();
   let_next_start();
@@ -102,10 +102,12 @@ void add_rms_norm(Backend &backend, const RmsNormParams &params, const Rows<cons
     using W = decltype(type);
     with_pack<4>(fit, [&](auto n) {
       const bool is_short = params.width <= kShortWidth;
-      const int64_t wanted = ceil_div(ceil_div(params.width, n()), kWarp) * kWarp, threads = is_short ? kShortRows * kWarp : std::min<int64_t>(wanted, kMostThreads);
+      const int64_t wanted = ceil_div(ceil_div(params.width, n()), kWarp) * kWarp,
+                    threads = is_short ? kShortRows * kWarp : std::min<int64_t>(wanted, kMostThreads);
       const bool once = params.width <= (is_short ? kWarp : threads) * n();
       auto *kernel = is_short ? once ? rms_norm_kernel<W, n(), true, true> : rms_norm_kernel<W, n(), true, false>
-                              : once ? rms_norm_kernel<W, n(), false, true> : rms_norm_kernel<W, n(), false, false>;
+                     : once   ? rms_norm_kernel<W, n(), false, true>
+                              : rms_norm_kernel<W, n(), false, false>;
       const dim3 grid(static_cast<unsigned>(is_short ? ceil_div(rows, kShortRows) : rows));
       launch(backend, "Could not launch rms_norm", kernel, grid, dim3(static_cast<unsigned>(threads)), 0, params, y);
     });

@@ -53,8 +53,7 @@ void rope(Backend &backend, const RopeParams &params) {
   if (params.pairs == 0) return;
   const bool fit = params.pairs % 4 == 0 && params.head_dim % 4 == 0 && packs(params.x, 4) && packs(params.table, 4);
   with_pack<4>(fit, [&](auto n) {
-    launch(backend, "Could not launch rope", rope_kernel<n()>, chunk_grid(params.tokens, params.heads * params.pairs, n()), kRowThreads, 0,
-           params);
+    launch(backend, "Could not launch rope", rope_kernel<n()>, chunk_grid(params.tokens, params.heads * params.pairs, n()), kRowThreads, 0, params);
   });
 }
 

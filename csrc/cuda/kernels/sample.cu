@@ -39,9 +39,7 @@ __device__ int32_t sorted_draw(const Row &row, const Rules &rules, uint64_t lowe
 template <typename Amount>
 __device__ int32_t tied_token(const Row &row, uint64_t lowest, const Found &found, const Amount &amount, SampleShared &shared) {
   const uint64_t ties = found.rest / amount(sampling::number_of(found.key));
-  auto is_tie = [&](float logit, int64_t id) {
-    return uint64_t(sampling::key_of(logit) == found.key && sampling::rank_of(logit, id) >= lowest);
-  };
+  auto is_tie = [&](float logit, int64_t id) { return uint64_t(sampling::key_of(logit) == found.key && sampling::rank_of(logit, id) >= lowest); };
   return walk(row, is_tie, [&](uint64_t) { return ties; }, shared);
 }
 
@@ -86,8 +84,7 @@ __global__ void __launch_bounds__(kSampleThreads) sample_kernel(const __grid_con
   if (row.best != 0 && rules.temperature > 0) {
     rules.max = sampling::number_of(sampling::key_of_rank(row.best));
     auto weight = [&](float logit, int64_t) { return rules.weight(logit); };
-    id = rules.filters() ? filtered_draw(row, rules, shared)
-                         : walk(row, weight, [&](uint64_t total) { return rules.draw_target(total); }, shared);
+    id = rules.filters() ? filtered_draw(row, rules, shared) : walk(row, weight, [&](uint64_t total) { return rules.draw_target(total); }, shared);
   }
   if (threadIdx.x == 0) p.out[t] = id;
 }

@@ -166,10 +166,12 @@ __device__ Found find(const Row &row, uint64_t lowest, const Amount &amount, con
       add_amount(shared, bin, amount(logit));
     });
     __syncthreads();
-    choose_bin([&](uint64_t total) {
-      if (pass == 0) found.target = found.rest = target_of(total);
-      return found.rest;
-    }, shared);
+    choose_bin(
+        [&](uint64_t total) {
+          if (pass == 0) found.target = found.rest = target_of(total);
+          return found.rest;
+        },
+        shared);
     found.rest = shared.rest;
     found.key |= shared.bin << sampling::shift_after(pass + 1);
     found.tokens = above + shared.tokens;

@@ -48,8 +48,7 @@ void scan(Backend &backend, const ScanParams &params) {
   const int64_t most = int64_t(backend.multiprocessors) * kBlocksAMultiprocessor;
   const int64_t blocks = wanted < 1 ? 1 : wanted < most ? wanted : most;
   launch(backend, "Could not launch scan", scan_kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, params.words, params.count, word);
-  check_cuda(cudaMemcpyAsync(params.out, word, sizeof(uint32_t), cudaMemcpyDeviceToHost, backend.stream),
-             "Could not read the result of scan");
+  check_cuda(cudaMemcpyAsync(params.out, word, sizeof(uint32_t), cudaMemcpyDeviceToHost, backend.stream), "Could not read the result of scan");
   check_cuda(cudaStreamSynchronize(backend.stream), "Could not scan");
 }
 

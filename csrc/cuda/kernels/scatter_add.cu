@@ -25,8 +25,8 @@ __global__ void __launch_bounds__(kRowThreads) scatter_add_kernel(ScatterAddPara
 
 void scatter_add(Backend &backend, const ScatterAddParams &params) {
   with_pack<4>(params.width % 4 == 0 && packs(params.x, 4) && packs(params.out, 4), [&](auto n) {
-    launch(backend, "Could not launch scatter_add", scatter_add_kernel<n()>, chunk_grid(params.count, params.width, n()), kRowThreads, 0,
-           params, backend.bad_index);
+    launch(backend, "Could not launch scatter_add", scatter_add_kernel<n()>, chunk_grid(params.count, params.width, n()), kRowThreads, 0, params,
+           backend.bad_index);
   });
 }
 

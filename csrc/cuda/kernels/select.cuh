@@ -183,7 +183,8 @@ __device__ __forceinline__ void write_taken(Keys<Items, Source> &keys, Cut cut, 
       const uint32_t before = shared.before[i * warps + warp];
       const int32_t ties = ties_seen + static_cast<int32_t>(before >> 16) + __popc(equal[i] & below);
       const bool is_above = above[i] >> lane & 1, is_tie = (equal[i] >> lane & 1) && ties < cut.ties;
-      const int32_t place = written + static_cast<int32_t>(before & 0xffff) + __popc(above[i] & below) + min(ties, cut.ties) - min(ties_seen, cut.ties);
+      const int32_t place = written + static_cast<int32_t>(before & 0xffff) + __popc(above[i] & below) + min(ties, cut.ties) -
+                            min(ties_seen, cut.ties);
       if (is_above || is_tie) out[place] = value(keys.place(base, i));
     }
     const int32_t more_above = shared.all & 0xffff, more_ties = shared.all >> 16;

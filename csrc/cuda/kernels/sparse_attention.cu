@@ -35,13 +35,13 @@ __device__ __forceinline__ Share share_of(int32_t count, int32_t cluster) {
 
 /* Scores the pages of the row, shared out, and picks among those in [first, last). */
 template <typename T, int D>
-__device__ __forceinline__ void choose_of_all(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages, int32_t first,
-                                              int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
+__device__ __forceinline__ void choose_of_all(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages,
+                                              int32_t first, int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
   const Share share = share_of(pages, launch.sizes.cluster);
   const int g = threadIdx.x % kWarp / 4;
   auto row_of = [&](int32_t tile) { return physical_page(launch.attend, row, min(share.begin + tile * kTilePages + g, share.end - 1)); };
-  score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), (share.end - share.begin + kTilePages - 1) / kTilePages, row_of,
-                               [&](int32_t tile, int i, float score) {
+  score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), (share.end - share.begin + kTilePages - 1) / kTilePages,
+                               row_of, [&](int32_t tile, int i, float score) {
                                  const int32_t page = share.begin + tile * kTilePages + i;
                                  if (page < share.end) room.keys[page - share.begin] = page >= first && page < last ? ordered_key(score) : 0u;
                                });
@@ -51,8 +51,8 @@ __device__ __forceinline__ void choose_of_all(const SparseLaunch &launch, const 
 
 /* The same in two levels: groups of pages, then the pages of the best groups. */
 template <typename T, int D>
-__device__ __forceinline__ void choose_of_groups(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages, int32_t first,
-                                                 int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
+__device__ __forceinline__ void choose_of_groups(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages,
+                                                 int32_t first, int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
   const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = groups_taken(launch.choose.select, all);
   const Share share = share_of(all, launch.sizes.cluster);
   const int g = threadIdx.x % kWarp / 4;
@@ -68,9 +68,10 @@ __device__ __forceinline__ void choose_of_groups(const SparseLaunch &launch, con
   pick_best(room, launch.sizes, share.end - share.begin, share.most, taken, [&](int32_t i) { return share.begin + i; }, room.groups, shared);
 
   const Share part = share_of(taken, launch.sizes.cluster);
-  auto page_row = [&](int32_t tile) { /* a group's pages lie side by side */
-    return (physical_page(launch.attend, row, room.groups[part.begin + tile] << kGroupShift) >> kGroupShift << kGroupShift) + g;
-  };
+  auto page_row =
+      [&](int32_t tile) { /* a group's pages lie side by side */
+                          return (physical_page(launch.attend, row, room.groups[part.begin + tile] << kGroupShift) >> kGroupShift << kGroupShift) + g;
+      };
   score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), part.end - part.begin, page_row,
                                [&](int32_t tile, int i, float score) {
                                  const int32_t page = (room.groups[part.begin + tile] << kGroupShift) + i;

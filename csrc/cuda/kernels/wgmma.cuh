@@ -44,8 +44,7 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
 }
 
 /* Operand lists of the instructions: 8, 32, 64 and 128 accumulators. */
-#define PS_ACC8(i) \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define PS_ACC8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define PS_ACC32(i) PS_ACC8(i), PS_ACC8(i + 8), PS_ACC8(i + 16), PS_ACC8(i + 24)
 #define PS_ACC64(i) PS_ACC32(i), PS_ACC32(i + 32)
 #define PS_ACC128(i) PS_ACC64(i), PS_ACC64(i + 64)
@@ -71,32 +70,45 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
   "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 #define PS_PRODUCT_SHARED_64(type) \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0;" \
-               "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" PS_REGS32 "}, %32, %33, p, 1, 1, 0, 0;}" \
-               : PS_ACC32(0) : "l"(a), "l"(b), "r"(accumulate))
+  asm volatile( \
+      "{.reg .pred p; setp.ne.b32 p, %34, 0;" \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" PS_REGS32 "}, %32, %33, p, 1, 1, 0, 0;}" \
+      : PS_ACC32(0) \
+      : "l"(a), "l"(b), "r"(accumulate))
 
 #define PS_PRODUCT_SHARED_128(type) \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, %66, 0;" \
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" PS_REGS64 "}, %64, %65, p, 1, 1, 0, 0;}" \
-               : PS_ACC64(0) : "l"(a), "l"(b), "r"(accumulate))
+  asm volatile( \
+      "{.reg .pred p; setp.ne.b32 p, %66, 0;" \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" PS_REGS64 "}, %64, %65, p, 1, 1, 0, 0;}" \
+      : PS_ACC64(0) \
+      : "l"(a), "l"(b), "r"(accumulate))
 
 #define PS_PRODUCT_REGISTERS_64(type) \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, 1, 0;" \
-               "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" PS_REGS32 "}, " \
-               "{%32, %33, %34, %35}, %36, p, 1, 1, 1;}" \
-               : PS_ACC32(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  asm volatile( \
+      "{.reg .pred p; setp.ne.b32 p, 1, 0;" \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" PS_REGS32 \
+      "}, " \
+      "{%32, %33, %34, %35}, %36, p, 1, 1, 1;}" \
+      : PS_ACC32(0) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
 #define PS_PRODUCT_REGISTERS_128(type) \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, 1, 0;" \
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" PS_REGS64 "}, " \
-               "{%64, %65, %66, %67}, %68, p, 1, 1, 1;}" \
-               : PS_ACC64(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  asm volatile( \
+      "{.reg .pred p; setp.ne.b32 p, 1, 0;" \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" PS_REGS64 \
+      "}, " \
+      "{%64, %65, %66, %67}, %68, p, 1, 1, 1;}" \
+      : PS_ACC64(0) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
 #define PS_PRODUCT_REGISTERS_256(type) \
-  asm volatile("{.reg .pred p; setp.ne.b32 p, 1, 0;" \
-               "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {" PS_REGS128 "}, " \
-               "{%128, %129, %130, %131}, %132, p, 1, 1, 1;}" \
-               : PS_ACC128(0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  asm volatile( \
+      "{.reg .pred p; setp.ne.b32 p, 1, 0;" \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {" PS_REGS128 \
+      "}, " \
+      "{%128, %129, %130, %131}, %132, p, 1, 1, 1;}" \
+      : PS_ACC128(0) \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
 /* D = A B^T, or added to D where `accumulate` is 1: both operands have the 16 summed numbers along their rows. */
 template <typename T, int N>
@@ -149,12 +161,8 @@ __device__ __forceinline__ void grow_registers() {
 __device__ __forceinline__ void publish_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 /* Barriers by number (0 is __syncthreads): `threads` counts those that wait and those that only arrive. */
-__device__ __forceinline__ void named_wait(int barrier, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void named_arrive(int barrier, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
-}
+__device__ __forceinline__ void named_wait(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+__device__ __forceinline__ void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 
 /* Barriers in shared memory: a phase ends after `arrivals` arrivals and all announced bytes; phases alternate parity 0, 1. */
 __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
@@ -171,14 +179,16 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
   uint32_t done;
   do {
     asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done) : "r"(barrier), "r"(parity) : "memory");
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
   } while (done == 0);
 }
 
 /* Copies bytes (a multiple of 16) from global to shared memory and reports them to the barrier. */
 __device__ __forceinline__ void bulk_copy(uint32_t shared, const void *global, int bytes, uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global),
-               "r"(bytes), "r"(barrier)
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared), "l"(global), "r"(bytes),
+               "r"(barrier)
                : "memory");
 }
 
