@@ -1,14 +1,12 @@
-/** What calls on a KV cache are given: options with the native arguments they stand for, and tensors that belong together. */
-
+/** Arguments of calls on a KV cache: options with the native arguments that they stand for, and tensors that belong together. */
+import { ENUMS } from "./symbols.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** Order of `ps_scorer`. */
-const SCORERS = ["unique", "diag", "quest", "mean"] as const;
 const DEFAULT_LAMBDA = { unique: 0.5, diag: 4, quest: 0, mean: 0 } as const;
 
 export interface ScoreOptions {
   /** Default `unique`. */
-  scorer?: (typeof SCORERS)[number];
+  scorer?: keyof typeof ENUMS.ps_scorer;
   /** Weight of the spread. Default 0.5 for `unique`, 4 for `diag`. */
   lambda?: number;
 }
@@ -24,7 +22,7 @@ export interface SelectOptions {
 export function scorerArguments(
   { scorer = "unique", lambda = DEFAULT_LAMBDA[scorer] }: ScoreOptions,
 ): [number, number] {
-  return [SCORERS.indexOf(scorer), lambda];
+  return [ENUMS.ps_scorer[scorer], lambda];
 }
 
 /** The `sink_pages` and `recent_pages` of a native call. */
@@ -32,7 +30,7 @@ export function forcedArguments({ sinkPages = 1, recentPages = 2 }: SelectOption
   return [sinkPages, recentPages];
 }
 
-/** The page tables of B sequences, as the kernels read them. */
+/** The page tables of B sequences. */
 export interface Sequences {
   /** i32 `[B, M]`: physical pages, in logical order. */
   pageTable: Tensor;
@@ -44,11 +42,11 @@ export interface Sequences {
 export interface Selection {
   /** i32 `[B, Hk, k]`: logical pages, ascending. */
   selected: Tensor;
-  /** i32 `[B, Hk]`: how many of the k places are used. */
+  /** i32 `[B, Hk]`: how many of the k are used. */
   counts: Tensor;
 }
 
-/** How the heads of queries and keys are normed and rotated before keys are stored. */
+/** How the heads of queries and keys are normalized and rotated before keys are stored. */
 export interface HeadRotation {
   /** Weights `[d]`. */
   norm?: { query: Tensor; key: Tensor; eps: number } | undefined;

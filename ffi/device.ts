@@ -2,15 +2,8 @@
 import { NativeError, Status } from "./errors.ts";
 import { Handle, pointerFrom } from "./handle.ts";
 import { type LibraryKind, openLibrary } from "./library.ts";
-import {
-  type DeviceInfo,
-  deviceOptionsStruct,
-  type DType,
-  DTYPE_BYTES,
-  readDeviceInfo,
-  STRUCT_BYTES,
-} from "./structs.ts";
-import type { Symbols } from "./symbols.ts";
+import { type DeviceInfo, deviceOptionsStruct, type DType, DTYPE_BYTES, readDeviceInfo } from "./structs.ts";
+import { STRUCT_BYTES, type Symbols } from "./symbols.ts";
 import { Tensor } from "./tensor.ts";
 
 const MESSAGE_BYTES = 1024;
@@ -18,7 +11,7 @@ const MESSAGE_BYTES = 1024;
 export interface DeviceOptions {
   /** Which device of this kind. Default 0. */
   index?: number;
-  /** CPU only. Default: one a core. */
+  /** CPU only. Default: one per processor that this process may use. */
   threads?: number;
 }
 
@@ -26,7 +19,7 @@ function textOf(message: Uint8Array): string {
   return new TextDecoder().decode(message.subarray(0, message.indexOf(0)));
 }
 
-/** A CPU or a GPU that holds buffers and KV caches and runs operations on them. Closing it closes all of them. */
+/** A CPU or a GPU, with its buffers and KV caches and the operations on them. Closing it closes all of them. */
 export class Device extends Handle {
   readonly native: Symbols;
   readonly #children = new Set<Handle>();
@@ -58,11 +51,14 @@ export class Device extends Handle {
     );
   }
 
-  /** Throws what the device says of its latest failure, unless the status is `Ok`. */
+  /**
+   * Throws unless the status, which the latest native call of this thread returned, is `Ok`. The library keeps the message for the
+   * thread of the failed call, so a nonblocking call, which runs on another thread, brings its own ({@link wait}).
+   */
   check(status: number): void {
     if (status === Status.Ok) return;
     const message = new Uint8Array(MESSAGE_BYTES);
-    this.native.ps_device_message(this.pointer, message, MESSAGE_BYTES);
+    this.native.ps_error_message(message, MESSAGE_BYTES);
     throw new NativeError(status, textOf(message));
   }
 
@@ -72,9 +68,11 @@ export class Device extends Handle {
     return readDeviceInfo(out);
   }
 
-  /** Resolves when all work given to the device is done. */
+  /** Resolves when all work of the device is done. */
   async wait(): Promise<void> {
-    this.check(await this.native.ps_device_wait(this.pointer));
+    const message = new Uint8Array(MESSAGE_BYTES);
+    const status = await this.native.ps_device_wait(this.pointer, message, MESSAGE_BYTES);
+    if (status !== Status.Ok) throw new NativeError(status, textOf(message));
   }
 
   /** A buffer of zeros. */
@@ -90,7 +88,7 @@ export class Device extends Handle {
     return new Tensor(this.createBuffer(count * DTYPE_BYTES[dtype]), dtype, shape);
   }
 
-  /** A tensor that holds a copy of `data`, in a buffer of its own. */
+  /** A tensor with a copy of `data`, in a buffer of its own. */
   upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, shape: readonly number[]): Tensor {
     const tensor = this.createTensor(data instanceof Float32Array ? "f32" : "i32", shape);
     tensor.write(data);
@@ -101,7 +99,7 @@ export class Device extends Handle {
    * Records the operations that `work` starts instead of running them, to be replayed with one call. They read positions, lengths and
    * tables from device memory at every replay. `work` must not allocate, copy or wait.
    *
-   * @throws {NativeError} where the device records nothing ({@link DeviceInfo.records}), or what `work` threw
+   * @throws {NativeError} if the device cannot record ({@link DeviceInfo.records}), or whatever `work` throws
    */
   record(work: () => void): Graph {
     this.check(this.native.ps_graph_begin(this.pointer));
@@ -177,7 +175,7 @@ export class Graph extends Handle {
     device.adopt(this);
   }
 
-  /** Starts what was recorded. */
+  /** Starts the recorded work. */
   launch(): void {
     this.device.check(this.device.native.ps_graph_launch(this.pointer));
   }

@@ -1,15 +1,8 @@
-/** What a native call answered, as `ps_status` of the C header. */
-export enum Status {
-  Ok = 0,
-  InvalidArgument = 1,
-  OutOfMemory = 2,
-  NoDevice = 3,
-  Unsupported = 4,
-  DeviceError = 5,
-  Internal = 6,
-}
+import { Status } from "./symbols.ts";
 
-/** A native call that did not succeed, with the line of text that the library left. */
+export { Status };
+
+/** A native call that did not succeed, with the library's line of text. */
 export class NativeError extends Error {
   override readonly name = "NativeError";
 

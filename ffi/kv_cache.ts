@@ -15,20 +15,19 @@ import {
   cacheDescStruct,
   type CacheShape,
   type Counters,
-  readInt64Fields,
-  STRUCT_BYTES,
+  readCacheBytes,
+  readCounters,
 } from "./structs.ts";
+import { ENUMS, STRUCT_BYTES } from "./symbols.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { HeadRotation, ScoreOptions, Selection, SelectOptions, Sequences };
 
-/** Order of `ps_cache_field`. */
-const FIELDS = ["keys", "values", "mean", "std", "var", "min", "max"] as const;
-export type CacheField = (typeof FIELDS)[number];
+export type CacheField = keyof typeof ENUMS.ps_cache_field;
 
 /**
- * Paged keys and values of all layers, and the statistics of every page (`tests/fixtures/unique_reference.py`). Which physical page
- * belongs to whom is the caller's business: the cache sees slots and page tables.
+ * Paged keys and values of all layers, and the statistics of every page (`tests/fixtures/unique_reference.py`). The
+ * caller decides which physical page belongs to which sequence: the cache only gets slots and page tables.
  */
 export class KvCache extends Handle {
   readonly shape: CacheShape;
@@ -50,16 +49,15 @@ export class KvCache extends Handle {
   static measure(device: Device, shape: CacheShape): CacheBytes {
     const out = new Uint8Array(STRUCT_BYTES.ps_cache_bytes);
     device.check(device.native.ps_cache_measure(device.pointer, cacheDescStruct(shape), out));
-    const [kv = 0, statistics = 0, scratch = 0] = readInt64Fields(out);
-    return { kv, statistics, scratch };
+    return readCacheBytes(out);
   }
 
   /**
-   * Stores keys and values and renews the statistics of the pages they fall in.
+   * Stores keys and values and updates the statistics of their pages.
    *
    * @param k f32 `[T, Hk, d]`
    * @param v f32 `[T, Hk, d]`
-   * @param slots i32 `[T]`: physical page * page size + place; ascending within a page
+   * @param slots i32 `[T]`: physical page * page size + position in the page; ascending within a page
    */
   append(layer: number, k: Tensor, v: Tensor, slots: Tensor): void {
     this.device.check(
@@ -68,10 +66,10 @@ export class KvCache extends Handle {
   }
 
   /**
-   * {@link append} of keys that are normed and rotated before, as queries are, in one call.
+   * Normalizes and rotates queries and keys, then {@link append}s the keys, in one call.
    *
    * @param q f32 `[T, Hq, d]`, changed in place
-   * @param k f32 `[T, Hk, d]`; what it holds afterwards is not defined
+   * @param k f32 `[T, Hk, d]`; its contents are undefined afterwards
    * @param v f32 `[T, Hk, d]`
    * @param slots as in {@link append}
    */
@@ -82,13 +80,13 @@ export class KvCache extends Handle {
     );
   }
 
-  /** Renews the statistics of a page that a truncation left with its first `numTokens` tokens, in all layers. */
+  /** Recomputes the statistics of a page over its first `numTokens` tokens, in all layers, after a truncation. */
   renewPage(page: number, numTokens: number): void {
     this.device.check(this.device.native.ps_page_statistics(this.pointer, page, numTokens));
   }
 
   /**
-   * Scores every page for one query a sequence: the largest over the query heads of a KV head.
+   * Scores every page for one query per sequence: the largest over the query heads of a KV head.
    *
    * @param q f32 `[B, Hq, d]`
    * @param scores f32 `[B, Hk, M]`, written for the pages that a sequence has
@@ -115,8 +113,8 @@ export class KvCache extends Handle {
   }
 
   /**
-   * Chooses the k best pages of each sequence and KV head; k is the last dimension of `selection.selected`. Not more pages than k:
-   * all of them. Otherwise the last `recentPages` and the first `sinkPages` are always in.
+   * Selects the k best pages of each sequence and KV head; k is the last dimension of `selection.selected`. A sequence of at most k
+   * pages keeps all of them; otherwise the last `recentPages` and the first `sinkPages` are always selected.
    */
   selectPages(
     scores: Tensor,
@@ -167,7 +165,7 @@ export class KvCache extends Handle {
   }
 
   /**
-   * Attention of one query a sequence over the selected pages, or over all pages without a selection.
+   * Attention of one query per sequence over the selected pages, or over all pages without a selection.
    *
    * @param q f32 `[B, Hq, d]`
    * @param out f32 `[B, Hq, d]`
@@ -197,7 +195,7 @@ export class KvCache extends Handle {
   }
 
   /**
-   * {@link choosePages}, then {@link attend} to what it chose: the sparse attention of a decode step in one call.
+   * {@link choosePages}, then {@link attend} over the chosen pages: the sparse attention of a decode step in one call.
    *
    * @param scores f32 `[B, Hk, M]`, scratch
    * @param out f32 `[B, Hq, d]`
@@ -268,7 +266,7 @@ export class KvCache extends Handle {
         this.pointer,
         layer,
         page,
-        FIELDS.indexOf(field),
+        ENUMS.ps_cache_field[field],
         new Uint8Array(out.buffer),
         BigInt(out.length),
       ),
@@ -276,14 +274,11 @@ export class KvCache extends Handle {
     return out;
   }
 
-  /** What the operations on this cache did since it was made or the counters were reset. */
+  /** Work done by the operations on this cache since it was created or the counters were reset. */
   counters(): Counters {
     const out = new Uint8Array(STRUCT_BYTES.ps_counters);
     this.device.check(this.device.native.ps_cache_counters(this.pointer, out));
-    const [rowsSelected = 0, pagesScored = 0, pagesAttended = 0, pagesInContext = 0, selections = 0] = readInt64Fields(
-      out,
-    );
-    return { rowsSelected, pagesScored, pagesAttended, pagesInContext, selections };
+    return readCounters(out);
   }
 
   resetCounters(): void {

@@ -1,10 +1,7 @@
 /** Finds and opens the native library, on first use: importing this module has no effect. */
 import { dirname, fromFileUrl, join } from "@std/path";
 import { NativeError, Status } from "./errors.ts";
-import { STRUCT_BYTES } from "./structs.ts";
-import { type Symbols, symbols } from "./symbols.ts";
-
-export const ABI_VERSION = 3;
+import { ABI_VERSION, STRUCT_BYTES, type Symbols, symbols } from "./symbols.ts";
 
 export type LibraryKind = "cpu" | "cuda";
 
@@ -62,8 +59,8 @@ function load(path: string): Symbols {
 }
 
 /**
- * The functions of a native library, opened once a process. The first call for a kind may say where it lies; default: where
- * `deno task build` leaves it, or PAGESIFT_LIBRARY.
+ * The functions of a native library, opened once per process. The first call for a kind may give its path; default:
+ * PAGESIFT_LIBRARY, or where `deno task build` puts it.
  *
  * @throws {NativeError} when it is missing, or of another ABI.
  */

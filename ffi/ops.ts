@@ -7,7 +7,7 @@ export function embedding(device: Device, ids: Tensor, table: Tensor, out: Tenso
   device.check(device.native.ps_embedding(device.pointer, ids.struct, table.struct, out.struct));
 }
 
-/** Root-mean-square norm over the last dimension. x, out `[T, n]` or `[T, heads, n]`, weight `[n]`; in place allowed. */
+/** Root-mean-square norm over the last dimension. x, out `[T, n]` or `[T, heads, n]`, weight `[n]`; out may be x. */
 export function rmsNorm(device: Device, x: Tensor, weight: Tensor, eps: number, out: Tensor): void {
   device.check(device.native.ps_rms_norm(device.pointer, x.struct, weight.struct, eps, out.struct));
 }
@@ -63,13 +63,13 @@ export function add(device: Device, x: Tensor, y: Tensor): void {
   device.check(device.native.ps_add(device.pointer, x.struct, y.struct));
 }
 
-/** Lowest index of each row's largest number, or -1 where a NaN or no finite maximum stands. x `[T, n]`, out i32 `[T]`. */
+/** Lowest index of each row's largest number; -1 for a row with a NaN or without a finite maximum. x `[T, n]`, out i32 `[T]`. */
 export function argmax(device: Device, x: Tensor, out: Tensor): void {
   device.check(device.native.ps_argmax(device.pointer, x.struct, out.struct));
 }
 
 /**
- * Draws a token for each row of logits, as `ps_sample` says; -1 where argmax gives it. logits `[T, V]`, settings `[T, 4]`: temperature,
+ * Draws a token for each row of logits, as `ps_sample` does; -1 where argmax returns -1. logits `[T, V]`, settings `[T, 4]`: temperature,
  * top-p, min-p, top-k; draws `[T]` in [0, 1), out i32 `[T]`.
  */
 export function sample(device: Device, logits: Tensor, settings: Tensor, draws: Tensor, out: Tensor): void {
@@ -92,7 +92,7 @@ export function routeExperts(
   );
 }
 
-/** out[rows[i]] += weights[i] * x[i]. x `[N, n]`, rows i32 `[N]`, none twice, weights `[N]`, out `[T, n]`. */
+/** out[rows[i]] += weights[i] * x[i]. x `[N, n]`, rows i32 `[N]` without duplicates, weights `[N]`, out `[T, n]`. */
 export function scatterAdd(device: Device, x: Tensor, rows: Tensor, weights: Tensor, out: Tensor): void {
   device.check(device.native.ps_scatter_add(device.pointer, x.struct, rows.struct, weights.struct, out.struct));
 }

@@ -3,13 +3,13 @@ import type { KvCache } from "./kv_cache.ts";
 import type { Tensor } from "./tensor.ts";
 
 /**
- * The share of every page in the exact softmax of each query head: what dense attention gives to the page, which the scores only
- * foresee. Reads every key, so it is for looking at a step, not for making it.
+ * The share of every page in the exact softmax of each query head: the attention that the page receives in dense attention, which
+ * the scores only predict. Reads every key, so it is for inspecting a step, not part of one.
  *
  * @param q f32 `[B, Hq, d]`
  * @param mass f32 `[B, Hq, M]`, written for the pages that a sequence has; a row sums to 1
  * @param options.window only the last tokens count; 0 for all
- * @param options.scale multiplies q.k; 1 / sqrt(d) where absent
+ * @param options.scale multiplies q.k; default 1 / sqrt(d)
  */
 export function pageMass(
   cache: KvCache,

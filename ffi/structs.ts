@@ -1,44 +1,8 @@
-/** Bytes and field offsets of the C header's structs; the library reports its own sizes when it is opened. */
-export const STRUCT_BYTES = {
-  ps_tensor: 56,
-  ps_device_options: 8,
-  ps_device_info: 104,
-  ps_cache_desc: 56,
-  ps_cache_bytes: 24,
-  ps_counters: 40,
-} as const;
+/** Writes and reads the structs of the C header. */
+import { ENUMS, OFFSETS, STRUCT_BYTES } from "./symbols.ts";
 
-export type DType = "f32" | "f16" | "bf16" | "i32";
-export const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32"];
+export type DType = keyof typeof ENUMS.ps_dtype;
 export const DTYPE_BYTES: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf16: 2, i32: 4 };
-
-/** Writes the fields of a struct in order, each at its natural alignment. */
-class StructWriter {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly #view: DataView;
-  #offset = 0;
-
-  constructor(size: number) {
-    this.bytes = new Uint8Array(size);
-    this.#view = new DataView(this.bytes.buffer);
-  }
-
-  i32(...values: number[]): this {
-    for (const value of values) {
-      this.#view.setInt32(this.#offset, value, true);
-      this.#offset += 4;
-    }
-    return this;
-  }
-
-  i64(...values: (number | bigint)[]): this {
-    for (const value of values) {
-      this.#view.setBigInt64(this.#offset, BigInt(value), true);
-      this.#offset += 8;
-    }
-    return this;
-  }
-}
 
 /** A `ps_tensor`. `buffer` is the handle's address; the shape has one to three dimensions; `rowStride` counts elements. */
 export function tensorStruct(
@@ -48,16 +12,26 @@ export function tensorStruct(
   shape: readonly number[],
   dtype: DType,
 ): Uint8Array<ArrayBuffer> {
-  return new StructWriter(STRUCT_BYTES.ps_tensor)
-    .i64(buffer, offsetBytes, rowStride, shape[0] ?? 1, shape[1] ?? 1, shape[2] ?? 1)
-    .i32(shape.length, DTYPES.indexOf(dtype)).bytes;
+  const at = OFFSETS.ps_tensor;
+  const view = new DataView(new ArrayBuffer(STRUCT_BYTES.ps_tensor));
+  view.setBigUint64(at.buffer, buffer, true);
+  view.setBigInt64(at.offset_bytes, BigInt(offsetBytes), true);
+  view.setBigInt64(at.row_stride, BigInt(rowStride), true);
+  for (let i = 0; i < 3; i++) view.setBigInt64(at.shape + 8 * i, BigInt(shape[i] ?? 1), true);
+  view.setInt32(at.rank, shape.length, true);
+  view.setInt32(at.dtype, ENUMS.ps_dtype[dtype], true);
+  return new Uint8Array(view.buffer);
 }
 
 export function deviceOptionsStruct(index: number, numThreads: number): Uint8Array<ArrayBuffer> {
-  return new StructWriter(STRUCT_BYTES.ps_device_options).i32(index, numThreads).bytes;
+  const at = OFFSETS.ps_device_options;
+  const view = new DataView(new ArrayBuffer(STRUCT_BYTES.ps_device_options));
+  view.setInt32(at.index, index, true);
+  view.setInt32(at.num_threads, numThreads, true);
+  return new Uint8Array(view.buffer);
 }
 
-/** What a device says of itself. Bytes of device memory; of main memory on the CPU. */
+/** Description of a device. Bytes are of device memory; of main memory on the CPU. */
 export interface DeviceInfo {
   totalBytes: number;
   availableBytes: number;
@@ -73,25 +47,26 @@ export interface DeviceInfo {
 }
 
 export function readDeviceInfo(bytes: Uint8Array<ArrayBuffer>): DeviceInfo {
+  const at = OFFSETS.ps_device_info;
   const view = new DataView(bytes.buffer);
-  const name = bytes.subarray(40, 104);
+  const name = bytes.subarray(at.name);
   return {
-    totalBytes: Number(view.getBigInt64(0, true)),
-    availableBytes: Number(view.getBigInt64(8, true)),
-    allocatedBytes: Number(view.getBigInt64(16, true)),
-    backend: view.getInt32(24, true) === 0 ? "cpu" : "cuda",
-    numThreads: view.getInt32(28, true),
-    records: view.getInt32(32, true) !== 0,
-    capability: view.getInt32(36, true),
+    totalBytes: Number(view.getBigInt64(at.total_bytes, true)),
+    availableBytes: Number(view.getBigInt64(at.available_bytes, true)),
+    allocatedBytes: Number(view.getBigInt64(at.allocated_bytes, true)),
+    backend: view.getInt32(at.backend, true) === ENUMS.ps_backend.cpu ? "cpu" : "cuda",
+    numThreads: view.getInt32(at.num_threads, true),
+    records: view.getInt32(at.records, true) !== 0,
+    capability: view.getInt32(at.capability, true),
     name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
   };
 }
 
-/** Page statistics that a cache keeps beside mean and standard deviation: variances for `diag`, minima and maxima for `quest`. */
+/** Page statistics that a cache stores besides mean and standard deviation: variances for `diag`, minima and maxima for `quest`. */
 export interface KeptStatistics {
   variance?: boolean;
   minMax?: boolean;
-  /** Means as 8-bit floats (e4m3) with one scale a row. CUDA, pages of 16 bits. */
+  /** Means as 8-bit floats (e4m3) with one scale per row. CUDA, pages of 16 bits. */
   f8Means?: boolean;
 }
 
@@ -107,7 +82,7 @@ export interface CacheShape {
   numKvHeads: number;
   /** A multiple of 16 up to 512. */
   headDim: number;
-  /** Tokens a page: 8, 16, 32 or 64. */
+  /** Tokens per page: 8, 16, 32 or 64. */
   pageSize: number;
   /** Of keys, values and statistics. */
   dtype: "f32" | "f16" | "bf16";
@@ -115,19 +90,32 @@ export interface CacheShape {
   /** Largest batch of a decode step. */
   maxSequences: number;
   /**
-   * 8 where every sequence takes its pages in groups of 8 neighbours (`engine/pages/page_table.ts`), so that the CUDA build can score groups
+   * 8 if every sequence takes its pages in groups of 8 consecutive ones (`engine/pages/page_table.ts`), so that the CUDA build can score groups
    * first; default 0.
    */
   groupPages?: 0 | 8;
 }
 
+function statisticsBits({ variance, minMax, f8Means }: KeptStatistics): number {
+  const bits = ENUMS.ps_statistics;
+  return (variance ? bits.variance : 0) | (minMax ? bits.min_max : 0) | (f8Means ? bits.f8 : 0);
+}
+
 export function cacheDescStruct(shape: CacheShape): Uint8Array<ArrayBuffer> {
-  const { variance, minMax, f8Means } = shape.statistics;
-  const statistics = (variance ? 1 : 0) | (minMax ? 2 : 0) | (f8Means ? 4 : 0);
-  return new StructWriter(STRUCT_BYTES.ps_cache_desc)
-    .i64(shape.numPages, shape.maxPagesPerSequence)
-    .i32(shape.numLayers, shape.numQueryHeads, shape.numKvHeads, shape.headDim, shape.pageSize)
-    .i32(DTYPES.indexOf(shape.dtype), statistics, shape.maxSequences, shape.groupPages ?? 0, 0).bytes;
+  const at = OFFSETS.ps_cache_desc;
+  const view = new DataView(new ArrayBuffer(STRUCT_BYTES.ps_cache_desc));
+  view.setBigInt64(at.num_pages, BigInt(shape.numPages), true);
+  view.setBigInt64(at.max_pages_per_sequence, BigInt(shape.maxPagesPerSequence), true);
+  view.setInt32(at.num_layers, shape.numLayers, true);
+  view.setInt32(at.num_query_heads, shape.numQueryHeads, true);
+  view.setInt32(at.num_kv_heads, shape.numKvHeads, true);
+  view.setInt32(at.head_dim, shape.headDim, true);
+  view.setInt32(at.page_size, shape.pageSize, true);
+  view.setInt32(at.dtype, ENUMS.ps_dtype[shape.dtype], true);
+  view.setInt32(at.statistics, statisticsBits(shape.statistics), true);
+  view.setInt32(at.max_sequences, shape.maxSequences, true);
+  view.setInt32(at.group_pages, shape.groupPages ?? 0, true);
+  return new Uint8Array(view.buffer);
 }
 
 /** Bytes of a KV cache. */
@@ -137,7 +125,7 @@ export interface CacheBytes {
   scratch: number;
 }
 
-/** What the operations of a cache did, counted natively; a row is one sequence, layer and KV head of one step. */
+/** Work done by the operations of a cache, counted natively; a row is one sequence, layer and KV head of one step. */
 export interface Counters {
   /** Rows whose selection left at least one page out. */
   rowsSelected: number;
@@ -151,7 +139,24 @@ export interface Counters {
   selections: number;
 }
 
-/** The numbers of a struct that holds i64 fields only. */
-export function readInt64Fields(bytes: Uint8Array<ArrayBuffer>): number[] {
-  return Array.from(new BigInt64Array(bytes.buffer), Number);
+export function readCacheBytes(bytes: Uint8Array<ArrayBuffer>): CacheBytes {
+  const at = OFFSETS.ps_cache_bytes;
+  const view = new DataView(bytes.buffer);
+  return {
+    kv: Number(view.getBigInt64(at.kv, true)),
+    statistics: Number(view.getBigInt64(at.statistics, true)),
+    scratch: Number(view.getBigInt64(at.scratch, true)),
+  };
+}
+
+export function readCounters(bytes: Uint8Array<ArrayBuffer>): Counters {
+  const at = OFFSETS.ps_counters;
+  const view = new DataView(bytes.buffer);
+  return {
+    rowsSelected: Number(view.getBigInt64(at.rows_selected, true)),
+    pagesScored: Number(view.getBigInt64(at.pages_scored, true)),
+    pagesAttended: Number(view.getBigInt64(at.pages_attended, true)),
+    pagesInContext: Number(view.getBigInt64(at.pages_in_context, true)),
+    selections: Number(view.getBigInt64(at.selections, true)),
+  };
 }

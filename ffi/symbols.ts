@@ -1,195 +1,351 @@
-import { cacheSymbols } from "./symbols_cache.ts";
+// Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-/**
- * The functions of `csrc/include/pagesift.h`, in its order; `scripts/gate/check_abi.ts` compares the two. Handles and structs are passed
- * as pointers or buffers, statuses come back as i32.
- */
+export const ABI_VERSION = 4;
+
+/** What a native call returned. */
+export enum Status {
+  Ok = 0,
+  InvalidArgument = 1,
+  OutOfMemory = 2,
+  NoDevice = 3,
+  Unsupported = 4,
+  DeviceError = 5,
+  Internal = 6,
+}
+
+/** The other enums, without the prefix that their names share. */
+export const ENUMS = {
+  ps_backend: { cpu: 0, cuda: 1 },
+  ps_dtype: { f32: 0, f16: 1, bf16: 2, i32: 3 },
+  ps_scorer: { unique: 0, diag: 1, quest: 2, mean: 3 },
+  ps_statistics: { variance: 1, min_max: 2, f8: 4 },
+  ps_cache_field: { keys: 0, values: 1, mean: 2, std: 3, var: 4, min: 5, max: 6 },
+} as const;
+
+/** Size of every struct, in the order of `ps_struct_bytes`. */
+export const STRUCT_BYTES = {
+  ps_tensor: 56,
+  ps_device_options: 8,
+  ps_device_info: 104,
+  ps_cache_desc: 56,
+  ps_cache_bytes: 24,
+  ps_counters: 40,
+} as const;
+
+/** Where the fields of every struct begin, in bytes. */
+export const OFFSETS = {
+  ps_tensor: { buffer: 0, offset_bytes: 8, row_stride: 16, shape: 24, rank: 48, dtype: 52 },
+  ps_device_options: { index: 0, num_threads: 4 },
+  ps_device_info: {
+    total_bytes: 0,
+    available_bytes: 8,
+    allocated_bytes: 16,
+    backend: 24,
+    num_threads: 28,
+    records: 32,
+    capability: 36,
+    name: 40,
+  },
+  ps_cache_desc: {
+    num_pages: 0,
+    max_pages_per_sequence: 8,
+    num_layers: 16,
+    num_query_heads: 20,
+    num_kv_heads: 24,
+    head_dim: 28,
+    page_size: 32,
+    dtype: 36,
+    statistics: 40,
+    max_sequences: 44,
+    group_pages: 48,
+    reserved: 52,
+  },
+  ps_cache_bytes: { kv: 0, statistics: 8, scratch: 16 },
+  ps_counters: { rows_selected: 0, pages_scored: 8, pages_attended: 16, pages_in_context: 24, selections: 32 },
+} as const;
+
+/** The functions. Handles and structs are passed as pointers or buffers. */
 export const symbols = {
   ps_abi_version: { parameters: [], result: "i32" },
-  ps_struct_bytes: { parameters: ["i32" /* which */], result: "i32" },
+  /**
+   * Bytes of a struct of this header, by its position in it: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
+   * 3 ps_cache_desc, 4 ps_cache_bytes, 5 ps_counters; -1 for any other number.
+   * (which)
+   */
+  ps_struct_bytes: { parameters: ["i32"], result: "i32" },
+  /** Number of open devices, buffers, caches and graphs. */
   ps_live_handles: { parameters: [], result: "i64" },
-
-  ps_device_open: {
+  /**
+   * The reason why the latest failed call of this thread failed, cut to `bytes`, NUL-terminated; empty when none has failed.
+   * (out, bytes)
+   */
+  ps_error_message: { parameters: ["buffer", "i32"], result: "i32" },
+  /**
+   * message [message_bytes]: receives the reason of a failure, NUL-terminated; may be NULL.
+   * (options, out, message, message_bytes)
+   */
+  ps_device_open: { parameters: ["buffer", "buffer", "buffer", "i32"], result: "i32" },
+  /**
+   * Refused with PS_INVALID_ARGUMENT while children are open.
+   * (device)
+   */
+  ps_device_close: { parameters: ["pointer"], result: "i32" },
+  /** (device, out) */
+  ps_device_describe: { parameters: ["pointer", "buffer"], result: "i32" },
+  /**
+   * Waits until all work of the device is done. May run on a thread that the caller does not control: message [message_bytes] receives
+   * the reason of a failure, NUL-terminated; may be NULL.
+   * (device, message, message_bytes)
+   */
+  ps_device_wait: { parameters: ["pointer", "buffer", "i32"], result: "i32", nonblocking: true },
+  /**
+   * The bytes of a new buffer are zero.
+   * (device, bytes, out)
+   */
+  ps_buffer_create: { parameters: ["pointer", "i64", "buffer"], result: "i32" },
+  /** (buffer) */
+  ps_buffer_close: { parameters: ["pointer"], result: "i32" },
+  /** (buffer, offset_bytes, source, bytes) */
+  ps_buffer_write: { parameters: ["pointer", "i64", "buffer", "i64"], result: "i32" },
+  /** (buffer, offset_bytes, target, bytes) */
+  ps_buffer_read: { parameters: ["pointer", "i64", "buffer", "i64"], result: "i32" },
+  /**
+   * Reads the whole buffer as fast as the device can and returns the exclusive or of its 32-bit words in `out`, to measure bandwidth.
+   * (buffer, out)
+   */
+  ps_buffer_scan: { parameters: ["pointer", "buffer"], result: "i32" },
+  /**
+   * Until ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when
+   * they are launched. Calls that allocate, copy or wait are refused meanwhile. PS_UNSUPPORTED on the CPU.
+   * (device)
+   */
+  ps_graph_begin: { parameters: ["pointer"], result: "i32" },
+  /**
+   * Ends a recording. If a recorded call failed, this call fails too and creates nothing.
+   * (device, out)
+   */
+  ps_graph_end: { parameters: ["pointer", "buffer"], result: "i32" },
+  /**
+   * Runs what was recorded. The buffers and caches that it uses must still be open.
+   * (graph)
+   */
+  ps_graph_launch: { parameters: ["pointer"], result: "i32" },
+  /** (graph) */
+  ps_graph_close: { parameters: ["pointer"], result: "i32" },
+  /**
+   * out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H].
+   * (device, ids, table, out)
+   */
+  ps_embedding: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; out may be x.
+   * (device, x, weight, eps, out)
+   */
+  ps_rms_norm: { parameters: ["pointer", "buffer", "buffer", "f32", "buffer"], result: "i32" },
+  /**
+   * x += y, then the norm of x. x, y, out [T, n]; weight [n]; out is neither x nor y.
+   * (device, x, y, weight, eps, out)
+   */
+  ps_add_rms_norm: { parameters: ["pointer", "buffer", "buffer", "buffer", "f32", "buffer"], result: "i32" },
+  /**
+   * Cosines then sines of positions[t] * inv_freq[i], times
+   *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 leaves the second factor out.
+   * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32.
+   * (device, positions, inv_freq, scale, position_beta, position_origin, out)
+   */
+  ps_rope_table: { parameters: ["pointer", "buffer", "buffer", "f32", "f32", "i32", "buffer"], result: "i32" },
+  /**
+   * Rotates the first r of the d numbers of every head in place, in pairs of i and i + r/2. x [T, heads, d]; table [T, r].
+   * (device, x, table)
+   */
+  ps_rope: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
+  /**
+   * out = silu(gate) * up. gate, up, out [T, n].
+   * (device, gate, up, out)
+   */
+  ps_silu_mul: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N].
+   * (device, x, weight, bias, out)
+   */
+  ps_matmul: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * x += y. x, y [T, n].
+   * (device, x, y)
+   */
+  ps_add: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
+  /**
+   * The index of the largest number of each row, the lowest of equal ones; -1 for a row with a NaN or an infinite maximum.
+   * x [T, n]; out [T] i32.
+   * (device, x, out)
+   */
+  ps_argmax: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
+  /**
+   * Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit,
+   * equal ones by lower id; max is the largest logit. In this order:
+   *   top_k  keeps the k best; 0 keeps all
+   *   top_p  keeps the fewest of the best whose exp(logit - max) sum to at least top_p of the total, at least one; 1 keeps all
+   *   min_p  keeps those with logit >= max + ln(min_p), and always the best; 0 keeps all
+   *   draw   takes the first whose running sum of exp((logit - max) / temperature) exceeds draw * the total, in descending rank if
+   *          top_k, top_p or min_p filters, else in ascending id. Logits of -infinity are never drawn.
+   * Exponentials are rounded to multiples of 2^-40, so that sums do not depend on their order: both builds draw the same token.
+   * logits [T, V] f32, V up to 2^23; settings [T, 4] f32: temperature > 0, top_p, min_p, whole top_k; draws [T] f32 in [0, 1); out [T] i32.
+   * (device, logits, settings, draws, out)
+   */
+  ps_sample: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * The k largest of the softmax of each row, largest first, equal ones in ascending index; normalize: scaled to sum to 1.
+   * logits [T, E]; experts [T, k] i32; weights [T, k] f32.
+   * (device, logits, normalize, experts, weights)
+   */
+  ps_route_experts: { parameters: ["pointer", "buffer", "i32", "buffer", "buffer"], result: "i32" },
+  /**
+   * out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T), no duplicates; weights [N]; out [T, n].
+   * (device, x, rows, weights, out)
+   */
+  ps_scatter_add: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * The bytes that a cache of this description takes; checks the description.
+   * (device, desc, out)
+   */
+  ps_cache_measure: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
+  /** (device, desc, out) */
+  ps_cache_create: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
+  /** (cache) */
+  ps_cache_close: { parameters: ["pointer"], result: "i32" },
+  /**
+   * Stores keys and values and updates the statistics of every page written to, from the keys as stored: such a page then contains
+   * the tokens up to the last one written to it. A slot is physical page * S + position in the page; the slots of one page must
+   * ascend within a call. k, v [T, Hk, d] f32; slots [T] i32.
+   * (cache, layer, k, v, slots)
+   */
+  ps_append_kv: { parameters: ["pointer", "i32", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * Everything between a layer's projections and its attention, in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
+   * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; the contents of k are undefined afterwards.
+   * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both NULL or neither; tables [T, r] f32; slots [T] i32.
+   * (cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots)
+   */
+  ps_append_rotated: {
     parameters: [
-      "buffer", // const ps_device_options *options
-      "buffer", // ps_device **out
-      "buffer", // char *message
-      "i32", // int32_t message_bytes
+      "pointer",
+      "i32",
+      "f32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
     ],
     result: "i32",
   },
-  ps_device_close: { parameters: ["pointer" /* ps_device *device */], result: "i32" },
-  ps_device_message: {
+  /**
+   * Recomputes the statistics of one physical page in all layers over its first num_tokens tokens (after a truncation).
+   * (cache, page, num_tokens)
+   */
+  ps_page_statistics: { parameters: ["pointer", "i32", "i32"], result: "i32" },
+  /**
+   * scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).
+   * q [B, Hq, d]; page_table [B, M] i32 physical pages; lengths [B] i32 tokens in the cache; scores [B, Hk, M] f32, written for
+   * p < P = ceil(length / S).
+   * (cache, layer, scorer, lambda, q, page_table, lengths, scores)
+   */
+  ps_page_score: {
+    parameters: ["pointer", "i32", "i32", "f32", "buffer", "buffer", "buffer", "buffer"],
+    result: "i32",
+  },
+  /**
+   * Selects k pages per row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
+   * then the first sink_pages, are always selected, then the pages with the highest scores, the lower page of equal scores; NaN ranks
+   * below every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32.
+   * (cache, sink_pages, recent_pages, scores, lengths, selected, counts)
+   */
+  ps_page_select: { parameters: ["pointer", "i32", "i32", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * ps_page_score and ps_page_select in one call, faster. For PS_UNIQUE and PS_MEAN a cache with groups scores the groups first, then only
+   * the pages of the best groups: a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
+   * those of the two calls.
+   * (cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts)
+   */
+  ps_page_choose: {
     parameters: [
-      "pointer", // const ps_device *device
-      "buffer", // char *out
-      "i32", // int32_t bytes
+      "pointer",
+      "i32",
+      "i32",
+      "f32",
+      "i32",
+      "i32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
     ],
     result: "i32",
   },
-  ps_device_describe: {
-    parameters: ["pointer", /* ps_device *device */ "buffer" /* ps_device_info *out */],
+  /**
+   * Attention of one query per sequence over the selected pages, or over all pages when `selected` and `counts` are NULL.
+   * window > 0: only the last `window` tokens; refused together with a selection. q.k is multiplied by scale.
+   * q, out [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; selected [B, Hk, k] i32 logical pages; counts [B, Hk] i32.
+   * (cache, layer, scale, window, q, page_table, lengths, selected, counts, out)
+   */
+  ps_decode_attention: {
+    parameters: ["pointer", "i32", "f32", "i32", "buffer", "buffer", "buffer", "buffer", "buffer", "buffer"],
     result: "i32",
   },
-  ps_device_wait: { parameters: ["pointer" /* ps_device *device */], result: "i32", nonblocking: true },
-
-  ps_buffer_create: {
+  /**
+   * mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: the
+   * attention that the page receives, which the scores only predict. Not part of a decode step; for inspecting one.
+   * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P.
+   * (cache, layer, scale, window, q, page_table, lengths, mass)
+   */
+  ps_page_mass: { parameters: ["pointer", "i32", "f32", "i32", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * ps_page_choose, then ps_decode_attention over the chosen pages, in one call: the sparse attention of a decode step.
+   * (cache, layer, scorer, lambda, sink_pages, recent_pages, scale, q, page_table, lengths, scores, selected, counts, out)
+   */
+  ps_sparse_attention: {
     parameters: [
-      "pointer", // ps_device *device
-      "i64", // int64_t bytes
-      "buffer", // ps_buffer **out
+      "pointer",
+      "i32",
+      "i32",
+      "f32",
+      "i32",
+      "i32",
+      "f32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
     ],
     result: "i32",
   },
-  ps_buffer_close: { parameters: ["pointer" /* ps_buffer *buffer */], result: "i32" },
-  ps_buffer_write: {
-    parameters: [
-      "pointer", // ps_buffer *buffer
-      "i64", // int64_t offset_bytes
-      "buffer", // const void *source
-      "i64", // int64_t bytes
-    ],
+  /**
+   * Causal attention of T consecutive tokens of one sequence, the first at position `start`; their keys and values are already in
+   * the cache. window > 0: a token attends to the last `window` tokens, including itself.
+   * q, out [T, Hq, d] f32; page_table [M] i32.
+   * (cache, layer, scale, window, start, q, page_table, out)
+   */
+  ps_prefill_attention: {
+    parameters: ["pointer", "i32", "f32", "i32", "i32", "buffer", "buffer", "buffer"],
     result: "i32",
   },
-  ps_buffer_read: {
-    parameters: [
-      "pointer", // ps_buffer *buffer
-      "i64", // int64_t offset_bytes
-      "buffer", // void *target
-      "i64", // int64_t bytes
-    ],
-    result: "i32",
-  },
-  ps_buffer_scan: {
-    parameters: ["pointer", /* ps_buffer *buffer */ "buffer" /* uint32_t *out */],
-    result: "i32",
-  },
-
-  ps_graph_begin: { parameters: ["pointer" /* ps_device *device */], result: "i32" },
-  ps_graph_end: {
-    parameters: ["pointer", /* ps_device *device */ "buffer" /* ps_graph **out */],
-    result: "i32",
-  },
-  ps_graph_launch: { parameters: ["pointer" /* ps_graph *graph */], result: "i32" },
-  ps_graph_close: { parameters: ["pointer" /* ps_graph *graph */], result: "i32" },
-
-  ps_embedding: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *ids
-      "buffer", // const ps_tensor *table
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_rms_norm: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *weight
-      "f32", // float eps
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_add_rms_norm: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *y
-      "buffer", // const ps_tensor *weight
-      "f32", // float eps
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_rope_table: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *positions
-      "buffer", // const ps_tensor *inv_freq
-      "f32", // float scale
-      "f32", // float position_beta
-      "i32", // int32_t position_origin
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_rope: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *table
-    ],
-    result: "i32",
-  },
-  ps_silu_mul: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *gate
-      "buffer", // const ps_tensor *up
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_matmul: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *weight
-      "buffer", // const ps_tensor *bias
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_add: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *y
-    ],
-    result: "i32",
-  },
-  ps_argmax: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_sample: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *logits
-      "buffer", // const ps_tensor *settings
-      "buffer", // const ps_tensor *draws
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-  ps_route_experts: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *logits
-      "i32", // int32_t normalize
-      "buffer", // const ps_tensor *experts
-      "buffer", // const ps_tensor *weights
-    ],
-    result: "i32",
-  },
-  ps_scatter_add: {
-    parameters: [
-      "pointer", // ps_device *device
-      "buffer", // const ps_tensor *x
-      "buffer", // const ps_tensor *rows
-      "buffer", // const ps_tensor *weights
-      "buffer", // const ps_tensor *out
-    ],
-    result: "i32",
-  },
-
-  ...cacheSymbols,
+  /**
+   * One field of one physical page of one layer, as float32. out: as many floats as the shape at ps_cache_field.
+   * (cache, layer, page, field, out, num_floats)
+   */
+  ps_cache_read: { parameters: ["pointer", "i32", "i32", "i32", "buffer", "i64"], result: "i32" },
+  /** (cache, out) */
+  ps_cache_counters: { parameters: ["pointer", "buffer"], result: "i32" },
+  /** (cache) */
+  ps_cache_reset_counters: { parameters: ["pointer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 export type Symbols = Deno.DynamicLibrary<typeof symbols>["symbols"];

@@ -6,6 +6,19 @@
 std::atomic<int64_t> ps_open_handles{0};
 
 namespace ps {
+namespace {
+
+/* One per thread, so that no other thread's failure can replace it between a failed call and the question why. */
+thread_local char t_message[kMessageBytes] = "";
+
+}  // namespace
+
+void set_message(const char *text) noexcept { std::snprintf(t_message, sizeof t_message, "%s", text); }
+const char *message() noexcept { return t_message; }
+
+void copy_message(char *out, int32_t bytes) noexcept {
+  if (out != nullptr && bytes > 0) std::snprintf(out, static_cast<size_t>(bytes), "%s", t_message);
+}
 
 void *allocate(ps_device &device, int64_t bytes) {
   require_running(device);
@@ -22,13 +35,6 @@ void release(ps_device &device, void *memory, int64_t bytes) {
 }
 
 namespace {
-
-void copy_text(const char *text, char *out, int32_t bytes) noexcept {
-  if (out == nullptr || bytes <= 0) return;
-  const size_t length = std::min(std::strlen(text), static_cast<size_t>(bytes - 1));
-  std::memcpy(out, text, length);
-  out[length] = '\0';
-}
 
 void check_range(const ps_buffer &buffer, int64_t offset, const void *memory, int64_t bytes) {
   require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset, int64_t(bytes), " bytes at ", int64_t(offset),
@@ -51,49 +57,43 @@ int32_t ps_struct_bytes(int32_t which) {
 
 int64_t ps_live_handles(void) { return ps_open_handles.load(); }
 
+int32_t ps_error_message(char *out, int32_t bytes) {
+  if (out == nullptr || bytes <= 0) return PS_INVALID_ARGUMENT; /* keeps the message that was asked for */
+  ps::copy_message(out, bytes);
+  return PS_OK;
+}
+
 int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *message, int32_t message_bytes) {
-  if (options == nullptr || out == nullptr) return PS_INVALID_ARGUMENT;
+  ps_status status = PS_OK;
   try {
+    ps::require(options != nullptr && out != nullptr, "No options, or no place for the device, given");
     auto device = std::make_unique<ps_device>();
     device->backend = ps::backend_open(*options);
     *out = device.release();
     ps_open_handles++;
-    return PS_OK;
-  } catch (const ps::Error &error) {
-    ps::copy_text(error.what(), message, message_bytes);
-    return error.status;
-  } catch (const std::bad_alloc &) {
-    ps::copy_text("Out of main memory", message, message_bytes);
-    return PS_OUT_OF_MEMORY;
   } catch (...) {
-    ps::copy_text("The device could not be opened", message, message_bytes);
-    return PS_INTERNAL;
+    status = ps::status_of_exception();
+    ps::copy_message(message, message_bytes);
   }
+  return status;
 }
 
 int32_t ps_device_close(ps_device *device) {
-  if (device == nullptr) return PS_INVALID_ARGUMENT;
+  if (device == nullptr) return ps::refuse(ps::kNullHandle);
   {
     std::lock_guard<std::mutex> lock(device->mutex);
-    if (device->backend == nullptr) return PS_INVALID_ARGUMENT;
+    if (device->backend == nullptr) return ps::refuse(ps::kClosedDevice);
     if (device->children != 0) {
-      std::snprintf(device->message, sizeof device->message, "The device still has %lld open buffers, caches and graphs; close them first",
+      char text[ps::kMessageBytes];
+      std::snprintf(text, sizeof text, "The device still has %lld open buffers, caches and graphs; close them first",
                     static_cast<long long>(device->children));
-      return PS_INVALID_ARGUMENT;
+      return ps::refuse(text);
     }
     ps::backend_close(device->backend);
     device->backend = nullptr;
   }
   ps::retire(device);
   ps_open_handles--;
-  return PS_OK;
-}
-
-int32_t ps_device_message(const ps_device *device, char *out, int32_t bytes) {
-  if (device == nullptr) return PS_INVALID_ARGUMENT;
-  std::lock_guard<std::mutex> lock(const_cast<ps_device *>(device)->mutex);
-  if (device->backend == nullptr) return PS_INVALID_ARGUMENT;
-  ps::copy_text(device->message, out, bytes);
   return PS_OK;
 }
 
@@ -107,11 +107,13 @@ int32_t ps_device_describe(ps_device *device, ps_device_info *out) {
   });
 }
 
-int32_t ps_device_wait(ps_device *device) {
-  return ps::guard(device, [&] {
+int32_t ps_device_wait(ps_device *device, char *message, int32_t message_bytes) {
+  const int32_t status = ps::guard(device, [&] {
     ps::require_running(*device);
     ps::backend_wait(*device->backend);
   });
+  if (status != PS_OK) ps::copy_message(message, message_bytes);
+  return status;
 }
 
 int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {

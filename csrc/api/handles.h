@@ -12,17 +12,33 @@
 
 extern std::atomic<int64_t> ps_open_handles;
 
+namespace ps {
+
+constexpr int kMessageBytes = 1024;
+
+/* Sets the text that ps_error_message gives to this thread. Allocates nothing, since the failure may be that there is no memory. */
+void set_message(const char *text) noexcept;
+/* The text, and a copy of it for the caller. */
+const char *message() noexcept;
+void copy_message(char *out, int32_t bytes) noexcept;
+
+/* Fails a call that has no device to run on. */
+inline int32_t refuse(const char *text) noexcept {
+  set_message(text);
+  return PS_INVALID_ARGUMENT;
+}
+constexpr const char *kClosedDevice = "The device is closed", *kClosedHandle = "The handle is closed", *kNullHandle = "The handle is NULL";
+
+}  // namespace ps
+
 struct ps_device {
   ps::Backend *backend; /* null once closed */
   std::mutex mutex;     /* held by every call, so that calls from two threads take turns, and a close waits for a pending wait */
   int64_t allocated_bytes = 0;
   int64_t children = 0;
-  char message[1024] = "";
-  ps_status poison = PS_OK; /* a device error stays */
+  ps_status poison = PS_OK;                   /* a device error is permanent */
+  char poison_message[ps::kMessageBytes] = ""; /* its text */
   bool recording = false;
-
-  /* Needs no memory, since the failure may be that there is none. */
-  void say(const char *text) noexcept { std::snprintf(message, sizeof message, "%s", text); }
 };
 
 namespace ps {
@@ -73,44 +89,62 @@ void require(bool condition, const Parts &...parts) {
   if (!condition) throw Error(PS_INVALID_ARGUMENT, (std::string() + ... + text_of(parts)));
 }
 
-/* Runs the body of a call; whatever it throws becomes the status, with its text left on the device. */
+/* Turns the exception that is being handled into the status of the call, with its text as the thread's message. */
+inline ps_status status_of_exception() noexcept {
+  try {
+    throw;
+  } catch (const Error &error) {
+    set_message(error.what());
+    return error.status;
+  } catch (const std::bad_alloc &) {
+    set_message("Out of main memory");
+    return PS_OUT_OF_MEMORY;
+  } catch (const std::exception &error) {
+    set_message(error.what());
+    return PS_INTERNAL;
+  } catch (...) {
+    set_message("Unknown failure in the native library");
+    return PS_INTERNAL;
+  }
+}
+
+/* Runs the body of a call; whatever it throws becomes the status, with its text as the thread's message. */
 template <typename Body>
 int32_t guard(ps_device *device, Body &&body) {
-  if (device == nullptr) return PS_INVALID_ARGUMENT;
+  if (device == nullptr) return refuse(kNullHandle);
   std::lock_guard<std::mutex> lock(device->mutex);
-  if (device->backend == nullptr) return PS_INVALID_ARGUMENT;
-  if (device->poison != PS_OK) return device->poison;
+  if (device->backend == nullptr) return refuse(kClosedDevice);
+  if (device->poison != PS_OK) {
+    set_message(device->poison_message);
+    return device->poison;
+  }
   try {
     body();
     return PS_OK;
-  } catch (const Error &error) {
-    device->say(error.what());
-    if (error.status == PS_DEVICE_ERROR) device->poison = error.status;
-    return error.status;
-  } catch (const std::bad_alloc &) {
-    device->say("Out of main memory");
-    return PS_OUT_OF_MEMORY;
-  } catch (const std::exception &error) {
-    device->say(error.what());
-    return PS_INTERNAL;
   } catch (...) {
-    device->say("Unknown failure in the native library");
-    return PS_INTERNAL;
+    const ps_status status = status_of_exception();
+    if (status == PS_DEVICE_ERROR) {
+      device->poison = status;
+      std::snprintf(device->poison_message, sizeof device->poison_message, "%s", message());
+    }
+    return status;
   }
 }
 
 /* The same for a call on a buffer, cache or graph, which may have been closed before or while the call waited for its turn. */
 template <typename Child, typename Body>
 int32_t guard_child(Child *child, Body &&body) {
-  ps_device *device = child == nullptr ? nullptr : child->device.get();
+  if (child == nullptr) return refuse(kNullHandle);
+  ps_device *device = child->device.get();
+  if (device == nullptr) return refuse(kClosedHandle);
   return guard(device, [&] {
-    require(child->device.get() == device, "The handle is closed");
+    require(child->device.get() == device, kClosedHandle);
     body();
   });
 }
 
 /* Keeps the latest closed handles of a kind in memory and frees older ones, so that a second close and a use after it find a handle
- * that says it is closed, instead of memory that is something else by now. */
+ * that is marked as closed, instead of memory that was reused. */
 template <typename Handle>
 void retire(Handle *handle) noexcept {
   constexpr size_t kKept = 4096;
@@ -126,11 +160,12 @@ void retire(Handle *handle) noexcept {
 /* Closes a child: once, also when two threads try. */
 template <typename Child, typename Body>
 int32_t close_child(Child *child, Body &&free_memory) noexcept {
-  ps_device *device = child == nullptr ? nullptr : child->device.get();
-  if (device == nullptr) return PS_INVALID_ARGUMENT;
+  if (child == nullptr) return refuse(kNullHandle);
+  ps_device *device = child->device.get();
+  if (device == nullptr) return refuse(kClosedHandle);
   {
     std::lock_guard<std::mutex> lock(device->mutex);
-    if (!child->device.clear()) return PS_INVALID_ARGUMENT;
+    if (!child->device.clear()) return refuse(kClosedHandle);
     free_memory(*device);
   }
   retire(child);

@@ -4,22 +4,26 @@
  *
  * Ownership  Every handle has one owner, the caller, who closes it with the call of the same noun. Children (buffers, caches,
  *            graphs) must be closed before their device. The library never returns memory that the caller must free.
- * Errors     Every call returns a ps_status (int32_t). When it is not PS_OK, ps_device_message gives one line of text. Calls
- *            that have no device yet take a text buffer. No call throws, aborts or exits. A failed call changes nothing.
- *            A closed handle answers PS_INVALID_ARGUMENT, also to a second close, until 4,096 more of its kind were closed.
+ * Errors     Every call returns a ps_status (int32_t) unless it says otherwise. After a call that did not return PS_OK,
+ *            ps_error_message gives one line of text to the thread that made the call, whatever other threads do meanwhile.
+ *            ps_device_open and ps_device_wait also write it to a buffer of the caller's, so that another thread can read it.
+ *            No call throws, aborts or exits. A failed call changes nothing.
+ *            A closed handle gives PS_INVALID_ARGUMENT, also on a second close, until 4,096 more of its kind were closed.
  * Threads    Calls on one device and its children from several threads take turns: a close waits for a pending ps_device_wait.
- *            Calls on different devices run side by side.
+ *            Calls on different devices run in parallel.
  * Order      Operations on a device take effect in the order of the calls. A call may return before its work is done;
  *            ps_device_wait and the calls that read to main memory wait for it. The CPU build computes before it returns.
  * Contents   Numbers in device memory that index something (ids, slots, page tables, lengths, selections) are checked where they are
- *            used. The CPU build refuses the call; the CUDA build leaves out what they stand for, and the next call that waits
- *            returns PS_INVALID_ARGUMENT with the same message.
+ *            used. The CPU build refuses the call. The CUDA build skips what they index, and the next call that waits returns
+ *            PS_INVALID_ARGUMENT with the same message.
  *            A call refuses to write over the numbers that it indexes with.
- * Tensors    Operations take views (ps_tensor) into buffers. Every view is checked against its buffer and against the
- *            operation's shapes, in release builds too. Shapes stand in brackets, outermost first.
+ * Tensors    Operations take views (ps_tensor) of buffers. Every view is checked against its buffer and against the
+ *            operation's shapes, in release builds too. Shapes are in brackets, outermost dimension first.
  *
- * T tokens, B sequences, H hidden size, V vocabulary, Hq query heads, Hk KV heads, d head size, S tokens a page,
+ * T tokens, B sequences, H hidden size, V vocabulary, Hq query heads, Hk KV heads, d head size, S tokens per page,
  * P pages of a sequence, M columns of the page table. Query head h reads KV head h / (Hq / Hk).
+ *
+ * scripts/gate/abi.ts reads this file and generates the tables of ffi/ and of scripts/studies/ from it: "--write" after a change.
  */
 #ifndef PAGESIFT_H
 #define PAGESIFT_H
@@ -36,7 +40,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 3
+#define PS_ABI_VERSION 4
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -48,8 +52,8 @@ typedef enum ps_status {
   PS_INVALID_ARGUMENT = 1, /* a shape, index, dtype or option that the call refuses; nothing was changed */
   PS_OUT_OF_MEMORY = 2,
   PS_NO_DEVICE = 3,    /* no device, no driver, or a driver too old */
-  PS_UNSUPPORTED = 4,  /* this build cannot do it; the message names what it can */
-  PS_DEVICE_ERROR = 5, /* the device failed; every later call on it gives the same answer */
+  PS_UNSUPPORTED = 4,  /* this build cannot do it; the message names what it supports */
+  PS_DEVICE_ERROR = 5, /* the device failed; every later call on it returns the same status and message */
   PS_INTERNAL = 6
 } ps_status;
 
@@ -57,14 +61,14 @@ typedef enum ps_backend { PS_BACKEND_CPU = 0, PS_BACKEND_CUDA = 1 } ps_backend;
 typedef enum ps_dtype { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3 } ps_dtype;
 typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
 
-/* Statistics that a cache keeps beside the mean and the standard deviation, which it always keeps. */
+/* Statistics that a cache stores besides the mean and the standard deviation, which it always stores. */
 typedef enum ps_statistics {
   PS_STATISTICS_VARIANCE = 1,
   PS_STATISTICS_MIN_MAX = 2,
-  PS_STATISTICS_F8 = 4 /* means as 8-bit floats (e4m3) with one float32 scale a row, instead of the dtype of the pages */
+  PS_STATISTICS_F8 = 4 /* means as 8-bit floats (e4m3) with one float32 scale per row, instead of the dtype of the pages */
 } ps_statistics;
 
-/* What ps_cache_read gives of one page of one layer. */
+/* The fields that ps_cache_read can read of one page of one layer. */
 typedef enum ps_cache_field {
   PS_FIELD_KEYS = 0,   /* [Hk, S, d] */
   PS_FIELD_VALUES = 1, /* [Hk, S, d] */
@@ -75,7 +79,7 @@ typedef enum ps_cache_field {
   PS_FIELD_MAX = 6     /* [Hk, d] */
 } ps_cache_field;
 
-/* A view of a buffer. The inner dimensions are contiguous; consecutive indices of dimension 0 lie row_stride elements apart. */
+/* A view of a buffer. The inner dimensions are contiguous; consecutive indices of dimension 0 are row_stride elements apart. */
 typedef struct ps_tensor {
   ps_buffer *buffer;
   int64_t offset_bytes;
@@ -87,22 +91,22 @@ typedef struct ps_tensor {
 
 typedef struct ps_device_options {
   int32_t index;       /* which device; 0 on the CPU */
-  int32_t num_threads; /* CPU: 0 means one a core */
+  int32_t num_threads; /* CPU: 0 means one per processor that the process may use (affinity, container quota) */
 } ps_device_options;
 
 typedef struct ps_device_info {
   int64_t total_bytes;     /* device memory; main memory on the CPU */
-  int64_t available_bytes; /* what could still be allocated now */
-  int64_t allocated_bytes; /* what this device's buffers and caches hold */
+  int64_t available_bytes; /* what could be allocated now */
+  int64_t allocated_bytes; /* of this device's buffers and caches */
   int32_t backend;         /* ps_backend */
   int32_t num_threads;     /* CPU threads, or 0 */
-  int32_t records;         /* 1 when ps_graph_begin is supported */
+  int32_t records;         /* 1 if ps_graph_begin is supported */
   int32_t capability;      /* CUDA compute capability times ten, 90 for 9.0; 0 on the CPU */
-  char name[64];           /* for people, NUL-terminated: instruction set, or the GPU's name */
+  char name[64];           /* for display, NUL-terminated: instruction set, or the GPU's name */
 } ps_device_info;
 
 typedef struct ps_cache_desc {
-  int64_t num_pages;              /* physical pages in the pool, shared by all sequences; each spans all layers */
+  int64_t num_pages;              /* physical pages in the pool, shared by all sequences; each page spans all layers */
   int64_t max_pages_per_sequence; /* M, for scratch */
   int32_t num_layers;
   int32_t num_query_heads; /* Hq */
@@ -113,7 +117,7 @@ typedef struct ps_cache_desc {
   int32_t statistics;      /* bits of ps_statistics */
   int32_t max_sequences;   /* largest B of a decode call, for scratch */
   int32_t group_pages;     /* 0, or 8: logical pages 8 i to 8 i + 7 of a sequence are physical pages 8 j to 8 j + 7; then the CUDA build
-                            * keeps statistics of such groups too, and ps_page_choose reads those first. num_pages is a multiple of it */
+                            * also stores statistics of such groups, and ps_page_choose reads those first. num_pages is a multiple of it */
   int32_t reserved;        /* 0 */
 } ps_cache_desc;
 
@@ -123,13 +127,13 @@ typedef struct ps_cache_bytes {
   int64_t scratch;
 } ps_cache_bytes;
 
-/* Counted where the work is done; a (sequence, layer, KV head) is one row. */
+/* Counted where the work is done; one row is one (sequence, layer, KV head). */
 typedef struct ps_counters {
   int64_t rows_selected;   /* rows whose selection left at least one page out */
   int64_t pages_scored;    /* rows of statistics read, of pages and of groups, summed over rows */
   int64_t pages_attended;  /* pages that decode attention read, summed over rows */
   int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
-  int64_t selections;      /* calls of ps_page_select of which at least one row left a page out */
+  int64_t selections;      /* calls of ps_page_select in which at least one row left a page out */
 } ps_counters;
 
 /* ---- library ---- */
@@ -138,37 +142,38 @@ PS_API int32_t ps_abi_version(void);
 /* Bytes of a struct of this header, by its position in it: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
  * 3 ps_cache_desc, 4 ps_cache_bytes, 5 ps_counters; -1 for any other number. */
 PS_API int32_t ps_struct_bytes(int32_t which);
-/* Devices, buffers and caches that are open. */
+/* Number of open devices, buffers, caches and graphs. */
 PS_API int64_t ps_live_handles(void);
+/* The reason why the latest failed call of this thread failed, cut to `bytes`, NUL-terminated; empty when none has failed. */
+PS_API int32_t ps_error_message(char *out, int32_t bytes);
 
 /* ---- device ---- */
 
-/* message [message_bytes]: receives the reason of a failure, NUL-terminated. */
+/* message [message_bytes]: receives the reason of a failure, NUL-terminated; may be NULL. */
 PS_API int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *message, int32_t message_bytes);
 /* Refused with PS_INVALID_ARGUMENT while children are open. */
 PS_API int32_t ps_device_close(ps_device *device);
-/* The reason of the device's latest failure, cut to `bytes`, NUL-terminated. */
-PS_API int32_t ps_device_message(const ps_device *device, char *out, int32_t bytes);
 PS_API int32_t ps_device_describe(ps_device *device, ps_device_info *out);
-/* Waits until all work of the device is done. The only call that is meant for another thread. */
-PS_API int32_t ps_device_wait(ps_device *device);
+/* Waits until all work of the device is done. May run on a thread that the caller does not control: message [message_bytes] receives
+ * the reason of a failure, NUL-terminated; may be NULL. */
+PS_API int32_t ps_device_wait(ps_device *device, char *message, int32_t message_bytes);
 
 /* The bytes of a new buffer are zero. */
 PS_API int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out);
 PS_API int32_t ps_buffer_close(ps_buffer *buffer);
 PS_API int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset_bytes, const void *source, int64_t bytes);
 PS_API int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset_bytes, void *target, int64_t bytes);
-/* Reads the whole buffer as fast as the device can and leaves the exclusive or of its 32-bit words: measures read bandwidth. */
+/* Reads the whole buffer as fast as the device can and returns the exclusive or of its 32-bit words in `out`, to measure bandwidth. */
 PS_API int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out);
 
 /* ---- recorded work ---- */
 
-/* From here to ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when
+/* Until ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when
  * they are launched. Calls that allocate, copy or wait are refused meanwhile. PS_UNSUPPORTED on the CPU. */
 PS_API int32_t ps_graph_begin(ps_device *device);
-/* Ends a recording, also one in which a call failed; then the status says so and nothing is made. */
+/* Ends a recording. If a recorded call failed, this call fails too and creates nothing. */
 PS_API int32_t ps_graph_end(ps_device *device, ps_graph **out);
-/* Runs what was recorded. Buffers and caches that it uses must still be open. */
+/* Runs what was recorded. The buffers and caches that it uses must still be open. */
 PS_API int32_t ps_graph_launch(ps_graph *graph);
 PS_API int32_t ps_graph_close(ps_graph *graph);
 
@@ -176,7 +181,7 @@ PS_API int32_t ps_graph_close(ps_graph *graph);
 
 /* out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H]. */
 PS_API int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out);
-/* out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; may be in place. */
+/* out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; out may be x. */
 PS_API int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out);
 /* x += y, then the norm of x. x, y, out [T, n]; weight [n]; out is neither x nor y. */
 PS_API int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps, const ps_tensor *out);
@@ -185,7 +190,7 @@ PS_API int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_t
  * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32. */
 PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale, float position_beta,
                              int32_t position_origin, const ps_tensor *out);
-/* Rotates the first r of d numbers of every head in place, halves paired (i with i + r/2). x [T, heads, d]; table [T, r]. */
+/* Rotates the first r of the d numbers of every head in place, in pairs of i and i + r/2. x [T, heads, d]; table [T, r]. */
 PS_API int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table);
 /* out = silu(gate) * up. gate, up, out [T, n]. */
 PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
@@ -193,80 +198,80 @@ PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_te
 PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
-/* The lowest index of the largest number of each row; -1 for a row with a NaN or an infinite maximum.
+/* The index of the largest number of each row, the lowest of equal ones; -1 for a row with a NaN or an infinite maximum.
  * x [T, n]; out [T] i32. */
 PS_API int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out);
 /* Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit,
- * equal ones to the lower id; max is the largest logit. In this order:
+ * equal ones by lower id; max is the largest logit. In this order:
  *   top_k  keeps the k best; 0 keeps all
- *   top_p  keeps the fewest best of those whose exp(logit - max) sum to top_p of their sum or more, at least one; 1 keeps all
- *   min_p  keeps those of logit >= max + ln(min_p), and always the best; 0 keeps all
- *   draw   takes the first whose running sum of exp((logit - max) / temperature) exceeds draw * the sum, by falling rank where one of
- *          top_k, top_p and min_p filters, else by rising id. Logits of -infinity are never drawn.
- * Exponentials count in whole parts of 2^-40, so that sums do not depend on their order: both builds draw the same token.
+ *   top_p  keeps the fewest of the best whose exp(logit - max) sum to at least top_p of the total, at least one; 1 keeps all
+ *   min_p  keeps those with logit >= max + ln(min_p), and always the best; 0 keeps all
+ *   draw   takes the first whose running sum of exp((logit - max) / temperature) exceeds draw * the total, in descending rank if
+ *          top_k, top_p or min_p filters, else in ascending id. Logits of -infinity are never drawn.
+ * Exponentials are rounded to multiples of 2^-40, so that sums do not depend on their order: both builds draw the same token.
  * logits [T, V] f32, V up to 2^23; settings [T, 4] f32: temperature > 0, top_p, min_p, whole top_k; draws [T] f32 in [0, 1); out [T] i32. */
 PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws, const ps_tensor *out);
-/* The k largest of the softmax of each row, equal ones to the lower index, largest first; normalize: scaled to sum to 1.
+/* The k largest of the softmax of each row, largest first, equal ones in ascending index; normalize: scaled to sum to 1.
  * logits [T, E]; experts [T, k] i32; weights [T, k] f32. */
 PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights);
-/* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T) and none twice; weights [N]; out [T, n]. */
+/* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T), no duplicates; weights [N]; out [T, n]. */
 PS_API int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights, const ps_tensor *out);
 
 /* ---- KV cache ---- */
 
-/* How many bytes a cache of this description takes; checks the description. */
+/* The bytes that a cache of this description takes; checks the description. */
 PS_API int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_bytes *out);
 PS_API int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache **out);
 PS_API int32_t ps_cache_close(ps_cache *cache);
 
-/* Stores keys and values and renews the statistics of every page touched, from the keys as stored: such a page then counts
- * the tokens up to the last one written to it. A slot is physical page * S + place in the page; the slots of one page must
+/* Stores keys and values and updates the statistics of every page written to, from the keys as stored: such a page then contains
+ * the tokens up to the last one written to it. A slot is physical page * S + position in the page; the slots of one page must
  * ascend within a call. k, v [T, Hk, d] f32; slots [T] i32. */
 PS_API int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots);
-/* What stands between a layer's product and its attention, in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
- * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; what k holds afterwards is not defined.
- * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both or neither NULL; tables [T, r] f32; slots [T] i32. */
+/* Everything between a layer's projections and its attention, in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
+ * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; the contents of k are undefined afterwards.
+ * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both NULL or neither; tables [T, r] f32; slots [T] i32. */
 PS_API int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
                                  const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v,
                                  const ps_tensor *slots);
-/* Renews the statistics of one physical page in all layers, as holding its first num_tokens tokens (after a truncation). */
+/* Recomputes the statistics of one physical page in all layers over its first num_tokens tokens (after a truncation). */
 PS_API int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens);
 /* scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).
  * q [B, Hq, d]; page_table [B, M] i32 physical pages; lengths [B] i32 tokens in the cache; scores [B, Hk, M] f32, written for
  * p < P = ceil(length / S). */
 PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                              const ps_tensor *lengths, const ps_tensor *scores);
-/* Chooses k pages a row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
- * then the first sink_pages, are always in; the rest goes to the highest scores, equal scores to the lower page; NaN counts as
- * lower than every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
+/* Selects k pages per row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
+ * then the first sink_pages, are always selected, then the pages with the highest scores, the lower page of equal scores; NaN ranks
+ * below every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
 PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
                               const ps_tensor *selected, const ps_tensor *counts);
-/* ps_page_score and ps_page_select in one call, faster. A cache with groups scores groups first and only the pages of the best ones,
- * for PS_UNIQUE and PS_MEAN: then a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
+/* ps_page_score and ps_page_select in one call, faster. For PS_UNIQUE and PS_MEAN a cache with groups scores the groups first, then only
+ * the pages of the best groups: a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
  * those of the two calls. */
 PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                               const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                               const ps_tensor *selected, const ps_tensor *counts);
-/* Attention of one query a sequence over the selected pages, or over all pages when `selected` and `counts` are NULL.
- * window > 0: only the last `window` tokens; refused together with a selection. scale multiplies q.k.
+/* Attention of one query per sequence over the selected pages, or over all pages when `selected` and `counts` are NULL.
+ * window > 0: only the last `window` tokens; refused together with a selection. q.k is multiplied by scale.
  * q, out [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; selected [B, Hk, k] i32 logical pages; counts [B, Hk] i32. */
 PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                                    const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
-/* mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: what
- * attention gives to the page, which the scores only foresee. Not on the way of a decode step; for looking at one.
+/* mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: the
+ * attention that the page receives, which the scores only predict. Not part of a decode step; for inspecting one.
  * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P. */
 PS_API int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                             const ps_tensor *lengths, const ps_tensor *mass);
-/* ps_page_choose and ps_decode_attention over what it chose, in one call: the sparse attention of a decode step. */
+/* ps_page_choose, then ps_decode_attention over the chosen pages, in one call: the sparse attention of a decode step. */
 PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                                    float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                                    const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
-/* Causal attention of T consecutive tokens of one sequence, of which the first stands at position `start`; their keys and
- * values are in the cache already. window > 0: a token sees the last `window` tokens, itself included.
+/* Causal attention of T consecutive tokens of one sequence, the first at position `start`; their keys and values are already in
+ * the cache. window > 0: a token attends to the last `window` tokens, including itself.
  * q, out [T, Hq, d] f32; page_table [M] i32. */
 PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                                     const ps_tensor *page_table, const ps_tensor *out);
-/* One field of one physical page of one layer, as float32. out: as many floats as ps_cache_field says. */
+/* One field of one physical page of one layer, as float32. out: as many floats as the shape at ps_cache_field. */
 PS_API int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats);
 PS_API int32_t ps_cache_counters(ps_cache *cache, ps_counters *out);
 PS_API int32_t ps_cache_reset_counters(ps_cache *cache);

@@ -12,7 +12,7 @@ const STEPS: [title: string, args: string[]][] = [
   ["lint", ["lint"]],
   ["types", ["check", ...SOURCES]],
   ["native format", ["run", "-A", "scripts/gate/format_native.ts"]],
-  ["C contract", ["run", "-A", "scripts/gate/check_abi.ts"]],
+  ["C contract", ["run", "-A", "scripts/gate/abi.ts"]],
   ["import arrows", ["run", "-A", "scripts/gate/check_layers.ts"]],
   ["build", ["run", "-A", "scripts/release/build.ts"]],
   ["GPU tests", ["run", "-A", "scripts/gate/test_gpu.ts"]],

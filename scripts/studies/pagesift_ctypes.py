@@ -1,83 +1,47 @@
-"""The C contract (csrc/include/pagesift.h) for Python measuring scripts: structs, handles, views. Needs NumPy only."""
+"""The C contract (csrc/include/pagesift.h) for Python measuring scripts: handles and views. Needs NumPy only."""
 import ctypes as c
 
 import numpy as np
+from pagesift_abi import (
+    ABI_VERSION,
+    BF16,
+    F16,
+    F32,
+    FIELD_KEYS,
+    FIELD_MEAN,
+    FIELD_STD,
+    FIELD_VALUES,
+    I32,
+    MEAN,
+    SIGNATURES,
+    STATISTICS_F8,
+    STRUCTS,
+    UNIQUE,
+    CacheBytes,
+    CacheDesc,
+    Counters,
+    DeviceInfo,
+    DeviceOptions,
+)
+from pagesift_abi import Tensor as TensorStruct
 
-ABI_VERSION = 3
-F32, F16, BF16, I32 = range(4)
-UNIQUE, DIAG, QUEST, MEAN = range(4)
-STATISTICS_F8 = 4
-FIELD_KEYS, FIELD_VALUES, FIELD_MEAN, FIELD_STD = range(4)
+__all__ = ["BF16", "F16", "F32", "FIELD_KEYS", "FIELD_MEAN", "FIELD_STD", "FIELD_VALUES", "I32", "MEAN", "STATISTICS_F8", "UNIQUE", "Cache",
+           "Device", "PagesiftError", "Tensor"]
+
 NUMBER_BYTES = {F32: 4, F16: 2, BF16: 2, I32: 4}
+MESSAGE_BYTES = 1024
 
 
 class PagesiftError(Exception):
     """A call of the library failed; the text is the library's own."""
 
 
-class TensorStruct(c.Structure):
-    _fields_ = [("buffer", c.c_void_p), ("offset_bytes", c.c_int64), ("row_stride", c.c_int64), ("shape", c.c_int64 * 3),
-                ("rank", c.c_int32), ("dtype", c.c_int32)]
-
-
-class DeviceOptions(c.Structure):
-    _fields_ = [("index", c.c_int32), ("num_threads", c.c_int32)]
-
-
-class DeviceInfo(c.Structure):
-    _fields_ = [("total_bytes", c.c_int64), ("available_bytes", c.c_int64), ("allocated_bytes", c.c_int64),
-                ("backend", c.c_int32), ("num_threads", c.c_int32), ("records", c.c_int32), ("capability", c.c_int32),
-                ("name", c.c_char * 64)]
-
-
-class CacheDesc(c.Structure):
-    _fields_ = [("num_pages", c.c_int64), ("max_pages_per_sequence", c.c_int64), ("num_layers", c.c_int32),
-                ("num_query_heads", c.c_int32), ("num_kv_heads", c.c_int32), ("head_dim", c.c_int32), ("page_size", c.c_int32),
-                ("dtype", c.c_int32), ("statistics", c.c_int32), ("max_sequences", c.c_int32), ("group_pages", c.c_int32),
-                ("reserved", c.c_int32)]
-
-
-class CacheBytes(c.Structure):
-    _fields_ = [("kv", c.c_int64), ("statistics", c.c_int64), ("scratch", c.c_int64)]
-
-
-class Counters(c.Structure):
-    _fields_ = [("rows_selected", c.c_int64), ("pages_scored", c.c_int64), ("pages_attended", c.c_int64),
-                ("pages_in_context", c.c_int64), ("selections", c.c_int64)]
-
-
-# Order of ps_struct_bytes.
-STRUCTS = [TensorStruct, DeviceOptions, DeviceInfo, CacheDesc, CacheBytes, Counters]
-
-_P, _T, _I, _L, _F = c.c_void_p, c.POINTER(TensorStruct), c.c_int32, c.c_int64, c.c_float
-_SIGNATURES = {
-    "ps_device_open": [c.POINTER(DeviceOptions), c.POINTER(_P), c.c_char_p, _I], "ps_device_close": [_P],
-    "ps_device_message": [_P, c.c_char_p, _I], "ps_device_describe": [_P, c.POINTER(DeviceInfo)], "ps_device_wait": [_P],
-    "ps_buffer_create": [_P, _L, c.POINTER(_P)], "ps_buffer_close": [_P],
-    "ps_buffer_write": [_P, _L, _P, _L], "ps_buffer_read": [_P, _L, _P, _L], "ps_buffer_scan": [_P, c.POINTER(c.c_uint32)],
-    "ps_graph_begin": [_P], "ps_graph_end": [_P, c.POINTER(_P)], "ps_graph_launch": [_P], "ps_graph_close": [_P],
-    "ps_cache_measure": [_P, c.POINTER(CacheDesc), c.POINTER(CacheBytes)],
-    "ps_cache_create": [_P, c.POINTER(CacheDesc), c.POINTER(_P)], "ps_cache_close": [_P],
-    "ps_append_kv": [_P, _I, _T, _T, _T],
-    "ps_page_score": [_P, _I, _I, _F, _T, _T, _T, _T],
-    "ps_page_select": [_P, _I, _I, _T, _T, _T, _T],
-    "ps_page_choose": [_P, _I, _I, _F, _I, _I, _T, _T, _T, _T, _T, _T],
-    "ps_sparse_attention": [_P, _I, _I, _F, _I, _I, _F, _T, _T, _T, _T, _T, _T, _T],
-    "ps_decode_attention": [_P, _I, _F, _I, _T, _T, _T, _T, _T, _T],
-    "ps_prefill_attention": [_P, _I, _F, _I, _I, _T, _T, _T],
-    "ps_cache_read": [_P, _I, _I, _I, c.POINTER(_F), _L],
-    "ps_cache_counters": [_P, c.POINTER(Counters)], "ps_cache_reset_counters": [_P],
-}
-
-
 def load(path):
-    """Opens the library and compares version and struct sizes with this file."""
+    """Opens the library and compares version and struct sizes with the generated tables."""
     library = c.CDLL(path)
-    for name, arguments in _SIGNATURES.items():
+    for name, (result, *arguments) in SIGNATURES.items():
         getattr(library, name).argtypes = arguments
-        getattr(library, name).restype = c.c_int32
-    library.ps_struct_bytes.argtypes = [c.c_int32]
-    library.ps_live_handles.restype = c.c_int64
+        getattr(library, name).restype = result
     if library.ps_abi_version() != ABI_VERSION:
         raise PagesiftError(f"{path} has ABI version {library.ps_abi_version()}, wanted {ABI_VERSION}")
     for index, struct in enumerate(STRUCTS):
@@ -160,7 +124,7 @@ class Device:
 
     def __init__(self, library_path, index=0, num_threads=0):
         self.library = load(library_path)
-        message, out = c.create_string_buffer(512), c.c_void_p()
+        message, out = c.create_string_buffer(MESSAGE_BYTES), c.c_void_p()
         options = DeviceOptions(index, num_threads)
         if self.library.ps_device_open(options, out, message, len(message)) != 0:
             raise PagesiftError(message.value.decode())
@@ -169,8 +133,8 @@ class Device:
 
     def check(self, status):
         if status != 0:
-            message = c.create_string_buffer(512)
-            self.library.ps_device_message(self.pointer, message, len(message))
+            message = c.create_string_buffer(MESSAGE_BYTES)
+            self.library.ps_error_message(message, len(message))
             raise PagesiftError(f"status {status}: {message.value.decode()}")
 
     def made(self, make):
@@ -185,7 +149,7 @@ class Device:
         return info
 
     def wait(self):
-        self.check(self.library.ps_device_wait(self.pointer))
+        self.check(self.library.ps_device_wait(self.pointer, None, 0))
 
     def tensor(self, shape, dtype=F32):
         """A tensor of zeros in a buffer of its own."""

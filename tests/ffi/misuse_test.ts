@@ -1,10 +1,12 @@
 /** What the library answers to a caller that forgot what it closed, by the raw calls: `Handle` lets none of this through. */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { liveHandles } from "../../ffi/library.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
-import { openDevice, withDevice } from "../support/device.ts";
+import { isolateLibrary, openDevice, withDevice } from "../support/device.ts";
+import type { FailingWrites } from "../support/failing_writes.ts";
 
 const SHAPE: CacheShape = {
   ...{ numPages: 8, maxPagesPerSequence: 8, numLayers: 1, numQueryHeads: 2, numKvHeads: 1, headDim: 16, pageSize: 8 },
@@ -37,9 +39,8 @@ Deno.test("a closed device refuses every call, also a second close", () => {
   assertEquals([
     native.ps_device_close(pointer),
     native.ps_device_describe(pointer, new Uint8Array(256)),
-    native.ps_device_message(pointer, new Uint8Array(64), 64),
     native.ps_buffer_create(pointer, 64n, new BigUint64Array(1)),
-  ], Array(4).fill(Status.InvalidArgument));
+  ], Array(3).fill(Status.InvalidArgument));
   assertEquals(liveHandles(), 0);
 });
 
@@ -47,12 +48,63 @@ Deno.test("ps_device_close while waits are pending closes the device, and each w
   for (let round = 0; round < 20; round++) {
     const device = openDevice();
     const { pointer, native } = device;
-    const waits = Array.from({ length: 4 }, () => native.ps_device_wait(pointer));
+    const waits = Array.from({ length: 4 }, () => native.ps_device_wait(pointer, null, 0));
     device.close();
     const statuses = await Promise.all(waits);
     assert(statuses.every((status) => status === Status.Ok || status === Status.InvalidArgument), `${statuses}`);
   }
   assertEquals(liveHandles(), 0);
+});
+
+/** What the library says of the latest failed call of this thread. */
+function errorMessage({ native }: Device): string {
+  const message = new Uint8Array(200);
+  assertEquals(native.ps_error_message(message, message.length), Status.Ok);
+  return new TextDecoder().decode(message.subarray(0, message.indexOf(0)));
+}
+
+Deno.test("ps_error_message says why a call on a closed handle failed", () => {
+  withDevice((device) => {
+    const buffer = device.createBuffer(64);
+    const { pointer } = buffer;
+    buffer.close();
+    assertEquals(device.native.ps_buffer_close(pointer), Status.InvalidArgument);
+    assertMatch(errorMessage(device), /closed/);
+  });
+});
+
+Deno.test("the failure of a pending ps_device_wait has its own message, whatever failed since on another device", async () => {
+  const [device, other] = [openDevice(), openDevice()];
+  const { pointer, native } = device;
+  device.close();
+  const message = new Uint8Array(200);
+  const wait = native.ps_device_wait(pointer, message, message.length);
+  assertThrows(() => other.createBuffer(-1), NativeError, "-1 bytes");
+  assertEquals(await wait, Status.InvalidArgument);
+  assertMatch(new TextDecoder().decode(message), /^The device is closed/);
+  assertMatch(errorMessage(other), /-1 bytes/);
+  other.close();
+});
+
+Deno.test("a failed call has its own message although another thread has failed on the same device since", async () => {
+  const device = openDevice();
+  const buffer = device.createBuffer(64);
+  const shared = new Int32Array(new SharedArrayBuffer(8));
+  const worker = new Worker(new URL("../support/failing_writes.ts", import.meta.url), { type: "module" });
+  const done = new Promise((resolve) => worker.onmessage = resolve);
+  try {
+    const task: FailingWrites = { library: isolateLibrary(), buffer: buffer.address, offset: 2000, shared };
+    worker.postMessage(task);
+    const status = device.native.ps_buffer_write(buffer.pointer, 1000n, new Uint8Array(1), 1n);
+    const before = Atomics.load(shared, 0);
+    while (Atomics.load(shared, 0) < before + 2) await new Promise((resume) => setTimeout(resume, 1));
+    assertThrows(() => device.check(status), NativeError, "at 1000 ");
+  } finally {
+    Atomics.store(shared, 1, 1);
+    await done;
+    worker.terminate();
+    device.close();
+  }
 });
 
 Deno.test("a cache of more bytes than a number holds is refused as out of memory", () => {
@@ -92,7 +144,7 @@ Deno.test("an operation that would write over its own page table is refused and 
       floatsOver(table.struct),
     );
     const message = new Uint8Array(200);
-    device.native.ps_device_message(device.pointer, message, 200);
+    device.native.ps_error_message(message, 200);
     assertEquals(call, Status.InvalidArgument);
     assertMatch(new TextDecoder().decode(message), /^scores lies over numbers that the call indexes with/);
   });

@@ -13,10 +13,10 @@ void Calls::on_handles(int which) {
     case 4: return check(ps_buffer_write(buffer(), bytes_.mostly(8), bytes_.seldom() ? nullptr : text, bytes_.seldom() ? -1 : bytes_.below(100)));
     case 5: return check(ps_buffer_read(buffer(), bytes_.mostly(8), bytes_.seldom() ? nullptr : text, bytes_.below(100)));
     case 6: return check(ps_buffer_scan(buffer(), bytes_.seldom() ? nullptr : &word));
-    case 7: return check(ps_device_message(device(), bytes_.seldom() ? nullptr : text, int32_t(bytes_.below(120)) - 3));
+    case 7: return check(ps_error_message(bytes_.seldom() ? nullptr : text, int32_t(bytes_.below(120)) - 3));
     case 8: return check(ps_device_describe(device(), bytes_.seldom() ? nullptr : &info));
     default:
-      check(ps_device_wait(device()));
+      check(ps_device_wait(device(), bytes_.seldom() ? nullptr : text, int32_t(bytes_.below(120)) - 3));
       check(ps_graph_begin(device()));
       check(ps_graph_launch(nullptr));
       check(ps_graph_close(nullptr));
@@ -44,7 +44,7 @@ void Calls::on_devices() {
   check(ps_buffer_create(made, bytes_.mostly(64), &buffer));
   if (buffer != nullptr) MUST(ps_device_close(made) == PS_INVALID_ARGUMENT && ps_buffer_close(buffer) == PS_OK);
   check(ps_device_close(made));
-  MUST(ps_device_wait(made) == PS_INVALID_ARGUMENT && ps_buffer_create(made, 64, &buffer) == PS_INVALID_ARGUMENT);
+  MUST(ps_device_wait(made, nullptr, 0) == PS_INVALID_ARGUMENT && ps_buffer_create(made, 64, &buffer) == PS_INVALID_ARGUMENT);
 }
 
 /* Calls that lack what they are to read or write. */
@@ -55,8 +55,8 @@ void Calls::on_missing() {
   for (const int32_t status :
        {ps_buffer_create(devices_[0], 64, nullptr), ps_cache_measure(devices_[0], nullptr, &measured), ps_cache_measure(devices_[0], &desc, nullptr),
         ps_cache_create(devices_[0], nullptr, &c), ps_cache_create(devices_[0], &desc, nullptr), ps_graph_end(devices_[0], nullptr),
-        ps_device_close(nullptr), ps_device_wait(nullptr), ps_buffer_close(nullptr), ps_cache_close(nullptr), ps_cache_reset_counters(nullptr),
-        ps_page_statistics(nullptr, 0, 1), ps_buffer_write(nullptr, 0, "", 1)}) {
+        ps_device_close(nullptr), ps_device_wait(nullptr, nullptr, 0), ps_buffer_close(nullptr), ps_cache_close(nullptr),
+        ps_cache_reset_counters(nullptr), ps_page_statistics(nullptr, 0, 1), ps_buffer_write(nullptr, 0, "", 1)}) {
     check(status);
     MUST(status == PS_INVALID_ARGUMENT);
   }

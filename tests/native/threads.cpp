@@ -1,9 +1,11 @@
-/* Two threads on one device, on one cache and on two devices, handles closed by both at once, and a close during a pending wait. For ThreadSanitizer.
+/* Two threads on one device, which both fail, on one cache and on two devices, handles closed by both at once, and a close during a pending
+ * wait. For ThreadSanitizer.
  *
  *     threads ROUNDS
  */
 #include <atomic>
 #include <cstdio>
+#include <cstring>
 #include <thread>
 
 #include "support.h"
@@ -36,20 +38,24 @@ void both(First first, Second second) {
   thread.join();
 }
 
+/* Both threads fail, each in its own way: the message of a failure is that of the thread's own call. */
 void same_device(int rounds) {
   ps_device *device = open_device();
   ps_buffer *shared = make_buffer(device);
-  auto body = [&] {
-    char message[64];
+  auto body = [&](int64_t outside) {
+    char message[64], expected[64];
+    std::snprintf(expected, sizeof expected, "1 bytes at %lld lie outside", static_cast<long long>(outside));
     for (int i = 0; i < rounds; i++) {
       add(device, shared, false);
       ps_buffer *own = make_buffer(device);
-      MUST(ps_buffer_write(own, -1, message, 1) == PS_INVALID_ARGUMENT);
-      MUST(ps_device_message(device, message, sizeof message) == PS_OK);
+      MUST(ps_buffer_write(own, outside, message, 1) == PS_INVALID_ARGUMENT);
+      add(device, shared, false);
+      MUST(ps_error_message(message, sizeof message) == PS_OK);
+      MUST(std::strncmp(message, expected, std::strlen(expected)) == 0);
       MUST(ps_buffer_close(own) == PS_OK);
     }
   };
-  both(body, body);
+  both([&] { body(-1); }, [&] { body(1 << 20); });
   MUST(ps_buffer_close(shared) == PS_OK && ps_device_close(device) == PS_OK);
 }
 
@@ -105,7 +111,7 @@ void closed_by_both(int rounds) {
       buffers += ps_buffer_close(buffer) == PS_OK;
       add(device, buffer, true);
       devices += ps_device_close(device) == PS_OK;
-      ps_device_wait(device);
+      ps_device_wait(device, nullptr, 0);
     };
     both(body, body);
     MUST(buffers == 1 && devices == 1);
@@ -117,12 +123,13 @@ void closed_while_waiting(int rounds) {
     ps_device *device = open_device();
     auto wait = [&] {
       for (int count = 0; count < 20; count++) {
-        const int32_t status = ps_device_wait(device);
-        MUST(status == PS_OK || status == PS_INVALID_ARGUMENT);
+        char message[64] = "";
+        const int32_t status = ps_device_wait(device, message, sizeof message);
+        MUST(status == PS_OK || (status == PS_INVALID_ARGUMENT && message[0] != '\0'));
       }
     };
     both([&] { MUST(ps_device_close(device) == PS_OK); }, wait);
-    MUST(ps_device_wait(device) == PS_INVALID_ARGUMENT && ps_device_close(device) == PS_INVALID_ARGUMENT);
+    MUST(ps_device_wait(device, nullptr, 0) == PS_INVALID_ARGUMENT && ps_device_close(device) == PS_INVALID_ARGUMENT);
   }
 }
 

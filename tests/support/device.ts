@@ -13,7 +13,7 @@ export const DEVICE_KIND: LibraryKind = Deno.env.get("PAGESIFT_TEST_DEVICE") ===
 /** Two, so that work is shared out, whatever the machine. */
 const DEFAULT_THREADS = 2;
 
-let isolated = false;
+let isolated: string | undefined;
 
 /** The library that tests copy: the one asked for, else the one `deno task build` makes. */
 function builtLibrary(): string {
@@ -40,12 +40,14 @@ function refreshCopy(library: string): string {
 /**
  * Opens a copy of the native library that belongs to this test file alone. `deno test --parallel` runs the files as threads of one
  * process, in which one library counts the handles of all of them; with a copy each, zero live handles is a fact about one file.
+ * Returns the path of the copy.
  */
-export function isolateLibrary(): void {
-  if (isolated) return;
-  isolated = true;
+export function isolateLibrary(): string {
+  if (isolated !== undefined) return isolated;
   Deno.mkdirSync(COPIES, { recursive: true });
-  openLibrary(DEVICE_KIND, refreshCopy(builtLibrary()));
+  isolated = refreshCopy(builtLibrary());
+  openLibrary(DEVICE_KIND, isolated);
+  return isolated;
 }
 
 /** Opens a device of this file's own copy of the library; the caller closes it. */
