@@ -77,7 +77,8 @@ export class Engine implements AsyncDisposable {
     const sparsity = await readSparsity(folder);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
     resolvePolicy(sparse, config.slidingWindows);
-    const planned = planWeights(config, (await openCheckpoint(folder)).tensors);
+    const checkpoint = await openCheckpoint(folder);
+    const planned = planWeights(config, checkpoint.tensors);
     const plan = await tieEqualWeights(config, planned, options.signal);
     const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
@@ -86,7 +87,8 @@ export class Engine implements AsyncDisposable {
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
       const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
-      return new Engine(loaded, tokenizer, sparse, sparsity, [...plan.notices, ...notices]);
+      const ignored = [checkpoint, plan, tokenizer].flatMap((source) => source.notices);
+      return new Engine(loaded, tokenizer, sparse, sparsity, [...ignored, ...notices]);
     } catch (error) {
       device.close();
       throw engineError(error);

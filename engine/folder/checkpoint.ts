@@ -1,6 +1,7 @@
 import { basename, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../errors.ts";
 import { isJsonObject, readJsonFile, shorten, statOrUndefined } from "./json_file.ts";
+import type { Notice } from "../types.ts";
 import { refuseLinkOut } from "./model_links.ts";
 import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
 
@@ -13,29 +14,54 @@ export interface Checkpoint {
   readonly tensors: ReadonlyMap<string, CheckpointTensor>;
   /** Of all tensors. */
   readonly totalBytes: number;
+  /** What is ignored. */
+  readonly notices: readonly Notice[];
 }
 
 const INDEX = "model.safetensors.index.json";
 const SINGLE = "model.safetensors";
+const STALE_INDEX: Notice = {
+  level: "warning",
+  text: `Ignored "${INDEX}": the folder has all weights in "${SINGLE}", and the index names other files`,
+};
 const NAMES_IN_MESSAGE = 10;
 
 /**
- * Finds the weight files of a folder and reads their headers: those of `model.safetensors.index.json`, else
- * `model.safetensors`, else the only `*.safetensors` file. Throws "model" errors that list every file or tensor at fault.
+ * Finds the weight files of a folder and reads their headers: `model.safetensors`, else the files of
+ * `model.safetensors.index.json`, else the only `*.safetensors` file; the order is that of the transformers library. Throws
+ * "model" errors that list every file or tensor at fault.
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const indexFile = join(folder, INDEX);
-  const index = await readJsonFile(indexFile);
+  const hasSingle = await exists(join(folder, SINGLE));
+  const index = hasSingle ? undefined : await readJsonFile(indexFile);
   const tensors = index === undefined
-    ? await readShards(folder, [await findSingleFile(folder)])
+    ? await readShards(folder, [hasSingle ? SINGLE : await findSingleFile(folder)])
     : await readIndexed(folder, indexFile, index["weight_map"]);
   let totalBytes = 0;
   for (const { bytes } of tensors.values()) totalBytes += bytes;
-  return { folder, tensors, totalBytes };
+  const notices = hasSingle && await isStale(indexFile) ? [STALE_INDEX] : [];
+  return { folder, tensors, totalBytes, notices };
+}
+
+/** Whether an index beside a whole file of weights names other files, or cannot be read. */
+async function isStale(indexFile: string): Promise<boolean> {
+  if (!await exists(indexFile)) return false;
+  try {
+    const claimed = parseWeightMap((await readJsonFile(indexFile))?.["weight_map"], indexFile);
+    return [...claimed.values()].some((file) => file !== SINGLE);
+  } catch (error) {
+    if (error instanceof PagesiftError) return true;
+    throw error;
+  }
+}
+
+/** A link counts, also one to nothing, so that it is refused and not passed over. */
+async function exists(path: string): Promise<boolean> {
+  return await statOrUndefined(path, Deno.lstat) !== undefined;
 }
 
 async function findSingleFile(folder: string): Promise<string> {
-  if (await statOrUndefined(join(folder, SINGLE)) !== undefined) return SINGLE;
   const names = await listNames(folder);
   const found = names.filter((name) => name.endsWith(".safetensors"));
   if (found.length === 1) return found[0]!;

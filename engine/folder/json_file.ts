@@ -54,10 +54,10 @@ export async function readJsonFile(file: string): Promise<JsonObject | undefined
   return parseJsonObject(decodeText(await readBytes(file), file), file);
 }
 
-/** `Deno.stat`, with undefined where nothing exists; other failures are "model" errors. */
-export async function statOrUndefined(path: string): Promise<Deno.FileInfo | undefined> {
+/** `Deno.stat` or `Deno.lstat`, with undefined where nothing exists; other failures are "model" errors. */
+export async function statOrUndefined(path: string, stat = Deno.stat): Promise<Deno.FileInfo | undefined> {
   try {
-    return await Deno.stat(path);
+    return await stat(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw new PagesiftError("model", `Cannot read "${path}": ${reasonOf(error)}`, { cause: error });

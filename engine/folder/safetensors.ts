@@ -130,8 +130,8 @@ function parseShape({ shape }: JsonObject, file: string, name: string): number[]
   if (!Array.isArray(shape) || shape.length > MAX_RANK) {
     return refuseTensor(file, name, `shape must be a list of at most ${MAX_RANK} sizes`);
   }
-  const isSize = (size: unknown) => Number.isSafeInteger(size) && Number(size) > 0;
-  return shape.every(isSize) ? shape : refuseTensor(file, name, "shape must hold positive integers");
+  const isSize = (size: unknown) => Number.isSafeInteger(size) && Number(size) >= 0;
+  return shape.every(isSize) ? shape : refuseTensor(file, name, "shape must contain integers of at least 0");
 }
 
 function parseOffsets({ data_offsets }: JsonObject, file: string, name: string): [number, number] {

@@ -25,6 +25,7 @@ export interface FindModelOptions {
   stallSeconds?: number;
 }
 
+const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 const SMALL_FILE =
   /^((config|generation_config|sparsity|special_tokens_map|tokenizer[\w.-]*)\.json|chat_template\.jinja)$/;
@@ -70,7 +71,8 @@ function checkRevision(revision: string): string {
 /** Programs cache single files too, so a snapshot may lack what a model needs. */
 async function isComplete(folder: string): Promise<boolean> {
   const wanted = ["config.json", "tokenizer.json"];
-  const index = await readJsonFile(join(folder, INDEX));
+  const hasAll = await statOrUndefined(join(folder, SINGLE)) !== undefined;
+  const index = hasAll ? undefined : await readJsonFile(join(folder, INDEX));
   if (index !== undefined) {
     const map = isJsonObject(index["weight_map"]) ? index["weight_map"] : {};
     wanted.push(...new Set(Object.values(map).map(String)));
@@ -123,8 +125,9 @@ async function describe(
 
 /** Small files first, then the index, then weights: a snapshot with all its weights is whole. */
 function chooseFiles(files: readonly string[], id: string): string[] {
-  const named = files.filter((file) => MODEL_WEIGHTS.test(file));
-  // Some models hold the same weights twice, the second time in the layout of another program.
+  const single = files.filter((file) => file === SINGLE);
+  const named = single.length > 0 ? single : files.filter((file) => MODEL_WEIGHTS.test(file));
+  // Some models have the same weights twice: in one file and in shards, or in the layout of another program.
   const weights = named.length > 0 ? named : files.filter((file) => WEIGHTS.test(file));
   if (weights.length === 0 || !files.includes("config.json")) {
     throw new PagesiftError(
@@ -132,6 +135,6 @@ function chooseFiles(files: readonly string[], id: string): string[] {
       `Model "${id}" on the Hub has no config.json with *.safetensors; choose another one`,
     );
   }
-  const indexes = files.filter((file) => WEIGHT_INDEX.test(file));
+  const indexes = single.length > 0 ? [] : files.filter((file) => WEIGHT_INDEX.test(file));
   return [...files.filter((file) => SMALL_FILE.test(file)), ...indexes, ...weights];
 }

@@ -7,6 +7,7 @@ import { SpecialGuard } from "./special_guard.ts";
 import { TextStream, type TokenDecoder } from "./text_stream.ts";
 import { TimeLimitError, withTimeLimit } from "./time_limit.ts";
 import { TokenEncoder } from "./token_encoder.ts";
+import type { Notice } from "../types.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
 import { WordCutter } from "./word_cutter.ts";
 
@@ -42,6 +43,8 @@ export interface ChatOptions {
 export class Tokenizer implements TokenDecoder {
   readonly bosTokenId: number | undefined;
   readonly eosTokenId: number | undefined;
+  /** What is ignored of its files. */
+  readonly notices: readonly Notice[];
   readonly #library: Library;
   readonly #specialIds: ReadonlySet<number>;
   readonly #specials: AddedTokenSplitter;
@@ -56,11 +59,12 @@ export class Tokenizer implements TokenDecoder {
   readonly #leastSeconds: number;
 
   private constructor(
-    { definition, config }: TokenizerFiles,
+    { definition, config, notices }: TokenizerFiles,
     chatTemplate?: ChatTemplate,
     leastSeconds = LEAST_SECONDS,
   ) {
     const { added_tokens: added, model } = definition;
+    this.notices = notices;
     const isSpecial = (token: AddedToken): boolean => token.special === true;
     this.#library = new Library(definition, config);
     this.#specialIds = new Set(added.filter(isSpecial).map((token) => token.id));
@@ -78,7 +82,7 @@ export class Tokenizer implements TokenDecoder {
 
   /**
    * Reads the tokenizer of a model folder. Throws "model" errors when a file is missing or broken, a part is unsupported,
-   * or there are more tokens than embedding rows.
+   * or its vocabulary has more tokens than the embedding has rows.
    */
   static async load(folder: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
     const files = await readTokenizerFiles(folder, options.vocabSize);

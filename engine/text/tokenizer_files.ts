@@ -1,6 +1,7 @@
 import type { AddedToken } from "./added_tokens.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, type JsonObject, quote, readJsonFile } from "../folder/json_file.ts";
+import type { Notice } from "../types.ts";
 import { findPartProblem } from "./tokenizer_guard.ts";
 
 /** The parts of `tokenizer.json` that we read ourselves; the tokenizers library reads the rest. */
@@ -14,10 +15,12 @@ export interface TokenizerFiles {
   definition: TokenizerDefinition;
   /** `tokenizer_config.json`, empty where there is none. */
   config: JsonObject;
+  notices: readonly Notice[];
 }
 
 /** Parts that the library requires but `tokenizer.json` may leave out. */
 const OPTIONAL_PARTS = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
+const NAMES_IN_MESSAGE = 8;
 const MODEL_TYPES = ["BPE", "Unigram"];
 
 /**
@@ -33,7 +36,18 @@ export async function readTokenizerFiles(folder: string, vocabSize = Infinity): 
   const definition = checkDefinition(json, vocabSize, (problem) => {
     throw new PagesiftError("model", `Cannot use "${file}": ${problem}`);
   });
-  return { definition, config: await readJsonFile(`${folder}/tokenizer_config.json`) ?? {} };
+  const notices = rowlessNotices(definition.added_tokens, vocabSize);
+  return { definition, config: await readJsonFile(`${folder}/tokenizer_config.json`) ?? {}, notices };
+}
+
+/** Added tokens may lack an embedding row, as a `<pad>` that only training used; a prompt with one is refused. */
+function rowlessNotices(added: readonly AddedToken[], vocabSize: number): Notice[] {
+  const rowless = added.filter(({ id }) => id >= vocabSize);
+  if (rowless.length === 0) return [];
+  const names = rowless.slice(0, NAMES_IN_MESSAGE).map(({ content }) => quote(content)).join(", ");
+  const more = rowless.length > NAMES_IN_MESSAGE ? ` and ${rowless.length - NAMES_IN_MESSAGE} more` : "";
+  const text = `Ignored added tokens of tokenizer.json for which the model has no embedding row: ${names}${more}`;
+  return [{ level: "warning", text }];
 }
 
 /** Reports a problem by throwing. */
@@ -49,7 +63,8 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
   checkParts(json, fail);
   const ids = type === "BPE" ? checkBpe(model, fail) : checkUnigram(model, fail);
   const added = checkAddedTokens(json.added_tokens ?? [], fail);
-  const largest = added.reduce((max, token) => Math.max(max, token.id), ids.reduce((a, b) => Math.max(a, b), -1));
+  const addedIds = new Set(added.map(({ id }) => id));
+  const largest = ids.reduce((max, id) => addedIds.has(id) ? max : Math.max(max, id), -1);
   if (largest >= vocabSize) {
     fail(`it has token ids up to ${largest}, but the model has ${vocabSize} embedding rows; use the model's own file`);
   }

@@ -57,7 +57,7 @@ const WEIGHT_FILES: Case[] = [
   ["bytes behind the tensors", bytes((all) => new Uint8Array([...all, 0x50, 0x4b])), "2 bytes follow the last tensor"],
   ["a span of another size", entry(NORM, (t) => t.shape = [63]), NORM, "takes 252 bytes", "span 256"],
   ["a product beyond 2^53", entry(NORM, (t) => t.shape = [2 ** 40, 2 ** 40]), NORM, "is too large"],
-  ["a zero dimension", entry(NORM, (t) => t.shape = [0]), NORM, "positive integers"],
+  ["a zero dimension", entry(NORM, (t) => t.shape = [0]), NORM, "takes 0 bytes"],
   ["a rank of nine", entry(NORM, (t) => t.shape = Array(9).fill(1)), NORM, "at most 8"],
   ["an unknown dtype", entry(NORM, (t) => t.dtype = "Q4_K"), NORM, '"Q4_K"', "BF16"],
   ["a dtype that no operation reads", entry(NORM, (t) => [t.dtype, t.shape] = ["I8", [256]]), NORM, "wanted F32, F16"],

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fromFileUrl } from "@std/path";
 import { libraryPath } from "../../scripts/release/toolchain.ts";
+import { header, hostileModel, INDEX, json, write } from "../support/hostile_model.ts";
 
 const MAIN = fromFileUrl(new URL("../../cli/main.ts", import.meta.url));
 const FACT = "The pass key is 71432. Remember it.";
@@ -225,4 +226,27 @@ Deno.test("generate --help needs no library", async () => {
   const { code, stdout } = await generate(["--help"], { env: { PAGESIFT_LIBRARY: "/absent/libpagesift.so" } });
   assertEquals(code, 0);
   assertMatch(stdout, /^Usage: pagesift generate/);
+});
+
+Deno.test("generate runs a folder with things that it ignores, and names each in one warning", async () => {
+  using copy = await hostileModel("llama-f32", async (folder) => {
+    json("tokenizer.json", (value) => value.added_tokens.push({ id: 700, content: "<pad>", special: true }))(folder);
+    write(INDEX, JSON.stringify({ weight_map: { a: "gone.safetensors" } }))(folder);
+    const empty = { dtype: "F32", shape: [0], data_offsets: [0, 0] };
+    await header((value) => value["v_head.summary.weight"] = empty)(folder);
+  });
+  const { code, stdout, stderr } = await runProcess([
+    "generate",
+    "-m",
+    copy.folder,
+    "--device",
+    "cpu",
+    "-n",
+    "4",
+    "Hi",
+  ]);
+  assertEquals([code, stdout.length > 0], [0, true], stderr);
+  assertEquals(stderr.split("\n").map((line) => /^Warning: Ignored .*(index|v_head|<pad>)/.exec(line)?.[1] ?? line), [
+    ...["index", "v_head", "<pad>", ""],
+  ]);
 });

@@ -55,6 +55,29 @@ Deno.test("openCheckpoint ignores files that the index does not name", async () 
   });
 });
 
+for (
+  const [name, content] of [
+    ["an index of files that are missing", index({ a: "1.safetensors", z: "2.safetensors" })],
+    ["an index that names more files", index({ a: "model.safetensors", b: "2.safetensors" })],
+    ["an index that is no JSON", "x"],
+    ["an index without a map", "{}"],
+    ["an index that leaves the folder", index({ a: "../w.safetensors" })],
+  ] as const
+) {
+  Deno.test(`openCheckpoint takes whole weights beside ${name}, with a warning`, async () => {
+    await withFiles({ "model.safetensors": fileOf("a"), [INDEX]: content }, async (folder) => {
+      const { tensors, notices } = await openCheckpoint(folder);
+      assertEquals([[...tensors.keys()], notices.length, notices[0]?.level], [["a"], 1, "warning"]);
+      assertStringIncludes(notices[0]?.text ?? "", INDEX);
+    });
+  });
+}
+
+Deno.test("openCheckpoint says nothing of an index that names the whole weights", async () => {
+  const files = { "model.safetensors": fileOf("a"), [INDEX]: index({ a: "model.safetensors" }) };
+  await withFiles(files, async (folder) => assertEquals((await openCheckpoint(folder)).notices, []));
+});
+
 const huge = Object.fromEntries(
   Array.from({ length: 13 }, (_, i) => [`t${String(i).padStart(2, "0")}`, "1.safetensors"]),
 );

@@ -49,6 +49,22 @@ Deno.test("readSafetensorsHeader reads a scalar, padding and metadata", async ()
   });
 });
 
+Deno.test("readSafetensorsHeader reads tensors of size 0 between others, at the start and at the end", async () => {
+  const empty = (at: number): TestTensor => ({ dtype: "F32", shape: [0, 4], data_offsets: [at, at] });
+  const all = { a: empty(0), b: GOOD, c: empty(16), d: { ...GOOD, data_offsets: [16, 32] }, e: empty(32) };
+  await withFiles({ w: safetensorsBytes(all, 32) }, async (folder) => {
+    const { tensors } = await readSafetensorsHeader(join(folder, "w"));
+    assertEquals([...tensors.values()].map(({ name, bytes }) => [name, bytes]), [
+      ...[["a", 0], ["b", 16], ["c", 0], ["d", 16], ["e", 0]],
+    ]);
+  });
+});
+
+Deno.test("readSafetensorsHeader refuses a tensor of size 0 inside another", async () => {
+  const empty = { dtype: "F32", shape: [0], data_offsets: [8, 8] };
+  await assertRefused(safetensorsBytes({ GOOD, empty }, 16), '"empty"', "overlaps");
+});
+
 Deno.test("readSafetensorsHeader takes __proto__ for a name like any other", async () => {
   const text = `{"__proto__": ${JSON.stringify(GOOD)}}`;
   await withFiles({ w: safetensorsBytes(text, 16) }, async (folder) => {
@@ -88,8 +104,9 @@ const REFUSED: [name: string, bytes: Uint8Array, ...parts: string[]][] = [
   ["a dtype named like a built-in", safetensorsBytes(tensors({ ...GOOD, dtype: "toString" }), 16), '"toString"'],
   ["a missing shape", safetensorsBytes(tensors({ ...GOOD, shape: null }), 16), '"t0"', "shape must be a list"],
   ["a rank over eight", safetensorsBytes(tensors({ ...GOOD, shape: new Array(9).fill(1) }), 16), "at most 8 sizes"],
-  ["a zero dimension", safetensorsBytes(tensors({ ...GOOD, shape: [0, 4] }), 16), '"t0"', "positive integers"],
-  ["a fractional dimension", safetensorsBytes(tensors({ ...GOOD, shape: [2.5] }), 16), "positive integers"],
+  ["a zero dimension with data", safetensorsBytes(tensors({ ...GOOD, shape: [0, 4] }), 16), '"t0"', "takes 0 bytes"],
+  ["a fractional dimension", safetensorsBytes(tensors({ ...GOOD, shape: [2.5] }), 16), "integers of at least 0"],
+  ["a negative dimension", safetensorsBytes(tensors({ ...GOOD, shape: [-2, -2] }), 16), "integers of at least 0"],
   [
     "a product beyond 2^53",
     safetensorsBytes(tensors({ ...GOOD, shape: [2 ** 31, 2 ** 31] }), 16),

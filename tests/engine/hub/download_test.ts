@@ -58,6 +58,22 @@ Deno.test("findModelFolder downloads the shards that an index names", async () =
   }, files);
 });
 
+Deno.test("findModelFolder downloads whole weights and leaves shards and a stale index where they are", async () => {
+  const shard = "model-00001-of-00001.safetensors";
+  const files = {
+    "config.json": "{}",
+    "tokenizer.json": "{ }",
+    "model.safetensors": "aaa",
+    "model.safetensors.index.json": JSON.stringify({ weight_map: { a: shard, b: "missing.safetensors" } }),
+    [shard]: "bbb",
+  };
+  await withHub(async ({ find, hub }) => {
+    const folder = await find();
+    assertEquals(await find(), folder);
+    assertEquals([hub.downloads(shard).length, hub.downloads("model.safetensors.index.json").length], [0, 0]);
+  }, files);
+});
+
 Deno.test("findModelFolder refuses a model without safetensors", async () => {
   await withHub(async ({ find }) => {
     await assertRefused(() => find(), "model", '"org/name"', "*.safetensors");

@@ -1,8 +1,10 @@
 import { assert, assertEquals, assertLess, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "@std/path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { PagesiftError } from "../../../engine/errors.ts";
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
 import { Random } from "../../../engine/sample/random.ts";
+import { ModelCopy } from "../../support/fixture_model.ts";
 
 interface Reference {
   tokenizer_cases: { text: string; ids: number[]; ids_no_special: number[]; decoded: string }[];
@@ -205,6 +207,17 @@ Deno.test("Tokenizer parses added words that are not special in any text", async
 
 Deno.test("Tokenizer accepts more embedding rows than tokens", async () => {
   assertEquals((await Tokenizer.load(folderOf("llama-f32"), { vocabSize: 1024 })).encode("", {}), [1]);
+});
+
+Deno.test("Tokenizer ignores added tokens without an embedding row, with a warning", async () => {
+  using copy = ModelCopy.of("llama-f32");
+  const file = join(copy.folder, "tokenizer.json");
+  const json = JSON.parse(await Deno.readTextFile(file));
+  json.added_tokens.push({ id: 700, content: "<pad>", special: true, normalized: false });
+  await Deno.writeTextFile(file, JSON.stringify(json));
+  const { notices } = await Tokenizer.load(copy.folder, { vocabSize: 700 });
+  assertEquals(notices.map(({ level }) => level), ["warning"]);
+  assertStringIncludes(notices[0]?.text ?? "", '"<pad>"');
 });
 
 Deno.test("Tokenizer refuses more tokens than embedding rows", async () => {
