@@ -1,6 +1,7 @@
 /** Settings that take milliseconds. */
 import type { AttentionLists } from "../../bench/attention_plan.ts";
 import type { GenerateLists } from "../../bench/generate_plan.ts";
+import type { QualityLists } from "../../bench/quality_plan.ts";
 import type { Provenance, Row } from "../../bench/row.ts";
 
 const rules = { levels: 2, lambda: undefined, sinkPages: 1, recentPages: 2, repetitions: 1 } as const;
@@ -13,6 +14,11 @@ export const tinyLists: AttentionLists = {
 export const tinyGenerate: GenerateLists = {
   ...{ prompt: "8", decode: "4", depth: "0,200", batch: "1,2", pageSize: "8", budget: "64", scorer: "unique,diag" },
   ...{ denseLayers: 0, prefillDepth: false, ...rules },
+};
+
+export const tinyQuality: QualityLists = {
+  ...{ task: "prose", length: "256", budget: "64", scorer: "unique,diag", pageSize: 8, documents: 1, facts: 1 },
+  ...{ proseTokens: 8, seed: 1, levels: 2, lambda: undefined, sinkPages: 1, recentPages: 2, denseLayers: 0 },
 };
 
 export const provenance: Provenance = {

@@ -130,3 +130,12 @@ Deno.test("record() refuses a prompt that leaves no step to watch", async () => 
   const error = await assertRejects(() => inspectIds(engine, promptIds("llama-f32"), NO_TEXT), PagesiftError);
   assertEquals(error.message.split(":")[0], "There is no decode step to inspect");
 });
+
+Deno.test("record() counts recall over the pages that are not always read", async () => {
+  await using engine = await loadShipped();
+  const sparse = { budgetTokens: 128, sinkPages: 1, recentPages: 2 };
+  using run = await inspectText(engine, WITH_FACT, { steps: 2, sparse });
+  const { figures } = run.recording;
+  const wanted = Array.from({ length: figures.length / 4 }, (_, row) => figures[4 * row + 3]);
+  assertEquals(new Set(wanted), new Set([16 - 1 - 2]));
+});
