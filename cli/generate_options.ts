@@ -1,6 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { DEFAULT_SPARSE } from "../engine/pages/page_policy.ts";
-import { present } from "../engine/folder/rope_config.ts";
+import { present } from "../engine/folder/config_fields.ts";
 import type { SamplingOptions, SparseOptions } from "../engine/types.ts";
 import type { ModelFlags } from "./options/generate.ts";
 import { formatCount } from "../engine/text/format.ts";

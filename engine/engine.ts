@@ -1,10 +1,9 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
 import { openCheckpoint } from "./folder/checkpoint.ts";
-import { type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
+import { limitContext, type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
 import { type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
-import { limitContext } from "./folder/limits.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
 import { checkWeightsFit, engineError } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";

@@ -1,4 +1,4 @@
-import { checkMaxTokens } from "./folder/limits.ts";
+import { PagesiftError } from "./errors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { Sampler } from "./sample/sampler.ts";
 import type { Sequence } from "./pages/sequence.ts";
@@ -15,6 +15,12 @@ export interface RequestLimits {
   eosTokenIds: readonly number[];
   /** Tokens. */
   maxContext: number;
+}
+
+/** @throws {PagesiftError} of kind "usage" */
+function checkMaxTokens(maxTokens: number | undefined): void {
+  if (maxTokens === undefined || (Number.isSafeInteger(maxTokens) && maxTokens >= 1)) return;
+  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, wanted a whole number from 1`);
 }
 
 /**

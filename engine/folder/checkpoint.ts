@@ -1,8 +1,7 @@
 import { basename, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../errors.ts";
-import { isJsonObject, readJsonFile, shorten, statOrUndefined } from "./json_file.ts";
+import { isJsonObject, readJsonFile, refuseLinkOut, shorten, statOrUndefined } from "./json_file.ts";
 import type { Notice } from "../types.ts";
-import { refuseLinkOut } from "./model_links.ts";
 import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
 
 /** A tensor and the file that holds it. */

@@ -1,10 +1,10 @@
 import { join } from "@std/path";
 import { type Architecture, FAMILIES, type Family, isArchitecture } from "./architectures.ts";
-import { ConfigFields, type Range } from "./config_fields.ts";
+import { ConfigFields, present, type Range } from "./config_fields.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, readJsonFile, shorten } from "./json_file.ts";
 import { type RopeConfig, rotaryDimOf } from "./rope.ts";
-import { parseRope, present } from "./rope_config.ts";
+import { parseRope } from "./rope_config.ts";
 import { parseWindows } from "./sliding_windows.ts";
 
 export { type GenerationConfig, readGenerationConfig } from "./generation_config.ts";
@@ -100,6 +100,18 @@ export function parseModelConfig(json: unknown, file: string): ModelConfig {
       moe: family.moe ? parseMoe(fields, numLayers) : undefined,
     }),
   });
+}
+
+/** The config with a smaller context, where one is asked for. @throws {PagesiftError} of kind "usage" */
+export function limitContext(config: ModelConfig, maxContext: number | undefined): ModelConfig {
+  if (maxContext === undefined) return config;
+  if (!Number.isSafeInteger(maxContext) || maxContext < 1 || maxContext > config.maxContext) {
+    throw new PagesiftError(
+      "usage",
+      `Context of ${maxContext} tokens is not possible, wanted 1 to ${config.maxContext}, which the model was made for`,
+    );
+  }
+  return { ...config, maxContext };
 }
 
 function parseArchitecture(fields: ConfigFields): Architecture {

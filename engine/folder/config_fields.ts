@@ -101,3 +101,10 @@ function describeItem(value: unknown): string {
   if (typeof value === "string") return `"${shorten(value)}"`;
   return typeof value === "object" && value !== null ? "an object" : String(value);
 }
+
+type Present<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
+
+/** The object without its undefined entries. */
+export function present<T extends object>(values: T): Present<T> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Present<T>;
+}

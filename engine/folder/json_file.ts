@@ -1,5 +1,5 @@
+import { basename, dirname, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../errors.ts";
-import { refuseLinkOut } from "./model_links.ts";
 
 /** A JSON object of unknown content. */
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -61,6 +61,27 @@ export async function statOrUndefined(path: string, stat = Deno.stat): Promise<D
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw new PagesiftError("model", `Cannot read "${path}": ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/**
+ * Refuses a file of a model folder that is a link to elsewhere, through which a model could have any file of the user's read. A link may
+ * stay in its folder or, in the Hugging Face cache, point from a snapshot to a blob of the same model.
+ */
+export async function refuseLinkOut(file: string): Promise<void> {
+  const [root, target] = [await realPath(dirname(file)), await realPath(file)];
+  if (dirname(target) === root) return;
+  const repository = dirname(dirname(root));
+  const isSnapshot = basename(dirname(root)) === "snapshots" && basename(repository).startsWith("models--");
+  if (isSnapshot && dirname(target) === join(repository, "blobs")) return;
+  throw new PagesiftError("model", `File "${file}" is a link out of its folder; copy the file there instead`);
+}
+
+async function realPath(path: string): Promise<string> {
+  try {
+    return await Deno.realPath(path);
+  } catch (cause) {
+    throw new PagesiftError("model", `Cannot open "${path}": ${reasonOf(cause)}; download the model again`, { cause });
   }
 }
 

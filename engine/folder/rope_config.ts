@@ -1,5 +1,5 @@
 import type { Family } from "./architectures.ts";
-import type { ConfigFields, Range } from "./config_fields.ts";
+import { type ConfigFields, present, type Range } from "./config_fields.ts";
 import type { RopeConfig } from "./rope.ts";
 
 const SUPPORTED = "one of default, linear, llama3, yarn";
@@ -83,11 +83,4 @@ function parseYarn(rope: ConfigFields): Scaling {
       mscaleAllDim: rope.optionalNumber("mscale_all_dim", WEIGHT),
     }),
   };
-}
-
-type Present<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
-
-/** The object without its undefined entries. */
-export function present<T extends object>(values: T): Present<T> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Present<T>;
 }

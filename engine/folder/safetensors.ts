@@ -1,8 +1,5 @@
-import { PagesiftError } from "../errors.ts";
+import { PagesiftError, reasonOf } from "../errors.ts";
 import { isJsonObject, type JsonObject, parseJsonObject, shorten, statOrUndefined } from "./json_file.ts";
-import { openModelFile, readFully } from "./model_file.ts";
-
-export { MAX_PIECE_BYTES, readTensorInPieces } from "./tensor_pieces.ts";
 
 /** Bytes of one element of each dtype a file may hold. */
 const ELEMENT_BYTES = {
@@ -49,6 +46,8 @@ export interface SafetensorsHeader {
   readonly tensors: ReadonlyMap<string, TensorEntry>;
 }
 
+/** Largest piece of {@link readTensorInPieces}. */
+export const MAX_PIECE_BYTES = 8 * 1024 * 1024;
 const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 100_000_000;
 const MAX_RANK = 8;
@@ -73,6 +72,63 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
   tensors.sort((a, b) => a.offsetBytes - b.offsetBytes || a.bytes - b.bytes);
   checkLayout(tensors, file, dataStart, info.size);
   return { file, fileBytes: info.size, tensors: new Map(tensors.map((tensor) => [tensor.name, tensor])) };
+}
+
+/**
+ * Reads a tensor's bytes in pieces of at most `pieceBytes` (8 MiB at most, a multiple of 8) into one buffer that the next
+ * piece overwrites. `onPiece` gets the filled part and its offset within the tensor. Throws a "model" error where the file
+ * ends early, which a mapped file would answer with SIGBUS.
+ */
+export function readTensorInPieces(
+  file: string | Deno.FsFile,
+  entry: TensorEntry,
+  pieceBytes: number,
+  onPiece: (bytes: Uint8Array<ArrayBuffer>, offsetBytes: number) => void,
+): void {
+  if (typeof file === "string") {
+    using handle = openModelFile(file);
+    return readTensorInPieces(handle, entry, pieceBytes, onPiece);
+  }
+  const buffer = new Uint8Array(Math.min(entry.bytes, pieceSize(pieceBytes)));
+  file.seekSync(entry.offsetBytes, Deno.SeekMode.Start);
+  for (let offset = 0; offset < entry.bytes; offset += buffer.length) {
+    const piece = buffer.subarray(0, entry.bytes - offset);
+    if (readFully(file, piece, entry.file) < piece.length) {
+      const problem = "the file became shorter while it was read; download it again";
+      throw new PagesiftError("model", `Cannot read tensor "${shorten(entry.name)}" of "${entry.file}": ${problem}`);
+    }
+    onPiece(piece, offset);
+  }
+}
+
+function pieceSize(bytes: number): number {
+  const size = Math.min(bytes, MAX_PIECE_BYTES);
+  if (Number.isSafeInteger(size) && size > 0 && size % 8 === 0) return size;
+  throw new RangeError(`Cannot read pieces of ${bytes} bytes: expected a positive multiple of 8`);
+}
+
+/** Fills the buffer as far as the file reaches; returns how far. `file` stands in messages only. */
+export function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {
+  let done = 0;
+  try {
+    while (done < buffer.length) {
+      const count = handle.readSync(buffer.subarray(done));
+      if (count === null) break;
+      done += count;
+    }
+  } catch (cause) {
+    throw new PagesiftError("model", `Cannot read "${file}": ${reasonOf(cause)}`, { cause });
+  }
+  return done;
+}
+
+/** Opens a file for reading; a failure is a "model" error. */
+export function openModelFile(file: string): Deno.FsFile {
+  try {
+    return Deno.openSync(file);
+  } catch (cause) {
+    throw new PagesiftError("model", `Cannot open "${file}": ${reasonOf(cause)}`, { cause });
+  }
 }
 
 /** The header without its length; the length is checked against the file before it is believed. */

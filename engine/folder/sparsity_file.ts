@@ -1,8 +1,7 @@
 import { join } from "@std/path";
-import { ConfigFields } from "./config_fields.ts";
+import { ConfigFields, present } from "./config_fields.ts";
 import { readJsonFile, shorten } from "./json_file.ts";
 import { PAGE_SIZES, SCORERS } from "../pages/page_policy.ts";
-import { present } from "./rope_config.ts";
 import type { SparseOptions } from "../types.ts";
 
 /** How a model was trained to be read (docs/training.md). */

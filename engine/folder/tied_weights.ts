@@ -1,7 +1,7 @@
 import type { ModelConfig } from "./config.ts";
-import { openModelFile, readFully } from "./model_file.ts";
 import type { CheckpointTensor } from "./checkpoint.ts";
 import { PagesiftError } from "../errors.ts";
+import { openModelFile, readFully } from "./safetensors.ts";
 import type { WeightPlan } from "./weight_plan.ts";
 
 const PIECE_BYTES = 4 << 20;

@@ -1,7 +1,6 @@
 import { Environment, parse, tokenize } from "@huggingface/jinja";
 import { PagesiftError, reasonOf } from "../errors.ts";
-import { isJsonObject, type JsonObject, shorten, statOrUndefined } from "../folder/json_file.ts";
-import { refuseLinkOut } from "../folder/model_links.ts";
+import { isJsonObject, type JsonObject, refuseLinkOut, shorten, statOrUndefined } from "../folder/json_file.ts";
 import { DEFAULT_TEMPLATE_LIMITS, GuardedInterpreter, type TemplateLimits } from "./template_guard.ts";
 
 /** One turn of a conversation. */
