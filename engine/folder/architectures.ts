@@ -1,4 +1,4 @@
-/** Where the sliding windows of a model's layers are written: nowhere, for all layers, for all if flagged, per layer. */
+/** Where `config.json` gives the sliding windows of layers: nowhere, for all layers, for all if a flag is set, for each layer. */
 export type WindowRule = "none" | "all" | "flagged" | "per layer";
 
 /** What a model family fixes, and the values its library assumes for fields that `config.json` leaves out. */
@@ -105,4 +105,9 @@ export type Architecture = keyof typeof FAMILIES;
 /** Whether `config.json` may name this architecture. */
 export function isArchitecture(name: string): name is Architecture {
   return Object.hasOwn(FAMILIES, name);
+}
+
+/** The architecture of a `model_type`, where it is supported. */
+export function architectureOf(modelType: unknown): Architecture | undefined {
+  return Object.keys(FAMILIES).filter(isArchitecture).find((name) => FAMILIES[name].modelType === modelType);
 }

@@ -4,7 +4,7 @@ import { isJsonObject, readJsonFile, refuseLinkOut, shorten, statOrUndefined } f
 import type { Notice } from "../types.ts";
 import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
 
-/** A tensor and the file that holds it. */
+/** A tensor and the file that contains it. */
 export type CheckpointTensor = TensorEntry;
 
 /** All tensors of a model folder. */

@@ -1,5 +1,5 @@
 import { join } from "@std/path";
-import { type Architecture, FAMILIES, type Family, isArchitecture } from "./architectures.ts";
+import { type Architecture, architectureOf, FAMILIES, type Family, isArchitecture } from "./architectures.ts";
 import { ConfigFields, present, type Range } from "./config_fields.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, readJsonFile, shorten } from "./json_file.ts";
@@ -29,7 +29,7 @@ export interface ModelConfig {
   readonly hiddenAct: "silu";
   readonly attentionBias: { readonly qkv: boolean; readonly output: boolean };
   readonly mlpBias: boolean;
-  /** Whether queries and keys are normalized a head before the rotation. */
+  /** Whether queries and keys are normalized, each head by itself, before the rotation. */
   readonly qkNorm: boolean;
   /** Whether q, k, v are one tensor, and gate, up another. */
   readonly fusedProjections: boolean;
@@ -63,7 +63,7 @@ const CONTEXT: Range = { min: 1, max: 1_000_000_000 };
 const EPSILON: Range = { min: 0, max: 1 };
 const EXPERTS: Range = { min: 1, max: 4096 };
 
-/** Reads `config.json` of a model folder. Throws "model" errors that name the field and the values wanted. */
+/** Reads `config.json` of a model folder. Throws "model" errors that name the field and the expected values. */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const file = join(folder, "config.json");
   const json = await readJsonFile(file);
@@ -71,7 +71,7 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   throw new PagesiftError("model", `No "config.json" in "${folder}"; expected a Hugging Face model folder`);
 }
 
-/** Checks a parsed `config.json`; `file` stands in messages only. */
+/** Checks a parsed `config.json`; `file` is for messages only. */
 export function parseModelConfig(json: unknown, file: string): ModelConfig {
   if (!isJsonObject(json)) throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object`);
   const fields = new ConfigFields(json, file);
@@ -116,7 +116,8 @@ export function limitContext(config: ModelConfig, maxContext: number | undefined
 
 function parseArchitecture(fields: ConfigFields): Architecture {
   const names = fields.list("architectures", "a list of names", (item) => typeof item === "string");
-  const name = names.find(isArchitecture);
+  // The transformers library goes by the model type, so a file may leave the architectures out.
+  const name = names.length > 0 ? names.find(isArchitecture) : architectureOf(fields.json["model_type"]);
   if (name !== undefined) return name;
   const found = names.length === 0 ? "No architecture" : `Architecture "${shorten(names.join(", "))}" is not supported`;
   const supported = Object.keys(FAMILIES).join(", ");
@@ -156,14 +157,15 @@ function parseHeadDim(fields: ConfigFields, fallback: number | undefined, hidden
   }
   const headDim = named ? fields.count("head_dim", HEAD_DIM, fallback) : hiddenSize / heads;
   if (headDim % 16 === 0 && headDim <= HEAD_DIM.max) return headDim;
-  const wanted = `a multiple of 16 from ${HEAD_DIM.min} to ${HEAD_DIM.max}`;
-  if (named) fields.refuse("head_dim", wanted);
-  const derived = `"hidden_size" / "num_attention_heads" of "${fields.file}" must be ${wanted}, found ${headDim}`;
+  const expected = `a multiple of 16 from ${HEAD_DIM.min} to ${HEAD_DIM.max}`;
+  if (named) fields.refuse("head_dim", expected);
+  const derived = `"hidden_size" / "num_attention_heads" of "${fields.file}" must be ${expected}, found ${headDim}`;
   throw new PagesiftError("model", `Head size ${derived}`);
 }
 
 function parseActivation(fields: ConfigFields): "silu" {
-  return fields.text("hidden_act", "silu") === "silu" ? "silu" : fields.refuse("hidden_act", '"silu"');
+  const name = fields.text("hidden_act", "silu");
+  return name === "silu" || name === "swish" ? "silu" : fields.refuse("hidden_act", '"silu"');
 }
 
 function parseBiases(fields: ConfigFields, family: Family): Pick<ModelConfig, "attentionBias" | "mlpBias"> {

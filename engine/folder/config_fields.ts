@@ -9,7 +9,7 @@ export interface Range {
 
 /**
  * Typed reads of one JSON object. A field that is absent or null takes the fallback, and is an error where none is given; a
- * field of another type or out of range is a "model" error that names the field, the file and the values wanted.
+ * field of another type or out of range is a "model" error that names the field, the file and the expected values.
  */
 export class ConfigFields {
   constructor(readonly json: JsonObject, readonly file: string) {}
@@ -47,9 +47,9 @@ export class ConfigFields {
   }
 
   /** A list whose items all pass `isItem`; empty where the field is absent. */
-  list<T>(name: string, wanted: string, isItem: (item: unknown) => item is T): readonly T[] {
+  list<T>(name: string, expected: string, isItem: (item: unknown) => item is T): readonly T[] {
     const value = this.json[name] ?? [];
-    return Array.isArray(value) && value.every(isItem) ? value : this.refuse(name, wanted);
+    return Array.isArray(value) && value.every(isItem) ? value : this.refuse(name, expected);
   }
 
   object(name: string): ConfigFields {
@@ -66,14 +66,14 @@ export class ConfigFields {
     return ids.filter((id) => id >= 0);
   }
 
-  refuse(name: string, wanted: string): never {
+  refuse(name: string, expected: string): never {
     const found = describe(this.json[name]);
-    throw new PagesiftError("model", `Field "${name}" of "${this.file}" must be ${wanted}, found ${found}`);
+    throw new PagesiftError("model", `Field "${name}" of "${this.file}" must be ${expected}, found ${found}`);
   }
 
-  #numeric(name: string, wanted: string, valid: (value: number) => boolean, fallback?: number): number {
+  #numeric(name: string, expected: string, valid: (value: number) => boolean, fallback?: number): number {
     const value = this.json[name] ?? fallback;
-    return typeof value === "number" && valid(value) ? value : this.refuse(name, wanted);
+    return typeof value === "number" && valid(value) ? value : this.refuse(name, expected);
   }
 }
 

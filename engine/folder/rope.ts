@@ -37,7 +37,7 @@ interface YarnScaling {
 
 /** What the rotation of queries and keys needs. */
 export interface RopeFrequencies {
-  /** Radians a position, `[rotaryDim / 2]`; element i turns dimensions i and i + rotaryDim / 2. */
+  /** Radians per position, `[rotaryDim / 2]`; element i turns dimensions i and i + rotaryDim / 2. */
   invFreq: Float32Array;
   /** Leading dimensions of a head that are rotated. */
   rotaryDim: number;
@@ -90,7 +90,7 @@ function scaledFrequencies(rope: RopeConfig, powers: Float32Array, original: num
   }
 }
 
-/** Long waves are slowed by `factor`, short ones kept, those between blended. */
+/** Long waves are slowed by `factor`, short ones stay, those between are blended. */
 function llama3Frequency(rope: Llama3Scaling, frequency: number, original: number): number {
   const wavelength = round(2 * Math.PI / frequency);
   if (wavelength > original / rope.lowFreqFactor) return frequency / rope.factor;

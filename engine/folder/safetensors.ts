@@ -51,7 +51,7 @@ export const MAX_PIECE_BYTES = 8 * 1024 * 1024;
 const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 100_000_000;
 const MAX_RANK = 8;
-// A header has three levels; the limits keep a hostile one from costing more than its size.
+// A header has three levels; with these limits a hostile one costs no more than its size.
 const LIMITS = { maxDepth: 8, maxKeys: 100_001, maxValues: 2_000_000 };
 const POINTER_START = "version https://git-lfs";
 
@@ -107,7 +107,7 @@ function pieceSize(bytes: number): number {
   throw new RangeError(`Cannot read pieces of ${bytes} bytes: expected a positive multiple of 8`);
 }
 
-/** Fills the buffer as far as the file reaches; returns how far. `file` stands in messages only. */
+/** Fills the buffer as far as the file reaches; returns how far. `file` is for messages only. */
 export function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {
   let done = 0;
   try {
@@ -228,8 +228,8 @@ function refuse(file: string, problem: string): never {
   throw new PagesiftError("model", `Cannot read "${file}": ${problem}`);
 }
 
-function refuseIncomplete(file: string, have: number, wanted: number): never {
-  const counts = `have ${have.toLocaleString("en-US")} of ${wanted.toLocaleString("en-US")} bytes`;
+function refuseIncomplete(file: string, have: number, expected: number): never {
+  const counts = `have ${have.toLocaleString("en-US")} of ${expected.toLocaleString("en-US")} bytes`;
   return refuse(file, `incomplete: ${counts}; download it again`);
 }
 

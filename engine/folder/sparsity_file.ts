@@ -4,11 +4,11 @@ import { readJsonFile, shorten } from "./json_file.ts";
 import { PAGE_SIZES, SCORERS } from "../pages/page_policy.ts";
 import type { SparseOptions } from "../types.ts";
 
-/** How a model was trained to be read (docs/training.md). */
+/** How sparsely a model was trained to read its context (docs/training.md). */
 export interface ModelSparsity {
   /** What a generation takes where nothing else is asked for. */
   readonly defaults: SparseOptions;
-  /** For people: "fine-tuned, mask soft". Empty where the file does not tell. */
+  /** For people: "fine-tuned, mask soft". Empty where the file does not say. */
   readonly method: string;
 }
 

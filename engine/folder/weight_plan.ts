@@ -24,14 +24,14 @@ export interface WeightPlan {
   readonly notices: readonly Notice[];
 }
 
-/** A tensor of the checkpoint that we want. */
+/** A tensor of the checkpoint that the model needs. */
 interface Source {
   name: string;
   shape: number[];
 }
 
-/** A tensor that we want: our name, and what is stacked to make it. */
-interface Wanted {
+/** A tensor that the model needs: our name, and what is stacked to make it. */
+interface RequiredTensor {
   name: string;
   sources: Source[];
 }
@@ -44,14 +44,14 @@ const UNUSED = /\.rotary_emb\.\w+$|\.position_ids$|^(?!model\.|lm_head\.)/;
 const EMBEDDING = "model.embed_tokens";
 const HEAD = "lm_head";
 const NAMES_IN_MESSAGE = 8;
-/** As many as a header may hold. */
+/** As many as a header may contain. */
 const MANY_TENSORS = 100_000;
 
 /** The checkpoint's name of a projection, and its rows. */
 type Projection = [name: string, rows: number];
 
-function linear(name: string, projections: Projection[], columns: number, bias: boolean): Wanted[] {
-  const weight: Wanted = {
+function linear(name: string, projections: Projection[], columns: number, bias: boolean): RequiredTensor[] {
+  const weight: RequiredTensor = {
     name: `${name}.weight`,
     sources: projections.map(([source, rows]) => ({ name: `${source}.weight`, shape: [rows, columns] })),
   };
@@ -60,11 +60,11 @@ function linear(name: string, projections: Projection[], columns: number, bias: 
   return [weight, { name: `${name}.bias`, sources }];
 }
 
-function norm(name: string, source: string, width: number): Wanted {
+function norm(name: string, source: string, width: number): RequiredTensor {
   return { name: `${name}.weight`, sources: [{ name: `${source}.weight`, shape: [width] }] };
 }
 
-function attentionTensors(config: ModelConfig, ours: string, theirs: string): Wanted[] {
+function attentionTensors(config: ModelConfig, ours: string, theirs: string): RequiredTensor[] {
   const { hiddenSize, headDim, attentionBias, qkNorm } = config;
   const [queryRows, keyRows] = [config.numQueryHeads * headDim, config.numKvHeads * headDim];
   const attention = `${theirs}.self_attn`;
@@ -84,7 +84,7 @@ function feedForwardTensors(
   theirs: string,
   width: number,
   fused: boolean,
-): Wanted[] {
+): RequiredTensor[] {
   const { hiddenSize, mlpBias } = config;
   const projections: Projection[] = fused
     ? [[`${theirs}.gate_up_proj`, 2 * width]]
@@ -95,7 +95,7 @@ function feedForwardTensors(
   ];
 }
 
-function expertTensors(config: ModelConfig, ours: string, theirs: string): Wanted[] {
+function expertTensors(config: ModelConfig, ours: string, theirs: string): RequiredTensor[] {
   const { moe, hiddenSize } = config;
   if (!moe) return [];
   const experts = Array.from({ length: moe.numExperts }, (_, index) => index);
@@ -107,7 +107,7 @@ function expertTensors(config: ModelConfig, ours: string, theirs: string): Wante
   ];
 }
 
-function layerTensors(config: ModelConfig, layer: number): Wanted[] {
+function layerTensors(config: ModelConfig, layer: number): RequiredTensor[] {
   const ours = `layers.${layer}`;
   const theirs = `model.layers.${layer}`;
   const { hiddenSize, intermediateSize, fusedProjections } = config;
@@ -125,7 +125,7 @@ function layerTensors(config: ModelConfig, layer: number): Wanted[] {
  * Tied weights are one tensor under either name. Where the folder has both, both count, as in the transformers library: the
  * tensors have the last word.
  */
-function wantedTensors(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): Wanted[] {
+function requiredTensors(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): RequiredTensor[] {
   const { vocabSize, hiddenSize, tieWordEmbeddings } = config;
   const [hasEmbedding, hasHead] = [EMBEDDING, HEAD].map((name) => found.has(`${name}.weight`));
   const embedding = tieWordEmbeddings && hasHead && !hasEmbedding ? HEAD : EMBEDDING;
@@ -147,7 +147,7 @@ function shapeText(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
 }
 
-function planTensor({ name, sources }: Wanted, found: ReadonlyMap<string, CheckpointTensor>): PlannedTensor {
+function planTensor({ name, sources }: RequiredTensor, found: ReadonlyMap<string, CheckpointTensor>): PlannedTensor {
   const parts = sources.flatMap((source) => found.get(source.name) ?? []);
   const [first] = parts;
   const dtype = first && DTYPE_NAMES[first.dtype];
@@ -156,7 +156,7 @@ function planTensor({ name, sources }: Wanted, found: ReadonlyMap<string, Checkp
     throw new PagesiftError(
       "model",
       `Tensor ${listNames(sources.map((source) => source.name))} has dtype ${dtypes}, ` +
-        "wanted F32, F16 or BF16, the same for all that are stacked",
+        "expected F32, F16 or BF16, the same for all that are stacked",
     );
   }
   sources.forEach((source, index) => {
@@ -177,14 +177,14 @@ function ignoredNotices({ architecture }: ModelConfig, names: readonly string[])
   return [{ level: "warning", text: `Ignored ${tensors} that ${architecture} does not use: ${listNames(names)}` }];
 }
 
-/** Listing what is missing would take all memory where a config asks for millions of experts that no file holds. */
+/** Listing what is missing would take all memory where a config asks for millions of experts that no file contains. */
 function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): void {
   const expertLayers = moe?.sparseLayers.filter(Boolean).length ?? 0;
-  const wanted = 2 * numLayers + 3 * expertLayers * (moe?.numExperts ?? 0);
-  if (wanted <= numFound || wanted < MANY_TENSORS) return;
+  const required = 2 * numLayers + 3 * expertLayers * (moe?.numExperts ?? 0);
+  if (required <= numFound || required < MANY_TENSORS) return;
   throw new PagesiftError(
     "model",
-    `The model folder lacks tensors: it has ${numFound}, and its config.json asks for more than ${wanted}; ` +
+    `The model folder lacks tensors: it has ${numFound}, and its config.json asks for more than ${required}; ` +
       "download the model again",
   );
 }
@@ -196,8 +196,8 @@ function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): voi
  */
 export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
   refuseFarTooFew(config, found.size);
-  const wanted = wantedTensors(config, found);
-  const sources = new Set(wanted.flatMap((tensor) => tensor.sources.map((source) => source.name)));
+  const required = requiredTensors(config, found);
+  const sources = new Set(required.flatMap((tensor) => tensor.sources.map((source) => source.name)));
   const missing = [...sources].filter((name) => !found.has(name));
   if (missing.length > 0) {
     throw new PagesiftError(
@@ -217,6 +217,6 @@ export function planWeights(config: ModelConfig, found: ReadonlyMap<string, Chec
       }`,
     );
   }
-  const tensors = new Map(wanted.map((tensor) => [tensor.name, planTensor(tensor, found)]));
+  const tensors = new Map(required.map((tensor) => [tensor.name, planTensor(tensor, found)]));
   return { tensors, dtype: tensors.get("embedding.weight")?.dtype ?? "f32", notices: ignoredNotices(config, ignored) };
 }

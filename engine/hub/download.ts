@@ -10,7 +10,7 @@ import { StallGuard } from "./stall_guard.ts";
 export interface DownloadProgress {
   file: string;
   doneBytes: number;
-  /** Undefined where the server does not tell. */
+  /** Undefined where the server does not say. */
   totalBytes: number | undefined;
 }
 
@@ -28,16 +28,16 @@ const LOCK_POLL_MS = 100;
 
 /**
  * Puts one file of a model into the cache. An interrupted download is taken up where it ended; a file appears under its
- * name only when its size, and its SHA-256 where the Hub tells it, are right. Throws "network" errors.
+ * name only when its size, and its SHA-256 where the Hub gives it, are right. Throws "network" errors.
  */
 export async function downloadFile(download: Download, name: string): Promise<void> {
   const { model, commit } = download;
-  const wanted = await describeFile(download, name);
-  const blob = model.blobPath(wanted.etag);
+  const expected = await describeFile(download, name);
+  const blob = model.blobPath(expected.etag);
   await Deno.mkdir(dirname(blob), { recursive: true });
-  using _lock = await lock(model.lockPath(wanted.etag), download.signal);
-  if (!await isWhole(blob, wanted)) await fetchBlob(download, name, wanted);
-  await model.link(commit, name, wanted.etag);
+  using _lock = await lock(model.lockPath(expected.etag), download.signal);
+  if (!await isWhole(blob, expected)) await fetchBlob(download, name, expected);
+  await model.link(commit, name, expected.etag);
 }
 
 async function describeFile({ client, commit, stallSeconds, signal }: Download, name: string): Promise<HubFile> {
@@ -66,15 +66,15 @@ async function lock(path: string, signal: AbortSignal | undefined): Promise<Deno
   }
 }
 
-async function fetchBlob(download: Download, name: string, wanted: HubFile): Promise<void> {
-  const blob = download.model.blobPath(wanted.etag);
+async function fetchBlob(download: Download, name: string, expected: HubFile): Promise<void> {
+  const blob = download.model.blobPath(expected.etag);
   const path = `${blob}.incomplete`;
   {
     using partial = await PartialFile.open(path);
-    // Without a size, nothing tells a whole file from a part.
-    if (wanted.bytes === undefined || partial.bytes > wanted.bytes) await partial.restart();
-    if (partial.bytes !== wanted.bytes) await transfer(download, name, wanted, partial);
-    await checkContent(name, wanted, partial);
+    // Without a size, a part looks like the whole file.
+    if (expected.bytes === undefined || partial.bytes > expected.bytes) await partial.restart();
+    if (partial.bytes !== expected.bytes) await transfer(download, name, expected, partial);
+    await checkContent(name, expected, partial);
     await partial.flush();
   }
   await Deno.rename(path, blob);
@@ -83,7 +83,7 @@ async function fetchBlob(download: Download, name: string, wanted: HubFile): Pro
 async function transfer(
   { client, commit, stallSeconds, signal, onProgress }: Download,
   name: string,
-  wanted: HubFile,
+  expected: HubFile,
   partial: PartialFile,
 ): Promise<void> {
   using guard = new StallGuard(stallSeconds, signal);
@@ -92,9 +92,9 @@ async function transfer(
   try {
     for await (const chunk of response.body ?? []) {
       guard.touch();
-      if (partial.bytes + chunk.length > (wanted.bytes ?? Infinity)) throw sizeError(name, wanted, "more");
+      if (partial.bytes + chunk.length > (expected.bytes ?? Infinity)) throw sizeError(name, expected, "more");
       await partial.append(chunk);
-      onProgress?.({ file: name, doneBytes: partial.bytes, totalBytes: wanted.bytes });
+      onProgress?.({ file: name, doneBytes: partial.bytes, totalBytes: expected.bytes });
     }
   } catch (error) {
     throw client.failure(error, guard, name);
@@ -106,17 +106,17 @@ function continues(response: Response, bytes: number): boolean {
   return response.status === 206 && (response.headers.get("content-range") ?? "").startsWith(`bytes ${bytes}-`);
 }
 
-async function checkContent(name: string, wanted: HubFile, partial: PartialFile): Promise<void> {
-  if (wanted.bytes !== undefined && partial.bytes !== wanted.bytes) {
-    throw sizeError(name, wanted, `only ${partial.bytes}`);
+async function checkContent(name: string, expected: HubFile, partial: PartialFile): Promise<void> {
+  if (expected.bytes !== undefined && partial.bytes !== expected.bytes) {
+    throw sizeError(name, expected, `only ${partial.bytes}`);
   }
-  if (!/^[0-9a-f]{64}$/.test(wanted.etag)) return;
+  if (!/^[0-9a-f]{64}$/.test(expected.etag)) return;
   const found = partial.digest();
-  if (found === wanted.etag) return;
+  if (found === expected.etag) return;
   await partial.restart(); // bytes that are wrong must not be built upon
   throw new PagesiftError(
     "network",
-    `File "${name}" arrived damaged: expected SHA-256 ${wanted.etag}, found ${found}; run the command again`,
+    `File "${name}" arrived damaged: expected SHA-256 ${expected.etag}, found ${found}; run the command again`,
   );
 }
 

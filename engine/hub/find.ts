@@ -19,7 +19,7 @@ export interface FindModelOptions {
   fetch?: typeof fetch;
   /** Called as bytes of a file arrive. */
   onProgress?: (progress: DownloadProgress) => void;
-  /** Ends a download; the next one goes on where it ended. The promise rejects with the signal's reason. */
+  /** Ends a download; the next one continues where it ended. The promise rejects with the signal's reason. */
   signal?: AbortSignal;
   /** Longest wait for anything to arrive. Default 60. */
   stallSeconds?: number;
@@ -70,14 +70,14 @@ function checkRevision(revision: string): string {
 
 /** Programs cache single files too, so a snapshot may lack what a model needs. */
 async function isComplete(folder: string): Promise<boolean> {
-  const wanted = ["config.json", "tokenizer.json"];
+  const required = ["config.json", "tokenizer.json"];
   const hasAll = await statOrUndefined(join(folder, SINGLE)) !== undefined;
   const index = hasAll ? undefined : await readJsonFile(join(folder, INDEX));
   if (index !== undefined) {
     const map = isJsonObject(index["weight_map"]) ? index["weight_map"] : {};
-    wanted.push(...new Set(Object.values(map).map(String)));
+    required.push(...new Set(Object.values(map).map(String)));
   } else if (!await hasWeights(folder)) return false;
-  const found = await Promise.all(wanted.map((name) => statOrUndefined(join(folder, name))));
+  const found = await Promise.all(required.map((name) => statOrUndefined(join(folder, name))));
   return found.every((info) => info !== undefined);
 }
 

@@ -2,7 +2,7 @@ import { createHash, type Hash } from "node:crypto";
 
 const PIECE_BYTES = 1 << 20;
 
-/** A download in progress: a file that grows, and the hash of what it holds. */
+/** A download in progress: a file that grows, and the hash of its content. */
 export class PartialFile implements Disposable {
   #bytes = 0;
   #hash: Hash = createHash("sha256");

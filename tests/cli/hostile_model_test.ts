@@ -60,7 +60,12 @@ const WEIGHT_FILES: Case[] = [
   ["a zero dimension", entry(NORM, (t) => t.shape = [0]), NORM, "takes 0 bytes"],
   ["a rank of nine", entry(NORM, (t) => t.shape = Array(9).fill(1)), NORM, "at most 8"],
   ["an unknown dtype", entry(NORM, (t) => t.dtype = "Q4_K"), NORM, '"Q4_K"', "BF16"],
-  ["a dtype that no operation reads", entry(NORM, (t) => [t.dtype, t.shape] = ["I8", [256]]), NORM, "wanted F32, F16"],
+  [
+    "a dtype that no operation reads",
+    entry(NORM, (t) => [t.dtype, t.shape] = ["I8", [256]]),
+    NORM,
+    "expected F32, F16",
+  ],
   ["a download that ended early", bytes((all) => all.slice(0, -100)), "incomplete: have 879,268 of 879,368 bytes"],
   [
     "a Git LFS pointer",

@@ -91,6 +91,16 @@ Deno.test("parseModelConfig returns a frozen object", () => {
   assert([config, config.rope, config.slidingWindows, config.moe!, config.attentionBias].every(Object.isFrozen));
 });
 
+Deno.test("parseModelConfig goes by the model type where no architecture is named", () => {
+  const { architectures: _named, ...others } = QWEN3;
+  assertEquals(parse({ ...others, model_type: "qwen3" }).architecture, "Qwen3ForCausalLM");
+  assertEquals(parse({ ...others, model_type: "qwen3", architectures: null }), parse(QWEN3));
+});
+
+Deno.test("parseModelConfig takes swish for silu", () => {
+  assertEquals(parse({ ...LLAMA, hidden_act: "swish" }), parse(LLAMA));
+});
+
 Deno.test("parseModelConfig divides the hidden size among heads", () => {
   assertEquals(parse(LLAMA).headDim, 16);
 });

@@ -141,7 +141,7 @@ Deno.test("planWeights refuses parts of one projection with different dtypes", a
   assertRefused(
     headers,
     `Tensor "${ATTENTION}.q_proj.weight", "${ATTENTION}.k_proj.weight", "${ATTENTION}.v_proj.weight" has dtype ` +
-      "F32, F16, wanted F32, F16 or BF16, the same for all that are stacked",
+      "F32, F16, expected F32, F16 or BF16, the same for all that are stacked",
   );
 });
 
@@ -150,7 +150,7 @@ Deno.test("planWeights refuses a dtype that the operations cannot read", async (
   change(headers, "model.norm.weight", { dtype: "F64" });
   assertRefused(
     headers,
-    'Tensor "model.norm.weight" has dtype F64, wanted F32, F16 or BF16, the same for all that are stacked',
+    'Tensor "model.norm.weight" has dtype F64, expected F32, F16 or BF16, the same for all that are stacked',
   );
 });
 
