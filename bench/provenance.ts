@@ -14,7 +14,7 @@ export interface Circumstances {
   notes?: readonly string[];
 }
 
-/** Gathers what the machine and the checkout tell. Nothing of it fails: what cannot be read is left out. */
+/** Gathers what is known of the machine and the checkout. Nothing here fails: what cannot be read is left out. */
 export async function provenanceOf(device: DeviceInfo, facts: Circumstances): Promise<Provenance> {
   const { backend, name, numThreads } = device;
   return definedOnly<Provenance>({

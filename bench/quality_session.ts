@@ -5,7 +5,7 @@ import type { Session } from "../engine/session.ts";
 import type { DecodeAttention } from "../engine/model.ts";
 import type { PagePolicy } from "../engine/pages/page_policy.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
-import type { StepObserver } from "../engine/step_observer.ts";
+import type { StepObserver } from "../engine/decode_batch.ts";
 import type { Sequences } from "../ffi/kv_cache.ts";
 import type { Counters } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";

@@ -31,7 +31,7 @@ export function emptyTally(arm: QualityArm): Tally {
   return { arm, answers: [], losses: [], divergences: [], agreements: [], mass, stepSeconds: [] };
 }
 
-/** The fields of a row that tell quality. */
+/** The fields of a row that describe quality. */
 export type QualityFields = Partial<Row>;
 
 /** What the answers say, against those of dense. */

@@ -98,7 +98,7 @@ export interface Provenance {
   threads: number;
   /** Of the CPU's kernels. */
   instruction_set?: string;
-  /** Of the GPU; where the system tells it. */
+  /** Of the GPU, where the system reports it. */
   driver?: string;
   model?: string;
   /** SHA-256 over the config and every weight file's name, size, first and last MiB; none for random weights. */
@@ -118,7 +118,7 @@ export interface Progress {
   label: string;
 }
 
-/** What a run tells its caller, and how it is stopped. */
+/** How a run reports progress, and how it is stopped. */
 export interface Hooks {
   signal?: AbortSignal | undefined;
   onProgress?: (progress: Progress) => void;

@@ -18,7 +18,7 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** Seconds of every repetition as a row tells them. */
+/** Seconds of every repetition as a row reports them. */
 export function timingOf(seconds: readonly number[]): Timing & { samples: number } {
   const us = seconds.map((value) => value * 1e6);
   return {

@@ -53,7 +53,7 @@ export class Activations {
     });
   }
 
-  /** Views for `numTokens` tokens. They are kept, because the same few sizes come again at every step. */
+  /** Views for `numTokens` tokens. They are cached, because the same few sizes recur at every step. */
   views(numTokens: number): ActivationViews {
     let views = this.#views.get(numTokens);
     if (!views) {

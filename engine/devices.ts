@@ -25,12 +25,28 @@ export function fallbackNotice(reason: string, hasGpu: boolean): Notice {
     : { level: "info", text: `${reason}; using the CPU` };
 }
 
+const CHOICES: readonly DeviceChoice[] = ["auto", "cpu", "cuda"];
+const MAX_THREADS = 1024;
+
+/** @throws {PagesiftError} of kind "usage" */
+export function checkDeviceOptions(choice: DeviceChoice = "auto", threads?: number): void {
+  if (!CHOICES.includes(choice)) {
+    throw new PagesiftError("usage", `Device "${choice}" is unknown; expected ${CHOICES.join(", ")}`);
+  }
+  if (threads === undefined || Number.isInteger(threads) && threads >= 1 && threads <= MAX_THREADS) return;
+  throw new PagesiftError(
+    "usage",
+    `Invalid number of threads ${threads}: expected a whole number from 1 to ${MAX_THREADS}`,
+  );
+}
+
 /**
  * Opens the device asked for. `auto` takes CUDA when a device answers, else the CPU with a notice; nothing else falls back.
  *
- * @throws {PagesiftError} of kind "device"
+ * @throws {PagesiftError} of kind "device" or "usage"
  */
 export function openDevice(choice: DeviceChoice, threads: number | undefined): OpenedDevice {
+  checkDeviceOptions(choice, threads);
   const options = threads === undefined ? {} : { threads };
   try {
     if (choice !== "auto") return { device: Device.open(choice, options), notices: [] };

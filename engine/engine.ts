@@ -1,7 +1,7 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
 import { openCheckpoint } from "./folder/checkpoint.ts";
 import { limitContext, type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
-import { type DeviceChoice, openDevice } from "./devices.ts";
+import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
@@ -70,6 +70,7 @@ export class Engine implements AsyncDisposable {
    * @throws {PagesiftError} of kind "model", "device", "memory" or "usage"
    */
   static async load(folder: string, options: EngineOptions = {}): Promise<Engine> {
+    checkDeviceOptions(options.device, options.threads);
     const read = await readModelConfig(folder);
     const { eosTokenIds } = await readGenerationConfig(folder);
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);

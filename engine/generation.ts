@@ -1,5 +1,5 @@
 import type { Tensor } from "../ffi/tensor.ts";
-import type { DecodeStep } from "./decode_batch.ts";
+import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { Decoder } from "./decoder.ts";
 import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
 import type { Model } from "./model.ts";
@@ -9,7 +9,6 @@ import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
-import type { StepObserver } from "./step_observer.ts";
 import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
 
 /** What a run needs beside its requests. It opens and closes none of it. */

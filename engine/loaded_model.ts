@@ -13,7 +13,7 @@ const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
 /** Requests that decode together. */
 export const MAX_BATCH = 16;
 
-/** What {@link LoadedModel.create} may be told beside the weights. */
+/** What {@link LoadedModel.create} takes beside the weights. */
 export interface LoadedModelOptions {
   /** Tokens of the context that the model was trained for, which its rotation depends on. Default: the config's. */
   trainedContext?: number;

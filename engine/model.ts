@@ -1,17 +1,15 @@
 import type { Device } from "../ffi/device.ts";
 import type { HeadRotation } from "../ffi/cache_options.ts";
-import { addRmsNorm, argmax, embedding, matmul, rmsNorm, ropeTable } from "../ffi/ops.ts";
+import { addRmsNorm, argmax, embedding, matmul, rmsNorm, ropeTable, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./folder/config.ts";
-import type { DecodeStep } from "./decode_batch.ts";
+import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { EventLoopYield } from "./event_loop.ts";
 import { Experts } from "./experts.ts";
-import { feedForward } from "./feed_forward.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 import type { RopeFrequencies } from "./folder/rope.ts";
-import type { StepObserver } from "./step_observer.ts";
 import type { Weights } from "./weights.ts";
 
 /** A run of tokens of one sequence that are processed together. i32 tensors `[T]`, `[T]`, `[T]`, `[M]`. */
@@ -163,9 +161,17 @@ export class Model {
       this.#experts.addTo(name, views);
       rmsNorm(device, hidden, this.#normBehind(layer), config.rmsNormEps, normed);
     } else {
-      feedForward(device, weights, name, views);
+      this.#feedForward(name, views);
       addRmsNorm(device, hidden, delta, this.#normBehind(layer), config.rmsNormEps, normed);
     }
+  }
+
+  /** delta = down(silu(gate(normed)) * up(normed)): the block behind attention, for all tokens of a step. */
+  #feedForward(name: string, { normed, gateUp, gate, up, product, delta }: ActivationViews): void {
+    const { device, weights } = this;
+    matmul(device, normed, weights.get(`${name}.gate_up.weight`), weights.find(`${name}.gate_up.bias`), gateUp);
+    siluMul(device, gate, up, product);
+    matmul(device, product, weights.get(`${name}.down.weight`), weights.find(`${name}.down.bias`), delta);
   }
 
   #rotation(name: string, { queryRope, keyRope }: ActivationViews): HeadRotation {

@@ -12,7 +12,7 @@ import { type OnChunk, Prefill } from "./prefill.ts";
 import type { Request } from "./request.ts";
 import { type EngineFacts, RunStats } from "./run_stats.ts";
 import { NativeSampler } from "./sample/native_sampler.ts";
-import type { StepObserver } from "./step_observer.ts";
+import type { StepObserver } from "./decode_batch.ts";
 import type { StepResult } from "./step_runner.ts";
 import type { BatchPiece, EngineStats, PrefillProgress } from "./types.ts";
 

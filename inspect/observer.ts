@@ -1,7 +1,6 @@
-import type { DecodeStep } from "../engine/decode_batch.ts";
+import type { DecodeStep, StepObserver } from "../engine/decode_batch.ts";
 import type { KvPool } from "../engine/pages/kv_pool.ts";
 import type { PagePolicy } from "../engine/pages/page_policy.ts";
-import type { StepObserver } from "../engine/step_observer.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { massCode, scoreCode } from "./codes.ts";
 import type { ComparedScorer, Comparison, LayerKind, Totals } from "./recording.ts";

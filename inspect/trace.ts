@@ -1,4 +1,4 @@
-/** A recording as a file: a line that names format and version, then one gzip stream, whose checksum tells of damage. */
+/** A recording as a file: a line that names format and version, then one gzip stream, whose checksum reveals damage. */
 import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { checkHeader, type TraceHeader } from "./trace_header.ts";
 import type { Recording } from "./recording.ts";

@@ -63,6 +63,19 @@ for (const maxContext of [4097, 0, 1.5]) {
   });
 }
 
+for (const threads of [NaN, 0, -1, 1.5, 1e6]) {
+  Deno.test(`Engine.load refuses ${threads} threads before it reads the folder`, async () => {
+    const [kind, message] = await refusal(loadFolder("no such folder", { threads }));
+    assertEquals(kind, "usage");
+    assertStringIncludes(message, "threads");
+  });
+}
+
+Deno.test("Engine.load refuses a device that it does not know", async () => {
+  const [kind] = await refusal(loadFixture(MODEL, { device: "gpu" as "cpu" }));
+  assertEquals(kind, "usage");
+});
+
 Deno.test("Engine.load refuses sparse options before it reads any weight", async () => {
   const [kind] = await refusal(loadFixture(MODEL, { sparse: { pageSize: 9 } }));
   assertEquals(kind, "usage");
