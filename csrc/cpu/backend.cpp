@@ -10,6 +10,7 @@
 #include "layout.h"
 #include "memory.h"
 #include "numbers.h"
+#include "processors.h"
 
 namespace ps {
 
@@ -24,8 +25,7 @@ const bool kKeepsGroups = false; /* scoring every page is cheap beside the rest 
 Backend *backend_open(const ps_device_options &options) {
   if (options.index != 0) throw Error(PS_NO_DEVICE, "The CPU build has one device, number 0");
   if (options.num_threads < 0 || options.num_threads > 1024) throw Error(PS_INVALID_ARGUMENT, "Threads must lie in [0, 1024]");
-  const unsigned cores = std::thread::hardware_concurrency();
-  const int threads = options.num_threads > 0 ? options.num_threads : cores > 0 ? static_cast<int>(cores) : 1;
+  const int threads = options.num_threads > 0 ? options.num_threads : usable_processors();
   try {
     return new Backend{choose_kernels(), ThreadPool(threads)};
   } catch (const std::system_error &) {

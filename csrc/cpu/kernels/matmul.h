@@ -36,6 +36,9 @@ PS_INLINE void load_pair(const bf16 *p, Vec &first, Vec &second) {
   second = (Vec)(bits & 0xffff0000u);
 }
 
+/* By its number, since at the end of the weights the address lies outside them, where a pointer must not point. */
+PS_INLINE void prefetch_ahead(const void *p) { __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + kPrefetchBytes)); }
+
 static void arrange_pairs(const float *x, int64_t count, float *out) {
   for (int64_t k = 0; k + 2 * kLanes <= count; k += 2 * kLanes) {
     for (int i = 0; i < kLanes; i++) {
@@ -64,7 +67,7 @@ PS_INLINE void dot_block(const MatmulParams &p, const W *weight, const float *ar
     for (int i = 0; i < Outputs; i++) {
       Vec first, second;
       load_pair(w + i * stride + k, first, second);
-      __builtin_prefetch(w + i * stride + k + kPrefetchBytes / int64_t(sizeof(W)));
+      prefetch_ahead(w + i * stride + k);
       PS_UNROLL
       for (int j = 0; j < Tokens; j++) {
         sum[i][j][0] = fma(first, load(x + j * arranged_stride + k), sum[i][j][0]);
@@ -116,9 +119,12 @@ static void matmul_few(ThreadPool &pool, const MatmulParams &p, const W *weight)
 /* Weight rows [n, n + columns) at inputs [k, k + depth) become panel [depth, kTileColumns]; missing columns are zero. */
 template <typename W>
 static void pack_panel(const MatmulParams &p, const W *weight, int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) {
-  for (int64_t c = 0; c < kTileColumns; c++) {
+  for (int64_t c = 0; c < columns; c++) {
     const W *row = weight + (n + c) * p.weight.stride + k;
-    for (int64_t i = 0; i < depth; i++) panel[i * kTileColumns + c] = c < columns ? to_float(row[i]) : 0.f;
+    for (int64_t i = 0; i < depth; i++) panel[i * kTileColumns + c] = to_float(row[i]);
+  }
+  for (int64_t c = columns; c < kTileColumns; c++) { /* no row of the weights: not even a pointer to one */
+    for (int64_t i = 0; i < depth; i++) panel[i * kTileColumns + c] = 0.f;
   }
 }
 

@@ -4,7 +4,7 @@
  * The block of the last token of a page in the call does all the work on that page and head, so no two blocks meet. It reads
  * up to S tokens of 8 d bytes and writes as much in the page's dtype, and one row of statistics. */
 #include "append_kv.cuh"
-#include "page_group.h"
+#include "group_statistics.h"
 
 namespace ps {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <cuda_fp8.h>
 
-#include "page_group.cuh"
+#include "group_statistics.cuh"
 
 namespace ps {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cluster.cuh"
-#include "page_groups.cuh"
+#include "group_choice.cuh"
 #include "select.cuh"
 
 namespace ps {

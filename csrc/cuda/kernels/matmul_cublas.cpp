@@ -1,6 +1,7 @@
-/* cuBLAS through dlopen: the build needs neither its headers nor the library. Names, types and numbers follow cublas_api.h, which has
- * kept them since CUDA 11. */
+/* cuBLAS through dlopen: the build needs neither its headers nor the library. Names, types and numbers are those of cublas_api.h of CUDA 13. */
 #include "matmul_cublas.h"
+
+#include "../cublas_library.h"
 
 #include <dlfcn.h>
 
@@ -21,8 +22,6 @@ constexpr Status kSuccess = 0, kAllocationFailed = 3;
 constexpr int32_t kTransposed = 1, kAsStored = 0;    /* cublasOperation_t */
 constexpr int32_t kComputeF32 = 68, kAnyAlgorithm = -1; /* CUBLAS_COMPUTE_32F (no TF32), CUBLAS_GEMM_DEFAULT */
 constexpr size_t kWorkspaceBytes = size_t(32) << 20; /* what cuBLAS asks for on Hopper; its own could not be recorded in graphs */
-
-constexpr const char *kLibraries[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so"};
 
 }  // namespace
 
@@ -88,25 +87,10 @@ void close_cublas(Cublas *cublas) { delete cublas; }
 
 namespace {
 
-[[noreturn]] void fail_to_load(const std::string &reason) {
-  throw Error(PS_UNSUPPORTED, "The CUDA backend needs libcublas, which could not be loaded (" + reason +
-                                  "); install the CUDA 13 libraries, put libcublas.so.13 on LD_LIBRARY_PATH, or use --device cpu");
-}
-
-void *open_library() {
-  std::string reason;
-  for (const char *name : kLibraries) {
-    if (void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
-    const char *error = dlerror();
-    if (reason.empty() && error) reason = error; /* of the newest, which is the one to install */
-  }
-  fail_to_load(reason);
-}
-
 template <typename Function>
 void find(void *library, const char *name, Function &out) {
   out = reinterpret_cast<Function>(dlsym(library, name));
-  if (!out) fail_to_load(std::string("it has no ") + name);
+  if (!out) fail_to_load_cublas(std::string("it has no ") + name);
 }
 
 void check_cublas(Status status, const std::string &attempted) {
@@ -116,7 +100,7 @@ void check_cublas(Status status, const std::string &attempted) {
 }
 
 Cublas *open_cublas(Backend &backend) {
-  void *library = open_library();
+  void *library = open_cublas_library();
   auto cublas = std::make_unique<Cublas>();
   find(library, "cublasCreate_v2", cublas->create);
   find(library, "cublasSetStream_v2", cublas->set_stream);
@@ -138,12 +122,12 @@ int to_int(int64_t number) {
   return static_cast<int>(number);
 }
 
-/* A single row may have any stride, but cuBLAS wants one that is no shorter than the row. */
+/* A single row may have any stride, but cuBLAS requires one that is no shorter than the row. */
 int leading_dimension(int64_t stride, int64_t width) { return to_int(stride < width ? width : stride); }
 
 }  // namespace
 
-void require_cublas() { open_library(); }
+void require_cublas() { open_cublas_library(); }
 
 void matmul_cublas(Backend &backend, const MatmulParams &params, const Typed &x) {
   const int tokens = to_int(params.tokens), inputs = to_int(params.inputs), outputs = to_int(params.outputs);

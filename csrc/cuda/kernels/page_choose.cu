@@ -3,7 +3,7 @@
  *
  * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows (more from 15 k groups on): at 32,768 tokens, page 8
  * and a budget of 512 tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
-#include "page_groups.cuh"
+#include "group_choice.cuh"
 #include "page_score.h"
 #include "select.cuh"
 

@@ -4,7 +4,7 @@
  *   quest   sum_d max(q_d min_d, q_d max_d)         mean  q.mean
  *
  * Bound by the statistics it reads: d numbers a page and KV head (twice that for diag and quest). */
-#include "page_score.cuh"
+#include "score_tile.cuh"
 
 #include "page_score.h"
 

@@ -1,7 +1,7 @@
 /* Renews the statistics of groups whose pages were renewed. */
-#include "page_group.h"
+#include "group_statistics.h"
 
-#include "page_group.cuh"
+#include "group_statistics.cuh"
 
 namespace ps {
 namespace {
@@ -31,14 +31,15 @@ __global__ void __launch_bounds__(kStatisticsThreads) group_kernel(const __grid_
 void renew_groups(Backend &backend, const CacheView &cache, int32_t layer, const int32_t *slots, int64_t tokens) {
   const dim3 grid(static_cast<unsigned>(tokens), static_cast<unsigned>(cache.desc.num_kv_heads));
   with_dtype(cache.desc.dtype, [&](auto type) {
-    launch(backend, "Could not launch page_group", groups_kernel<decltype(type)>, grid, dim3(kStatisticsThreads), 0, cache, slots, tokens, layer);
+    launch(backend, "Could not launch group_statistics", groups_kernel<decltype(type)>, grid, dim3(kStatisticsThreads), 0, cache, slots, tokens,
+           layer);
   });
 }
 
 void renew_group_of(Backend &backend, const CacheView &cache, int32_t page, int32_t num_tokens) {
   const dim3 grid(static_cast<unsigned>(cache.desc.num_layers), static_cast<unsigned>(cache.desc.num_kv_heads));
   with_dtype(cache.desc.dtype, [&](auto type) {
-    launch(backend, "Could not launch page_group", group_kernel<decltype(type)>, grid, dim3(kStatisticsThreads), 0, cache, page, num_tokens);
+    launch(backend, "Could not launch group_statistics", group_kernel<decltype(type)>, grid, dim3(kStatisticsThreads), 0, cache, page, num_tokens);
   });
 }
 

@@ -1,7 +1,7 @@
 /* How many groups of pages are chosen before their pages, and how they are scored. */
 #pragma once
 
-#include "page_score.cuh"
+#include "score_tile.cuh"
 
 namespace ps {
 
