@@ -1,6 +1,5 @@
 /** The exact softmax mass of every page for a KV head: what a perfect selector would rank by. */
-import type { KvCache, Sequences } from "../ffi/kv_cache.ts";
-import { pageMass } from "../ffi/page_mass.ts";
+import { type KvCache, pageMass, type Sequences } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 
 /** What the mass of one sequence is asked for with. */

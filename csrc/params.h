@@ -1,4 +1,4 @@
-/* One struct an operation: what the checked C call hands to a backend. Shapes stand in brackets; strides count elements.
+/* One struct per operation: what the checked C call hands to a backend. Shapes are in brackets; strides count elements.
  * Pointers are device pointers. Letters as in include/pagesift.h. */
 #pragma once
 
@@ -26,7 +26,7 @@ struct Rows {
 /* Numbers stored as f32, f16 or bf16. */
 struct Typed {
   const void *data;
-  int64_t stride; /* elements a row */
+  int64_t stride; /* elements per row */
   ps_dtype dtype;
 };
 
@@ -128,7 +128,7 @@ struct CacheView {
   void *keys, *values;              /* S * d numbers of desc.dtype a page and head */
   void *mean, *variance, *min, *max; /* d numbers of desc.dtype; variance, min and max may be nullptr */
   float *std;                       /* 1 number */
-  float *mean_scale;                /* 1 number, or nullptr; then means are e4m3 and stand for themselves times it */
+  float *mean_scale;                /* 1 number, or nullptr; then means are e4m3, to be multiplied by it */
   void *group_mean;                 /* [layers, Hk, pages / group_pages, d] of desc.dtype, or nullptr */
   float *group_std;                 /* [layers, Hk, pages / group_pages], or nullptr */
   void *scratch;                    /* cache_scratch_bytes(desc) */

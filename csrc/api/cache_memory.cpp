@@ -34,7 +34,7 @@ void check_desc(const ps_cache_desc *desc) {
           "max_pages_per_sequence must be at least 1, and its tokens must fit an i32");
 }
 
-/* Offsets of the pools in the cache's one allocation; -1 for one that is not kept. */
+/* Offsets of the pools in the cache's one allocation; -1 for one that is not stored. */
 struct Plan {
   int64_t keys, values, mean, mean_scale, std, variance, min, max, group_mean, group_std, scratch, counters, total;
   ps_cache_bytes bytes;

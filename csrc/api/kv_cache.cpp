@@ -14,7 +14,7 @@ void check_layer(const ps_cache &cache, int32_t layer) {
 SequencesView check_sequences(const ps_cache &cache, const ps_tensor *page_table, const ps_tensor *lengths, int64_t max_pages) {
   const Checked l = check_tensor(*cache.device, "lengths", lengths, kI32, {-1});
   require(l.shape[0] <= cache.view.desc.max_sequences, "More sequences than the cache was made for");
-  require(max_pages <= cache.view.desc.max_pages_per_sequence, "More pages a sequence than the cache was made for");
+  require(max_pages <= cache.view.desc.max_pages_per_sequence, "More pages per sequence than the cache was created for");
   SequencesView view{nullptr, l.ints(), l.shape[0], 0, max_pages};
   if (page_table != nullptr) {
     const Checked p = check_tensor(*cache.device, "page_table", page_table, kI32, {l.shape[0], max_pages});

@@ -1,4 +1,4 @@
-/* The CPU build of csrc/backend.h: checks what lies in memory (ids, slots, page tables), then runs the kernels. */
+/* The CPU build of csrc/backend.h: checks the index arrays (ids, slots, page tables), then runs the kernels. */
 #include "../append_rotated_parts.h"
 #include "../backend.h"
 

@@ -1,7 +1,7 @@
 /* Where the numbers of a page lie on the CPU. Pools are cut into [layers, Hk, pages, one page].
  *
  * Keys are stored transposed, [d, S]: one load gives the same dimension of 8 tokens, so q.k needs no sum across lanes, and the
- * pages of a block are the panel that the prefill product wants. Values are stored [S, d]. */
+ * pages of a block are the panel that the prefill product reads. Values are stored [S, d]. */
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 /* A vector of floats in the width of the instruction set that the including file is compiled for, written with the vector
- * extension of g++ and clang, so that one text serves AVX-512, AVX2, NEON and plain C++. Everything is static and in a namespace
+ * extension of g++ and clang, so that one source serves AVX-512, AVX2, NEON and plain C++. Everything is static and in a namespace
  * of its own (PS_ISA): the linker must never merge code of two instruction sets. */
 #pragma once
 

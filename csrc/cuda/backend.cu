@@ -1,4 +1,4 @@
-/* The CUDA build of csrc/backend.h: device, memory, recorded work. The operations are in kernels/, one a file. */
+/* The CUDA build of csrc/backend.h: device, memory, recorded work. The operations are in kernels/, one per file. */
 #include "backend.h"
 
 #include <cstring>

@@ -16,7 +16,7 @@ enum IndexArray : int32_t { kNoArray = 0, kIds, kRows, kSlots, kPageTable, kLeng
 struct BadIndex {
   int32_t array; /* IndexArray */
   int32_t place, value;
-  int32_t limit; /* wanted 0 to limit - 1, for lengths and counts 1 to limit */
+  int32_t limit; /* allowed: 0 to limit - 1, for lengths and counts 1 to limit */
 };
 
 struct Cublas; /* matmul_cublas.cpp: its handle is made when a product first needs it */
@@ -31,7 +31,7 @@ struct Backend {
   BadIndex *bad_index = nullptr; /* page-locked main memory, which kernels write */
   void *staging = nullptr;       /* page-locked main memory for small copies, kStagingBytes */
   Cublas *cublas = nullptr;
-  std::vector<void *> scratch_blocks; /* the last one is in use; earlier ones may still stand in recorded graphs */
+  std::vector<void *> scratch_blocks; /* the last one is in use; recorded graphs may still refer to earlier ones */
   int64_t scratch_bytes = 0;
 };
 

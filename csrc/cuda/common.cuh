@@ -79,7 +79,7 @@ __device__ __forceinline__ void add_to_counter(int64_t &counter, int32_t by) {
   atomicAdd(reinterpret_cast<unsigned long long *>(&counter), static_cast<unsigned long long>(by));
 }
 
-/* Notes a number that a kernel refuses; only the first one is kept. */
+/* Notes a number that a kernel refuses; only the first one is recorded. */
 static __device__ __noinline__ void note_bad_index(BadIndex *out, IndexArray array, int64_t place, int32_t value, int64_t limit) {
   if (atomicCAS(&out->array, kNoArray, array) != kNoArray) return;
   out->place = static_cast<int32_t>(place);

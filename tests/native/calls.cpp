@@ -151,7 +151,7 @@ void Calls::make_cache() {
   descs_[place] = desc;
 }
 
-/* A tensor of the shape asked for; now and then with one field of any value, or none at all. */
+/* A tensor of the requested shape; now and then with one field of any value, or none at all. */
 ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
   if (bytes_.seldom()) return nullptr;
   ps_tensor &t = tensors_[used_++ % 16];

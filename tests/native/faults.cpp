@@ -1,5 +1,5 @@
 /* Memory, mappings and threads that the system refuses, at each request in turn: a status every time, nothing left behind, and the device
- * serves on. Linked with --wrap=mmap and --wrap=pthread_create; the sanitizer's own requests do not pass here. */
+ * still works. Linked with --wrap=mmap and --wrap=pthread_create; the sanitizer's own requests do not pass here. */
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -64,7 +64,7 @@ ps_tensor view(ps_buffer *buffer, int32_t dtype, int64_t offset, int64_t a, int6
   return {buffer, offset, b * c, {a, b, c}, rank, dtype};
 }
 
-/* A device with a cache and buffers, made anew for every fault, so that no scratch memory is there from an earlier one. */
+/* A device with a cache and buffers, created again for every fault, so that no scratch memory is there from an earlier one. */
 struct Scene {
   ps_device *device = nullptr;
   ps_cache *cache = nullptr;

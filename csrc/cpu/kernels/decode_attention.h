@@ -1,4 +1,4 @@
-/* Attention of one query a sequence over a list of its pages: the selected ones, or all of them in order.
+/* Attention of one query per sequence over a list of its pages: the selected ones, or all of them in order.
  *
  * A task reads one split of the list for one KV head, in blocks of kBlockTokens: scores of all query heads of the group, softmax
  * with a running maximum, weighted sum of values. Each K and V number is read and widened once for up to four query heads, so the
@@ -29,7 +29,7 @@ struct Block {
 /* What a split leaves: per query head of the group, weighted sum of values [d], then maximum and sum of the weights. */
 static inline int64_t partial_floats(int64_t d) { return d + 2; }
 
-/* Pages lie anywhere and are short, so the processor cannot foresee them: each pass asks for what the next pass reads. */
+/* Pages lie anywhere and are short, so the processor cannot predict them: each pass asks for what the next pass reads. */
 PS_INLINE void prefetch_bytes(const void *base, int64_t first, int64_t bytes) {
   for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char *>(base) + first + byte);
 }

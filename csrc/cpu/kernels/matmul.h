@@ -12,7 +12,7 @@ namespace PS_ISA {
 
 constexpr int64_t kFewTokens = 8;
 constexpr int64_t kPanelDepth = 512;    /* inputs a panel covers: kPanelDepth * kTileColumns floats stay in the first cache */
-constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes a thread takes at a time */
+constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes that a thread takes at a time */
 constexpr int64_t kPrefetchBytes = 2048; /* short rows leave the processor's own prefetching too little to go by */
 
 static inline float bias_at(const Typed &bias, int64_t index) {
@@ -36,7 +36,7 @@ PS_INLINE void load_pair(const bf16 *p, Vec &first, Vec &second) {
   second = (Vec)(bits & 0xffff0000u);
 }
 
-/* By its number, since at the end of the weights the address lies outside them, where a pointer must not point. */
+/* Computed as an integer, because a pointer must not point outside the weights, and at their end the address does. */
 PS_INLINE void prefetch_ahead(const void *p) { __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + kPrefetchBytes)); }
 
 static void arrange_pairs(const float *x, int64_t count, float *out) {

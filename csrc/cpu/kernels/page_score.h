@@ -1,9 +1,9 @@
-/* The score of every page for one query a sequence: the largest over the query heads of the KV head's group.
+/* The score of every page for one query per sequence: the largest over the query heads of the KV head's group.
  *
  *   unique  q.mean + lambda |q| std                 diag  q.mean + lambda sqrt(sum_d q_d^2 var_d)
  *   quest   sum_d max(q_d min_d, q_d max_d)         mean  q.mean
  *
- * Reads one row of d statistics a page (two for diag and quest), so it is bound by P * d * sizeof(T) bytes a head. */
+ * Reads one row of d statistics per page (two for diag and quest), so it is bound by P * d * sizeof(T) bytes per head. */
 #pragma once
 
 #include "common.h"

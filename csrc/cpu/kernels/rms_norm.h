@@ -1,4 +1,4 @@
-/* out = x / sqrt(mean(x^2) + eps) * weight, one row of `width` numbers a head. */
+/* out = x / sqrt(mean(x^2) + eps) * weight, one row of `width` numbers per head. */
 #pragma once
 
 #include "common.h"

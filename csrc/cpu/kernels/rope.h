@@ -1,4 +1,4 @@
-/* Rotary position embedding: a table of cosines and sines once a step, then a rotation of each head (halves paired). */
+/* Rotary position embedding: a table of cosines and sines once per step, then a rotation of each head (halves paired). */
 #pragma once
 
 #include <cmath>

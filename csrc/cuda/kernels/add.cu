@@ -1,4 +1,4 @@
-/* x += y. Bound by 12 bytes a number. */
+/* x += y. Bound by 12 bytes per number. */
 #include "pack.cuh"
 
 namespace ps {

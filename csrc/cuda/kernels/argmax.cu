@@ -1,5 +1,5 @@
-/* The lowest index of each row's largest number; -1 for a row with a NaN or without a finite maximum. Bound by 4 bytes a number. A
- * block a row: decode has few rows, and one multiprocessor reads the 0.6 MB of a large vocabulary in microseconds. */
+/* The lowest index of each row's largest number; -1 for a row with a NaN or without a finite maximum. Bound by 4 bytes per number. A
+ * block per row: decode has few rows, and one multiprocessor reads the 0.6 MB of a large vocabulary in microseconds. */
 #include "pack.cuh"
 
 namespace ps {

@@ -8,15 +8,15 @@
 
 namespace ps {
 
-constexpr int kKeyItems = 8, kGatheredItems = 8; /* keys a thread holds */
-constexpr int32_t kFewCandidates = 256;          /* a share that is so small is handed on whole */
+constexpr int kKeyItems = 8, kGatheredItems = 8; /* keys per thread */
+constexpr int32_t kFewCandidates = 256;          /* a share that is so small is passed on whole */
 
 /* What a launch knows of the room in shared memory. */
 struct ChoiceSizes {
-  int32_t cluster;    /* blocks a row */
+  int32_t cluster;    /* blocks per row */
   int32_t keys;       /* scores that a block keeps at most */
-  int32_t candidates; /* that a block hands on at most */
-  int32_t groups;     /* chosen a row at most; 0 where every page is scored */
+  int32_t candidates; /* that a block passes on at most */
+  int32_t groups;     /* chosen per row at most; 0 if every page is scored */
 };
 
 inline PS_HOST_DEVICE int64_t choice_bytes(const ChoiceSizes &sizes) {
@@ -27,7 +27,7 @@ inline PS_HOST_DEVICE int64_t choice_bytes(const ChoiceSizes &sizes) {
 struct Room {
   uint32_t *keys;      /* [keys] of this block's share */
   uint32_t *best_keys; /* [candidates] of this block */
-  int32_t *best;       /* [candidates] what they stand for, pages or groups */
+  int32_t *best;       /* [candidates] the pages or groups that they belong to */
   uint32_t *all_keys;  /* [cluster, candidates] everybody's, 0 where there is none */
   int32_t *all;        /* [cluster, candidates] */
   int32_t *groups;     /* [groups] chosen */

@@ -1,6 +1,6 @@
-/* Attention of one query a sequence over its pages, or over the selected ones.
+/* Attention of one query per sequence over its pages, or over the selected ones.
  *
- * Bound by what it reads: 2 S d numbers a page and KV head. The query heads of a group share them. */
+ * Bound by what it reads: 2 S d numbers per page and KV head. The query heads of a group share them. */
 #include <algorithm>
 
 #include "decode_attention_generic.cuh"

@@ -115,7 +115,7 @@ struct Merged {
   float *maxima, *totals;  /* [kRowHeads] */
 };
 
-/* Brings the warps' states together. All threads of the block call, after a barrier; warps beyond kDecodeWarps bring nothing. */
+/* Combines the warps' states. All threads of the block call, after a barrier; warps beyond kDecodeWarps contribute nothing. */
 template <int D>
 __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *shared) {
   float *acc = shared + kDecodeWarps * kRowHeads * (D + 2), *maxima = acc + kRowHeads * D, *totals = maxima + kRowHeads;

@@ -11,7 +11,7 @@ namespace ps {
 constexpr int kTileTokens = 16;
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 
-/* Tiles in a warp's ring. GPUs before 9.0 may have 99 KiB of shared memory a block. */
+/* Tiles in a warp's ring. GPUs before 9.0 may have 99 KiB of shared memory per block. */
 PS_HOST_DEVICE constexpr int decode_stages(int head_dim, int capability) {
   return head_dim <= 64 ? 4 : head_dim <= 96 ? 3 : head_dim <= 128 && capability >= 90 ? 3 : 2;
 }

@@ -1,4 +1,4 @@
-/* out[t] = table[ids[t]]. Bound by width * (bytes of a number + 4) bytes a token. */
+/* out[t] = table[ids[t]]. Bound by width * (bytes of a number + 4) bytes per token. */
 #include "pack.cuh"
 
 namespace ps {

@@ -56,7 +56,7 @@ __device__ __forceinline__ void score_tiles(const PlainQueries<T, D, Blocks> &q,
                                             const Emit &emit) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp, g = lane / 4, t = lane % 4;
   auto tile_of = [&](int32_t first, int i) { return first + i * warps + warp; }; /* so that few tiles still occupy all warps */
-  int32_t next[Tiles]; /* beyond the last tile: row 0, read in vain */
+  int32_t next[Tiles]; /* beyond the last tile: row 0, read but not used */
 #pragma unroll
   for (int i = 0; i < Tiles; i++) next[i] = tile_of(0, i) < tiles ? row_of(tile_of(0, i)) : 0;
   for (int32_t first = 0; tile_of(first, 0) < tiles; first += Tiles * warps) {

@@ -1,5 +1,5 @@
 /* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu, more go to cuBLAS. 16-bit weights
- * then want x in their own dtype: it is rounded, 6 bytes a number. Short prompts, above kBatchTokens and up to kStackedTokens, put x in
+ * then require x in their own dtype: it is rounded, 6 bytes per number. Short prompts, above kBatchTokens and up to kStackedTokens, put x in
  * twice, as rows of rounded numbers and as rows of what rounding left: such products are still mostly bound by the weights, and keep the
  * precision of f32. */
 #include <algorithm>
@@ -29,7 +29,7 @@ __device__ __forceinline__ float choose_scale(float largest, bool two_parts) {
 template <typename W>
 struct Rounded {
   W *x;           /* [tokens, stride] */
-  W *rest;        /* [tokens, stride] what rounding left of x, right behind it; nullptr where it is not wanted */
+  W *rest;        /* [tokens, stride] what rounding left of x, right behind it; nullptr if it is not needed */
   int64_t stride; /* a multiple of 8: aligned rows are what fast products take */
   float *undo;    /* [tokens] 1 / scale; f16 only */
 };
@@ -44,7 +44,7 @@ __device__ __forceinline__ void round_pack(const float *source, float scale, con
     const float number = numbers.value[j] * scale;
     store_number(&rounded.value[j], number);
     const float left = number - to_float(rounded.value[j]);
-    store_number(&rest.value[j], isfinite(left) ? left : 0.f); /* infinity and NaN stand in the first part */
+    store_number(&rest.value[j], isfinite(left) ? left : 0.f); /* infinity and NaN go to the first part */
   }
   *reinterpret_cast<Pack<W, N> *>(out.x + at) = rounded;
   if (out.rest != nullptr) *reinterpret_cast<Pack<W, N> *>(out.rest + at) = rest;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kRowThreads) round_kernel(Rows<const float> x,
   if (place.column < inputs) round_pack<W, N>(x.row(place.row) + place.column, 1.f, out, place.row * out.stride + place.column);
 }
 
-/* With a scale: a block a token, because it needs the largest number first. */
+/* With a scale: a block per token, because it needs the largest number first. */
 template <typename W, int N>
 __global__ void __launch_bounds__(kRowThreads) scale_and_round_kernel(Rows<const float> x, int64_t inputs, Rounded<W> out) {
   __shared__ float largest_of_warp[kRowThreads / kWarp];

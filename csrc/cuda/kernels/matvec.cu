@@ -11,7 +11,7 @@ namespace ps {
 namespace {
 
 constexpr int kPlainWarps = 4;
-constexpr int kPlainOutputs = 2; /* rows of weights a warp: x then comes from the first cache half as often */
+constexpr int kPlainOutputs = 2; /* rows of weights per warp: x then comes from the first cache half as often */
 
 /* A warp kPlainOutputs outputs of all tokens, N inputs a lane and load. f32 weights may be the result of the kernel before. */
 template <typename W, int Tokens, int N>

@@ -25,7 +25,7 @@ __device__ __forceinline__ uint32_t cut(f16, float first, float second) {
 __device__ __forceinline__ float2 widen(bf16, uint32_t pair) { return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)}; }
 __device__ __forceinline__ float2 widen(f16, uint32_t pair) { return __half22float2(reinterpret_cast<const __half2 &>(pair)); }
 
-/* x as a sum of parts, largest first. Infinity and NaN stand in the first part and leave nothing. */
+/* x as a sum of parts, largest first. Infinity and NaN go to the first part and leave nothing. */
 template <typename W>
 __device__ __forceinline__ void split_x(const float (&x)[8], uint32_t (&parts)[kParts<W>][4]) {
 #pragma unroll

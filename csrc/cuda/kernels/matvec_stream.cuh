@@ -2,14 +2,14 @@
  * 2 * outputs * inputs bytes.
  *
  * A block takes a share of the outputs and, where x is large, of the inputs too (add_splits_kernel in matvec.cu then adds up). It
- * splits its x once into 16-bit parts that keep all (bf16) or 22 (f16) bits and lie in shared memory as the instruction wants them.
+ * splits its x once into 16-bit parts that keep all (bf16) or 22 (f16) bits and lie in shared memory as the instruction expects them.
  * Then it walks over tiles of 16 outputs; its warps share out the inputs in chunks of 32. Each lane copies its own 16-byte pieces of
  * weights into its own slots of a ring in shared memory, Depth chunks ahead and across tiles, and no thread waits for another but
- * once a tile. Two blocks fit a multiprocessor: when one has asked for its last weights, that of a small next product may start
+ * once per tile. Two blocks fit a multiprocessor: when one has asked for its last weights, that of a small next product may start
  * and ask for its first ones, so that the memory has work while this product ends and the next one prepares its x.
  *
  * The instruction multiplies 16 rows by 8 columns. 8 rows of weights are its columns, for a lane's 16 bytes then are its operands as
- * they lie; its rows are two parts of x of each token. A lane holds 8 consecutive inputs where the instruction wants pairs 2t and
+ * they lie; its rows are two parts of x of each token. A lane holds 8 consecutive inputs where the instruction expects pairs 2t and
  * 2t + 8; weights and x are permuted alike, so the sum is the same. Tensor cores round sums down, so each chunk starts from zero and is
  * added in f32. */
 #pragma once

@@ -11,18 +11,18 @@ namespace ps {
 namespace {
 
 constexpr int kTilesAtOnce = 2;
-constexpr int kGroupItems = 8, kPageItems = 8; /* keys a thread holds */
+constexpr int kGroupItems = 8, kPageItems = 8; /* keys per thread */
 /* Many rows: small blocks, of which five share a multiprocessor, so that some read while others count. Few rows: one large block each. */
 constexpr int kManyRows = 264, kSomeRows = 132, kSmallBlock = 128, kMiddleBlock = 256, kLargeBlock = 512, kHeavyBlock = 256;
 constexpr int64_t kFewGroups = 512; /* of a row: its own block scores them sooner than another launch would */
 constexpr PS_HOST_DEVICE bool is_light(int head_dim, int blocks) { return head_dim <= 128 && blocks == 1; }
 constexpr PS_HOST_DEVICE int most_threads(int head_dim, int blocks) { return is_light(head_dim, blocks) ? 5 * kSmallBlock : kHeavyBlock; }
-constexpr int64_t kMostGroups = 2048; /* chosen a row: 64 KiB of page scores */
+constexpr int64_t kMostGroups = 2048; /* chosen per row: 64 KiB of page scores */
 
 struct ChooseLaunch {
   PageChooseParams params;
   BadIndex *bad_index;
-  int32_t groups;        /* chosen a row at most */
+  int32_t groups;        /* chosen per row at most */
   int32_t scores_groups; /* whether a row's block scores them itself, or reads scores that are there */
 };
 

@@ -1,9 +1,9 @@
-/* The score of every page for one query a sequence: the largest over the query heads of the KV head's group.
+/* The score of every page for one query per sequence: the largest over the query heads of the KV head's group.
  *
  *   unique  q.mean + lambda |q| std                 diag  q.mean + lambda sqrt(sum_d q_d^2 var_d)
  *   quest   sum_d max(q_d min_d, q_d max_d)         mean  q.mean
  *
- * Bound by the statistics it reads: d numbers a page and KV head (twice that for diag and quest). */
+ * Bound by the statistics it reads: d numbers per page and KV head (twice that for diag and quest). */
 #include "score_tile.cuh"
 
 #include "page_score.h"
@@ -13,14 +13,14 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-PS_HOST_DEVICE constexpr int tiles_at_once(int head_dim) { return head_dim <= 128 ? 4 : 2; } /* as many as registers hold */
+PS_HOST_DEVICE constexpr int tiles_at_once(int head_dim) { return head_dim <= 128 ? 4 : 2; } /* as many as fit the registers */
 constexpr int kFastHeads = 16;
 
 /* What a launch scores: 1 << unit_shift logical pages are one row of statistics, 1 or the pages of a group. */
 struct ScoreLaunch {
   PageScoreParams params;
   BadIndex *bad_index;
-  int32_t chunks, chunk_units; /* blocks a row, and what each scores */
+  int32_t chunks, chunk_units; /* blocks per row, and what each scores */
   int32_t unit_shift;
 };
 
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 && Blocks == 1 ? 2 : 1) sco
   }
 }
 
-/* diag and quest: two rows of statistics a page */
+/* diag and quest: two rows of statistics per page */
 template <typename T, int D>
 __global__ void __launch_bounds__(kThreads) score_two_rows_kernel(const __grid_constant__ ScoreLaunch launch) {
   let_next_start();
@@ -220,7 +220,7 @@ bool has_fast_score(const ps_cache_desc &desc) {
 void score_units(Backend &backend, const PageScoreParams &params, int32_t unit_pages) {
   const ps_cache_desc &desc = params.cache.desc;
   const int64_t rows = params.sequences.sequences * desc.num_kv_heads, units = ceil_div(params.sequences.max_pages, unit_pages);
-  /* about 6 blocks a multiprocessor, each of whole rounds of all its warps */
+  /* about 6 blocks per multiprocessor, each of whole rounds of all its warps */
   const int64_t round = kWarps * tiles_at_once(desc.head_dim) * kTilePages,
                 wanted = ceil_div(ceil_div(units * rows, 6 * backend.multiprocessors), round) * round;
   ScoreLaunch launch_params{params, backend.bad_index, 0, 0, unit_pages == 1 ? 0 : 3};

@@ -1,4 +1,4 @@
-/* The k best pages of each row, ascending: forced pages, then by score, equal scores to the lower page. One block a row; reads P
+/* The k best pages of each row, ascending: forced pages, then by score, equal scores to the lower page. One block per row; reads P
  * scores, once up to 16,384 pages. */
 #include "select.cuh"
 

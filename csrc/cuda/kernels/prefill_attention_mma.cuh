@@ -2,7 +2,7 @@
  * heads of 64, 96, 128 or 256.
  *
  * Four warps, each with 16 or 32 query rows whose results stay in registers. Key and value tiles come in two stages by cp.async, chunk by
- * chunk as they lie in the pages: that is the swizzle that ldmatrix wants. */
+ * chunk as they lie in the pages: that is the swizzle that ldmatrix expects. */
 #pragma once
 
 #include "prefill_attention_tile.cuh"
@@ -66,7 +66,7 @@ __device__ __forceinline__ void wait_copies() {
 }
 
 /* Begins copying the keys and values of positions [first, first + kTokens) into blocks [D / W][kTokens][W]. Rows from tile.end on become
- * zero: what stands there in a reused page may be NaN. */
+ * zero: a reused page may contain NaN there. */
 template <typename T, int D>
 __device__ __forceinline__ void begin_tile(const Args &args, const QueryTile &tile, int32_t first, T *keys, T *values) {
   constexpr int W = block_width(D), kChunks = W / 8, kTokens = MmaPlan<D>::kTokens;

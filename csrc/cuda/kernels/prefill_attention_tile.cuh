@@ -178,7 +178,7 @@ struct Softmax {
   }
 };
 
-/* Puts minus infinity where a row may not look, whatever stands there. */
+/* Writes minus infinity where a row may not attend, whatever is there. */
 template <int kColumns>
 __device__ __forceinline__ void hide(float (&scores)[kColumns / 2], const Sight (&rows)[2], int lane) {
 #pragma unroll

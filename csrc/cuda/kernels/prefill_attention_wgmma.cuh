@@ -1,6 +1,6 @@
 /* Prefill attention for compute capability 9.0: pages of 16-bit numbers, heads of 64, 128 or 256.
  *
- * A block has 128 query rows. Warp group 0 fetches: two warps copy keys and two values, which already lie in the pages as wgmma wants
+ * A block has 128 query rows. Warp group 0 fetches: two warps copy keys and two values, which are already stored in the pages as wgmma expects
  * them, into rings of tiles; a lane copies one page and block of 64 dimensions a tile. Warp groups 1 and 2 compute with 64 rows
  * each. While the tensor cores multiply scores of tile i and values of tile i - 1, the softmax of a tile runs: within a group, because
  * the value product is waited for after the softmax; and across groups, because they take turns at issuing products. */
@@ -103,7 +103,7 @@ struct Fetcher {
     wgmma::publish_stores();
   }
 
-  /* Only rows below tile.end are copied: what stands behind them in a reused page may be NaN. Values there must be zero because
+  /* Only rows below tile.end are copied: a reused page may contain NaN behind them. Values there must be zero because
    * they are multiplied by weights of zero; keys there may be anything because their scores are replaced. */
   __device__ void run(const Ring<D> &ring, const void *pool, bool clear, int tiles) const {
     const int size = args.p.cache.desc.page_size;

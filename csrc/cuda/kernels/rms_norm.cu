@@ -1,4 +1,4 @@
-/* out = x / sqrt(mean(x^2) + eps) * weight, one row of `width` numbers a head; where a y is given, x += y before. Bound by 8 bytes a
+/* out = x / sqrt(mean(x^2) + eps) * weight, one row of `width` numbers per head; where a y is given, x += y before. Bound by 8 bytes per
  * number (16 with y); the second reading of x comes from the first cache. */
 #include <algorithm>
 
@@ -8,7 +8,7 @@ namespace ps {
 namespace {
 
 constexpr int kShortWidth = 256;  /* rows up to this width take one warp */
-constexpr int kShortRows = 8;     /* rows a block then */
+constexpr int kShortRows = 8;     /* rows per block then */
 constexpr int kMostThreads = 1024;
 
 /* Threads [first, first + step, ...) of a row: the sum of their squares. */
@@ -46,7 +46,7 @@ __device__ __forceinline__ void add_row(float *x, const float *y, int64_t width,
   }
 }
 
-/* The same for a row of no more than one pack a thread: all is asked for at once and stays in registers. */
+/* The same for a row of no more than one pack per thread: all is asked for at once and stays in registers. */
 template <int N, typename W>
 __device__ __forceinline__ Pack<float, N> load_sum(float *x, const float *y, const W *weight, bool in, Pack<float, N> &factors) {
   Pack<float, N> numbers{};
@@ -61,7 +61,7 @@ __device__ __forceinline__ Pack<float, N> load_sum(float *x, const float *y, con
   return numbers;
 }
 
-/* Short: a warp a row. Otherwise a block a row. Once: a row is no more than one pack a thread. */
+/* Short: a warp per row. Otherwise a block per row. Once: a row is no more than one pack per thread. */
 template <typename W, int N, bool Short, bool Once>
 __global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y) {
   __shared__ float sums[kWarp];

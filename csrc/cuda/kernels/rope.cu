@@ -1,4 +1,4 @@
-/* Rotary position embedding: a table of cosines and sines once a step, then a rotation of each head (halves paired).
+/* Rotary position embedding: a table of cosines and sines once per step, then a rotation of each head (halves paired).
  * The rotation is bound by 8 bytes a rotated number; the table is small. */
 #include "pack.cuh"
 

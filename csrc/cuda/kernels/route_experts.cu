@@ -5,7 +5,7 @@
 namespace ps {
 namespace {
 
-constexpr int kWarps = 4; /* tokens a block */
+constexpr int kWarps = 4; /* tokens per block */
 
 /* Grows with the logit, and among equal ones with a lower index. NaN is below every number, but wins as the first expert that is
  * free, as in a scan where nothing is larger than it. */

@@ -1,4 +1,4 @@
-/* A token for each row of logits (csrc/sample_rules.h). Bound by reading 4 bytes a logit from the L2 cache, a few times: a block a row,
+/* A token for each row of logits (csrc/sample_rules.h). Bound by reading 4 bytes per logit from the L2 cache, a few times: a block per row,
  * as in argmax.cu.
  *
  * Where no more tokens matter than the block has threads, which the counts of the first pass mostly show, they are sorted, one a

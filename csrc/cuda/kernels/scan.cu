@@ -6,7 +6,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kBlocksAMultiprocessor = 8; /* all 2048 threads */
-constexpr int kLoads = 4;                 /* 16-byte loads in flight a thread: 128 KiB a multiprocessor */
+constexpr int kLoads = 4;                 /* 16-byte loads in flight per thread: 128 KiB per multiprocessor */
 
 /* Reads past the first cache: every byte is used once. */
 __device__ __forceinline__ uint4 load_once(const uint4 *p) {

@@ -1,4 +1,4 @@
-/* out[rows[i]] += weights[i] * x[i]. Bound by 12 bytes a number. No row comes twice, so no two threads add to one number. */
+/* out[rows[i]] += weights[i] * x[i]. Bound by 12 bytes per number. No row comes twice, so no two threads add to one number. */
 #include "pack.cuh"
 
 namespace ps {

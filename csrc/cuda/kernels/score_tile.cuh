@@ -146,7 +146,7 @@ __device__ __forceinline__ float largest_head(float score, int heads) {
   return max_nan(score, __shfl_xor_sync(kAllLanes, score, 16));
 }
 
-/* Queries of one row (sequence and KV head) for a score with one row of statistics a page, `unique` or `mean`; heads beyond
+/* Queries of one row (sequence and KV head) for a score with one row of statistics per page, `unique` or `mean`; heads beyond
  * kScoreHeads make a second product. */
 template <typename T, int D, int Blocks>
 struct PlainQueries {

@@ -12,7 +12,7 @@ namespace ps {
 constexpr int kBins = 256;
 constexpr int kMostPasses = 4; /* 32 bits, 8 a pass */
 constexpr int kMostWarps = 32;
-constexpr int kMostItems = 16; /* keys a thread holds */
+constexpr int kMostItems = 16; /* keys per thread */
 
 struct SelectShared {
   alignas(16) uint32_t bins[kMostPasses][kBins];
@@ -27,7 +27,7 @@ __device__ __forceinline__ uint32_t ordered_key(float score) {
   return score != score ? 1u : bits == 0x80000000u ? 0x80000000u : flipped;
 }
 
-/* Keys source(0) to source(count - 1), Items a thread at a time, in rounds of one a thread. */
+/* Keys source(0) to source(count - 1), Items per thread at a time, in rounds of one per thread. */
 template <int Items, typename Source>
 struct Keys {
   static_assert(Items <= kMostItems, "The counts of more rounds do not fit SelectShared");

@@ -1,4 +1,4 @@
-/* out = gate / (1 + e^-gate) * up. Bound by 12 bytes a number. */
+/* out = gate / (1 + e^-gate) * up. Bound by 12 bytes per number. */
 #include "pack.cuh"
 
 namespace ps {

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kTiles = 4; /* that a warp reads at once */
-constexpr int64_t kLongShare = 1024; /* pages a block: beyond, groups are scored first where there are any */
+constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
 
 struct SparseLaunch {
   PageChooseParams choose;
@@ -213,7 +213,7 @@ ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
   return {cluster, static_cast<int32_t>(keys), static_cast<int32_t>(std::max<int64_t>({k, groups, kFewCandidates})), static_cast<int32_t>(groups)};
 }
 
-/* Tries to launch with so many blocks a row; false when they would not all run at once. */
+/* Tries to launch with so many blocks per row; false when they would not all run at once. */
 template <typename T, int D>
 bool launch_cluster(Backend &backend, SparseLaunch params, int32_t size) {
   const char *what = "Could not launch sparse_attention";
