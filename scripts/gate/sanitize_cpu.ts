@@ -32,7 +32,7 @@ const GENERATE = [
   ...["run", "-A", "--no-check", "cli/main.ts", "generate", "--device", "cpu", "-n", "3", "-c", "700"],
   ...["--truncate", "tail", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
 ];
-const FUZZ_SOURCES = ["fuzz", "calls", "calls_ops"];
+const FUZZ_SOURCES = ["fuzz", "calls"];
 
 /** A program of tests/native. */
 interface Native {
