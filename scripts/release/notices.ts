@@ -43,7 +43,6 @@ export function thirdPartyLicences(withCuda: boolean): string {
       `${mit(deno)}\nIt contains V8 and further components; their notices are at the address above.`,
     ),
     section("Deno standard library, npm package deno-std (in app/pagesift.js)", mit(deno)),
-    section("@huggingface/jinja (in app/pagesift.js)", licenceOf("@huggingface/jinja")),
     section("@huggingface/tokenizers (in app/pagesift.js)", licenceOf("@huggingface/tokenizers")),
     section("GCC runtime libraries", GCC),
     ...withCuda ? [section("NVIDIA CUDA Runtime", CUDA)] : [],

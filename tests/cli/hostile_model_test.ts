@@ -218,7 +218,10 @@ for (
   const [name, template] of [
     ["a template that never ends", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"],
     ["a template that includes a file", "{% include '/etc/passwd' %}"],
-    ["a template of huge output", "{% set s = 'a' %}{% for i in range(99) %}{% set s = s ~ s %}{% endfor %}"],
+    [
+      "a template of huge output",
+      "{% set n = namespace(s='a') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    ],
   ] as const
 ) {
   test("llama-f32", [name, write("chat_template.jinja", template), "chat_template.jinja", "--raw"], ["--chat"]);

@@ -1,7 +1,7 @@
 import { assertEquals, assertLess, assertMatch, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { type ChatMessage, ChatTemplate, findChatTemplate } from "../../../engine/text/chat_template.ts";
 import { PagesiftError } from "../../../engine/errors.ts";
-import type { TemplateLimits } from "../../../engine/text/template_guard.ts";
+import type { TemplateLimits } from "../../../engine/text/jinja/budget.ts";
 
 const HELLO: ChatMessage[] = [{ role: "user", content: "Hello" }];
 
@@ -27,7 +27,7 @@ async function withFolder(files: Record<string, string>, body: (folder: string) 
 
 Deno.test("ChatTemplate sees the messages and the generation flag", () => {
   const source = "{% for m in messages %}{{ m.role }}: {{ m['content'] }}{% endfor %}{{ add_generation_prompt }}";
-  assertEquals(render(source), "user: Hellotrue");
+  assertEquals(render(source), "user: HelloTrue");
 });
 
 Deno.test("ChatTemplate sees the special tokens that exist", () => {
@@ -75,9 +75,26 @@ for (
     ],
     ["a macro without end", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"],
     ["a macro tree", "{% macro f(n) %}{% if n %}{{ f(n - 1) ~ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}"],
-    ["a string that doubles", "{% set s = 'a' %}{% for i in range(99) %}{% set s = s ~ s %}{% endfor %}"],
-    ["a list that doubles", "{% set s = [1] %}{% for i in range(99) %}{% set s = s + s %}{% endfor %}"],
-    ["a list of itself twice", "{% set s = [1] %}{% for i in range(99) %}{% set s = [s, s] %}{% endfor %}{{ s }}"],
+    [
+      "a string that doubles",
+      "{% set n = namespace(s='a') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    ],
+    [
+      "a list that doubles",
+      "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+    ],
+    [
+      "JSON of a list of itself twice",
+      "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s | tojson }}",
+    ],
+    [
+      "a list that contains itself through many lists",
+      "{% set n = namespace(s=[1]) %}{% for i in range(99999) %}{% set n.s = [n.s] %}{% endfor %}{{ n.s }}",
+    ],
+    [
+      "a list of itself twice",
+      "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}",
+    ],
     ["a namespace in itself", "{% set n = namespace() %}{% set n.a = [n, n] %}{{ n }}"],
     ["a huge indent", "{{ 'a\\nb\\nc' | indent(500000000) }}"],
     ["a huge replacement", "{% set s = range(99999)|join %}{{ s | replace('1', s) }}"],
@@ -86,7 +103,20 @@ for (
       "{% set n = namespace(a=[]) %}{% for i in range(99999) %}{% set n.a = n.a + [range(99999)] %}{% endfor %}",
     ],
     ["deep nesting", `{{ ${"(".repeat(100_000)} }}`],
-    ["a run of white space", " ".repeat(200_000)],
+    ["many brackets that close", `{{ ${"[".repeat(50_000)}${"]".repeat(50_000)} }}`],
+    [
+      "equal lists of shared lists",
+      "{% set n = namespace(s=[1], t=[1]) %}{% for i in range(99) %}{% set n.s = [n.s, n.s] %}{% set n.t = [n.t, n.t] %}{% endfor %}{{ n.s == n.t }}",
+    ],
+    [
+      "shared keys",
+      "{% set ns = namespace(t=(1,)) %}{% for i in range(99) %}{% set ns.t = (ns.t, ns.t) %}{% endfor %}{{ {ns.t: 1} }}",
+    ],
+    ["a large power", "{{ 9 ** 99999999 }}"],
+    ["a large product of a string", "{{ 'a' * 10 ** 12 }}"],
+    ["a wide format", "{{ '%999999999d' % 1 }}"],
+    ["a wide field", "{{ 'a'.ljust(10 ** 12) }}"],
+    ["an unknown filter where nothing runs it", "{% if false %}{{ 1 | nosuch }}{% endif %}"],
     ["a huge source", "a".repeat(300_000)],
     ["an include", "{% include '/etc/passwd' %}"],
     ["broken syntax", "{% for"],
@@ -102,8 +132,8 @@ for (
 }
 
 Deno.test("ChatTemplate limits its output", () => {
-  const error = failure("{% for i in range(100) %}0123456789{% endfor %}", { maxCharacters: 900 });
-  assertStringIncludes(error.message, "more than 905 characters");
+  const error = failure("{% for i in range(200) %}0123456789{% endfor %}", { maxCharacters: 900 });
+  assertStringIncludes(error.message, "more text");
 });
 
 Deno.test("ChatTemplate reports errors on one line", () => {
@@ -121,6 +151,19 @@ Deno.test("findChatTemplate takes the default of a list", async () => {
   await withFolder({}, async (folder) => {
     assertEquals((await findChatTemplate(folder, { chat_template: list }, {}))?.source, "plain");
   });
+});
+
+Deno.test("findChatTemplate refuses a list without a default, as transformers does", async () => {
+  const list = [{ name: "tool_use", template: "tools" }, { name: "rag", template: "plain" }];
+  await withFolder({}, async (folder) => {
+    const error = await assertRejects(() => findChatTemplate(folder, { chat_template: list }, {}), PagesiftError);
+    assertEquals(error.kind, "model");
+    assertStringIncludes(error.message, "default");
+  });
+});
+
+Deno.test("ChatTemplate renders a long run of white space", () => {
+  assertEquals(render(" ".repeat(200_000)).length, 200_000);
 });
 
 Deno.test("findChatTemplate finds nothing where there is nothing", async () => {
