@@ -8,7 +8,7 @@
  */
 import { join } from "@std/path";
 import { ROOT } from "../release/native_library.ts";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 import { type CField, type CFunction, type Header, parseHeader } from "./abi_header.ts";
 
 const HEADER = "csrc/include/pagesift.h";

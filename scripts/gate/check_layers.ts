@@ -1,6 +1,6 @@
 /** Checks what may import what, who may print and exit, and that no file outgrows its reader (docs/architecture.md). */
 import { dirname, fromFileUrl, join, normalize, relative } from "@std/path";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 
 const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 const MAX_LINES = 500;
@@ -29,16 +29,19 @@ function listFiles(folder: string, pattern: RegExp): string[] {
 
 /** Files of ours that a source text imports; type imports leave nothing at run time and do not count as reaching ffi/. */
 export function importsOf(path: string, text: string, types: boolean): string[] {
-  const statements = text.matchAll(/^(?:import|export)\s+(type\s)?[^;]*?from\s+"(\.[^"]+)"|import\("(\.[^"]+)"\)/gm);
+  const statements = text.matchAll(
+    /^(?:import|export)\s+(type\s)?[^;]*?from\s+"(\.[^"]+)"|import(?:\(|\s+)"(\.[^"]+)"/gm,
+  );
   return [...statements].filter(([, isType]) => types || !isType)
-    .map(([, , from, dynamic]) => relative(ROOT, normalize(join(ROOT, dirname(path), from ?? dynamic ?? ""))));
+    .map(([, , from, bare]) => relative(ROOT, normalize(join(ROOT, dirname(path), from ?? bare ?? ""))));
 }
 
 function ringOf(path: string): string {
   return path.split("/")[0] ?? "";
 }
 
-function checkArrows(path: string, text: string): string[] {
+/** Imports of a module that its ring may not import. */
+export function checkArrows(path: string, text: string): string[] {
   const allowed = ALLOWED[ringOf(path)] ?? [];
   return importsOf(path, text, true).filter((target) => !allowed.includes(ringOf(target)))
     .map((target) => `${path} imports ${target}; ${ringOf(path)}/ may import ${allowed.join(", ")}`);
@@ -54,7 +57,11 @@ function checkEffects(path: string, text: string): string[] {
 }
 
 /** The way from a pure module to ffi/, or undefined. */
-function wayToDevice(path: string, texts: ReadonlyMap<string, string>, seen = new Set<string>()): string | undefined {
+export function wayToDevice(
+  path: string,
+  texts: ReadonlyMap<string, string>,
+  seen = new Set<string>(),
+): string | undefined {
   seen.add(path);
   for (const target of importsOf(path, texts.get(path) ?? "", false)) {
     if (ringOf(target) === "ffi") return `${path} -> ${target}`;

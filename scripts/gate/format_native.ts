@@ -1,7 +1,7 @@
 /** Checks the format of the C++ and CUDA sources with clang-format; `--write` formats them. */
 import { join } from "@std/path";
 import { ROOT } from "../release/native_library.ts";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 import { runPythonTool } from "./python_tools.ts";
 
 const FOLDERS = ["csrc", "tests/native"];

@@ -10,7 +10,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
 import { FuzzFolder, type Input, InputMaker } from "./fuzz_targets.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { Mutator } from "./mutate.ts";
 
 const MAX_SECONDS = 1;

@@ -2,9 +2,9 @@
 import { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
 import { isBuilt, openLibrary } from "../../ffi/library.ts";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 
-/** Runs a script that needs a GPU, and ends with its code; a library that is broken is told in one line. */
+/** Runs a script that needs a GPU, and ends with its code; a broken library is one line. */
 export async function runMain(title: string, main: () => Promise<number>): Promise<never> {
   try {
     Deno.exit(await main());

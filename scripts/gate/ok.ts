@@ -2,7 +2,7 @@
  * The gate: formatting, lint, types, format of the native sources, ABI, import arrows, then all tests on the CPU, and those of the GPU
  * where one answers. Stops at the first that fails.
  */
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 import { countLine, runTests } from "./test_run.ts";
 

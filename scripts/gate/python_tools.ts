@@ -4,7 +4,7 @@
  */
 import { join } from "@std/path";
 import { ROOT } from "../release/native_library.ts";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 
 const VENV = join(ROOT, "build", "gate-venv");
 const REQUIREMENTS = join(ROOT, "scripts", "gate", "requirements.txt");

@@ -7,7 +7,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { dirname, join } from "@std/path";
 import { runMain, whyNoGpu } from "./gpu.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { modified, ROOT, tryRun } from "../release/native_library.ts";
 import { countsOf } from "./test_run.ts";
 import { findNvcc } from "../release/toolchain.ts";

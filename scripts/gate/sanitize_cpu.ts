@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, join } from "@std/path";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { BuildError, buildLibrary, objectFor, ROOT, sourcesIn, tryRun } from "../release/native_library.ts";
 import { countsOf } from "./test_run.ts";
 import { findCompiler, sanitizedLibrary, sanitizedPlan, type Sanitizer, sanitizerFlags } from "../release/toolchain.ts";

@@ -14,7 +14,7 @@ import { join } from "@std/path";
 import { Engine } from "../../engine/engine.ts";
 import { Request } from "../../engine/request.ts";
 import { liveHandles } from "../../ffi/library.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 
 const MODEL = join(ROOT, "tests", "fixtures", "hf", "llama-f32");
@@ -91,7 +91,7 @@ function residentBytes(): number {
 }
 
 /** Generates until `count` tokens are there, and watches the process. */
-export async function soakTokens(count: number): Promise<SoakResult> {
+async function soakTokens(count: number): Promise<SoakResult> {
   await using engine = await Engine.load(MODEL, { device: "cpu", threads: 2 });
   let tokens = 0;
   let base: number | undefined;

@@ -3,7 +3,7 @@
  * cannot be done the tests are counted and skipped.
  */
 import { findChromium, installChromium } from "./chromium.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { countLine, runTests } from "./test_run.ts";
 
 const FOLDER = "tests/browser";
@@ -17,7 +17,7 @@ async function whyNoBrowser(): Promise<string | undefined> {
 
 if (import.meta.main) {
   const reason = await whyNoBrowser();
-  const { success, counts } = await runTests({ args: [FOLDER], quiet: reason !== undefined });
+  const { success, counts } = await runTests({ args: [FOLDER], failuresOnly: reason !== undefined });
   if (reason !== undefined) print(`browser: ${counts.skipped} tests skipped: ${reason}`);
   print(countLine(counts));
   Deno.exit(success && (reason !== undefined || counts.skipped === 0) ? 0 : 1);

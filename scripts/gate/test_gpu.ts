@@ -4,7 +4,7 @@
  * All files run in one process and share one GPU; `DENO_JOBS` says how many at once. Further arguments go to `deno test`.
  */
 import { runMain, whyNoGpu } from "./gpu.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { countLine, runTests } from "./test_run.ts";
 
 const FOLDERS = ["tests/kernels", "tests/ffi", "tests/engine", "tests/inspect"];
@@ -14,7 +14,7 @@ async function main(): Promise<number> {
   const env = { PAGESIFT_TEST_DEVICE: "cuda", DENO_JOBS: Deno.env.get("DENO_JOBS") || JOBS };
   const reason = whyNoGpu();
   if (reason !== undefined) {
-    const none = await runTests({ args: ["--no-check", "--filter", "/^$/", ...FOLDERS], env, quiet: true });
+    const none = await runTests({ args: ["--no-check", "--filter", "/^$/", ...FOLDERS], env, failuresOnly: true });
     print(`gpu: ${none.counts.skipped} tests skipped: ${reason}`);
     print(countLine(none.counts));
     return none.success ? 0 : 1;

@@ -1,5 +1,5 @@
 /** Runs `deno test`, shows what it prints, and counts. */
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 
 export interface Counts {
@@ -33,24 +33,24 @@ export function countLine({ passed, failed, skipped }: Counts): string {
 export interface TestOptions {
   args: readonly string[];
   env?: Readonly<Record<string, string>>;
-  quiet?: boolean;
+  failuresOnly?: boolean;
 }
 
-export async function runTests({ args, env = {}, quiet = false }: TestOptions): Promise<TestRun> {
+export async function runTests({ args, env = {}, failuresOnly = false }: TestOptions): Promise<TestRun> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["test", "-A", "--trace-leaks", ...args],
     env: { ...env },
     cwd: ROOT,
     stdin: "null",
     stdout: "piped",
-    stderr: quiet ? "null" : "inherit",
+    stderr: failuresOnly ? "null" : "inherit",
   }).spawn();
   let tail = "";
   for await (const chunk of child.stdout) {
-    if (!quiet) Deno.stdout.writeSync(chunk);
+    if (!failuresOnly) Deno.stdout.writeSync(chunk);
     tail = (tail + new TextDecoder().decode(chunk)).slice(-4096);
   }
   const { success } = await child.status;
-  if (quiet && !success) print(tail);
+  if (failuresOnly && !success) print(tail);
   return { success, counts: countsOf(tail) };
 }

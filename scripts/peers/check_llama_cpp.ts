@@ -8,7 +8,7 @@
  * llama.cpp rounds what bf16 and f16 matrices are multiplied by to 16 bits; ours does not. --widen gives it the same numbers in f32.
  */
 import { Engine } from "../../engine/engine.ts";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { openSequence } from "../studies/measure.ts";
 import { readText, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";

@@ -9,12 +9,12 @@
  */
 import { provenanceOf } from "../../bench/provenance.ts";
 import { Engine } from "../../engine/engine.ts";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { LlamaCppArm, ourArms, type PeerArm, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { describe, measureAll } from "./measure.ts";
 import { BATCH_TOKENS, ggufFor, readOptions, runScript, tokensNeeded } from "./options.ts";
-import { LoadWatch } from "./quiet.ts";
+import { LoadWatch } from "./machine_load.ts";
 import { tableHead, tableLine } from "./table.ts";
 
 async function main(): Promise<void> {

@@ -11,7 +11,7 @@ import { basename, fromFileUrl, resolve } from "@std/path";
 import { openCheckpoint } from "../../engine/folder/checkpoint.ts";
 import { readModelConfig } from "../../engine/folder/config.ts";
 import { PagesiftError } from "../../engine/errors.ts";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { writeGguf } from "./gguf/file.ts";
 import { architectureOf, modelMetadata } from "./gguf/metadata.ts";
 import { mainType, planTensors, type TensorOptions } from "./gguf/tensors.ts";

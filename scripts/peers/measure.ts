@@ -1,9 +1,9 @@
 /** Arms measured in turns: prompts first, then decoding at growing depths. */
 import { timingOf } from "../../bench/statistics.ts";
 import type { Row } from "../../bench/row.ts";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 import type { PeerArm } from "./arms.ts";
-import { type LoadWatch, measureQuietly } from "./quiet.ts";
+import { type LoadWatch, measureUndisturbed } from "./machine_load.ts";
 
 /** What is measured. */
 export interface Plan {
@@ -26,33 +26,33 @@ export interface Measured {
   seconds: number[];
   /** Repetitions that were thrown away because other programs ran. */
   disturbed: number;
-  /** Repetitions that had to be kept although other programs ran. */
-  kept: number;
+  /** Repetitions that count although other programs ran. */
+  noisy: number;
 }
 
-/** How measuring behaves; tests look less often for a quiet machine. */
-export interface Manners {
+/** How often a disturbed measurement is repeated, and where progress goes. */
+export interface MeasureOptions {
   tries: number;
   log: (line: string) => void;
 }
 
-const MANNERS: Manners = { tries: 12, log };
+const DEFAULT_OPTIONS: MeasureOptions = { tries: 12, log };
 
 /** Runs `repetitions` rounds; in each, every arm once. */
 async function takeTurns(
   arms: readonly PeerArm[],
   settings: Measured["settings"],
   repetitions: number,
-  quietly: (measure: () => Promise<number>) => ReturnType<typeof measureQuietly>,
+  repeat: (measure: () => Promise<number>) => ReturnType<typeof measureUndisturbed>,
   measure: (arm: PeerArm) => Promise<number>,
 ): Promise<Measured[]> {
-  const results = arms.map((arm): Measured => ({ arm, settings, seconds: [], disturbed: 0, kept: 0 }));
+  const results = arms.map((arm): Measured => ({ arm, settings, seconds: [], disturbed: 0, noisy: 0 }));
   for (let round = 0; round < repetitions; round++) {
     for (const result of results) {
-      const { seconds, disturbed, quiet } = await quietly(() => measure(result.arm));
+      const { seconds, disturbed, undisturbed } = await repeat(() => measure(result.arm));
       result.seconds.push(seconds);
       result.disturbed += disturbed;
-      result.kept += quiet ? 0 : 1;
+      result.noisy += undisturbed ? 0 : 1;
     }
   }
   return results;
@@ -68,15 +68,15 @@ export async function* measureAll(
   arms: readonly PeerArm[],
   watch: LoadWatch,
   plan: Plan,
-  { tries, log }: Manners = MANNERS,
+  { tries, log }: MeasureOptions = DEFAULT_OPTIONS,
 ): AsyncGenerator<Measured[]> {
   const { ids, decodeTokens, repetitions } = plan;
-  const quietly = (measure: () => Promise<number>): ReturnType<typeof measureQuietly> =>
-    measureQuietly(watch, measure, tries);
+  const repeat = (measure: () => Promise<number>): ReturnType<typeof measureUndisturbed> =>
+    measureUndisturbed(watch, measure, tries);
   for (const tokens of plan.prompts) {
     const prompt = ids.slice(0, tokens);
     const settings = { prompt_tokens: tokens, depth_tokens: 0 as const };
-    yield await takeTurns(withCache(arms), settings, repetitions, quietly, (arm) => arm.append(0, prompt));
+    yield await takeTurns(withCache(arms), settings, repetitions, repeat, (arm) => arm.append(0, prompt));
   }
   let have = 0;
   for (const depth of plan.depths) {
@@ -88,7 +88,7 @@ export async function* measureAll(
     const fed = ids.slice(depth, depth + decodeTokens + 1);
     const settings = { decode_tokens: decodeTokens, depth_tokens: depth };
     const step = async (arm: PeerArm): Promise<number> => await arm.decode(depth, fed) / decodeTokens;
-    yield await takeTurns(arms, settings, repetitions, quietly, step);
+    yield await takeTurns(arms, settings, repetitions, repeat, step);
   }
 }
 
@@ -106,12 +106,12 @@ export function fastest(results: readonly Measured[]): Measured {
 }
 
 /** One result for people. */
-export function describe({ arm, settings, seconds, disturbed, kept }: Measured): string {
+export function describe({ arm, settings, seconds, disturbed, noisy }: Measured): string {
   const { median_us, low_us = NaN, high_us = NaN } = timingOf(seconds);
   const what = "prompt_tokens" in settings
     ? `prompt of ${settings.prompt_tokens}: ${(settings.prompt_tokens / median_us * 1e6).toFixed(0)} tokens/s`
     : `depth ${settings.depth_tokens}: a step`;
   const times = [median_us, low_us, high_us].map((us) => (us / 1000).toFixed(3));
-  const noise = `${disturbed} disturbed and measured again${kept > 0 ? `, ${kept} disturbed ones kept` : ""}`;
+  const noise = `${disturbed} disturbed and measured again${noisy > 0 ? `, ${noisy} disturbed but counted` : ""}`;
   return `${arm.name} (${arm.settings}), ${what} ${times[0]} ms (${times[1]} to ${times[2]}; ${noise})`;
 }

@@ -2,7 +2,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl, join } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 import { convertGguf } from "./convert_gguf.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";

@@ -8,7 +8,7 @@
  * GPU, `cuda` builds it alone. The CPU library needs a C++17 compiler: `$CXX`, else `g++`, else `clang++`. The CUDA library also
  * needs the CUDA toolkit, 13 or newer: `$NVCC`, else `nvcc`. `PAGESIFT_CUDA_ARCHS=90a` builds for fewer GPUs than all, and sooner.
  */
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 import { BuildError, buildLibrary } from "./native_library.ts";
 import { cpuPlan, cudaPlan, findNvcc, hasNvidiaDevice } from "./toolchain.ts";
 

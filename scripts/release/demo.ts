@@ -1,6 +1,6 @@
 /** The first run of a newcomer: a long text with a planted fact through stdin, a question, and the stats of the answer. */
 import { fromFileUrl, join } from "@std/path";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 
 const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 const TEXT = "examples/war_of_the_worlds.txt";

@@ -1,6 +1,6 @@
 /** Compiles and links one native library: only what changed since the last time, as many compilations at once as there are cores. */
 import { basename, dirname, fromFileUrl, join } from "@std/path";
-import { log } from "../support/lines.ts";
+import { log } from "../output.ts";
 
 export const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 

@@ -8,8 +8,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, dirname, join, resolve } from "@std/path";
 import config from "../../deno.json" with { type: "json" };
-import { checksums, packFolder } from "./archive.ts";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { BuildError, modified, ROOT, tryRun } from "./native_library.ts";
 import { thirdPartyLicences } from "./notices.ts";
 import { libraryPath } from "./toolchain.ts";
@@ -20,7 +19,7 @@ const RUNTIME = "runtime/deno";
 const MODEL = "models/default";
 
 /**
- * Deno keeps caches in a folder of the user's; ours are to leave no trace, so they are told to lie where nothing can. `--allow-run` is
+ * Deno keeps caches in a folder of the user's; this one leaves no trace, so DENO_DIR is a place where nothing can be written. `--allow-run` is
  * for the signal that the program sends itself to end by Ctrl-C, and net and write are for models from the Hub.
  */
 const LAUNCHER = `#!/bin/sh
@@ -41,6 +40,9 @@ export DENO_DIR DENO_NO_UPDATE_CHECK
 exec "$root/${RUNTIME}" run --quiet --no-config --no-lock --no-npm --no-remote --no-code-cache --no-prompt \\
   --allow-read --allow-write --allow-env --allow-net --allow-ffi --allow-run "$root/${BUNDLE}" "$@"
 `;
+
+/** Older times look like an error to some programs. */
+const MTIME = "2000-01-01 00:00:00Z";
 
 interface Options {
   cpuOnly: boolean;
@@ -73,6 +75,34 @@ async function copyModel(folder: string): Promise<void> {
   for await (const { name, isFile } of Deno.readDir(join(ROOT, MODEL))) {
     if (isFile && !name.startsWith(".")) await copy(join(ROOT, MODEL, name), join(folder, MODEL, name));
   }
+}
+
+/** Paths of the files under a folder, relative to it, sorted. */
+function listFiles(folder: string, prefix = ""): string[] {
+  return [...Deno.readDirSync(join(folder, prefix))].flatMap((entry) => {
+    const path = prefix === "" ? entry.name : `${prefix}/${entry.name}`;
+    return entry.isDirectory ? listFiles(folder, path) : [path];
+  }).sort();
+}
+
+/** Lines as `sha256sum` writes and checks them. */
+async function checksums(folder: string): Promise<string> {
+  const lines: string[] = [];
+  for (const path of listFiles(folder)) {
+    const digest = await crypto.subtle.digest("SHA-256", await Deno.readFile(join(folder, path)));
+    lines.push(`${new Uint8Array(digest).toHex()}  ${path}\n`);
+  }
+  return lines.join("");
+}
+
+/** Packs a folder, its own name included. @throws {BuildError} */
+async function packFolder(folder: string, archive: string): Promise<void> {
+  const temporary = `${archive}.${Deno.pid}.tmp`;
+  const fixed = ["--sort=name", `--mtime=${MTIME}`, "--owner=0", "--group=0", "--numeric-owner", "--mode=u=rwX,go=rX"];
+  const args = [...fixed, "--format=gnu", "-I", "gzip -n", "-cf", temporary, "-C", dirname(folder), basename(folder)];
+  const made = await tryRun("tar", args);
+  if (!made?.ok) throw new BuildError(`tar could not pack ${archive}: ${made?.stderr.trim() ?? "there is no tar"}`);
+  Deno.renameSync(temporary, archive);
 }
 
 /** Lays out the folder that is packed. */

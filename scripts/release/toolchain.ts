@@ -11,7 +11,7 @@ const X86_FLAGS: Readonly<Record<string, readonly string[]>> = {
   isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
   isa_avx512: ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 };
-/** The last one is kept as PTX too, from which a driver makes code for GPUs that came later. */
+/** The last one is also compiled to PTX, from which a driver makes code for GPUs that came later. */
 const CUDA_ARCHS = "80,90a,100";
 const CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall", "-cudart", "static"];
 /** What the archives bring stays inside, and what nobody calls stays out: parts of it want a newer C library than ours do. */

@@ -10,7 +10,7 @@ import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { Session } from "../../engine/session.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 import { PageObserver } from "../../inspect/observer.ts";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { commit, median, openSequence, proseIds } from "./measure.ts";
 
 const ARMS: Readonly<Record<string, { sparse: SparseOptions; inspected: boolean }>> = {

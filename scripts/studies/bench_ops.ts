@@ -9,7 +9,7 @@ import { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { Tensor } from "../../ffi/tensor.ts";
 import { matmul } from "../../ffi/ops.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 
 /** One thing to time: `bytes` are what it must read. */
 interface Arm {

@@ -10,7 +10,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
 import { Engine } from "../../engine/engine.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { commit } from "./measure.ts";
 
 const PROMPTS = ["It was a dark night, and the", "The captain said that", "In the year of our Lord"];

@@ -13,7 +13,7 @@ import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { Session } from "../../engine/session.ts";
 import { ENCODINGS, toBf16 } from "./encodings.ts";
 import { type Arm, dot, type HeadPages, LAMBDA, makeArms, RECENT_PAGES, type Search, SINK_PAGES } from "./page_arms.ts";
-import { print } from "../support/lines.ts";
+import { print } from "../output.ts";
 import { commit, openSequence, proseIds } from "./measure.ts";
 
 /** Mean `[d]` and spread of the first `numTokens` keys of a page, stored under every encoding. */

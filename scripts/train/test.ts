@@ -1,6 +1,6 @@
 /** Tests of training, with an environment of their own in `build/train-venv` that the pinned requirements fill. */
 import { join } from "@std/path";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 import { countLine } from "../gate/test_run.ts";
 import { runTrainTests, VENV } from "./python.ts";

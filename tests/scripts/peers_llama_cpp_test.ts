@@ -1,5 +1,5 @@
 /**
- * llama.cpp computes the same logits from a converted fixture as we do. Ignored, and counted so, where scripts/peers/llama_cpp.ts has
+ * llama.cpp computes the same logits from a converted fixture as we do. Ignored, and counted so, where scripts/peers/measure_llama_cpp.ts has
  * not installed it.
  */
 import { assertAlmostEquals, assertEquals } from "@std/assert";

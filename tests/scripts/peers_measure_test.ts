@@ -1,10 +1,10 @@
-/** What becomes of measured times: rows, the choice among settings, the table, and the noise that is told apart. */
+/** What becomes of measured times: rows, the choice among settings, the table, and the noise of other programs. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { parsePeers } from "../../bench/peers.ts";
 import type { PeerArm } from "../../scripts/peers/arms.ts";
 import { describe, fastest, measureAll, type Measured, rowOf } from "../../scripts/peers/measure.ts";
 import { readOptions } from "../../scripts/peers/options.ts";
-import { busyTicks, LoadWatch, processTicks } from "../../scripts/peers/quiet.ts";
+import { busyTicks, LoadWatch, processTicks } from "../../scripts/peers/machine_load.ts";
 import { tableLine } from "../../scripts/peers/table.ts";
 
 const FACTS = { model: "default", program: "llama.cpp v0", device: "A CPU", command: "deno run" };
@@ -21,7 +21,7 @@ function fakeArm(name: string, calls: string[] = []): PeerArm {
 
 function measured(name: string, milliseconds: readonly number[]): Measured {
   const settings = { decode_tokens: 32, depth_tokens: 4096 };
-  return { arm: fakeArm(name), settings, seconds: milliseconds.map((ms) => ms / 1000), disturbed: 0, kept: 0 };
+  return { arm: fakeArm(name), settings, seconds: milliseconds.map((ms) => ms / 1000), disturbed: 0, noisy: 0 };
 }
 
 Deno.test("a row of llama.cpp is one that the bench reads", () => {
@@ -48,8 +48,11 @@ Deno.test("the table divides ours by the fastest peer, and that by sparse", () =
   assertMatch(tableLine(cell), /\| 1\.50 \| 2\.00 x \|$/);
 });
 
-Deno.test("repetitions that were disturbed are told", () => {
-  assertMatch(describe({ ...measured("dense", [1]), disturbed: 3, kept: 1 }), /3 disturbed .* 1 disturbed ones kept/);
+Deno.test("a result says how many repetitions were disturbed", () => {
+  assertMatch(
+    describe({ ...measured("dense", [1]), disturbed: 3, noisy: 1 }),
+    /3 disturbed .* 1 disturbed but counted/,
+  );
 });
 
 Deno.test("arms take turns, and only those with a cache of their own take prompts in", async () => {

@@ -35,7 +35,7 @@ export class LlamaCpp implements AsyncDisposable {
     return client;
   }
 
-  /** The process, whose time a busy machine is told from. */
+  /** The process, whose time does not count as that of other programs. */
   get pid(): number {
     return this.#child.pid;
   }

@@ -3,7 +3,7 @@
  * into `build/`, never a dependency of the program.
  */
 import { dirname, join, relative } from "@std/path";
-import { log } from "../../support/lines.ts";
+import { log } from "../../output.ts";
 import { modified, ROOT, tryRun } from "../../release/native_library.ts";
 
 /** The npm package, which fixes the release of llama.cpp. */

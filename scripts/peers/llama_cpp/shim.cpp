@@ -76,7 +76,7 @@ SHIM void shim_close(Context *c) {
 
 SHIM int32_t shim_threads(const Context *c) { return llama_n_threads(c->context); }
 
-/* Takes ids in behind the first `at` tokens, in batches; the logits of the last one are kept. */
+/* Takes ids in behind the first `at` tokens, in batches; the logits of the last one are stored. */
 SHIM int32_t shim_append(Context *c, int32_t at, const int32_t *ids, int32_t count) {
   if (at > c->length) return -1;
   if (at < c->length && !llama_memory_seq_rm(llama_get_memory(c->context), 0, at, -1)) return -2;

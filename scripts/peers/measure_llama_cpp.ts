@@ -1,7 +1,7 @@
 /**
  * Decode and prefill speed of llama.cpp, as rows that `pagesift bench generate --peers FILE` takes (docs/bench.md).
  *
- *     deno run -A scripts/peers/llama_cpp.ts [--model DIR] [--gguf FILE] [--device cpu|cuda] [--threads N]
+ *     deno run -A scripts/peers/measure_llama_cpp.ts [--model DIR] [--gguf FILE] [--device cpu|cuda] [--threads N]
  *       [--depths 4096,8192,16384,32640] [--tokens 32] [--prompts 512] [--repeats 7] [--variants f16:on,f16:off] [--all] [--text FILE]
  *       > llama_cpp.jsonl
  *
@@ -11,12 +11,12 @@
 import { basename, resolve } from "@std/path";
 import { provenanceOf } from "../../bench/provenance.ts";
 import { Engine } from "../../engine/engine.ts";
-import { log, print } from "../support/lines.ts";
+import { log, print } from "../output.ts";
 import { LlamaCppArm, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { describe, fastest, measureAll, rowOf } from "./measure.ts";
 import { BATCH_TOKENS, ggufFor, readOptions, runScript, tokensNeeded } from "./options.ts";
-import { LoadWatch } from "./quiet.ts";
+import { LoadWatch } from "./machine_load.ts";
 
 async function main(): Promise<void> {
   const options = readOptions(Deno.args, { depths: "4096,8192,16384,32640", variants: "f16:on,f16:off" });
@@ -29,7 +29,7 @@ async function main(): Promise<void> {
   const arms: LlamaCppArm[] = [];
   for (const variant of options.variants) arms.push(await LlamaCppArm.open(peer, { ...open, ...variant }));
   log(`${peer.program}, ${threads} threads on ${device}; ${peer.system}`);
-  const command = ["deno", "run", "-A", "scripts/peers/llama_cpp.ts", ...Deno.args].join(" ");
+  const command = ["deno", "run", "-A", "scripts/peers/measure_llama_cpp.ts", ...Deno.args].join(" ");
   const facts = { model: basename(resolve(options.model)), program: peer.program, device, command };
   const plan = { ...options, ids: repeatedIds(engine, options.text, contextTokens) };
   for await (const cell of measureAll(arms, new LoadWatch([Deno.pid, peer.pid]), plan)) {

@@ -1,4 +1,4 @@
-/** Tells whether other programs used the processor while something was measured. Linux only; elsewhere nothing is seen. */
+/** Whether other programs used the processor while something was measured. Linux only; elsewhere nothing is seen. */
 
 /** Clock ticks that a second has, by convention of the kernel's files. */
 const TICKS_A_SECOND = 100;
@@ -56,21 +56,21 @@ export class LoadWatch {
 const MAX_FOREIGN_CORES = 0.15;
 const LOOK_MS = 300;
 
-/** Measures until the machine was quiet meanwhile, or the tries are used up; `disturbed` counts what was thrown away. */
-export async function measureQuietly(
+/** Measures until no other program ran meanwhile, or the tries are used up; `disturbed` counts the measurements thrown away. */
+export async function measureUndisturbed(
   watch: LoadWatch,
   measure: () => number | Promise<number>,
   tries: number,
-): Promise<{ seconds: number; disturbed: number; quiet: boolean }> {
+): Promise<{ seconds: number; disturbed: number; undisturbed: boolean }> {
   for (let disturbed = 0;; disturbed++) {
-    await waitForQuiet(watch, tries);
+    await waitForIdle(watch, tries);
     const { value, foreignCores } = await watch.during(measure);
-    const quiet = foreignCores <= MAX_FOREIGN_CORES;
-    if (quiet || disturbed + 1 >= tries) return { seconds: value, disturbed, quiet };
+    const undisturbed = foreignCores <= MAX_FOREIGN_CORES;
+    if (undisturbed || disturbed + 1 >= tries) return { seconds: value, disturbed, undisturbed };
   }
 }
 
-async function waitForQuiet(watch: LoadWatch, looks: number): Promise<void> {
+async function waitForIdle(watch: LoadWatch, looks: number): Promise<void> {
   const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   for (let look = 0; look < looks; look++) {
     if ((await watch.during(pause)).foreignCores <= MAX_FOREIGN_CORES) return;
