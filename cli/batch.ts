@@ -2,7 +2,7 @@ import { PagesiftError } from "../engine/errors.ts";
 import type { BatchPiece, FinishReason, GenerateRequest, PrefillProgress } from "../engine/types.ts";
 import { exhausted } from "./answer.ts";
 import { fitPrompt } from "./context.ts";
-import { plural } from "../engine/text/format.ts";
+import { formatCount, plural } from "../engine/text/format.ts";
 import { samplingOf, sparseOf } from "./generate_options.ts";
 import { parsePromptLines, type PromptLine } from "./jsonl.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
@@ -10,7 +10,7 @@ import type { GenerateFlags } from "./options/generate.ts";
 import type { Output } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { promptEncoder } from "./prompt_encoder.ts";
-import { readText, STDIN } from "./read_text.ts";
+import { isStdin, readText } from "./read_text.ts";
 import type { Session } from "./session.ts";
 import { statsLines } from "./stats.ts";
 
@@ -23,17 +23,18 @@ export async function runBatch(
 ): Promise<void> {
   checkCombination(flags, file, words);
   const sparse = sparseOf(flags);
-  const place = file === STDIN ? "stdin" : file;
+  const place = isStdin(file) ? "stdin" : file;
   const lines = parsePromptLines(await readText(file, session, flags.lossy), place, flags.lossy);
   const progress = new Progress(session.output);
   const model = await loadModel(flags, sparse, session, progress);
   await using engine = model.engine;
-  const requests = lines.map((line) => requestOf(line, flags, model, session.output));
+  const requests = lines.map((line, index) => requestOf(line, index, flags, model, session.output));
   const onPrefill = (state: PrefillProgress, index: number): void => progress.prefill(state, `prompt ${index + 1}`);
   const pieces = engine.generateBatch(requests, { sparse, signal: session.interrupt.signal, onPrefill });
-  const answers = await printInOrder(requests.length, pieces, session);
+  const answers = await printInOrder(lines, pieces, session);
   const newTokens = answers.reduce((sum, { ids }) => sum + ids.length, 0);
   session.output.stats([...statsLines(engine.stats, model.name, newTokens), ["batch", plural(lines.length, "prompt")]]);
+  failOnNumeric(lines, answers, session.output);
   const starved = answers.find(({ finish }) => finish === "kv_exhausted");
   if (starved !== undefined) throw exhausted(starved.ids.length);
 }
@@ -45,7 +46,7 @@ function checkCombination(flags: GenerateFlags, file: string, words: readonly st
     ? "--file"
     : flags.json
     ? "--json"
-    : file === STDIN && flags.noStdin
+    : isStdin(file) && flags.noStdin
     ? "--no-stdin"
     : words.length > 0
     ? `the prompt "${words[0]}"`
@@ -53,8 +54,28 @@ function checkCombination(flags: GenerateFlags, file: string, words: readonly st
   if (other !== undefined) throw new PagesiftError("usage", `--jsonl ${file} and ${other} exclude each other`);
 }
 
-function requestOf(line: PromptLine, flags: GenerateFlags, model: LoadedModel, output: Output): GenerateRequest {
-  const options = { ...samplingOf(flags), ...line.options };
+/** Names the lines whose logits were not finite; the others are printed and right. */
+function failOnNumeric(lines: readonly PromptLine[], answers: readonly BatchAnswer[], output: Output): void {
+  const failed = answers.flatMap(({ finish, error }, index) => finish === "numeric" ? [{ index, error }] : []);
+  for (const { index, error } of failed) output.warn(`${lines[index]!.place}: ${error}`);
+  if (failed.length === 0) return;
+  throw new PagesiftError(
+    "numeric",
+    `${formatCount(failed.length)} of ${plural(answers.length, "prompt")} gave logits that are not finite; ` +
+      'their lines have "finish":"numeric"',
+  );
+}
+
+function requestOf(
+  line: PromptLine,
+  index: number,
+  flags: GenerateFlags,
+  model: LoadedModel,
+  output: Output,
+): GenerateRequest {
+  // A seed of its own for every line, so that equal prompts do not draw the same.
+  const seed = flags.seed === undefined ? {} : { seed: (flags.seed + index) % 2 ** 32 };
+  const options = { ...samplingOf(flags), ...seed, ...line.options };
   const room = { limit: model.limit, maxTokens: options.maxTokens, truncate: flags.truncate };
   const { tokenizer } = model.engine;
   const name = `Prompt of ${line.place}`;
@@ -68,11 +89,11 @@ function requestOf(line: PromptLine, flags: GenerateFlags, model: LoadedModel, o
  * Gives the answers.
  */
 async function printInOrder(
-  count: number,
+  lines: readonly PromptLine[],
   pieces: AsyncIterable<BatchPiece>,
   session: Session,
 ): Promise<BatchAnswer[]> {
-  const answers = Array.from({ length: count }, () => new BatchAnswer());
+  const answers = lines.map(({ own }) => new BatchAnswer(own));
   let printed = 0;
   const printDone = (): void => {
     for (; answers[printed]?.finish !== undefined; printed++) session.output.result(answers[printed]!.toLine());
@@ -91,16 +112,22 @@ async function printInOrder(
 
 class BatchAnswer {
   finish: FinishReason | undefined;
+  error: string | undefined;
   readonly ids: number[] = [];
   #text = "";
+
+  /** @param own fields of the line that are repeated */
+  constructor(readonly own: Readonly<Record<string, unknown>>) {}
 
   add(piece: BatchPiece): void {
     if (piece.id >= 0) this.ids.push(piece.id);
     this.#text += piece.text;
     if (piece.finish !== undefined) this.finish = piece.finish;
+    if (piece.error !== undefined) this.error = piece.error;
   }
 
   toLine(): string {
-    return JSON.stringify({ text: this.#text, ids: this.ids, finish: this.finish }) + "\n";
+    return JSON.stringify({ ...this.own, text: this.#text, ids: this.ids, finish: this.finish, error: this.error }) +
+      "\n";
   }
 }

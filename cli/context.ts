@@ -29,6 +29,7 @@ export function fitPrompt(
   tokenizer: TokenizerPort,
 ): FittedPrompt {
   const ids = encode(text);
+  if (ids.length === 0) throw noTokens(name);
   if (ids.length <= room.limit) return withEarlyEndWarning(ids, name, room);
   if (room.truncate === undefined) throw tooLong(name, ids.length, room.limit);
   const shorter = truncated(text, ids.length, room, encode, tokenizer);
@@ -42,6 +43,13 @@ function withEarlyEndWarning(ids: number[], name: string, { limit, maxTokens }: 
   if (maxTokens <= possible) return { ids };
   const left = `leaves ${formatCount(possible)} of the ${plural(maxTokens, "token")} asked for`;
   return { ids, warning: `${name} of ${plural(ids.length, "token")} ${left}; the context holds ${formatCount(limit)}` };
+}
+
+function noTokens(name: string): PagesiftError {
+  return new PagesiftError(
+    "usage",
+    `${name} has no tokens: the tokenizer drops every character of it; change the text`,
+  );
 }
 
 function tooLong(name: string, tokens: number, limit: number): PagesiftError {
@@ -64,7 +72,7 @@ function truncated(
   tokenizer: TokenizerPort,
 ): number[] {
   const wanted = room.limit - Math.min(room.maxTokens, Math.floor(room.limit / 2));
-  const textIds = tokenizer.encode(text, { addSpecialTokens: false, specialTokensAsText: true });
+  const textIds = tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: encode.parsesSpecial });
   const overhead = tokens - textIds.length;
   let keep = Math.max(0, wanted - overhead);
   for (;;) {

@@ -1,72 +1,28 @@
-import type { ModelSparsity } from "../engine/folder/sparsity_file.ts";
-import type {
-  BatchPiece,
-  EngineStats,
-  GenerateOptions,
-  GenerateRequest,
-  Notice,
-  Piece,
-  PrefillProgress,
-  SparseOptions,
-} from "../engine/types.ts";
+/** What the commands need of the engine, taken from its own types, so that an option it does not know is a type error. */
+import type { DeviceChoice } from "../engine/devices.ts";
+import type { Engine, EngineOptions } from "../engine/engine.ts";
+import type { ModelConfig } from "../engine/folder/config.ts";
+import type { FindModelOptions as HubOptions } from "../engine/hub/find.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
 
-/** What the commands need of a loaded model; tests pass a fake one. */
-export interface EnginePort extends AsyncDisposable {
-  readonly config: { readonly maxContext: number };
+export type { BatchOptions } from "../engine/engine.ts";
+export type { DownloadProgress } from "../engine/hub/find.ts";
+export type { ChatMessage } from "../engine/text/chat_template.ts";
+
+/** A tokenizer with its chat template; tests pass a fake one. */
+export type TokenizerPort = Pick<Tokenizer, "hasChatTemplate" | "encode" | "decode" | "encodeChat">;
+
+/** A loaded model; tests pass a fake one. */
+export interface EnginePort
+  extends AsyncDisposable, Pick<Engine, "stats" | "notices" | "sparsity" | "generate" | "generateBatch"> {
+  readonly config: Pick<ModelConfig, "maxContext">;
   readonly tokenizer: TokenizerPort;
-  readonly stats: EngineStats;
-  /** What people should know about the model and the device. */
-  readonly notices: readonly Notice[];
-  /** What the model's `sparsity.json` says. */
-  readonly sparsity?: ModelSparsity | undefined;
-  /** A piece that only closes an aborted generation has the id -1. */
-  generate(prompt: readonly number[], options: GenerateOptions): AsyncIterable<Piece>;
-  generateBatch(requests: readonly GenerateRequest[], options: BatchOptions): AsyncIterable<BatchPiece>;
 }
 
-/** What holds for all requests of a batch. */
-export interface BatchOptions {
-  sparse?: SparseOptions;
-  signal?: AbortSignal;
-  onPrefill?: (progress: PrefillProgress, index: number) => void;
-}
+export type LoadOptions = EngineOptions & { device: DeviceChoice };
 
-export interface TokenizerPort {
-  readonly hasChatTemplate: boolean;
-  encode(text: string, options?: { addSpecialTokens?: boolean; specialTokensAsText?: boolean }): number[];
-  decode(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string;
-  encodeChat(messages: readonly ChatMessage[], options?: { addGenerationPrompt?: boolean }): number[];
-}
-
-export interface ChatMessage {
-  role: "system" | "user" | "assistant";
-  content: string;
-}
-
-export type DeviceChoice = "auto" | "cpu" | "cuda";
-
-export interface LoadOptions {
-  device: DeviceChoice;
-  maxContext?: number;
-  threads?: number;
-  signal?: AbortSignal;
-  sparse?: SparseOptions;
-}
-
-export interface FindModelOptions {
-  offline?: boolean;
-  revision?: string;
-  signal?: AbortSignal;
-  /** Called while a model is downloaded. */
-  onProgress?: (progress: DownloadProgress) => void;
-}
-
-export interface DownloadProgress {
-  file: string;
-  doneBytes: number;
-  /** Undefined where the server does not tell. */
-  totalBytes: number | undefined;
-}
+/** The environment is the world's. */
+export type FindModelOptions = Omit<HubOptions, "env" | "fetch" | "stallSeconds">;
 
 /** Finds and loads models; the real one opens the native library, tests pass a fake. */
 export interface ModelSource {

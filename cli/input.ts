@@ -1,5 +1,5 @@
 import { PagesiftError } from "../engine/errors.ts";
-import { readText, STDIN } from "./read_text.ts";
+import { isStdin, readText, STDIN } from "./read_text.ts";
 import type { Session } from "./session.ts";
 import type { Source } from "./world.ts";
 
@@ -42,7 +42,7 @@ export async function readPrompt(sources: PromptSources, session: Session): Prom
 
 /** {@link readPrompt}, with the place of each part; a separator belongs to the part before it. */
 export async function readNamedPrompt(sources: PromptSources, session: Session): Promise<NamedPrompt> {
-  const paths = sources.files.filter((path) => path !== STDIN);
+  const paths = sources.files.filter((path) => !isStdin(path));
   if (readsStdin(sources, session.world.stdin)) paths.unshift(STDIN);
   const read: NamedText[] = [];
   for (const path of paths) {
@@ -63,7 +63,7 @@ export async function readNamedPrompt(sources: PromptSources, session: Session):
 }
 
 function readsStdin({ prompt, files, words, noStdin }: PromptSources, stdin: Source): boolean {
-  const named = [...prompt, ...files, ...words].includes(STDIN);
+  const named = [...prompt, ...words].includes(STDIN) || files.some(isStdin);
   if (named && noStdin) throw new PagesiftError("usage", `"-" reads stdin, which --no-stdin forbids; leave one out`);
   return named || !noStdin && !stdin.isTerminal();
 }

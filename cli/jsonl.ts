@@ -2,7 +2,7 @@ import { PagesiftError } from "../engine/errors.ts";
 import type { SamplingOptions } from "../engine/types.ts";
 import type { Option } from "./options/option.ts";
 import { generateOptions } from "./options/generate.ts";
-import { didYouMean } from "./suggest.ts";
+import { isMisspelling } from "./suggest.ts";
 import { checkText } from "./text_decode.ts";
 
 /** What a line may set; what it leaves out comes from the flags. */
@@ -17,6 +17,8 @@ export interface PromptLine {
   place: string;
   prompt: string;
   options: LineOptions;
+  /** Fields of the user's own, which the output line repeats. Numbers keep their digits. */
+  own: Record<string, unknown>;
 }
 
 /** Numeric fields and the option whose range they share. */
@@ -32,6 +34,8 @@ const NUMBER_FIELDS = {
 } as const;
 
 const FIELDS = ["prompt", "stop", ...Object.keys(NUMBER_FIELDS)];
+/** What an output line says itself. */
+const OUTPUT_FIELDS = ["text", "ids", "finish", "error"];
 
 /** Reads all lines of a prompts file, so that nothing runs when one of them is bad. Blank lines are passed over. */
 export function parsePromptLines(text: string, file: string, lossy: boolean): PromptLine[] {
@@ -47,18 +51,25 @@ export function parsePromptLines(text: string, file: string, lossy: boolean): Pr
 
 function parseLine(line: string, place: string, lossy: boolean): PromptLine {
   const fields = parseObject(line, place);
-  const unknown = Object.keys(fields).find((name) => !FIELDS.includes(name));
-  if (unknown !== undefined) {
-    const suggestion = didYouMean(unknown, FIELDS) || `; known are ${FIELDS.join(", ")}`;
-    throw bad(place, `unknown field "${unknown}"${suggestion}`);
-  }
-  return { place, prompt: promptOf(fields, place, lossy), options: lineOptions(fields, place) };
+  const own = Object.entries(fields).filter(([name]) => !FIELDS.includes(name));
+  for (const [name] of own) checkOwnField(name, place);
+  const options = lineOptions(fields, place);
+  return { place, prompt: promptOf(fields, place, lossy), options, own: Object.fromEntries(own) };
+}
+
+/** A field of the user's own must neither look like a setting nor have the name of an output field. */
+function checkOwnField(name: string, place: string): void {
+  const meant = FIELDS.find((field) => isMisspelling(name, field));
+  if (meant !== undefined) throw bad(place, `unknown field "${name}", did you mean "${meant}"?`);
+  if (!OUTPUT_FIELDS.includes(name)) return;
+  throw bad(place, `the field "${name}" has the name of a field of the output line; rename it`);
 }
 
 function parseObject(line: string, place: string): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(line);
+    // Numbers of fields that are only repeated keep all their digits.
+    value = JSON.parse(line, keepDigits);
   } catch (error) {
     throw bad(place, `not JSON: ${(error as Error).message}`);
   }
@@ -82,7 +93,8 @@ function lineOptions(fields: Record<string, unknown>, place: string): LineOption
 }
 
 /** Goes through the option's own parser, so that a line and the command line have the same ranges. */
-function numberOf(value: unknown, field: string, option: Option<number | undefined>, place: string): number {
+function numberOf(raw: unknown, field: string, option: Option<number | undefined>, place: string): number {
+  const value: unknown = JSON.parse(JSON.stringify(raw));
   if (typeof value !== "number") throw bad(place, `"${field}" wanted as a number, found ${JSON.stringify(value)}`);
   try {
     return option.parse(String(value), field, undefined)!;
@@ -95,6 +107,13 @@ function stopOf(value: unknown, place: string): string[] {
   const texts: unknown[] = Array.isArray(value) ? value : [value];
   if (texts.every((text) => typeof text === "string" && text !== "")) return texts as string[];
   throw bad(place, `"stop" wanted as a string or a list of strings, found ${JSON.stringify(value)}`);
+}
+
+/** What TypeScript does not declare yet: a number that is written as this text. */
+const { rawJSON } = JSON as unknown as { rawJSON: (text: string) => unknown };
+
+function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
+  return typeof value === "number" && context?.source !== undefined ? rawJSON(context.source) : value;
 }
 
 function bad(place: string, problem: string): PagesiftError {

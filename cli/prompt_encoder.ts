@@ -9,7 +9,11 @@ export interface PromptStyle {
 }
 
 /** Turns a prompt's text into the tokens that the model is given. */
-export type PromptEncoder = (text: string) => number[];
+export interface PromptEncoder {
+  (text: string): number[];
+  /** Whether special tokens that are spelt out in the text become these tokens. */
+  readonly parsesSpecial: boolean;
+}
 
 /** Refuses styles that exclude each other, before a model is loaded. */
 export function checkStyle(style: PromptStyle): void {
@@ -27,13 +31,16 @@ export function checkStyle(style: PromptStyle): void {
  */
 export function promptEncoder(style: PromptStyle, tokenizer: TokenizerPort): PromptEncoder {
   if (!usesTemplate(style)) {
-    return (text) => tokenizer.encode(text, { addSpecialTokens: !style.raw, specialTokensAsText: !style.raw });
+    const options = { addSpecialTokens: !style.raw, parseSpecial: style.raw };
+    return Object.assign((text: string) => tokenizer.encode(text, options), { parsesSpecial: style.raw });
   }
   if (!tokenizer.hasChatTemplate) {
     throw new PagesiftError("usage", "The model has no chat template; leave --chat and --system out");
   }
   const system: ChatMessage[] = style.system === undefined ? [] : [{ role: "system", content: style.system }];
-  return (text) => tokenizer.encodeChat([...system, { role: "user", content: text }], { addGenerationPrompt: true });
+  const encode = (text: string): number[] =>
+    tokenizer.encodeChat([...system, { role: "user", content: text }], { addGenerationPrompt: true });
+  return Object.assign(encode, { parsesSpecial: false });
 }
 
 /** How a prompt was encoded, for the user to see. */

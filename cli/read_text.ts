@@ -6,6 +6,14 @@ import { decodeText } from "./text_decode.ts";
 /** The path that stands for stdin. */
 export const STDIN = "-";
 
+/** Other names of stdin, which Deno opens only for programs with all permissions. */
+const STDIN_PATHS = new Set([STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]);
+
+/** Whether a path stands for stdin. */
+export function isStdin(path: string): boolean {
+  return STDIN_PATHS.has(path);
+}
+
 const MAX_BYTES = 256 * 2 ** 20;
 const FIRST_BUFFER_BYTES = 64 * 1024;
 const STDIN_NOTICE_MS = 2000;
@@ -14,8 +22,8 @@ type Read = (buffer: Uint8Array<ArrayBuffer>) => Promise<number | null>;
 
 /** The text of a file, or of stdin for `-`. */
 export async function readText(path: string, session: Session, lossy: boolean): Promise<string> {
-  const name = path === STDIN ? "Text on stdin" : `Prompt file "${path}"`;
-  const bytes = path === STDIN ? await readStdin(name, session) : await readFile(path, name, session);
+  const name = isStdin(path) ? "Text on stdin" : `Prompt file "${path}"`;
+  const bytes = isStdin(path) ? await readStdin(name, session) : await readFile(path, name, session);
   const { text, replaced } = decodeText(bytes, name, lossy);
   if (replaced > 0) session.output.warn(`${name}: replaced ${plural(replaced, "character")} that are no text`);
   return text;
@@ -75,6 +83,9 @@ function unreadable(name: string, error: unknown, signal: AbortSignal): unknown 
 }
 
 function readFailure(error: unknown): string {
+  if (error instanceof Deno.errors.NotCapable) {
+    return `cannot be read: ${reasonOf(error)}, or pass it through stdin with -f -`;
+  }
   if (error instanceof Deno.errors.NotFound) return "not found";
   if (error instanceof Deno.errors.PermissionDenied) return "cannot be read: permission denied";
   if (/EISDIR|is a directory/i.test(String(error))) return "is a folder, wanted a text file";

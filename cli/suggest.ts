@@ -28,3 +28,9 @@ function editDistance(from: string, to: string): number {
   }
   return row[to.length]!;
 }
+
+/** Whether a name is another one with one letter wrong, or with other case or separators. */
+export function isMisspelling(name: string, of: string): boolean {
+  const plain = (text: string): string => text.toLowerCase().replaceAll(/[^a-z0-9]/g, "");
+  return editDistance(plain(name), plain(of)) <= 1;
+}

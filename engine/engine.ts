@@ -211,8 +211,11 @@ export class Engine implements AsyncDisposable {
   #makeRequest({ prompt, options = {} }: GenerateRequest, index: number): Request {
     const ids = typeof prompt === "string" ? this.tokenizer.encode(prompt) : [...prompt];
     this.#checkPrompt(ids);
-    const { eosTokenIds, maxContext } = this.config;
+    const { maxContext } = this.config;
     const stream = this.tokenizer.stream(typeof prompt === "string" ? ids : []);
+    // The text of a special token is never part of the output, so only its id can end the generation.
+    const stopIds = (options.stop ?? []).flatMap((text) => this.tokenizer.specialId(text) ?? []);
+    const eosTokenIds = [...this.config.eosTokenIds, ...stopIds];
     return new Request(index, ids, options, stream, { eosTokenIds, maxContext });
   }
 
@@ -232,7 +235,7 @@ export class Engine implements AsyncDisposable {
 
   #checkPrompt(ids: readonly number[]): void {
     const { vocabSize, maxContext } = this.config;
-    if (ids.length === 0) throw new PagesiftError("usage", "The prompt is empty");
+    if (ids.length === 0) throw new PagesiftError("usage", "The prompt has no tokens");
     const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
     if (wrong !== undefined) {
       throw new PagesiftError("usage", `Token id ${wrong} lies outside the vocabulary of ${vocabSize}`);

@@ -20,6 +20,8 @@ export class PagesiftError extends Error {
 /** The message of anything thrown. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  // Deno asks for it to write below /proc, /dev and /sys, which is no advice for a user.
-  return error.message.replace(/, run again with the --allow-all flag$/, "");
+  if (!(error instanceof Deno.errors.NotCapable) || !error.message.startsWith("Requires all access")) {
+    return error.message;
+  }
+  return "Deno opens files under /dev, /proc and /sys only for programs with all permissions; copy it to another folder";
 }

@@ -18,7 +18,7 @@ export async function runAttention(
   words: readonly string[],
   session: Session,
 ): Promise<void> {
-  const { peers } = prepareFiles(flags, words, "attention");
+  const { peers, plot } = prepareFiles(flags, words, "attention");
   const plan = planAttention({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
   const { device, notices } = openDevice(flags.device, flags.threads);
   using _device = device;
@@ -27,5 +27,5 @@ export async function runAttention(
   const provenance = await provenanceOf(device.describe(), { command: commandLine(), notes: NOTES });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
   const cells = benchAttention(device, plan, hooks);
-  await printRun({ subject: "attention", provenance, peers, cells }, flags, session);
+  await printRun({ subject: "attention", provenance, peers, plot, cells }, flags, session);
 }

@@ -19,7 +19,7 @@ export async function runGenerate(
   words: readonly string[],
   session: Session,
 ): Promise<void> {
-  const { peers } = prepareFiles(flags, words, "generate");
+  const { peers, plot } = prepareFiles(flags, words, "generate");
   const plan = planGenerate({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
   const choice = await chooseModel(flags, session);
   const planned = await planModel(choice, plan.longest);
@@ -38,7 +38,7 @@ export async function runGenerate(
   });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
   const cells = benchGenerate(model, plan, hooks);
-  await printRun({ subject: "generate", provenance, peers, cells }, flags, session);
+  await printRun({ subject: "generate", provenance, peers, plot, cells }, flags, session);
 }
 
 async function chooseModel(flags: BenchGenerateFlags, session: Session): Promise<ModelChoice> {

@@ -7,7 +7,7 @@ import { checkQualityContext, planQuality, type QualityPlan } from "../../bench/
 import { LOSS_BLOCK } from "../../bench/quality_tally.ts";
 import { readModelConfig } from "../../engine/folder/config.ts";
 import { Engine } from "../../engine/engine.ts";
-import { PagesiftError } from "../../engine/errors.ts";
+import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { prepareFiles, printRun, progressShower } from "./run.ts";
 import { commandLine } from "../system_world.ts";
@@ -18,7 +18,7 @@ import type { Session } from "../session.ts";
 
 /** `pagesift bench quality`. */
 export async function runQuality(flags: BenchQualityFlags, words: readonly string[], session: Session): Promise<void> {
-  prepareFiles({ ...flags, peers: [] }, words, "quality");
+  const { plot } = prepareFiles({ ...flags, peers: [] }, words, "quality");
   const plan = planQuality({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
   const text = readText(flags.text);
   const { folder, name } = await findModel(flags, session, new Progress(session.output));
@@ -39,7 +39,7 @@ export async function runQuality(flags: BenchQualityFlags, words: readonly strin
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
   const cells = benchQuality(engine, basename(name), plan, prose, hooks);
   await printRun(
-    { subject: "quality", provenance, peers: [], cells },
+    { subject: "quality", provenance, peers: [], plot, cells },
     { ...flags, peers: [] },
     session,
   );
@@ -53,7 +53,7 @@ function readText(file: string | undefined): string {
     const what = file === undefined
       ? "The shipped text is not part of this installation"
       : `--text "${file}" cannot be read`;
-    throw new PagesiftError("usage", `${what}: ${(error as Error).message}; name a text file with --text`);
+    throw new PagesiftError("usage", `${what}: ${reasonOf(error)}; name a text file with --text`);
   }
 }
 

@@ -10,10 +10,13 @@ import { Aborted } from "../../engine/event_loop.ts";
 import type { BenchFlags } from "../options/bench.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
 import type { Session } from "../session.ts";
+import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
 /** What the files that the flags name hold, read before anything is measured. */
 export interface BenchFiles {
   peers: readonly PeerRow[];
+  /** Where the plot goes. */
+  plot: TargetFile | undefined;
 }
 
 /** One subject, ready to be measured. */
@@ -21,6 +24,7 @@ export interface BenchRun {
   subject: Subject;
   provenance: Provenance;
   peers: readonly PeerRow[];
+  plot: TargetFile | undefined;
   cells: AsyncIterable<readonly Row[]>;
 }
 
@@ -31,8 +35,8 @@ export function prepareFiles(
   subject: Subject,
 ): BenchFiles {
   if (words.length > 0) throw new PagesiftError("usage", `bench ${subject} takes options only, found "${words[0]}"`);
-  if (flags.plot !== undefined) checkWritable(flags.plot);
-  return { peers: flags.peers.flatMap((file) => parsePeers(file, readText(file), subject)) };
+  const plot = flags.plot === undefined ? undefined : targetFile("--plot", flags.plot);
+  return { plot, peers: flags.peers.flatMap((file) => parsePeers(file, readText(file), subject)) };
 }
 
 function readText(file: string): string {
@@ -40,26 +44,6 @@ function readText(file: string): string {
     return Deno.readTextFileSync(file);
   } catch (error) {
     throw new PagesiftError("usage", `--peers "${file}" cannot be read: ${reasonOf(error)}`);
-  }
-}
-
-/** Opens the file as the plot will, and leaves no trace of that. */
-function checkWritable(file: string): void {
-  try {
-    const existed = exists(file);
-    Deno.openSync(file, { append: true, create: true }).close();
-    if (!existed) Deno.removeSync(file);
-  } catch (error) {
-    throw new PagesiftError("usage", `--plot "${file}" cannot be written: ${reasonOf(error)}`);
-  }
-}
-
-function exists(file: string): boolean {
-  try {
-    Deno.statSync(file);
-    return true;
-  } catch {
-    return false;
   }
 }
 
@@ -90,7 +74,7 @@ export async function printRun(run: BenchRun, flags: BenchFlags, session: Sessio
   }
   if (rows.length === 0) return;
   output.result(closingText(flags.output, { subject: run.subject, provenance: run.provenance, rows }));
-  if (flags.plot !== undefined) Deno.writeTextFileSync(flags.plot, renderPlot(plotOf(run, rows)));
+  if (run.plot !== undefined) writeTarget(run.plot, renderPlot(plotOf(run, rows)));
   warnOfAlarms(rows, session);
   if (!session.interrupt.signal.aborted) warnOfUnmatched(peers, session);
 }

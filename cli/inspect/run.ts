@@ -1,6 +1,6 @@
 import denoConfig from "../../deno.json" with { type: "json" };
 import { Engine } from "../../engine/engine.ts";
-import { PagesiftError } from "../../engine/errors.ts";
+import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { engineError } from "../../engine/memory.ts";
 import { ablate, fileMasks, pageMasks } from "../../inspect/ablate.ts";
 import { type InspectedRun, type InspectRequest, record } from "../../inspect/record.ts";
@@ -49,7 +49,7 @@ async function replay(
 ): Promise<void> {
   const bytes = await session.interrupt.race(Deno.readFile(file)).catch((error) => {
     if (session.interrupt.signal.aborted) throw error;
-    throw new PagesiftError("usage", `--replay "${file}" cannot be read: ${error.message}`, { cause: error });
+    throw new PagesiftError("usage", `--replay "${file}" cannot be read: ${reasonOf(error)}`, { cause: error });
   });
   const recording = withScorers(await readTrace(bytes, file), compare, file);
   checkAblations(recording, flags.ablate, file);

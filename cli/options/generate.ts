@@ -30,7 +30,8 @@ const inputOptions = {
     fallback: undefined,
     help: 'Answer many prompts as a batch: a line {"prompt": ...} in, - for stdin, a line {"text", "ids", "finish"} ' +
       "out, in the same order. A line may also set max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, " +
-      "repeat_last_n, seed and stop",
+      "repeat_last_n, seed and stop; other fields, such as an id, are repeated in the output. Line i is drawn with " +
+      "--seed + i, counted from 0",
   }),
   noStdin: switchOption({ flags: ["--no-stdin"], group: "Prompt", help: "Leave stdin unread even if it is a pipe" }),
   chat: switchOption({

@@ -136,6 +136,12 @@ export class Tokenizer implements TokenDecoder {
     return this.#library.token_to_id(text);
   }
 
+  /** The id of the special token with this text. */
+  specialId(text: string): number | undefined {
+    const id = this.tokenId(text);
+    return id !== undefined && this.#specialIds.has(id) ? id : undefined;
+  }
+
   get hasChatTemplate(): boolean {
     return this.#chatTemplate !== undefined;
   }

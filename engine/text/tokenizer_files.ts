@@ -13,7 +13,7 @@ export interface TokenizerDefinition extends JsonObject {
 /** Both files of a model's tokenizer, checked. */
 export interface TokenizerFiles {
   definition: TokenizerDefinition;
-  /** `tokenizer_config.json`, empty where there is none. */
+  /** `tokenizer_config.json`, with the special tokens that only `special_tokens_map.json` has. */
   config: JsonObject;
   notices: readonly Notice[];
 }
@@ -37,7 +37,11 @@ export async function readTokenizerFiles(folder: string, vocabSize = Infinity): 
     throw new PagesiftError("model", `Cannot use "${file}": ${problem}`);
   });
   const notices = rowlessNotices(definition.added_tokens, vocabSize);
-  return { definition, config: await readJsonFile(`${folder}/tokenizer_config.json`) ?? {}, notices };
+  const map = await readJsonFile(`${folder}/special_tokens_map.json`) ?? {};
+  const config = await readJsonFile(`${folder}/tokenizer_config.json`) ?? {};
+  // What the configuration leaves out or has as null, the map may have.
+  const named = Object.entries(map).filter(([name]) => (config[name] ?? null) === null);
+  return { definition, config: { ...config, ...Object.fromEntries(named) }, notices };
 }
 
 /** Added tokens may lack an embedding row, as a `<pad>` that only training used; a prompt with one is refused. */

@@ -49,6 +49,26 @@ Deno.test("bench attention draws a plot", async () => {
   });
 });
 
+Deno.test("bench attention leaves the file of --plot and its folder as they are when it refuses to run", async () => {
+  await withFolder(async (folder) => {
+    const file = join(folder, "out.svg");
+    Deno.writeTextFileSync(file, "mine");
+    const before = Deno.statSync(file);
+    for (const plot of [file, join(folder, "new.svg")]) {
+      assertEquals((await runBench("attention", "--budget", "4", "--plot", plot)).code, 2);
+    }
+    const after = Deno.statSync(file);
+    assertEquals([Deno.readTextFileSync(file), after.mtime, after.ino], ["mine", before.mtime, before.ino]);
+    assertEquals([...Deno.readDirSync(folder)].map(({ name }) => name), ["out.svg"]);
+  });
+});
+
+Deno.test("bench attention says in one line that a device cannot take the plot", async () => {
+  const { code, stdout, stderr } = await runBench("attention", ...TINY_ATTENTION, "--plot", "/dev/full");
+  assertEquals([code, stdout], [2, ""]);
+  assertMatch(stderr, /^Error: --plot "\/dev\/full" cannot be written: [^\n]*\n$/);
+});
+
 const refused: [args: string[], code: number, message: string][] = [
   [["-c", ""], 2, "--context is empty"],
   [["--budget", "4"], 2, "the smallest is 8"],

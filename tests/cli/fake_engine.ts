@@ -7,8 +7,8 @@ export const BEGIN_ID = 0x110000;
 /** One token a character, `<s>` in front when special tokens are added, and a chat template of angle brackets. */
 export const fakeTokenizer: TokenizerPort = {
   hasChatTemplate: true,
-  encode: (text, { addSpecialTokens = true, specialTokensAsText = true } = {}) => {
-    const parts = specialTokensAsText ? [text] : text.split("<s>");
+  encode: (text, { addSpecialTokens = true, parseSpecial = false } = {}) => {
+    const parts = parseSpecial ? text.split("<s>") : [text];
     const ids = parts.flatMap((part, index) => [...index > 0 ? [BEGIN_ID] : [], ...codePoints(part)]);
     return addSpecialTokens ? [BEGIN_ID, ...ids] : ids;
   },
@@ -20,6 +20,7 @@ export const fakeTokenizer: TokenizerPort = {
 /** Says prepared pieces and remembers what it was asked. */
 export class FakeEngine implements EnginePort {
   tokenizer = fakeTokenizer;
+  sparsity = undefined;
   config = { maxContext: 1000 };
   notices: Notice[] = [];
   stats: EngineStats = { ...fakeStats };
@@ -34,8 +35,8 @@ export class FakeEngine implements EnginePort {
   /** Runs before each piece. */
   beforePiece: (index: number) => void = () => {};
 
-  async *generate(prompt: readonly number[], options: GenerateOptions): AsyncGenerator<Piece> {
-    this.prompts.push(this.tokenizer.decode(prompt));
+  async *generate(prompt: string | readonly number[], options: GenerateOptions = {}): AsyncGenerator<Piece> {
+    this.prompts.push(this.tokenizer.decode(prompt as readonly number[]));
     this.options = options;
     for (const [index, piece] of this.pieces.entries()) {
       this.beforePiece(index);
@@ -45,7 +46,7 @@ export class FakeEngine implements EnginePort {
     }
   }
 
-  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions): AsyncGenerator<BatchPiece> {
+  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
     this.requests = requests;
     this.prompts = requests.map(({ prompt }) => this.tokenizer.decode(prompt as number[]));
     const pieces = this.batchPieces ??

@@ -135,3 +135,68 @@ for (const [args, name] of excluded) {
     assertEquals([stderr, ending], [`Error: --jsonl - and ${name} exclude each other\n`, { code: 2 }]);
   });
 }
+
+Deno.test("generate --jsonl repeats the fields of the user's own, with all digits of numbers", async () => {
+  const own = '"id":"a-1","n":12345678901234567890,"x":1.10,"nested":{"k":[null,true,1e400]},"__proto__":7,"topic":"t"';
+  const { stdout, ending } = await runLines(`{${own},"prompt":"a"}`);
+  assertEquals(stdout, `{${own},"text":"Hello world","ids":[72,87],"finish":"stop"}\n`);
+  assertEquals(ending, { code: 0 });
+});
+
+for (
+  const [field, meant] of [["max_token", "max_tokens"], ["maxTokens", "max_tokens"], ["Seed", "seed"], [
+    "temprature",
+    "temperature",
+  ], ["top-k", "top_k"]]
+) {
+  Deno.test(`generate --jsonl takes "${field}" for a misspelt setting and names its line`, async () => {
+    await assertRefused(
+      `{"prompt":"a"}\n{"prompt":"a","${field}":1}`,
+      `stdin:2: unknown field "${field}", did you mean "${meant}"?`,
+    );
+  });
+}
+
+for (const field of ["text", "ids", "finish", "error"]) {
+  Deno.test(`generate --jsonl refuses a field of the user's own that is called "${field}"`, async () => {
+    const { stderr, ending } = await runLines(`{"prompt":"a","${field}":1}`);
+    assertMatch(stderr, /^Error: stdin:1: the field .*rename it\n$/);
+    assertEquals(ending, { code: 2 });
+  });
+}
+
+Deno.test("generate --jsonl draws every line with a seed of its own", async () => {
+  const { engine } = await runLines('{"prompt":"a"}\n'.repeat(3) + '{"prompt":"a","seed":5}', ["--seed", "4294967294"]);
+  assertEquals(engine.requests.map(({ options }) => options?.seed), [4294967294, 4294967295, 0, 5]);
+});
+
+Deno.test("generate --jsonl leaves seeds to chance where none is given", async () => {
+  const { engine } = await runLines('{"prompt":"a"}');
+  assertEquals(engine.requests[0]!.options?.seed, undefined);
+});
+
+Deno.test("generate --jsonl names the lines whose logits are not finite, prints all, and ends with 8", async () => {
+  const { stdout, stderr, ending } = await runLines('{"prompt":"a"}\n\n{"id":1,"prompt":"b"}', [], ({ engine }) => {
+    engine.batchPieces = [
+      { index: 1, id: -1, text: "", finish: "numeric", error: "The model gave NaN" },
+      { index: 0, id: 1, text: "good", finish: "stop" },
+    ];
+  });
+  assertEquals(
+    stdout,
+    '{"text":"good","ids":[1],"finish":"stop"}\n{"id":1,"text":"","ids":[],"finish":"numeric","error":"The model gave NaN"}\n',
+  );
+  assertMatch(
+    stderr,
+    /^Warning: stdin:3: The model gave NaN\nError: 1 of 2 prompts gave logits that are not finite.*\n$/,
+  );
+  assertEquals(ending, { code: 8 });
+});
+
+Deno.test("generate --jsonl names the line of a prompt without tokens", async () => {
+  const { stderr, ending } = await runLines('{"prompt":"a"}\n{"prompt":"b"}', ["--raw"], ({ engine }) => {
+    engine.tokenizer = { ...engine.tokenizer, encode: (text) => text === "b" ? [] : [1] };
+  });
+  assertMatch(stderr, /^Error: Prompt of stdin:2 has no tokens/);
+  assertEquals(ending, { code: 2 });
+});

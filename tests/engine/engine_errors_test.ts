@@ -36,7 +36,7 @@ testRefusal("a prompt longer than the context with the counts", promptIds(MODEL,
   "context",
   "The prompt is longer than the context: 2,234 tokens, limit 1,000, over by 1,234",
 ]);
-testRefusal("an empty prompt", [], {}, ["usage", "The prompt is empty"]);
+testRefusal("an empty prompt", [], {}, ["usage", "The prompt has no tokens"]);
 testRefusal("an id past the vocabulary", [1, 700], {}, ["usage", "Token id 700 lies outside the vocabulary of 700"]);
 testRefusal("a negative id", [-1], {}, ["usage", "Token id -1 lies outside the vocabulary of 700"]);
 testRefusal("half an id", [1.5], {}, ["usage", "Token id 1.5 lies outside the vocabulary of 700"]);

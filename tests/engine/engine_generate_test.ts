@@ -215,3 +215,17 @@ Deno.test("Engine.stats tells tokens, context and peak memory of the latest run"
   const pages = pagesTaken(PROMPT.length + STEPS, 8, engine.policy(SMALL).groupPages);
   assertEquals(stats.peakKvBytes, pages * 2 * 8 * 16 * 4 * LAYERS * KV_HEADS);
 });
+
+Deno.test("Engine.generate ends at a special token that is a stop string", async () => {
+  await using engine = await loadFixture("qwen3-qknorm-f32");
+  const { tokenizer } = engine;
+  const prompt = promptIds("qwen3-qknorm-f32");
+  const whole = await collect(engine.generate(prompt, { maxTokens: 4 }));
+  // Any token that the model gives serves as a special one: the tokenizer says which are.
+  const id = whole.ids[2]!;
+  const specialId = tokenizer.specialId.bind(tokenizer);
+  tokenizer.specialId = (text) => text === "<stop>" ? id : specialId(text);
+  const { ids, finish, text } = await collect(engine.generate(prompt, { maxTokens: 4, stop: ["<stop>"] }));
+  assertEquals([ids, finish], [whole.ids.slice(0, 3), "stop"]);
+  assertEquals(text, tokenizer.decode(ids.slice(0, 2)));
+});

@@ -280,3 +280,15 @@ for (
     });
   });
 }
+
+Deno.test("Tokenizer reads special tokens that only special_tokens_map.json names", async () => {
+  const folder = new URL("../../fixtures/cases/special-tokens-map", import.meta.url).pathname;
+  const tokenizer = await Tokenizer.load(folder);
+  assertEquals(tokenizer.applyChatTemplate([{ role: "user", content: "hi" }]), "<s>hi</s>");
+});
+
+Deno.test("Tokenizer.specialId knows special tokens only", async () => {
+  const tokenizer = await Tokenizer.load(folderOf("qwen3-qknorm-f32"));
+  assertEquals(tokenizer.specialId("<|im_end|>"), tokenizer.tokenId("<|im_end|>"));
+  assertEquals([tokenizer.specialId("a"), tokenizer.specialId("<|no such|>")], [undefined, undefined]);
+});
