@@ -18,7 +18,7 @@ DEFAULT_LAMBDA = {"unique": 0.5, "diag": 4.0, "quest": 0.0, "mean": 0.0, "oracle
 
 @dataclass(frozen=True)
 class Reader:
-    """A way of reading: `name` is dense, oracle (the exact softmax mass of a page), or a score."""
+    """A way of reading: `name` is dense, oracle (the exact softmax mass of a page, averaged over the group), or a score."""
     name: str
     budget_tokens: int = 0
     lam: float = 0.0
@@ -99,8 +99,8 @@ class LayerStep:
         return shared + weights[..., self.first:] @ self.tail_values[rows]
 
     def masses(self, weights):
-        """[R, B, Hk, P]: the share of the dense softmax that a page has, the largest over the group."""
-        return torch.nn.functional.pad(weights, (0, -self.tokens % self.size)).unflatten(-1, (-1, self.size)).sum(-1).amax(3)
+        """[R, B, Hk, P]: the share of the dense softmax that a page has, averaged over the group: what the oracle ranks by."""
+        return torch.nn.functional.pad(weights, (0, -self.tokens % self.size)).unflatten(-1, (-1, self.size)).sum(-1).mean(3)
 
     def scores(self, rows, name, lam, stats):
         """[R, B, Hk, complete pages]; `stats` are those of the prompt's complete pages."""
