@@ -6,6 +6,8 @@ export interface AddedToken {
   content: string;
   /** A control token, such as an end of turn; others are ordinary words that were added later. */
   special?: boolean;
+  /** Only where no letter, digit or underscore stands beside it. */
+  single_word?: boolean;
   /** Takes the white space before or after it away. */
   lstrip?: boolean;
   rstrip?: boolean;
@@ -35,11 +37,22 @@ export class AddedTokenSplitter {
   /** The sections of `text` in order; tokens that ask for it take white space off the text beside them. */
   split(text: string): Section[] {
     if (this.#pattern === undefined) return text === "" ? [] : [{ text }];
-    const parts = text.split(this.#pattern).filter((part) => part !== "");
-    return parts.map((part, index) => {
-      const token = this.#tokens.get(part);
-      return token ? { token } : { text: this.#strip(part, parts[index - 1] ?? "", parts[index + 1] ?? "") };
-    });
+    const sections: Section[] = [];
+    let [start, before]: [number, AddedToken | undefined] = [0, undefined];
+    const addText = (end: number, after?: AddedToken): void => {
+      const part = strip(text.slice(start, end), before, after);
+      if (part !== "") sections.push({ text: part });
+    };
+    for (const { 0: content, index } of text.matchAll(new RegExp(this.#pattern, "g"))) {
+      const token = this.#tokens.get(content)!;
+      const end = index + content.length;
+      if (token.single_word && (WORD_END.test(text.slice(0, index)) || WORD_START.test(text.slice(end)))) continue;
+      addText(index, token);
+      sections.push({ token });
+      [start, before] = [end, token];
+    }
+    addText(text.length);
+    return sections;
   }
 
   /**
@@ -60,11 +73,17 @@ export class AddedTokenSplitter {
     }
     return text;
   }
+}
 
-  #strip(text: string, before: string, after: string): string {
-    const start = this.#tokens.get(before)?.rstrip ? text.trimStart() : text;
-    return this.#tokens.get(after)?.lstrip ? start.trimEnd() : start;
-  }
+/** White space and word characters as Rust's regular expressions have them. */
+const LEADING_SPACE = /^\p{White_Space}+/u;
+const TRAILING_SPACE = /\p{White_Space}+$/u;
+const WORD_START = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]/u;
+const WORD_END = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]$/u;
+
+function strip(text: string, before: AddedToken | undefined, after: AddedToken | undefined): string {
+  const start = before?.rstrip ? text.replace(LEADING_SPACE, "") : text;
+  return after?.lstrip ? start.replace(TRAILING_SPACE, "") : start;
 }
 
 function escapePattern(text: string): string {

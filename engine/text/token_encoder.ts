@@ -16,8 +16,8 @@ export class TokenEncoder {
   readonly #normalised: AddedTokenSplitter;
   readonly #cutter: WordCutter;
 
-  /** `added` are the tokens to be read in text. */
-  constructor(library: Library, added: readonly AddedToken[], cutter: WordCutter) {
+  /** `added` are the tokens to be read in text; `drops` leaves out characters that the vocabulary lacks. */
+  constructor(library: Library, added: readonly AddedToken[], cutter: WordCutter, readonly drops = false) {
     this.#library = library;
     const inNormalised = (token: AddedToken): boolean =>
       library.normalizer !== null && (token.normalized ?? !token.special);
@@ -39,13 +39,19 @@ export class TokenEncoder {
     return ids;
   }
 
+  #known(word: string): string {
+    return [...word].filter((character) => this.#library.token_to_id(character) !== undefined).join("");
+  }
+
   #normalise(text: string): string {
     return text === "" ? text : this.#library.normalizer?.normalize(text) ?? text;
   }
 
   #encodeWords(text: string, sectionIndex: number, ids: number[]): void {
     const { pre_tokenizer: preTokenizer, model } = this.#library;
-    const words = preTokenizer?.pre_tokenize(text, { section_index: sectionIndex }) ?? [text];
+    const cut = preTokenizer?.pre_tokenize(text, { section_index: sectionIndex }) ?? [text];
+    // The library merges around such characters, where the Rust library merges what they leave.
+    const words = this.drops ? cut.map((word) => this.#known(word)) : cut;
     for (const token of model!._call(words.flatMap((word) => this.#cutter.cut(word)))) {
       const id = this.#library.token_to_id(token) ?? model!.unk_token_id;
       if (id !== undefined) ids.push(id);

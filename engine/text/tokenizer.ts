@@ -8,6 +8,7 @@ import { TextStream, type TokenDecoder } from "./text_stream.ts";
 import { TimeLimitError, withTimeLimit } from "./time_limit.ts";
 import { TokenEncoder } from "./token_encoder.ts";
 import type { Notice } from "../types.ts";
+import { dropsCharacters } from "./tokenizer_features.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
 import { WordCutter } from "./word_cutter.ts";
 
@@ -67,11 +68,14 @@ export class Tokenizer implements TokenDecoder {
     this.notices = notices;
     const isSpecial = (token: AddedToken): boolean => token.special === true;
     this.#library = new Library(definition, config);
+    mendByteFallback(this.#library.decoder);
+    mendNormalizedTokens(this.#library, added);
     this.#specialIds = new Set(added.filter(isSpecial).map((token) => token.id));
     this.#specials = new AddedTokenSplitter(added.filter(isSpecial));
     const cutter = new WordCutter(model);
-    this.#parsing = new TokenEncoder(this.#library, added, cutter);
-    this.#literal = new TokenEncoder(this.#library, added.filter((token) => !isSpecial(token)), cutter);
+    const drops = dropsCharacters(definition);
+    this.#parsing = new TokenEncoder(this.#library, added, cutter, drops);
+    this.#literal = new TokenEncoder(this.#library, added.filter((token) => !isSpecial(token)), cutter, drops);
     this.#frame = readFrame(this.#library);
     this.#chatTemplate = chatTemplate;
     this.#leastSeconds = leastSeconds;
@@ -187,6 +191,39 @@ export class Tokenizer implements TokenDecoder {
     if (this.#chatTemplate !== undefined) return this.#chatTemplate;
     throw new PagesiftError("model", "The model has no chat template: use --raw to pass the prompt as it is");
   }
+}
+
+/** Added tokens that are found in normalised text decode to their normalised text. */
+function mendNormalizedTokens(library: Library, added: readonly AddedToken[]): void {
+  const { normalizer } = library;
+  if (normalizer === null) return;
+  const parts = (library.decoder ?? {}) as DecoderParts;
+  const { vocab } = library.model as unknown as { vocab: string[] };
+  for (const { id, content, normalized, special } of added) {
+    if (!(normalized ?? !special)) continue;
+    const text = normalizer.normalize(content);
+    if (text === content) continue;
+    vocab[id] = text;
+    parts.added_tokens?.push({ content: text });
+  }
+}
+
+/** What a decoder of the library may have inside. */
+interface DecoderParts {
+  added_tokens?: { content: string }[];
+  config?: { type?: unknown };
+  decoders?: unknown[];
+  text_decoder?: TextDecoder;
+}
+
+/**
+ * Keeps a byte order mark, which the library drops. (Of a run of bytes that is no text, the Rust library replaces every byte; here the
+ * characters in it stay, because a stream has printed them already.)
+ */
+function mendByteFallback(decoder: unknown): void {
+  const parts = (decoder ?? {}) as DecoderParts;
+  for (const one of parts.decoders ?? []) mendByteFallback(one);
+  if (parts.config?.type === "ByteFallback") parts.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 }
 
 /** What the post-processor puts around a text. */

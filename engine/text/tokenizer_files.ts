@@ -2,6 +2,7 @@ import type { AddedToken } from "./added_tokens.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, type JsonObject, quote, readJsonFile } from "../folder/json_file.ts";
 import type { Notice } from "../types.ts";
+import { rewritten, unsupportedFeature } from "./tokenizer_features.ts";
 import { findPartProblem } from "./tokenizer_guard.ts";
 
 /** The parts of `tokenizer.json` that we read ourselves; the tokenizers library reads the rest. */
@@ -65,6 +66,8 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
     return fail(`the model type is ${quote(type)}, expected one of "${MODEL_TYPES.join('", "')}"`);
   }
   checkParts(json, fail);
+  const feature = unsupportedFeature(json);
+  if (feature !== undefined) fail(`it has ${feature}, which is not supported; use another model`);
   const ids = type === "BPE" ? checkBpe(model, fail) : checkUnigram(model, fail);
   const added = checkAddedTokens(json.added_tokens ?? [], fail);
   const addedIds = new Set(added.map(({ id }) => id));
@@ -72,7 +75,7 @@ function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): Token
   if (largest >= vocabSize) {
     fail(`it has token ids up to ${largest}, but the model has ${vocabSize} embedding rows; use the model's own file`);
   }
-  return { ...OPTIONAL_PARTS, ...json, added_tokens: added, model: { ...model, type } };
+  return { ...rewritten({ ...OPTIONAL_PARTS, ...json }), added_tokens: added, model: { ...model, type } };
 }
 
 /** The vocabulary holds no parts and is long, so it is passed over. */
