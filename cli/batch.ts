@@ -28,7 +28,7 @@ export async function runBatch(
   const progress = new Progress(session.output);
   const model = await loadModel(flags, sparse, session, progress);
   await using engine = model.engine;
-  const requests = lines.map((line, index) => requestOf(line, index, flags, model, session.output));
+  const requests = lines.map((line, index) => requestOf(line, index, flags, model, session));
   const onPrefill = (state: PrefillProgress, index: number): void => progress.prefill(state, `prompt ${index + 1}`);
   const pieces = engine.generateBatch(requests, { sparse, signal: session.interrupt.signal, onPrefill });
   const answers = await printInOrder(lines, pieces, session);
@@ -71,7 +71,7 @@ function requestOf(
   index: number,
   flags: GenerateFlags,
   model: LoadedModel,
-  output: Output,
+  { interrupt, output }: Session,
 ): GenerateRequest {
   // A seed of its own for every line, so that equal prompts do not draw the same.
   const seed = flags.seed === undefined ? {} : { seed: (flags.seed + index) % 2 ** 32 };
@@ -79,7 +79,8 @@ function requestOf(
   const room = { limit: model.limit, maxTokens: options.maxTokens, truncate: flags.truncate };
   const { tokenizer } = model.engine;
   const name = `Prompt of ${line.place}`;
-  const { ids, warning } = fitPrompt(line.prompt, name, room, promptEncoder(flags, tokenizer), tokenizer);
+  const encode = promptEncoder(flags, tokenizer);
+  const { ids, warning } = interrupt.blocking(() => fitPrompt(line.prompt, name, room, encode, tokenizer));
   if (warning !== undefined) output.warn(warning);
   return { prompt: ids, options };
 }

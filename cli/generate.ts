@@ -68,10 +68,11 @@ function fittedIds(
   prompt: string,
   flags: GenerateFlags,
   { engine, limit }: LoadedModel,
-  { output }: Session,
+  { output, interrupt }: Session,
 ): number[] {
   const room = { limit, maxTokens: flags.maxTokens, truncate: flags.truncate };
-  const { ids, warning } = fitPrompt(prompt, "Prompt", room, promptEncoder(flags, engine.tokenizer), engine.tokenizer);
+  const encode = promptEncoder(flags, engine.tokenizer);
+  const { ids, warning } = interrupt.blocking(() => fitPrompt(prompt, "Prompt", room, encode, engine.tokenizer));
   if (warning !== undefined) output.warn(warning);
   output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
   return ids;

@@ -5,14 +5,20 @@ import type { EndSignal, World } from "./world.ts";
  */
 export class Interrupt implements Disposable {
   readonly #controller = new AbortController();
-  readonly #listener: Disposable;
+  readonly #world: World;
+  #listener: Disposable;
   #received: EndSignal | undefined;
 
   constructor(world: World) {
-    this.#listener = world.onEndSignal((signal) => {
+    this.#world = world;
+    this.#listener = this.#listen();
+  }
+
+  #listen(): Disposable {
+    return this.#world.onEndSignal((signal) => {
       if (this.#received !== undefined) {
         this.#listener[Symbol.dispose]();
-        world.dieBySignal(signal);
+        this.#world.dieBySignal(signal);
       }
       this.#received = signal;
       this.#controller.abort();
@@ -38,6 +44,20 @@ export class Interrupt implements Disposable {
       return await Promise.race([work, aborted]);
     } finally {
       this.signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /**
+   * Runs work that keeps the event loop for seconds, such as reading a book into tokens. A listener would not be called meanwhile, so
+   * nobody listens: a signal ends the process at once, which loses nothing as long as nothing is printed.
+   */
+  blocking<T>(work: () => T): T {
+    this.signal.throwIfAborted();
+    this.#listener[Symbol.dispose]();
+    try {
+      return work();
+    } finally {
+      this.#listener = this.#listen();
     }
   }
 

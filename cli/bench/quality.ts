@@ -25,7 +25,9 @@ export async function runQuality(flags: BenchQualityFlags, words: readonly strin
   const config = await readModelConfig(folder);
   checkQualityContext(plan, config.maxContext);
   const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
-  const prose = proseIds(tokenizer, flags.text ?? "the shipped text", text, proseNeed(plan));
+  const prose = session.interrupt.blocking(() =>
+    proseIds(tokenizer, flags.text ?? "the shipped text", text, proseNeed(plan))
+  );
   session.output.status(`Loading ${name}`);
   await using engine = await Engine.load(folder, {
     device: flags.device,

@@ -123,7 +123,8 @@ function requestOf(
 ): Omit<InspectRequest, "sparse" | "compare"> {
   const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
   const room = { limit, maxTokens: flags.maxTokens + 1, truncate: flags.truncate };
-  const { ids, warning } = fitPrompt(prompt, "Prompt", room, promptEncoder(flags, engine.tokenizer), engine.tokenizer);
+  const encode = promptEncoder(flags, engine.tokenizer);
+  const { ids, warning } = interrupt.blocking(() => fitPrompt(prompt, "Prompt", room, encode, engine.tokenizer));
   if (warning !== undefined) output.warn(warning);
   output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
   const progress = new Progress(output);

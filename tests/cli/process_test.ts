@@ -250,3 +250,23 @@ Deno.test("generate runs a folder with things that it ignores, and names each in
     ...["index", "v_head", "<pad>", ""],
   ]);
 });
+
+Deno.test("generate dies by Ctrl-C at once while it reads a long prompt into tokens", async () => {
+  const prompt = Deno.makeTempFileSync();
+  try {
+    Deno.writeTextFileSync(prompt, "The quick brown fox, 123 times over the lazy dog's back.\n".repeat(8_000_000 / 56));
+    const child = start(["generate", "--device", "cpu", "-v", "-f", prompt, "--no-stdin"]);
+    await child.stdin.close();
+    const rest = await readUntil(child.stderr, "Sparse defaults"); // the model is loaded
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const started = performance.now();
+    child.kill("SIGINT");
+    const { signal } = await child.status;
+    const seconds = (performance.now() - started) / 1000;
+    assertEquals([signal, (await rest()).includes("Error")], ["SIGINT", false]);
+    assert(seconds < 0.5, `${seconds} s`);
+    await child.stdout.cancel();
+  } finally {
+    Deno.removeSync(prompt);
+  }
+});
