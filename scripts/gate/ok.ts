@@ -1,5 +1,5 @@
 /**
- * The gate: formatting, lint, types, format of the native sources, ABI, import arrows, then all tests on the CPU, and those of the GPU
+ * The gate: formatting, lint, types, format of the native sources, format and lint of the Python, ABI, import arrows, then all tests on the CPU, and those of the GPU
  * where one answers. Stops at the first that fails.
  */
 import { print } from "../output.ts";
@@ -12,6 +12,7 @@ const STEPS: [title: string, args: string[]][] = [
   ["lint", ["lint"]],
   ["types", ["check", ...SOURCES]],
   ["native format", ["run", "-A", "scripts/gate/format_native.ts"]],
+  ["Python", ["run", "-A", "scripts/gate/format_python.ts"]],
   ["C contract", ["run", "-A", "scripts/gate/abi.ts"]],
   ["import arrows", ["run", "-A", "scripts/gate/check_layers.ts"]],
   ["build", ["run", "-A", "scripts/release/build.ts"]],

@@ -7,20 +7,39 @@
 Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2; they are
 timed by the wall clock from launch to the end of the wait, arms alternating. A library that cannot record (the CPU's) is called directly.
 """
+
+from __future__ import annotations
+
 import argparse
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 import pagesift_ctypes as ps
-from attention_timing import (Arm, Case, commit, parse_cases, peer_rows, report, sdpa_arms, sdpa_body, time_arms, torch_arm,
-                                      write_json, write_peer_rows)
+from attention_timing import (
+    Arm,
+    Case,
+    commit,
+    parse_cases,
+    peer_rows,
+    report,
+    sdpa_arms,
+    sdpa_body,
+    time_arms,
+    torch_arm,
+    write_json,
+    write_peer_rows,
+)
 from our_attention import Contents, OurCase, our_arm
+
+if TYPE_CHECKING:
+    from pagesift_ctypes import Cache, Device
+
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def measure_peak(device, gib):
+def measure_peak(device: Device, gib: float) -> float:
     """Bytes a second of ps_buffer_scan over random numbers."""
     tensor = device.tensor((gib << 28,))
     block = np.random.default_rng(4).integers(0, 1 << 32, 1 << 24, np.uint32)
@@ -33,7 +52,7 @@ def measure_peak(device, gib):
     return arm.work / arm.median
 
 
-def bench_decode(device, case, options, peak):
+def bench_decode(device: Device, case: Case, options: argparse.Namespace, peak: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One table. Returns its rows, and those of PyTorch for other programs."""
     ours = OurCase(device, case, options.statistics, options.groups, options.order)
     parts = ours.arms()
@@ -45,57 +64,78 @@ def bench_decode(device, case, options, peak):
     share = parts["select"].median / sum(parts[part].median for part in ("score", "select", "attend"))
     gain = parts["dense"].median / parts["sparse"].median
     recall = ours.recall()
-    print(f"\nselection {share:.1%} of the three kernels; sparse {gain:.2f} times as fast as our dense; recall of exact bf16 scoring "
-          f"{recall:.2%} (random keys); {ours.layers} layers, {ours.calls} calls a graph")
+    print(
+        f"\nselection {share:.1%} of the three kernels; sparse {gain:.2f} times as fast as our dense; recall of exact bf16 scoring "
+        f"{recall:.2%} (random keys); {ours.layers} layers, {ours.calls} calls a graph"
+    )
     rows[0].update(selection_share=share, page_recall=recall, layers=ours.layers)
-    peers = peer_rows(case, [arm for arm in arms if arm.name.startswith("SDPA")], f"pytorch {torch_version(options)}",
-                      device.describe().name.decode())
+    peers = peer_rows(
+        case, [arm for arm in arms if arm.name.startswith("SDPA")], f"pytorch {torch_version(options)}", device.describe().name.decode()
+    )
     for arm in arms:
         arm.close()
     ours.close()
     return rows, peers
 
 
-def our_prefill_arm(device, cache, case, chunk, flop):
+def our_prefill_arm(device: Device, cache: Cache, case: Case, chunk: int, flop: float) -> Arm:
     """Causal attention of the whole context, `chunk` tokens a call of the operation."""
     rng = np.random.default_rng(5)
     table = device.upload(np.arange(case.pages, dtype=np.int32))
     queries = device.upload(rng.standard_normal((case.context, case.query_heads, case.head_dim), np.float32))
     out = device.tensor(queries.shape)
 
-    def prefill(call):
+    def prefill(call: int) -> None:
         for start in range(0, case.context, chunk):
             count = min(chunk, case.context - start)
             cache.prefill(call % 2, start, queries.rows(start, count), table, out.rows(start, count))
+
     return our_arm(device, "ours: prefill", prefill, 4, flop)
 
 
-def torch_prefill_arms(case, flop):
+def torch_prefill_arms(case: Case, flop: float) -> list[Arm]:
     """PyTorch's causal attention, cuDNN's and flash."""
     import torch
 
-    def random(heads):
+    def random(heads: int) -> torch.Tensor:
         return torch.empty(1, heads, case.context, case.head_dim, dtype=torch.bfloat16, device="cuda").normal_()
+
     queries, keys, values = ([random(heads) for _ in range(2)] for heads in (case.query_heads, case.kv_heads, case.kv_heads))
-    arms = [torch_arm(f"SDPA {name.lower()}", sdpa_body(f"{name}_ATTENTION", queries, keys, values, causal=True), 4, flop)
-            for name in ("CUDNN", "FLASH")]
+    arms = [
+        torch_arm(f"SDPA {name.lower()}", sdpa_body(f"{name}_ATTENTION", queries, keys, values, causal=True), 4, flop)
+        for name in ("CUDNN", "FLASH")
+    ]
     return [arm for arm in arms if arm]
 
 
-def bench_prefill(device, options):
+def bench_prefill(device: Device, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Causal attention of one sequence, 4 products of d a pair of tokens that sees itself. Returns the table's rows."""
     case = Case(1, options.prefill, **shape_of(options))
     chunk = options.prefill_chunk or case.context
-    cache = ps.Cache(device, num_pages=case.pages, max_pages_per_sequence=case.pages, num_layers=2,
-                     num_query_heads=case.query_heads, num_kv_heads=case.kv_heads, head_dim=case.head_dim,
-                     page_size=case.page_size, dtype=ps.BF16, statistics=0, max_sequences=1)
+    cache = ps.Cache(
+        device,
+        num_pages=case.pages,
+        max_pages_per_sequence=case.pages,
+        num_layers=2,
+        num_query_heads=case.query_heads,
+        num_kv_heads=case.kv_heads,
+        head_dim=case.head_dim,
+        page_size=case.page_size,
+        dtype=ps.BF16,
+        statistics=0,
+        max_sequences=1,
+    )
     Contents(device, case).fill(cache, 2, device.upload(np.arange(case.context, dtype=np.int32)))
     flop = 2 * case.query_heads * case.head_dim * case.context * (case.context + 1)
     arms = [our_prefill_arm(device, cache, case, chunk, flop)]
     arms += [] if options.no_torch else torch_prefill_arms(case, flop)
     time_arms(arms, options.rounds)
-    rows = report(f"causal prefill of {case.context} tokens in chunks of {chunk}, {case.query_heads}/{case.kv_heads} heads of "
-                  f"{case.head_dim}", arms, None, "TFLOP/s")
+    rows = report(
+        f"causal prefill of {case.context} tokens in chunks of {chunk}, {case.query_heads}/{case.kv_heads} heads of {case.head_dim}",
+        arms,
+        None,
+        "TFLOP/s",
+    )
     for arm in arms:
         arm.close()
     cache.close()
@@ -103,13 +143,12 @@ def bench_prefill(device, options):
     return rows
 
 
-def shape_of(options):
+def shape_of(options: argparse.Namespace) -> dict[str, int]:
     query_heads, kv_heads = map(int, options.heads.split("/"))
-    return dict(query_heads=query_heads, kv_heads=kv_heads, head_dim=options.head_dim, page_size=options.page_size,
-                budget=options.budget)
+    return dict(query_heads=query_heads, kv_heads=kv_heads, head_dim=options.head_dim, page_size=options.page_size, budget=options.budget)
 
 
-def parse_options():
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="80x32768,1x131072,1x4096,1x32768", help="batch x context, comma between")
     parser.add_argument("--heads", default="32/8")
@@ -130,7 +169,7 @@ def parse_options():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     options = parse_options()
     device = ps.Device(options.library)
     info = device.describe()
@@ -150,20 +189,23 @@ def main():
     device.close()
 
 
-def torch_version(options):
+def torch_version(options: argparse.Namespace) -> str:
     """PyTorch's, or "none" where it stays out."""
     if options.no_torch:
         return "none"
     import torch
+
     return torch.__version__
 
 
-def free_torch(options):
+def free_torch(options: argparse.Namespace) -> None:
     """Gives what PyTorch keeps back to the device, for the next case."""
     if options.no_torch:
         return
     import gc
+
     import torch
+
     gc.collect()
     torch.cuda.empty_cache()
 

@@ -1,6 +1,11 @@
 """Arguments that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
 import argparse
 import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Never
 
 from .batches import Batches, ContextPlan
 from .data import HELD_OUT, HELD_OUT_TOKENS, load_tokens
@@ -8,19 +13,24 @@ from .episodes import Sampler
 from .errors import TrainError
 from .loop import LoopOptions, say
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from tokenizers import Tokenizer
+
 
 class Parser(argparse.ArgumentParser):
     """Wrong usage is one line, like every other error."""
 
-    def error(self, message):
+    def error(self, message: str) -> Never:
         raise TrainError(f"{message[0].upper()}{message[1:]}; --help lists all options")
 
 
-def make_parser(module, description):
+def make_parser(module: str, description: str) -> Parser:
     return Parser(prog=f"python -m train.{module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def add_run_arguments(parser, rate, tokens_per_step):
+def add_run_arguments(parser: argparse.ArgumentParser, rate: float, tokens_per_step: int) -> None:
     """Data, steps, and how a run is cut into slices."""
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="text files, folders or tar archives of .txt files")
     parser.add_argument("--out", required=True, metavar="DIR", help="model folder to write; DIR.run holds the checkpoint meanwhile")
@@ -43,20 +53,20 @@ def add_run_arguments(parser, rate, tokens_per_step):
     parser.add_argument("--nondeterministic", action="store_true", help="faster, but bits may differ from run to run")
 
 
-def stages_of(texts):
+def stages_of(texts: Iterable[object]) -> tuple[list[int], list[float]]:
     """CONTEXT or CONTEXT:SHARE -> ([context], [share of the steps]); without a share all are equal."""
     try:
         pairs = [(int(context), float(share or 1)) for context, _, share in (str(text).partition(":") for text in texts)]
     except ValueError as error:
-        told = " ".join(map(str, texts))
-        raise TrainError(f'Contexts "{told}" cannot be read, wanted CONTEXT or CONTEXT:SHARE such as 4096:0.5') from error
-    contexts, shares = map(list, zip(*pairs))
+        named = " ".join(map(str, texts))
+        raise TrainError(f'Contexts "{named}" cannot be read, wanted CONTEXT or CONTEXT:SHARE such as 4096:0.5') from error
+    contexts, shares = map(list, zip(*pairs, strict=True))
     if not min(shares) > 0:
         raise TrainError("Shares of the contexts must be above 0")
     return contexts, shares
 
 
-def check_run(options, contexts, longest):
+def check_run(options: argparse.Namespace, contexts: list[int], longest: int) -> None:
     """Raises TrainError for numbers that cannot be meant. `longest` is the context that the model was made for."""
     if options.steps < 1 or options.tokens_per_step < 1:
         raise TrainError("Wanted at least 1 step and 1 token a step")
@@ -69,23 +79,31 @@ def check_run(options, contexts, longest):
             raise TrainError(f"Context is {context} tokens, wanted from 2 to the model's {longest}")
 
 
-def make_batches(options, plan, tokenizer, device):
+def make_batches(options: argparse.Namespace, plan: ContextPlan, tokenizer: Tokenizer, device: torch.device) -> tuple[Batches, np.ndarray]:
     """(batches, held-out tokens)"""
     training, held_out = load_tokens(options.data, tokenizer, options.held_out, options.cache)
     say(f"{len(training):,} tokens to train on, {plan.steps:,} steps of {options.tokens_per_step:,}")
     return Batches(Sampler(training, tokenizer, options.seed, options.retrieval), plan, device), held_out[-HELD_OUT_TOKENS:]
 
 
-def make_plan(options, contexts, shares, mixed):
+def make_plan(options: argparse.Namespace, contexts: list[int], shares: list[float], mixed: bool) -> ContextPlan:
     return ContextPlan(contexts, shares, options.steps, options.tokens_per_step, options.seed, mixed)
 
 
-def loop_options(options):
-    return LoopOptions(options.steps, options.rate, options.warmup, options.seed, options.decay,
-                       save_seconds=options.save_seconds, slice_seconds=options.slice_seconds, log_steps=options.log_steps)
+def loop_options(options: argparse.Namespace) -> LoopOptions:
+    return LoopOptions(
+        options.steps,
+        options.rate,
+        options.warmup,
+        options.seed,
+        options.decay,
+        save_seconds=options.save_seconds,
+        slice_seconds=options.slice_seconds,
+        log_steps=options.log_steps,
+    )
 
 
-def run_settings(options, *names):
+def run_settings(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """What a continuation must share with the run that it continues."""
     shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "decay", "dropout", "retrieval", "held_out", "seed")
     return {name: getattr(options, name) for name in (*shared, *names)}

@@ -5,7 +5,12 @@
 A folder that is named twice counts twice. Sums in f32, in the order given, so the same command writes the same bytes. Models that are
 read by different pages (page size, scorer, lambda, forced pages) have no average.
 """
+
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,12 +20,16 @@ from .checkpoint import read_json
 from .errors import TrainError, run_main
 from .loop import say
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
 # What must be equal: what a page and its score are. Budgets may differ, they are only how many are read.
 SAME_READING = {"page_size": int, "scorer": str, "lambda": (int, float), "sink_pages": int, "recent_pages": int}
 FIELDS = {"budget_tokens": int, **SAME_READING, "trained": dict}
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = make_parser("average", __doc__)
     parser.add_argument("--model", nargs="+", required=True, metavar="DIR", help="Hugging Face model folders of one shape")
     parser.add_argument("--out", required=True, metavar="DIR", help="model folder to write")
@@ -29,7 +38,7 @@ def parse():
     return parser.parse_args()
 
 
-def read_sparsity(folder):
+def read_sparsity(folder: str | Path) -> dict[str, Any] | None:
     """Content of sparsity.json; None where a model has none."""
     file = Path(folder) / "sparsity.json"
     if not file.exists():
@@ -41,7 +50,7 @@ def read_sparsity(folder):
     return content
 
 
-def average_sparsity(folders, read_budget):
+def average_sparsity(folders: list[str], read_budget: int | None) -> dict[str, Any] | None:
     """Content of the average's sparsity.json: how it is read, and how each model was trained. None where no model has one."""
     found = [read_sparsity(folder) for folder in folders]
     if not any(found):
@@ -49,7 +58,7 @@ def average_sparsity(folders, read_budget):
             raise TrainError("--read-budget goes into sparsity.json, which none of the models has; leave it out")
         return None
     first = found[0] or {}
-    for folder, each in zip(folders, found):
+    for folder, each in zip(folders, found, strict=True):
         other = [name for name in SAME_READING if each is None or each.get(name) != first.get(name)]
         if other:
             raise TrainError(f'"{folder}" is not read like "{folders[0]}": {", ".join(other)} of sparsity.json differ', 3)
@@ -60,9 +69,10 @@ def average_sparsity(folders, read_budget):
 
 
 @torch.no_grad()
-def average_models(folders):
+def average_models(folders: list[str]) -> PreTrainedModel:
     """A model in f32 on the CPU whose weights are the mean of those of all folders."""
     from .models import load_model
+
     total = load_model(folders[0], "cpu")
     sums = dict(total.named_parameters())  # tied weights once
     for folder in folders[1:]:
@@ -77,9 +87,10 @@ def average_models(folders):
     return total
 
 
-def main():
+def main() -> None:
     options = parse()
     from .models import export, read_config, refuse_existing
+
     refuse_existing(options.out)
     for folder in options.model:
         read_config(folder)

@@ -5,9 +5,15 @@
 Arms take turns in one process: dense (SDPA), soft and hard mask. A step is forward, backward and optimizer of the whole model, in bf16
 with weights in f32; "attention" is forward and backward of the attention of one layer alone.
 """
+
+from __future__ import annotations
+
+import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +25,10 @@ from .checkpoint import write_file
 from .errors import TrainError, run_main
 from .loop import compile_layers, make_optimizer, pick_device, say, weighted_loss
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
 MASKS = ("none", "soft", "hard")
 CHECK_TOKENS = 2048
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
@@ -26,7 +36,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 WRONG = 5
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = make_parser("bench", __doc__)
     parser.add_argument("--model", required=True, metavar="DIR")
     parser.add_argument("--out", required=True, metavar="FILE")
@@ -40,35 +50,40 @@ def parse():
     return parser.parse_args()
 
 
-def random_heads(device, dtype, batch, heads, kv_heads, tokens, dim, seed=1):
+def random_heads(
+    device: torch.device, dtype: torch.dtype, batch: int, heads: int, kv_heads: int, tokens: int, dim: int, seed: int = 1
+) -> list[torch.Tensor]:
     """Queries, keys, values and the gradient of the output; neighbouring keys resemble each other."""
     draw = torch.Generator(device).manual_seed(seed)
-    def normal(count):
+
+    def normal(count: int) -> torch.Tensor:
         return torch.randn(batch, count, tokens, dim, device=device, generator=draw)
+
     keys = normal(kv_heads) * 0.7 + (normal(kv_heads) * 0.15).cumsum(2) / (1 + torch.arange(tokens, device=device)[:, None] / 500).sqrt()
     return [tensor.to(dtype) for tensor in (normal(heads) * 1.2, keys, normal(kv_heads), normal(heads))]
 
 
-def norm_error(found, wanted):
+def norm_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Norm of the difference over the norm of what is wanted."""
     return ((found.float() - wanted.float()).norm() / wanted.float().norm()).item()
 
 
-def within(errors, tolerance):
+def within(errors: dict[str, float], tolerance: float) -> bool:
     """False for NaN too, which no comparison with `max` would tell."""
     return all(error < tolerance for error in errors.values())
 
 
-def results_of(attention, inputs):
+def results_of(attention: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
     leaves = [tensor.clone().requires_grad_() for tensor in inputs[:3]]
     out = attention(*leaves)
     out.backward(inputs[3])
     return [out.detach(), *(leaf.grad for leaf in leaves)]
 
 
-def check_kernels(device, options):
+def check_kernels(device: torch.device, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of relative errors, outputs and gradients. The reference gets the same rounded inputs and means, in f32."""
     from .attention.fused import fused_soft_mask_attention
+
     torch.backends.cuda.matmul.allow_tf32 = False
     rows = []
     for dtype, tolerance in TOLERANCE.items():
@@ -79,15 +94,18 @@ def check_kernels(device, options):
                 found = results_of(lambda *x, p=policy: fused_soft_mask_attention(*x, p, 0.5), inputs)
                 reference = lambda *x, p=policy, d=dtype: soft_mask_attention(*x, p, 0.5, mean_dtype=d)  # noqa: E731
                 wanted = results_of(reference, [tensor.float() for tensor in inputs])
-                errors = dict(zip(("out", "queries", "keys", "values"), map(norm_error, found, wanted)))
-                rows.append(dict(check=mask, dtype=str(dtype), head_dim=dim, tolerance=tolerance, errors=errors,
-                                 passed=within(errors, tolerance)))
-                say(f"{'ok  ' if rows[-1]['passed'] else 'FAIL'} {mask} {dtype} head {dim}: "
-                    + ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
+                errors = dict(zip(("out", "queries", "keys", "values"), map(norm_error, found, wanted), strict=True))
+                rows.append(
+                    dict(check=mask, dtype=str(dtype), head_dim=dim, tolerance=tolerance, errors=errors, passed=within(errors, tolerance))
+                )
+                say(
+                    f"{'ok  ' if rows[-1]['passed'] else 'FAIL'} {mask} {dtype} head {dim}: "
+                    + ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+                )
     return rows
 
 
-def seconds_of(work):
+def seconds_of(work: Callable[[], object]) -> float:
     torch.cuda.synchronize()
     started = time.perf_counter()
     work()
@@ -98,12 +116,18 @@ def seconds_of(work):
 class ModelArm:
     """Whole steps of the model under a mask."""
 
-    def __init__(self, model, optimizer, policy, batch):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        optimizer: torch.optim.Optimizer,
+        policy: PagePolicy,
+        batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    ) -> None:
         self.model, self.optimizer, self.batch = model, optimizer, batch
         self.pages = StepPages(policy, True)
         self.pages.set_temperature(0.3)
 
-    def __call__(self):
+    def __call__(self) -> None:
         with torch.autocast("cuda", torch.bfloat16):
             loss = weighted_loss(self.model, *self.batch, self.pages)
         loss.backward()
@@ -114,14 +138,14 @@ class ModelArm:
 class AttentionArm:
     """Forward and backward of one layer's attention."""
 
-    def __init__(self, policy, inputs):
+    def __init__(self, policy: PagePolicy, inputs: Sequence[torch.Tensor]) -> None:
         self.pages, self.inputs = StepPages(policy, True), inputs
 
-    def __call__(self):
+    def __call__(self) -> None:
         results_of(lambda *x: attend_step(*x, self.pages, x[0].shape[-1] ** -0.5), self.inputs)
 
 
-def time_arms(arms, repeats):
+def time_arms(arms: dict[str, Any], repeats: int) -> Any:
     """{name: (median seconds, peak bytes)}; every arm warms up once, then they take turns."""
     times, peaks = {name: [] for name in arms}, {}
     for name, arm in arms.items():
@@ -136,15 +160,27 @@ def time_arms(arms, repeats):
     return {name: (statistics.median(each), peaks[name]) for name, each in times.items()}
 
 
-def rows_of(kind, arms, context, tokens, repeats):
+def rows_of(kind: str, arms: dict[str, Any], context: int, tokens: int, repeats: int) -> list[dict[str, Any]]:
     measured = time_arms(arms, repeats)
     dense = measured["none"][0]
-    return [dict(test=kind, mask=mask, context=context, tokens=tokens, seconds=seconds, tokens_per_second=tokens / seconds,
-                 peak_gb=peak / 1e9, times_dense=seconds / dense) for mask, (seconds, peak) in measured.items()]
+    return [
+        dict(
+            test=kind,
+            mask=mask,
+            context=context,
+            tokens=tokens,
+            seconds=seconds,
+            tokens_per_second=tokens / seconds,
+            peak_gb=peak / 1e9,
+            times_dense=seconds / dense,
+        )
+        for mask, (seconds, peak) in measured.items()
+    ]
 
 
-def measure(device, options):
+def measure(device: torch.device, options: argparse.Namespace) -> list[dict[str, Any]]:
     from .models import load_model
+
     model = load_model(options.model, device).train()
     optimizer, config = make_optimizer(model, 1e-6, 0.0), model.config
     if not options.no_compile:
@@ -162,12 +198,14 @@ def measure(device, options):
         arms = {mask: AttentionArm(policy, inputs) for mask, policy in policies.items()}
         rows += rows_of("attention", arms, context, batch * context, options.repeats)
         for row in rows[-6:]:
-            say(f"{row['test']:9} {context:6,} {row['mask']:4} {row['tokens_per_second']:12,.0f} tokens/s  "
-                f"{row['times_dense']:.2f} x dense  peak {row['peak_gb']:.2f} GB")
+            say(
+                f"{row['test']:9} {context:6,} {row['mask']:4} {row['tokens_per_second']:12,.0f} tokens/s  "
+                f"{row['times_dense']:.2f} x dense  peak {row['peak_gb']:.2f} GB"
+            )
     return rows
 
 
-def main():
+def main() -> None:
     options = parse()
     if not torch.cuda.is_available():
         raise TrainError("No GPU answers, and the kernels need one; tests/train checks them by Triton's interpreter", 1)

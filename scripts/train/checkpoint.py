@@ -1,14 +1,22 @@
 """A run's state on disk: written beside the old one and renamed, so that a kill at any moment leaves a whole checkpoint."""
+
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from .errors import TrainError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def write_file(path, write, binary=True):
+
+def write_file(path: str | Path, write: Callable[[IO[Any]], object], binary: bool = True) -> None:
     """Calls `write(stream)` on a new file and puts it in the place of `path`; nothing is left of a write that failed."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -25,7 +33,7 @@ def write_file(path, write, binary=True):
         raise TrainError(f'Cannot write "{path}": {reason}; the last checkpoint is whole', 1) from error
 
 
-def read_json(path):
+def read_json(path: str | Path) -> dict[str, Any]:
     """The object that a JSON file holds."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
@@ -39,10 +47,10 @@ def read_json(path):
 class Checkpoint:
     """`checkpoint.pt` of a run's folder: step, weights, optimizer, and the settings that a continuation must share."""
 
-    def __init__(self, folder, settings):
+    def __init__(self, folder: str | Path, settings: dict[str, Any]) -> None:
         self.file, self.settings = Path(folder) / "checkpoint.pt", json.loads(json.dumps(settings))
 
-    def load(self, model, optimizer):
+    def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
         """Steps done so far; 0 where there is no checkpoint."""
         if not self.file.exists():
             return 0
@@ -52,12 +60,12 @@ class Checkpoint:
             raise TrainError(f'Cannot read "{self.file}": {error}; delete it to begin again', 3) from error
         other = [name for name in self.settings if state["settings"].get(name) != self.settings[name]]
         if other:
-            told = ", ".join(f"{name} was {state['settings'].get(name)}, now {self.settings[name]}" for name in other)
-            raise TrainError(f'"{self.file}" is of a run with other settings ({told}); take another --out or delete it')
+            changes = ", ".join(f"{name} was {state['settings'].get(name)}, now {self.settings[name]}" for name in other)
+            raise TrainError(f'"{self.file}" is of a run with other settings ({changes}); take another --out or delete it')
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return state["step"]
 
-    def save(self, step, model, optimizer):
+    def save(self, step: int, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
         state = dict(step=step, settings=self.settings, model=model.state_dict(), optimizer=optimizer.state_dict())
         write_file(self.file, lambda stream: torch.save(state, stream))

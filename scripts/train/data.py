@@ -1,13 +1,22 @@
 """Books to tokens: reading text files and archives, keeping books out, encoding once."""
+
+from __future__ import annotations
+
 import hashlib
 import os
 import re
 import tarfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import TrainError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 
 CHUNK_CHARS = 200_000
 # The last books of the archive. Its last 400,000 tokens were never seen by the seed model either, so losses on them compare.
@@ -15,7 +24,7 @@ HELD_OUT_TOKENS = 400_000
 HELD_OUT = ("963_little-dorrit", "98_a-tale-of-two-cities")
 
 
-def read_texts(paths):
+def read_texts(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
     """[(name, text)] of text files, folders of them and tar archives, in the order given; folders and archives in their own."""
     texts = []
     for path in map(Path, paths):
@@ -33,45 +42,51 @@ def read_texts(paths):
     return texts
 
 
-def _read_archive(path):
+def _read_archive(path: Path) -> list[tuple[str, str]]:
     try:
         with tarfile.open(path) as archive:
-            return [(Path(member.name).stem, _decode(archive.extractfile(member).read(), member.name))
-                    for member in archive if member.isfile() and member.name.endswith(".txt")]
+            return [
+                (Path(member.name).stem, _decode(archive.extractfile(member).read(), member.name))
+                for member in archive
+                if member.isfile() and member.name.endswith(".txt")
+            ]
     except (tarfile.TarError, EOFError, OSError) as error:
         raise TrainError(f'Cannot read "{path}": {error}', 3) from error
 
 
-def _decode(content, file):
+def _decode(content: bytes, file: str | Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TrainError(f'"{file}" is no UTF-8 text', 3) from error
 
 
-def join_wrapped_lines(text):
+def join_wrapped_lines(text: str) -> str:
     """Lines of a paragraph become one; blank lines stay."""
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text)
 
 
-def encode(tokenizer, texts):
+def encode(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> np.ndarray:
     """Token ids of all texts, one after another: uint16 where the vocabulary allows, else uint32."""
-    chunks = [text[i:i + CHUNK_CHARS] for _, text in texts for i in range(0, len(text), CHUNK_CHARS)]
+    chunks = [text[i : i + CHUNK_CHARS] for _, text in texts for i in range(0, len(text), CHUNK_CHARS)]
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
     return np.concatenate([np.array(each.ids, dtype) for each in tokenizer.encode_batch(chunks, add_special_tokens=False)])
 
 
-def load_tokens(paths, tokenizer, held_out=HELD_OUT, cache=None):
+def load_tokens(
+    paths: list[str], tokenizer: Tokenizer, held_out: Sequence[str] = HELD_OUT, cache: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(tokens to train on, held-out tokens). Encoded once: `cache` is a folder that keeps the ids by a hash of texts and tokenizer."""
     texts = read_texts(paths)
     kept_out = [(name, text) for name, text in texts if any(part in name for part in held_out)]
     training = [pair for pair in texts if pair not in kept_out]
     if not training:
         raise TrainError(f"All of the data is held out ({', '.join(held_out)})", 3)
-    return tuple(_encode_cached(tokenizer, part, cache) if part else np.zeros(0, np.uint16) for part in (training, kept_out))
+    held = _encode_cached(tokenizer, kept_out, cache) if kept_out else np.zeros(0, np.uint16)
+    return _encode_cached(tokenizer, training, cache), held
 
 
-def _encode_cached(tokenizer, texts, cache):
+def _encode_cached(tokenizer: Tokenizer, texts: list[tuple[str, str]], cache: str | None) -> np.ndarray:
     if cache is None:
         return encode(tokenizer, texts)
     digest = hashlib.sha256(tokenizer.to_str().encode())

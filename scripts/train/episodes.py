@@ -1,30 +1,102 @@
 """Retrieval episodes: prose with facts planted in it that are asked later, and the trials of an evaluation."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
 # The words and sentences that the shipped model knows (models/default/README.md).
-ADJECTIVES = ("amber brass copper dusty eager frozen gentle hollow iron jolly keen lonely misty noble olive proud quiet rusty silver "
-              "tender upper vivid white young ancient bitter clever distant early faint golden humble").split()
-NOUNS = ("falcon harbor lantern meadow mountain orchard palace river shepherd station temple village window garden bridge castle "
-         "captain doctor farmer letter market miller parlor sailor soldier stable teacher tower valley widow wagon forest").split()
+ADJECTIVES = [
+    "amber",
+    "brass",
+    "copper",
+    "dusty",
+    "eager",
+    "frozen",
+    "gentle",
+    "hollow",
+    "iron",
+    "jolly",
+    "keen",
+    "lonely",
+    "misty",
+    "noble",
+    "olive",
+    "proud",
+    "quiet",
+    "rusty",
+    "silver",
+    "tender",
+    "upper",
+    "vivid",
+    "white",
+    "young",
+    "ancient",
+    "bitter",
+    "clever",
+    "distant",
+    "early",
+    "faint",
+    "golden",
+    "humble",
+]
+NOUNS = [
+    "falcon",
+    "harbor",
+    "lantern",
+    "meadow",
+    "mountain",
+    "orchard",
+    "palace",
+    "river",
+    "shepherd",
+    "station",
+    "temple",
+    "village",
+    "window",
+    "garden",
+    "bridge",
+    "castle",
+    "captain",
+    "doctor",
+    "farmer",
+    "letter",
+    "market",
+    "miller",
+    "parlor",
+    "sailor",
+    "soldier",
+    "stable",
+    "teacher",
+    "tower",
+    "valley",
+    "widow",
+    "wagon",
+    "forest",
+]
 QUESTION_WEIGHT, ANSWER_WEIGHT = 0.3, 6.0
 TRIAL_FACTS, TRIAL_DIGITS = 8, 5
 
 
-def statement(name, value):
+def statement(name: str | None, value: str) -> str:
     return f" The pass key is {value}. Remember it." if name is None else f" The code for the {name} is {value}."
 
 
-def question(name):
+def question(name: str | None) -> str:
     if name is None:
         return "\n\nWhat is the pass key? The pass key is"
     return f"\n\nWhat is the code for the {name}? The code for the {name} is"
 
 
-def draw_names(rng, count, pass_key_share):
+def draw_names(rng: np.random.Generator, count: int, pass_key_share: float) -> list[str | None]:
     """Different names; None stands for the pass key."""
-    names = []
+    names: list[str | None] = []
     while len(names) < count:
         name = None if rng.random() < pass_key_share else f"{ADJECTIVES[rng.integers(len(ADJECTIVES))]} {NOUNS[rng.integers(len(NOUNS))]}"
         if name not in names:
@@ -32,31 +104,31 @@ def draw_names(rng, count, pass_key_share):
     return names
 
 
-def draw_value(rng, digits):
+def draw_value(rng: np.random.Generator, digits: int) -> str:
     return "".join(map(str, rng.integers(0, 10, digits)))
 
 
 class Sampler:
     """Draws training rows. A row depends on the seed, the step and its place alone, whoever draws it and when."""
 
-    def __init__(self, tokens, tokenizer, seed, retrieval_share):
+    def __init__(self, tokens: np.ndarray, tokenizer: Tokenizer, seed: int, retrieval_share: float) -> None:
         self.tokens, self.tokenizer, self.seed, self.retrieval_share = tokens, tokenizer, seed, retrieval_share
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def row(self, step, place, length):
+    def row(self, step: int, place: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """(ids [length], weights [length] of each id as a target)."""
         rng = np.random.default_rng([self.seed, step, place])
         if rng.random() >= self.retrieval_share:
             return self.prose(rng, length), np.ones(length, np.float32)
         return self.episode(rng, length)
 
-    def prose(self, rng, length):
+    def prose(self, rng: np.random.Generator, length: int) -> np.ndarray:
         start = rng.integers(0, len(self.tokens) - length + 1)
-        return self.tokens[start:start + length].astype(np.int64)
+        return self.tokens[start : start + length].astype(np.int64)
 
-    def episode(self, rng, length):
+    def episode(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Facts at random places, each asked once or twice: somewhere behind it, or near the end."""
         inserts = []
         for name in draw_names(rng, rng.integers(1, max(2, min(12, length // 256)) + 1), 0.3):
@@ -72,12 +144,12 @@ class Sampler:
             return self.prose(rng, length), np.ones(length, np.float32)
         return plant(self.prose(rng, free), inserts)
 
-    def _weighted(self, *parts):
+    def _weighted(self, *parts: tuple[str, float]) -> tuple[list[int], np.ndarray]:
         encoded = [(self.encode(text), weight) for text, weight in parts]
         return sum((ids for ids, _ in encoded), []), np.concatenate([np.full(len(ids), weight, np.float32) for ids, weight in encoded])
 
 
-def plant(prose, inserts):
+def plant(prose: np.ndarray, inserts: list[tuple[float, int, list[int], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """inserts [(share of the prose before it, order, ids, weights)] in order -> ids and weights of prose with them in it."""
     ids, weights, done = [], [], 0
     for depth, _, inserted, inserted_weights in inserts:
@@ -91,23 +163,26 @@ def plant(prose, inserts):
 @dataclass
 class Trial:
     """ids [n]: prose with facts, the question, the answer; the last `answer_tokens` are to be found."""
+
     ids: np.ndarray
     answer_tokens: int
     question_tokens: int
 
 
-def draw_trial(seed, index, length, prose, tokenizer):
+def draw_trial(seed: int, index: int, length: int, prose: np.ndarray, tokenizer: Tokenizer) -> Trial:
     """Trial `index` of a seed: the same for every model and every way of reading. `length` counts all but the answer."""
     rng = np.random.default_rng([seed, length, index])
     names = draw_names(rng, TRIAL_FACTS, 0.0)
     values = [draw_value(rng, TRIAL_DIGITS) for _ in names]
-    def encode(text):
+
+    def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
-    facts = sorted((rng.random(), 0, encode(statement(name, value)), None) for name, value in zip(names, values))
+
+    facts = sorted((rng.random(), 0, encode(statement(name, value)), None) for name, value in zip(names, values, strict=True))
     asked = rng.integers(TRIAL_FACTS)
     tail, answer = encode(question(names[asked])), encode(f" {values[asked]}")
     free = length - len(tail) - sum(len(ids) for _, _, ids, _ in facts)
     start = rng.integers(0, len(prose) - free + 1)
     inserts = [(depth, order, ids, np.ones(len(ids), np.float32)) for depth, order, ids, _ in facts]
-    ids, _ = plant(prose[start:start + free].astype(np.int64), inserts)
+    ids, _ = plant(prose[start : start + free].astype(np.int64), inserts)
     return Trial(np.concatenate([ids, tail, answer]), len(answer), len(tail))

@@ -1,17 +1,21 @@
 """Errors that a user can do something about: one line on stderr, exit code 2, 3 or 1, never a traceback."""
+
+from __future__ import annotations
+
 import errno
 import sys
+from collections.abc import Callable
 
 
 class TrainError(Exception):
     """Says what happened, where, and what is wanted. `code`: 2 arguments, 3 model or data, 1 output."""
 
-    def __init__(self, message, code=2):
+    def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
         self.code = code
 
 
-def run_main(main):
+def run_main(main: Callable[[], None]) -> None:
     """Calls `main()`; a TrainError, a full disk or an interrupt ends the process with one line."""
     try:
         main()
@@ -25,6 +29,6 @@ def run_main(main):
         sys.exit(_say(f'Error: Cannot write "{error.filename}": {error.strerror}', 1))
 
 
-def _say(line, code):
+def _say(line: str, code: int) -> int:
     print(line, file=sys.stderr, flush=True)
     return code

@@ -5,10 +5,15 @@
 Every model and every way of reading answers the same trials and reads the same prose. The question and the answer are decoded, only
 what stands before them is prefilled. What --out holds already is not measured again, so the command may be interrupted.
 """
+
+from __future__ import annotations
+
+import argparse
 import json
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +26,18 @@ from .episodes import draw_trial
 from .errors import TrainError, run_main
 from .loop import pick_device, say
 
+if TYPE_CHECKING:
+    import numpy as np
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+    from .episodes import Trial
+
+
 READERS = ("dense", "oracle", "quest", "unique", "diag")
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = make_parser("evaluate", __doc__)
     parser.add_argument("--model", nargs="+", required=True, metavar="NAME=DIR")
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="only the held-out books of it are read")
@@ -47,15 +60,16 @@ def parse():
     return parser.parse_args()
 
 
-def readers_of(options):
+def readers_of(options: argparse.Namespace) -> list[Reader]:
     """Dense first: the others are compared with it."""
     lams = {**DEFAULT_LAMBDA, **({"unique": options.lam} if options.lam is not None else {})}
     names = [name for name in options.readers if name != "dense"]
-    return [Reader("dense", page_size=options.page_size)] + [Reader(name, budget, lams[name], options.page_size)
-                                                             for name in names for budget in options.budgets]
+    return [Reader("dense", page_size=options.page_size)] + [
+        Reader(name, budget, lams[name], options.page_size) for name in names for budget in options.budgets
+    ]
 
 
-def wilson(found, trials, z=1.96):
+def wilson(found: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """95 % interval of a share."""
     share, spread = found / trials, z * z / trials
     middle = (share + spread / 2) / (1 + spread)
@@ -63,7 +77,7 @@ def wilson(found, trials, z=1.96):
     return middle - half, middle + half
 
 
-def equal_trials(options, context, prose, tokenizer):
+def equal_trials(options: argparse.Namespace, context: int, prose: np.ndarray, tokenizer: Tokenizer) -> list[Trial]:
     """Trials whose answers have equally many tokens, so that a batch is a rectangle."""
     trials, index = [], 0
     while len(trials) < options.trials:
@@ -75,7 +89,9 @@ def equal_trials(options, context, prose, tokenizer):
 
 
 @torch.no_grad()
-def measure_retrieval(model, device, options, context, prose, tokenizer):
+def measure_retrieval(
+    model: PreTrainedModel, device: torch.device, options: argparse.Namespace, context: int, prose: np.ndarray, tokenizer: Tokenizer
+) -> dict[str, tuple[int, int]]:
     """{reader label: (trials whose answer is right in every token, those of them that do not go on with another digit)}"""
     readers, found, ended = readers_of(options), 0, 0
     digits = torch.tensor([index for token, index in tokenizer.get_vocab().items() if token[:1].isdigit()], device=device)
@@ -83,25 +99,29 @@ def measure_retrieval(model, device, options, context, prose, tokenizer):
     answer = trials[0].answer_tokens
     prefilled = context - max(trial.question_tokens for trial in trials)
     for first in range(0, len(trials), options.batch):
-        ids = torch.tensor([trial.ids.tolist() for trial in trials[first:first + options.batch]], device=device)
-        guesses = Prefix(model, ids[:, :prefilled]).decode(ids[:, prefilled:], readers)[:, :, -answer - 1:].argmax(-1)
+        ids = torch.tensor([trial.ids.tolist() for trial in trials[first : first + options.batch]], device=device)
+        guesses = Prefix(model, ids[:, :prefilled]).decode(ids[:, prefilled:], readers)[:, :, -answer - 1 :].argmax(-1)
         right = (guesses[:, :, :-1] == ids[:, -answer:]).all(2)
         found, ended = found + right.sum(1), ended + (right & ~torch.isin(guesses[:, :, -1], digits)).sum(1)
-    return dict(zip((reader.label for reader in readers), zip(found.tolist(), ended.tolist())))
+    return dict(zip((reader.label for reader in readers), zip(found.tolist(), ended.tolist(), strict=True), strict=True))
 
 
 @torch.no_grad()
-def measure_prose(model, device, options, context, prose):
+def measure_prose(
+    model: PreTrainedModel, device: torch.device, options: argparse.Namespace, context: int, prose: np.ndarray
+) -> dict[str, Any]:
     """{reader label: (losses [documents], KL to dense [documents])}"""
     length = context + options.prose_tokens + 1
     starts = torch.linspace(0, len(prose) - length, options.prose).long().tolist()
     readers, results = readers_of(options), {}
     for first in range(0, len(starts), options.batch):
-        ids = torch.stack([torch.from_numpy(prose[start:start + length].astype("int64")) for start in starts[first:first + options.batch]])
+        ids = torch.stack(
+            [torch.from_numpy(prose[start : start + length].astype("int64")) for start in starts[first : first + options.batch]]
+        )
         ids = ids.to(device)
         logits = Prefix(model, ids[:, :context]).decode(ids[:, context:-1], readers).log_softmax(-1)
-        for reader, read in zip(readers, logits):
-            loss = F.nll_loss(read.flatten(0, 1), ids[:, context + 1:].flatten(), reduction="none").view(len(ids), -1).mean(1)
+        for reader, read in zip(readers, logits, strict=True):
+            loss = F.nll_loss(read.flatten(0, 1), ids[:, context + 1 :].flatten(), reduction="none").view(len(ids), -1).mean(1)
             kl = (logits[0].exp() * (logits[0] - read)).sum(-1).mean(1)
             losses, kls = results.setdefault(reader.label, ([], []))
             losses += loss.tolist()
@@ -109,25 +129,44 @@ def measure_prose(model, device, options, context, prose):
     return results
 
 
-def mean_and_error(numbers):
+def mean_and_error(numbers: torch.Tensor) -> Any:
     """Mean over documents, and its standard error."""
     mean = sum(numbers) / len(numbers)
     spread = sum((x - mean) ** 2 for x in numbers) / max(1, len(numbers) - 1)
     return mean, math.sqrt(spread / len(numbers))
 
 
-def measure(model, device, name, context, options, prose, tokenizer):
+def measure(
+    model: PreTrainedModel,
+    device: torch.device,
+    name: str,
+    context: int,
+    options: argparse.Namespace,
+    prose: np.ndarray,
+    tokenizer: Tokenizer,
+) -> Any:
     """Rows of a model at a context, one a reader."""
     found = measure_retrieval(model, device, options, context, prose, tokenizer) if options.trials else {}
     read = measure_prose(model, device, options, context, prose) if options.prose else {}
     rows = []
     for reader in readers_of(options):
-        row = dict(model=name, context=context, seed=options.seed, reader=reader.name, budget=reader.budget_tokens, lam=reader.lam,
-                   page_size=reader.page_size)
+        row = dict(
+            model=name,
+            context=context,
+            seed=options.seed,
+            reader=reader.name,
+            budget=reader.budget_tokens,
+            lam=reader.lam,
+            page_size=reader.page_size,
+        )
         if found:
             count, ended = found[reader.label]
-            row.update(trials=options.trials, retrieval=count / options.trials, retrieval_interval=wilson(count, options.trials),
-                       ended=ended / options.trials)
+            row.update(
+                trials=options.trials,
+                retrieval=count / options.trials,
+                retrieval_interval=wilson(count, options.trials),
+                ended=ended / options.trials,
+            )
         if read:
             (loss, loss_error), (kl, kl_error) = map(mean_and_error, read[reader.label])
             row.update(documents=options.prose, loss=loss, loss_error=loss_error, kl=kl, kl_error=kl_error)
@@ -135,31 +174,39 @@ def measure(model, device, name, context, options, prose, tokenizer):
     return rows
 
 
-def table(rows):
+def table(rows: list[dict[str, Any]]) -> str:
     """Rows as lines of a table in Markdown."""
     lines = ["| model | context | read | budget | retrieval | 95 % | and ended | loss | KL to own dense |", "|" + "---|" * 9]
     for row in rows:
         low, high = row.get("retrieval_interval", (math.nan, math.nan))
-        lines.append(f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} "
-                     f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('ended', math.nan):.3f} "
-                     f"| {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |")
+        lines.append(
+            f"| {row['model']} | {row['context']:,} | {row['reader']} | {row['budget'] or ''} "
+            f"| {row.get('retrieval', math.nan):.3f} | {low:.2f} to {high:.2f} | {row.get('ended', math.nan):.3f} "
+            f"| {row.get('loss', math.nan):.3f} | {row.get('kl', math.nan):.4f} |"
+        )
     return "\n".join(lines)
 
 
-def read_results(file):
+def read_results(file: str | Path) -> list[dict[str, Any]]:
     """Rows that a file of results holds; none where there is no file."""
     return read_json(file)["rows"] if Path(file).exists() else []
 
 
-def named_models(options):
+def named_models(options: argparse.Namespace) -> list[tuple[str, str]]:
     pairs = [text.partition("=") for text in options.model]
     if not all(name and folder for name, _, folder in pairs):
         raise TrainError(f'--model "{" ".join(options.model)}" cannot be read, wanted NAME=DIR')
     return [(name, folder) for name, _, folder in pairs]
 
 
-def main():
+def write_results(file: str, rows: list[dict[str, Any]]) -> None:
+    content = json.dumps(dict(rows=rows), indent=1)
+    write_file(file, lambda stream: stream.write(content), binary=False)
+
+
+def main() -> None:
     from .models import load_model, load_tokenizer
+
     options, started = parse(), time.monotonic()
     models, rows = named_models(options), read_results(options.out)
     device = pick_device(options.device)
@@ -176,8 +223,7 @@ def main():
                 raise TrainError(f"Held-out data has {len(prose):,} tokens, wanted more than the context {context:,}", 3)
             model, begun = load_model(folder, device, dtype).eval(), time.monotonic()
             rows += measure(model, device, name, context, options, prose, tokenizer)
-            content = json.dumps(dict(rows=rows), indent=1)
-            write_file(options.out, lambda stream: stream.write(content), binary=False)
+            write_results(options.out, rows)
             say(f"{name} at {context:,} tokens: {time.monotonic() - begun:.0f} s")
     if options.done:
         Path(options.done).touch()

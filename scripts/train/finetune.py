@@ -6,7 +6,13 @@ Several contexts are mixed, at equal numbers of tokens unless shares are given, 
 that was interrupted goes on with the same command and gives the same result. The folder has a sparsity.json, from which `pagesift
 generate` takes its defaults.
 """
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
 from .attention.policy import MASKS, PAGE_SIZES, PagePolicy
@@ -15,26 +21,56 @@ from .errors import TrainError, run_main
 from .loop import Loop, be_deterministic, compile_layers, pick_device, say
 from .regularize import add_dropout, run_whole
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedModel
 
-def parse():
+    from .batches import Batches
+
+
+def parse() -> argparse.Namespace:
     parser = make_parser("finetune", __doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="Hugging Face model folder")
-    parser.add_argument("--budget", type=int, nargs="+", default=[512], metavar="TOKENS",
-                        help="what a query reads in training, default 512; of several, each step takes one")
-    parser.add_argument("--read-budget", type=int, metavar="TOKENS",
-                        help="the budget that sparsity.json names, default the largest --budget")
+    parser.add_argument(
+        "--budget",
+        type=int,
+        nargs="+",
+        default=[512],
+        metavar="TOKENS",
+        help="what a query reads in training, default 512; of several, each step takes one",
+    )
+    parser.add_argument(
+        "--read-budget", type=int, metavar="TOKENS", help="the budget that sparsity.json names, default the largest --budget"
+    )
     parser.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=8)
     parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
     parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
     parser.add_argument("--recent", type=int, default=2, metavar="PAGES", help="last pages always read, default 2")
-    parser.add_argument("--context", nargs="+", default=["16384"], metavar="TOKENS[:SHARE]",
-                        help="default 16384; several are mixed, by their shares of all tokens where given")
+    parser.add_argument(
+        "--context",
+        nargs="+",
+        default=["16384"],
+        metavar="TOKENS[:SHARE]",
+        help="default 16384; several are mixed, by their shares of all tokens where given",
+    )
     parser.add_argument("--mask", choices=MASKS, default="soft")
-    parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1], metavar=("FIRST", "LAST"),
-                        help="of the soft mask, in logits; annealed, default 1 to 0.1")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        nargs=2,
+        default=[1.0, 0.1],
+        metavar=("FIRST", "LAST"),
+        help="of the soft mask, in logits; annealed, default 1 to 0.1",
+    )
     parser.add_argument("--anneal", type=float, default=0.7, metavar="SHARE", help="share of the steps until the last temperature")
-    parser.add_argument("--dense-share", type=float, default=0.0, metavar="SHARE",
-                        help="steps without the mask: what a model must not lose, prompts being read densely; default 0")
+    parser.add_argument(
+        "--dense-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="steps without the mask: what a model must not lose, prompts being read densely; default 0",
+    )
     parser.add_argument("--attention", choices=("auto", "fused", "eager"), default="auto", help="Triton kernels, or plain PyTorch")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time: for large models")
     add_run_arguments(parser, rate=3e-4, tokens_per_step=65536)
@@ -44,10 +80,12 @@ def parse():
     return options
 
 
-def policies_of(options):
+def policies_of(options: argparse.Namespace) -> list[PagePolicy]:
     """One for every budget of training, checked, as is what the model will be read with."""
-    def policy(budget, flag):
+
+    def policy(budget: int, flag: str) -> PagePolicy:
         return PagePolicy(options.mask, budget, options.page_size, options.lam, options.sink, options.recent).check(flag)
+
     policies = [policy(budget, "--budget") for budget in options.budget]
     policy(options.read_budget, "--read-budget")
     for context in options.context:
@@ -60,7 +98,7 @@ def policies_of(options):
     return policies
 
 
-def pick_attention(options, device):
+def pick_attention(options: argparse.Namespace, device: torch.device) -> bool:
     """Whether the kernels run. Says so where they do not: the eager reference holds n x n numbers a head."""
     fused = options.attention == "fused" or options.attention == "auto" and device.type == "cuda"
     if options.mask != "none" and not fused:
@@ -68,24 +106,36 @@ def pick_attention(options, device):
     return fused
 
 
-def sparsity_of(options, policies):
+def sparsity_of(options: argparse.Namespace, policies: list[PagePolicy]) -> dict[str, Any]:
     """Content of sparsity.json."""
     policy, budgets = policies[0], options.budget
     named = ("shares", "steps", "tokens_per_step", "rate", "decay", "dropout", "dense_share", "retrieval", "seed")
-    how = dict(method=f"fine-tuned, mask {policy.mask}", base=Path(options.model).name,
-               budget_tokens=budgets if len(budgets) > 1 else budgets[0],
-               contexts=options.context, **{name: getattr(options, name) for name in named},
-               data=[Path(file).name for file in options.data])
+    how = dict(
+        method=f"fine-tuned, mask {policy.mask}",
+        base=Path(options.model).name,
+        budget_tokens=budgets if len(budgets) > 1 else budgets[0],
+        contexts=options.context,
+        **{name: getattr(options, name) for name in named},
+        data=[Path(file).name for file in options.data],
+    )
     if policy.mask == "soft":
         how["temperature"] = dict(first=options.temperature[0], last=options.temperature[1], anneal=options.anneal, unit="logit")
-    return {"budget_tokens": options.read_budget, "page_size": policy.page_size, "scorer": "unique", "lambda": policy.lam,
-            "sink_pages": policy.sink_pages, "recent_pages": policy.recent_pages, "trained": how}
+    return {
+        "budget_tokens": options.read_budget,
+        "page_size": policy.page_size,
+        "scorer": "unique",
+        "lambda": policy.lam,
+        "sink_pages": policy.sink_pages,
+        "recent_pages": policy.recent_pages,
+        "trained": how,
+    }
 
 
-def main():
+def main() -> None:
     options = parse()
     policies = policies_of(options)
     from .models import export, load_model, load_tokenizer, read_config, refuse_existing
+
     refuse_existing(options.out)
     check_run(options, options.context, read_config(options.model).get("max_position_embeddings", 0))
     be_deterministic(not options.nondeterministic)
@@ -96,16 +146,38 @@ def main():
     finish(options, policies, load_model(options.model, device), batches, held_out, device, export)
 
 
-def finish(options, policies, model, batches, held_out, device, export):
+def finish(
+    options: argparse.Namespace,
+    policies: list[PagePolicy],
+    model: PreTrainedModel,
+    batches: Batches,
+    held_out: np.ndarray,
+    device: torch.device,
+    export: Callable[..., None],
+) -> None:
     from .mask_plan import MaskPlan
+
     fused = pick_attention(options, device)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     dropout = add_dropout(model, options.dropout)
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)
-    settings = run_settings(options, "model", "budget", "page_size", "lam", "sink", "recent", "context", "shares", "mask",
-                            "temperature", "anneal", "dense_share")
+    settings = run_settings(
+        options,
+        "model",
+        "budget",
+        "page_size",
+        "lam",
+        "sink",
+        "recent",
+        "context",
+        "shares",
+        "mask",
+        "temperature",
+        "anneal",
+        "dense_share",
+    )
     run_folder = Path(options.out + ".run")
     checkpoint = Checkpoint(run_folder, settings)
     masks = MaskPlan(policies, fused, options.seed, options.steps, options.dense_share, options.temperature, options.anneal)

@@ -1,11 +1,14 @@
 """Runs commands that wait for one another's outputs, one at a time on each GPU, until a time is over."""
+
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 from .errors import TrainError
 from .loop import say
@@ -19,28 +22,31 @@ class Job:
 
     A job that ends with code 0 without its output was cut off, and goes on with the next call.
     """
+
     name: str
     out: Path
     command: Callable[[], list[str]]
     needs: list[Path] = field(default_factory=list)
     fewest_seconds: float = 30.0
 
-    def done(self):
+    def done(self) -> bool:
         return self.out.exists()
 
-    def ready(self):
+    def ready(self) -> bool:
         return not self.done() and all(file.exists() for file in self.needs)
 
 
-def start(job, gpu, log_folder):
-    """A child process that sees one GPU, or the CPU where `gpu` is None. What it says is kept in a file of its own as well."""
+def start(job: Job, gpu: str | None, log_folder: Path) -> subprocess.Popen[bytes]:
+    """A child process that sees one GPU, or the CPU where `gpu` is None. Its output goes to a file of its own."""
     log_folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ) if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with open(log_folder / f"{job.name}.log", "ab") as log:
         return subprocess.Popen([sys.executable, "-m", *job.command()], env=environment, stdout=log, stderr=log)
 
 
-def run_jobs(jobs, gpus, seconds_left, log_folder, after_each=lambda: None):
+def run_jobs(
+    jobs: list[Job], gpus: list[str], seconds_left: Callable[[], float], log_folder: Path, after_each: Callable[[], None] = lambda: None
+) -> bool:
     """True once every job is done. Earlier jobs come first; `gpus` are names as CUDA_VISIBLE_DEVICES takes them, or [None].
 
     `after_each` is called when a job has ended. Nothing begins that has less than its `fewest_seconds`. A job that fails holds back only

@@ -1,4 +1,7 @@
 """The training loop that pretraining and fine-tuning share: loss, optimizer, schedules, progress, checkpoints."""
+
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -6,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,32 +17,43 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from .errors import TrainError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .attention.transformers_attention import StepPages
+    from .batches import Batches
+    from .checkpoint import Checkpoint
+    from .mask_plan import MaskPlan
+
+
 LOSS_CHUNK_TOKENS = 16384
 LAST_RATE_SHARE = 0.02
 # A slice counts from here: loading, encoding and compiling are part of it.
 STARTED = time.monotonic()
 
 
-def pick_device(name):
-    """"auto" is the GPU where there is one."""
+def pick_device(name: str) -> torch.device:
+    """ "auto" is the GPU where there is one."""
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainError("No GPU answers; --device cpu trains slowly, by the eager reference", 1)
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def be_deterministic(wanted):
+def be_deterministic(wanted: bool) -> None:
     """The same bits for the same seed: reductions in a fixed order, also in cuBLAS and SDPA. To be called before CUDA starts."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def sum_loss(head, hidden, targets, weights):
+def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted sum of the cross entropies of hidden [n, H]; logits in f32."""
     return (F.cross_entropy(head(hidden).float(), targets, reduction="none") * weights).sum()
 
 
-def weighted_loss(model, ids, targets, weights, pages=None):
+def weighted_loss(
+    model: PreTrainedModel, ids: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, pages: StepPages | None = None
+) -> torch.Tensor:
     """Mean over the weights; logits live for LOSS_CHUNK_TOKENS tokens at a time and are made again in the backward pass."""
     hidden = model.get_decoder()(input_ids=ids, use_cache=False, pages=pages).last_hidden_state.flatten(0, 1)
     targets, weights, head = targets.flatten(), weights.flatten(), model.get_output_embeddings()
@@ -49,15 +64,17 @@ def weighted_loss(model, ids, targets, weights, pages=None):
     return total / weights.sum()
 
 
-def make_optimizer(model, rate, decay):
+def make_optimizer(model: PreTrainedModel, rate: float, decay: float) -> torch.optim.AdamW:
     """AdamW; vectors (norms, biases) do not decay."""
     trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
-    groups = [dict(params=[tensor for tensor in trained if tensor.dim() >= 2], weight_decay=decay),
-              dict(params=[tensor for tensor in trained if tensor.dim() < 2], weight_decay=0.0)]
+    groups = [
+        dict(params=[tensor for tensor in trained if tensor.dim() >= 2], weight_decay=decay),
+        dict(params=[tensor for tensor in trained if tensor.dim() < 2], weight_decay=0.0),
+    ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=(0.9, 0.95), fused=True)
 
 
-def rate_share(step, steps, warmup_steps):
+def rate_share(step: int, steps: int, warmup_steps: int) -> float:
     """Linear warm-up, then half a cosine down to LAST_RATE_SHARE."""
     falling = 0.5 * (1 + math.cos(math.pi * step / steps))
     return min(1.0, (step + 1) / max(1, warmup_steps)) * (LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * falling)
@@ -79,13 +96,15 @@ class LoopOptions:
 class Loop:
     """Runs steps from the checkpoint on. `masks` is a MaskPlan, or None for dense training."""
 
-    def __init__(self, model, batches, checkpoint, options, masks=None):
+    def __init__(
+        self, model: PreTrainedModel, batches: Batches, checkpoint: Checkpoint, options: LoopOptions, masks: MaskPlan | None = None
+    ) -> None:
         self.model, self.batches, self.checkpoint, self.options, self.masks = model, batches, checkpoint, options, masks
         self.optimizer = make_optimizer(model, options.rate, options.decay)
         self.device = next(model.parameters()).device
         self.log = Path(checkpoint.file).with_name("progress.jsonl")
 
-    def run(self):
+    def run(self) -> bool:
         """True once all steps are done, False where the slice's time ended first. Either way the checkpoint holds the last step."""
         steps = self.options.steps
         step = first = self.checkpoint.load(self.model, self.optimizer)
@@ -105,7 +124,7 @@ class Loop:
             self.checkpoint.save(step, self.model, self.optimizer)
         return step == steps
 
-    def step(self, step):
+    def step(self, step: int) -> tuple[torch.Tensor, int]:
         torch.manual_seed(self.options.seed * 1_000_003 + step)  # of dropout: a resumed run drops what a whole one does
         ids, targets, weights = self.batches.batch(step)
         for group in self.optimizer.param_groups:
@@ -119,35 +138,42 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), ids.numel()
 
-    def report(self, step, loss, tokens, seconds, done):
+    def report(self, step: int, loss: float, tokens: int, seconds: float, done: int) -> None:
         if not math.isfinite(loss):
-            raise TrainError(f"The loss is {loss} at step {step}; the checkpoint before it is kept, try a lower --rate", 1)
+            raise TrainError(f"The loss is {loss} at step {step}; the checkpoint before it remains, try a lower --rate", 1)
         steps, speed = self.options.steps, tokens / seconds
-        row = dict(step=step, loss=round(loss, 5), tokens_per_second=round(speed), rate=self.optimizer.param_groups[0]["lr"],
-                   context=self.batches.plan.context(step - 1))
+        row = dict(
+            step=step,
+            loss=round(loss, 5),
+            tokens_per_second=round(speed),
+            rate=self.optimizer.param_groups[0]["lr"],
+            context=self.batches.plan.context(step - 1),
+        )
         warmth, degree = "", self.masks.temperature(step - 1) if self.masks else None
         if degree is not None:
             row["temperature"], warmth = degree, f"  T {degree:.3f}"
         self.note(row)
-        say(f"step {step:,}/{steps:,}  loss {loss:.3f}  context {row['context']:,}{warmth}  {speed:,.0f} tokens/s  "
-            f"ETA {told_seconds((steps - step) * seconds / done)}")
+        say(
+            f"step {step:,}/{steps:,}  loss {loss:.3f}  context {row['context']:,}{warmth}  {speed:,.0f} tokens/s  "
+            f"ETA {format_seconds((steps - step) * seconds / done)}"
+        )
 
-    def note(self, row):
+    def note(self, row: dict[str, Any]) -> None:
         """Adds a line to the run's progress."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "a") as stream:
             stream.write(json.dumps(row) + "\n")
 
 
-def told_seconds(seconds):
+def format_seconds(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def say(line):
+def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def compile_layers(model):
+def compile_layers(model: PreTrainedModel) -> None:
     """Compiles the decoder's layers one by one: they share one graph, so it takes seconds where a whole model takes a minute."""
     torch._dynamo.config.recompile_limit = 64  # every mask and context of a process has its graph
     for layer in model.get_decoder().layers:

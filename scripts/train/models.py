@@ -1,8 +1,12 @@
 """Model folders: what can be trained, loading it, and writing a folder that `pagesift generate` loads."""
+
+from __future__ import annotations
+
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer
@@ -11,12 +15,23 @@ from .attention import transformers_attention
 from .checkpoint import read_json, write_file
 from .errors import TrainError
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Ministral3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
-                 "Qwen3MoeForCausalLM", "Phi3ForCausalLM")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Ministral3ForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "Phi3ForCausalLM",
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
 
 
-def read_config(folder):
+def read_config(folder: str | Path) -> dict[str, Any]:
     """`config.json` of a supported model."""
     file = Path(folder) / "config.json"
     try:
@@ -29,7 +44,7 @@ def read_config(folder):
     return config
 
 
-def load_tokenizer(folder):
+def load_tokenizer(folder: str | Path) -> Tokenizer:
     file = Path(folder) / "tokenizer.json"
     try:
         return Tokenizer.from_file(str(file))
@@ -37,37 +52,48 @@ def load_tokenizer(folder):
         raise TrainError(f'Cannot read "{file}": {error}', 3) from error
 
 
-def load_model(folder, device, dtype=torch.float32):
+def load_model(folder: str | Path, device: torch.device | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A causal language model with our attention, in `dtype` on `device`, nothing fetched."""
     from transformers import AutoModelForCausalLM, logging
+
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     read_config(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=transformers_attention.NAME, dtype=dtype,
-                                                     local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation=transformers_attention.NAME, dtype=dtype, local_files_only=True
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise TrainError(f'Cannot load "{folder}": {str(error).splitlines()[0]}', 3) from error
     return model.to(device)
 
 
-def create_model(config, device, seed):
+def create_model(config: Any, device: torch.device, seed: int) -> PreTrainedModel:
     """A model with fresh weights. `config` is the content of a config.json."""
     from transformers import AutoConfig, AutoModelForCausalLM
+
     torch.manual_seed(seed)
     settings = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype", "dtype", "transformers_version")}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), attn_implementation=transformers_attention.NAME,
-                                             dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**settings), attn_implementation=transformers_attention.NAME, dtype=torch.float32
+    )
     return model.to(device)
 
 
-def refuse_existing(out):
+def refuse_existing(out: str | Path) -> None:
     """A finished model is never overwritten."""
     if Path(out).exists():
         raise TrainError(f'"{out}" exists already; take another --out or delete it')
 
 
-def export(model, source, out, run_folder=None, sparsity=None, shard_size="4GB"):
+def export(
+    model: PreTrainedModel,
+    source: str,
+    out: str | Path,
+    run_folder: Path | None = None,
+    sparsity: dict[str, Any] | None = None,
+    shard_size: str = "4GB",
+) -> None:
     """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the progress of the run, if there was one, into a
     folder that appears whole or not at all; then the run's folder goes.
     """
@@ -89,16 +115,19 @@ def export(model, source, out, run_folder=None, sparsity=None, shard_size="4GB")
     except (OSError, RuntimeError, TrainError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        kept = "; the run's checkpoint is whole" if run_folder is not None else ""
-        raise TrainError(f'Cannot write "{out}": {reason}{kept}', 1) from error
+        whole = "; the run's checkpoint is whole" if run_folder is not None else ""
+        raise TrainError(f'Cannot write "{out}": {reason}{whole}', 1) from error
     if run_folder is not None:
         shutil.rmtree(run_folder)
 
 
-def save_weights(model, folder, shard_size):
+def save_weights(model: PreTrainedModel, folder: Path, shard_size: str) -> None:
     tied = bool(model.config.tie_word_embeddings)
-    weights = {name: tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
-               if not (tied and name == "lm_head.weight")}
+    weights = {
+        name: tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
     model.save_pretrained(folder, state_dict=weights, max_shard_size=shard_size)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}, indent=1) + "\n", "utf-8")

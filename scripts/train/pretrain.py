@@ -5,7 +5,12 @@
 Contexts grow in stages. The shape is that of a model of 8.4 M parameters, 17 MB in bf16; --config takes another config.json.
 Held-out books (--held-out) are never trained on.
 """
+
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arguments import add_run_arguments, check_run, loop_options, make_batches, make_parser, make_plan, run_settings, stages_of
 from .checkpoint import Checkpoint, read_json
@@ -13,15 +18,35 @@ from .errors import run_main
 from .loop import Loop, be_deterministic, compile_layers, pick_device, say
 from .regularize import add_dropout, run_whole
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
 STAGES = ("2048:0.45", "8192:0.25", "16384:0.15", "32768:0.15")
-SHAPE = dict(model_type="qwen3", attention_bias=False, bos_token_id=None, eos_token_id=0, pad_token_id=None, head_dim=64, hidden_act="silu",
-             hidden_size=256, intermediate_size=768, max_position_embeddings=32768, num_attention_heads=8, num_hidden_layers=8,
-             num_key_value_heads=2, rms_norm_eps=1e-6, rope_parameters=dict(rope_type="default", rope_theta=500000.0),
-             tie_word_embeddings=True, use_sliding_window=False)
+SHAPE = dict(
+    model_type="qwen3",
+    attention_bias=False,
+    bos_token_id=None,
+    eos_token_id=0,
+    pad_token_id=None,
+    head_dim=64,
+    hidden_act="silu",
+    hidden_size=256,
+    intermediate_size=768,
+    max_position_embeddings=32768,
+    num_attention_heads=8,
+    num_hidden_layers=8,
+    num_key_value_heads=2,
+    rms_norm_eps=1e-6,
+    rope_parameters=dict(rope_type="default", rope_theta=500000.0),
+    tie_word_embeddings=True,
+    use_sliding_window=False,
+)
 LARGEST_BYTES = 20_000_000
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = make_parser("pretrain", __doc__)
     parser.add_argument("--tokenizer", required=True, metavar="DIR", help="model folder whose tokenizer files are taken")
     parser.add_argument("--init", metavar="DIR", help="begin with the weights of this model folder")
@@ -31,9 +56,10 @@ def parse():
     return parser.parse_args()
 
 
-def start_model(options, vocab_size, device):
+def start_model(options: argparse.Namespace, vocab_size: int, device: torch.device) -> tuple[PreTrainedModel, int]:
     """(model, longest context)"""
     from .models import create_model, load_model, read_config
+
     if options.init:
         return load_model(options.init, device), read_config(options.init)["max_position_embeddings"]
     shape = read_json(options.config) if options.config else SHAPE
@@ -42,7 +68,7 @@ def start_model(options, vocab_size, device):
     return model, shape["max_position_embeddings"]
 
 
-def scale_residuals(model):
+def scale_residuals(model: PreTrainedModel) -> None:
     """Weights by their fan-in, and those that write into the residual stream smaller by the root of how often it is written."""
     layers = model.config.num_hidden_layers
     for name, tensor in model.named_parameters():
@@ -51,10 +77,11 @@ def scale_residuals(model):
             tensor.data.normal_(std=(tensor.shape[1] * (2 * layers if writes else 1)) ** -0.5)
 
 
-def main():
+def main() -> None:
     options = parse()
     contexts, shares = stages_of(options.stages)
     from .models import export, load_tokenizer, refuse_existing
+
     refuse_existing(options.out)
     be_deterministic(not options.nondeterministic)
     device = pick_device(options.device)

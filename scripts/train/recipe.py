@@ -7,11 +7,17 @@ from base: same rows, same steps; once more with every further seed), results (e
 that do not need each other run side by side, one on each GPU. A stage whose output exists is done; a stage that was cut off goes on.
 Numbers of steps follow from options and DIR/bench.json alone, so that a run in slices equals one in one go.
 """
+
+from __future__ import annotations
+
+import argparse
 import json
 import shutil
 import tarfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +35,7 @@ MASKS = ("soft", "hard", "none")
 PART_BYTES, MOST_FILES = 15 << 20, 8
 
 
-def parse():
+def parse() -> argparse.Namespace:
     parser = make_parser("recipe", __doc__)
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--work", required=True, metavar="DIR", help="where everything is written")
@@ -46,8 +52,9 @@ def parse():
     parser.add_argument("--dense-share", type=float, default=0.15, help="steps of fine-tuning without a mask, default 0.15")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
     parser.add_argument("--finetune-rate", type=float, default=8e-4)
-    parser.add_argument("--contexts", nargs="+", default=["4096:0.3", "16384:0.35", "32768:0.35"], metavar="CONTEXT:SHARE",
-                        help="of fine-tuning")
+    parser.add_argument(
+        "--contexts", nargs="+", default=["4096:0.3", "16384:0.35", "32768:0.35"], metavar="CONTEXT:SHARE", help="of fine-tuning"
+    )
     parser.add_argument("--budget", type=int, nargs="+", default=[64, 256], metavar="TOKENS", help="of fine-tuning, default 64 and 256")
     parser.add_argument("--read-budget", type=int, default=128, help="that sparsity.json names, default 128 tokens")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1])
@@ -65,40 +72,42 @@ def parse():
     return options
 
 
-def steps_for(seconds, speeds, shares, tokens_per_step):
+def steps_for(seconds: float, speeds: dict[int, float], shares: dict[int, float], tokens_per_step: int) -> int:
     """Steps that fit: shares of the steps at their contexts' speeds {context: tokens a second}."""
     a_step = sum(share / sum(shares.values()) * tokens_per_step / speeds[context] for context, share in shares.items())
     return max(1, int(USED * seconds / a_step))
 
 
-def speeds_of(rows, mask):
+def speeds_of(rows: list[dict[str, Any]], mask: str) -> dict[int, float]:
     return {row["context"]: row["tokens_per_second"] for row in rows if row.get("test") == "step" and row["mask"] == mask}
 
 
-def pretrain_steps(options, rows):
+def pretrain_steps(options: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
     """Steps that fit at the measured speeds, unless they are given."""
     if options.pretrain_steps is not None:
         return options.pretrain_steps
-    return steps_for(options.pretrain_seconds, speeds_of(rows, "none"), dict(zip(*stages_of(options.stages))), PRETRAIN_TOKENS)
+    return steps_for(options.pretrain_seconds, speeds_of(rows, "none"), dict(zip(*stages_of(options.stages), strict=True)), PRETRAIN_TOKENS)
 
 
-def finetune_steps(options, rows):
+def finetune_steps(options: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
     if options.finetune_steps is not None:
         return options.finetune_steps
-    return steps_for(options.finetune_seconds, speeds_of(rows, "soft"), dict(zip(*stages_of(options.contexts))), FINETUNE_TOKENS)
+    return steps_for(
+        options.finetune_seconds, speeds_of(rows, "soft"), dict(zip(*stages_of(options.contexts), strict=True)), FINETUNE_TOKENS
+    )
 
 
 class Recipe:
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.work, self.started = options, Path(options.work), time.monotonic()
 
-    def left(self):
+    def left(self) -> float:
         return self.options.slice_seconds - (time.monotonic() - self.started)
 
-    def place(self, name):
+    def place(self, name: str) -> Path:
         return self.work / name
 
-    def run(self):
+    def run(self) -> bool:
         """True once every stage is done."""
         self.collect()  # what earlier calls made, should no stage end in this one
         done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"), self.collect)
@@ -106,76 +115,167 @@ class Recipe:
             say("Paused; repeat the same command")
         return done
 
-    def arms(self):
+    def arms(self) -> list[tuple[str, str, int]]:
         """[(folder, mask, seed)], the first seed's first."""
         first, *others = self.options.seeds
         return [(mask, mask, first) for mask in MASKS] + [(f"{mask}-{seed}", mask, seed) for seed in others for mask in MASKS]
 
-    def jobs(self):
+    def jobs(self) -> list[Job]:
         """In the order of their worth: where time runs out, what matters least is missing."""
         options, base, bench = self.options, self.place("base"), self.place("bench.json")
         before_base, before_arms = ([] if steps is not None else [bench] for steps in (options.pretrain_steps, options.finetune_steps))
         jobs = [Job("bench", bench, self.bench, fewest_seconds=150)] if before_base or before_arms else []
         jobs.insert(0 if options.pretrain_steps is not None else 1, Job("base", base, self.pretrain, before_base))
         named = [(name, self.place(name)) for name, _, _ in self.arms()]
-        tuned = [Job(name, self.place(name), lambda mask=mask, name=name, seed=seed: self.finetune(name, mask, seed), [base, *before_arms])
-                 for name, mask, seed in self.arms()]
+        tuned = [
+            Job(name, self.place(name), lambda mask=mask, name=name, seed=seed: self.finetune(name, mask, seed), [base, *before_arms])
+            for name, mask, seed in self.arms()
+        ]
         full = [*named[:3], ("training-free", base), ("seed-model", options.seed_model)]
         measured = [self.measured(name, folder) for name, folder in full]
         others = [self.measured(name, folder, readers=["dense", "unique"]) for name, folder in named[3:]]
         return [*jobs, *tuned[:3], *measured, *tuned[3:], *others]
 
-    def measured(self, name, folder, **more):
+    def measured(self, name: str, folder: Path, **more: Any) -> Job:
         """The evaluation of one model: it is done when its last context is, so a marker is written then."""
         out = self.place(f"results/{name}.json")
-        return Job(f"results-{name}", out.with_suffix(".done"), lambda: self.evaluate(name, folder, out, **more), [Path(folder)],
-                   fewest_seconds=60)
+        return Job(
+            f"results-{name}", out.with_suffix(".done"), lambda: self.evaluate(name, folder, out, **more), [Path(folder)], fewest_seconds=60
+        )
 
-    def speeds(self):
+    def speeds(self) -> list[dict[str, Any]]:
         return read_results(self.place("bench.json"))
 
-    def common(self, seed, spare=30):
+    def common(self, seed: int, spare: int = 30) -> list[object]:
         """Arguments of every command; `spare` seconds are for what follows the last step."""
         options = self.options
-        return ["--data", *options.data, "--seed", seed, "--device", options.device, "--cache", self.place("cache"),
-                "--slice-seconds", max(1, self.left() - spare)]
+        return [
+            "--data",
+            *options.data,
+            "--seed",
+            seed,
+            "--device",
+            options.device,
+            "--cache",
+            self.place("cache"),
+            "--slice-seconds",
+            max(1, self.left() - spare),
+        ]
 
-    def against_learning_by_heart(self):
+    def against_learning_by_heart(self) -> list[object]:
         return ["--dropout", self.options.dropout, "--decay", self.options.decay]
 
-    def bench(self):
+    def bench(self) -> list[str]:
         contexts = sorted({*stages_of(self.options.stages)[0], *stages_of(self.options.contexts)[0]})
-        return texts(["train.bench", "--model", self.options.seed_model, "--out", self.place("bench.json"), "--contexts", *contexts,
-                      "--budget", self.options.read_budget, "--repeats", 3])
+        return texts(
+            [
+                "train.bench",
+                "--model",
+                self.options.seed_model,
+                "--out",
+                self.place("bench.json"),
+                "--contexts",
+                *contexts,
+                "--budget",
+                self.options.read_budget,
+                "--repeats",
+                3,
+            ]
+        )
 
-    def pretrain(self):
+    def pretrain(self) -> list[str]:
         options = self.options
         start = ["--init", options.seed_model] if options.warm_start else []
-        return texts(["train.pretrain", "--tokenizer", options.seed_model, *start, "--stages", *options.stages,
-                      "--rate", options.pretrain_rate, "--steps", pretrain_steps(options, self.speeds()), "--tokens-per-step",
-                      PRETRAIN_TOKENS, "--warmup", 200, "--nondeterministic", "--shard-size", "8MB", "--out", self.place("base"),
-                      *self.against_learning_by_heart(), *self.common(options.seeds[0])])
+        return texts(
+            [
+                "train.pretrain",
+                "--tokenizer",
+                options.seed_model,
+                *start,
+                "--stages",
+                *options.stages,
+                "--rate",
+                options.pretrain_rate,
+                "--steps",
+                pretrain_steps(options, self.speeds()),
+                "--tokens-per-step",
+                PRETRAIN_TOKENS,
+                "--warmup",
+                200,
+                "--nondeterministic",
+                "--shard-size",
+                "8MB",
+                "--out",
+                self.place("base"),
+                *self.against_learning_by_heart(),
+                *self.common(options.seeds[0]),
+            ]
+        )
 
-    def finetune(self, name, mask, seed):
+    def finetune(self, name: str, mask: str, seed: int) -> list[str]:
         options = self.options
-        return texts(["train.finetune", "--model", self.place("base"), "--mask", mask, "--budget", *options.budget,
-                      "--read-budget", options.read_budget, "--context", *options.contexts, "--temperature", *options.temperature,
-                      "--dense-share", options.dense_share, "--rate", options.finetune_rate,
-                      "--steps", finetune_steps(options, self.speeds()), "--tokens-per-step", FINETUNE_TOKENS, "--shard-size", "8MB",
-                      "--out", self.place(name), *self.against_learning_by_heart(), *self.common(seed)])
+        return texts(
+            [
+                "train.finetune",
+                "--model",
+                self.place("base"),
+                "--mask",
+                mask,
+                "--budget",
+                *options.budget,
+                "--read-budget",
+                options.read_budget,
+                "--context",
+                *options.contexts,
+                "--temperature",
+                *options.temperature,
+                "--dense-share",
+                options.dense_share,
+                "--rate",
+                options.finetune_rate,
+                "--steps",
+                finetune_steps(options, self.speeds()),
+                "--tokens-per-step",
+                FINETUNE_TOKENS,
+                "--shard-size",
+                "8MB",
+                "--out",
+                self.place(name),
+                *self.against_learning_by_heart(),
+                *self.common(seed),
+            ]
+        )
 
-    def evaluate(self, name, folder, out, readers=()):
+    def evaluate(self, name: str, folder: Path, out: Path, readers: Iterable[str] = ()) -> list[str]:
         options = self.options
         more = ["--readers", *readers] if readers else []
-        return texts(["train.evaluate", "--model", f"{name}={folder}", "--contexts", *options.eval_contexts, "--budgets",
-                      *options.eval_budgets, "--trials", options.trials, "--batch", options.eval_batch, "--out", out, "--done",
-                      out.with_suffix(".done"), *more, *self.common(options.seeds[0], spare=45)])
+        return texts(
+            [
+                "train.evaluate",
+                "--model",
+                f"{name}={folder}",
+                "--contexts",
+                *options.eval_contexts,
+                "--budgets",
+                *options.eval_budgets,
+                "--trials",
+                options.trials,
+                "--batch",
+                options.eval_batch,
+                "--out",
+                out,
+                "--done",
+                out.with_suffix(".done"),
+                *more,
+                *self.common(options.seeds[0], spare=45),
+            ]
+        )
 
-    def results(self):
+    def results(self) -> list[dict[str, Any]]:
         """Rows of all evaluations so far."""
         return [row for file in sorted(self.place("results").glob("*.json")) for row in read_results(file)]
 
-    def collect(self):
+    def collect(self) -> None:
         """Into --collect, results and the models that are done, these in one archive cut into parts: at most MOST_FILES files."""
         if self.options.collect is None:
             return
@@ -196,14 +296,14 @@ class Recipe:
             part.unlink()
         content, room = archive.read_bytes(), MOST_FILES - len(list(folder.iterdir()))
         for part in range(min(room, -(-len(content) // PART_BYTES))):
-            (folder / f"models.tar.{part}").write_bytes(content[part * PART_BYTES:(part + 1) * PART_BYTES])
+            (folder / f"models.tar.{part}").write_bytes(content[part * PART_BYTES : (part + 1) * PART_BYTES])
 
 
-def texts(words):
+def texts(words: Iterable[object]) -> list[str]:
     return [str(word) for word in words]
 
 
-def main():
+def main() -> None:
     if Recipe(parse()).run():
         say("Recipe done")
 

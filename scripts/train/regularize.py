@@ -1,13 +1,25 @@
 """What keeps a small model from learning a few books by heart: dropout while it trains, and the loss on books that it never saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 
 from .loop import say, weighted_loss
 
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel
+
+    from .loop import Loop
+
+
 VALIDATION_CONTEXT, VALIDATION_WINDOWS = 4096, 16
 
 
-def add_dropout(model, share):
+def add_dropout(model: PreTrainedModel, share: float) -> list[torch.utils.hooks.RemovableHandle]:
     """Drops a share of the numbers that embedding, attention and MLP write into the residual stream. Weights and config stay as they are.
 
     Returns handles to remove it. To be called before layers are compiled.
@@ -15,7 +27,7 @@ def add_dropout(model, share):
     if share == 0:
         return []
 
-    def drop(module, inputs, out):
+    def drop(module: torch.nn.Module, inputs: Any, out: Any) -> Any:
         first, *others = out if isinstance(out, tuple) else (out,)
         dropped = F.dropout(first, share, training=True)
         return (dropped, *others) if isinstance(out, tuple) else dropped
@@ -26,7 +38,7 @@ def add_dropout(model, share):
 
 
 @torch.no_grad()
-def held_out_loss(model, tokens):
+def held_out_loss(model: PreTrainedModel, tokens: np.ndarray) -> float | None:
     """Mean loss of dense attention over windows that lie evenly in `tokens`, in nats; None where these are too few for one window."""
     length = VALIDATION_CONTEXT + 1
     if len(tokens) < length:
@@ -35,13 +47,13 @@ def held_out_loss(model, tokens):
     ones = torch.ones(1, VALIDATION_CONTEXT, device=device)
     with torch.compiler.set_stance("force_eager"), torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
         for start in torch.linspace(0, len(tokens) - length, VALIDATION_WINDOWS).long().tolist():
-            ids = torch.from_numpy(tokens[start:start + length].astype("int64"))[None].to(device)
+            ids = torch.from_numpy(tokens[start : start + length].astype("int64"))[None].to(device)
             losses.append(weighted_loss(model, ids[:, :-1], ids[:, 1:], ones).item())
     return sum(losses) / len(losses)
 
 
-def run_whole(loop, dropout, held_out):
-    """Runs what is left of the steps; True once all are done, and the loss on held-out text is told and noted."""
+def run_whole(loop: Loop, dropout: list[torch.utils.hooks.RemovableHandle], held_out: np.ndarray) -> bool:
+    """Runs what is left of the steps; True once all are done, and the loss on held-out text is printed and recorded."""
     done = loop.run()
     loop.batches.close()
     if not done:

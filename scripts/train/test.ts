@@ -1,30 +1,33 @@
-/** Tests of training, with an environment of their own in `build/train-venv` that the pinned requirements fill. */
+/** Tests of training, with an environment of their own in `build/train-venv` with the project of this folder, installed in place. */
 import { join } from "@std/path";
 import { log, print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 import { countLine } from "../gate/test_run.ts";
 import { runTrainTests, VENV } from "./python.ts";
 
-const REQUIREMENTS = join(ROOT, "scripts", "train", "requirements-cpu.txt");
-const STAMP = join(VENV, "requirements.txt");
+const PROJECT = join(ROOT, "scripts", "train");
+/** A copy of pyproject.toml, written once all that it names is installed. */
+const STAMP = join(VENV, "pyproject.toml");
 
 async function install(): Promise<void> {
-  const wanted = await Deno.readTextFile(REQUIREMENTS);
-  if (await Deno.readTextFile(STAMP).catch(() => "") === wanted) return;
-  log(`Installs what ${REQUIREMENTS} names into ${VENV}`);
+  const required = await Deno.readTextFile(join(PROJECT, "pyproject.toml"));
+  if (await Deno.readTextFile(STAMP).catch(() => "") === required) return;
+  log("test:train: installing scripts/train[cpu] into build/train-venv");
   const steps: [string, string[]][] = [
     ["python3", ["-m", "venv", VENV]],
-    [join(VENV, "bin", "python"), ["-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]],
+    [join(VENV, "bin", "python"), ["-m", "pip", "install", "--quiet", "--editable", `${PROJECT}[cpu]`]],
   ];
   for (const [command, args] of steps) {
     const { success } = await new Deno.Command(command, { args, stdin: "null" }).spawn().status;
     if (!success) {
-      log(`test:train: ${command} ${args.join(" ")} failed; install the requirements by hand and name that Python in`);
+      log(
+        `test:train: ${command} ${args.join(" ")} failed; install scripts/train[cpu] by hand and name that Python in`,
+      );
       log("PAGESIFT_TRAIN_PYTHON for the main test command");
       Deno.exit(1);
     }
   }
-  await Deno.writeTextFile(STAMP, wanted);
+  await Deno.writeTextFile(STAMP, required);
 }
 
 await install();

@@ -4,16 +4,17 @@
 file. This rewrites it, from the root of the checkout: `PYTHONPATH=scripts python tests/train/test_oracle.py --write`.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import unittest
-
-from support import ROOT
 
 import numpy as np
 import torch
 import unique_reference as numpy_reference
 from safetensors.numpy import load_file
+from support import ROOT
 from train import decode
 
 FIXTURES = ROOT / "tests" / "fixtures"

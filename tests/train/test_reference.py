@@ -1,20 +1,27 @@
 """The eager reference against the normative NumPy one, query by query, and its gradients against finite differences."""
-import unittest
 
-from support import random_heads, with_gradients
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
 import numpy as np
 import torch
 import unique_reference as numpy_reference
+from support import random_heads, with_gradients
 from train.attention import reference
 from train.attention.policy import PagePolicy
 from train.errors import TrainError
 
 CASES = [  # tokens, query heads, KV heads, budget, page size, sink, recent
-    (150, 4, 2, 64, 8, 1, 2), (97, 2, 2, 40, 8, 0, 1), (133, 6, 2, 64, 16, 1, 1), (60, 4, 1, 512, 8, 1, 2),
+    (150, 4, 2, 64, 8, 1, 2),
+    (97, 2, 2, 40, 8, 0, 1),
+    (133, 6, 2, 64, 16, 1, 1),
+    (60, 4, 1, 512, 8, 1, 2),
 ]
 
 
-def last_query(case, seed):
+def last_query(case: tuple[Any, ...], seed: int) -> tuple[list[torch.Tensor], list[np.ndarray], PagePolicy]:
     """Keys, values and queries of a case in f64 as [n, H, d] arrays of NumPy, and the policy."""
     tokens, heads, kv_heads, budget, page_size, sink, recent = case
     inputs = random_heads(seed, 1, heads, kv_heads, tokens, 16, torch.float64)
@@ -23,18 +30,18 @@ def last_query(case, seed):
 
 
 class AgainstNumpy(unittest.TestCase):
-    def test_hard_mask_reads_the_pages_that_decoding_reads(self):
+    def test_hard_mask_reads_the_pages_that_decoding_reads(self) -> None:
         for seed, case in enumerate(CASES):
             inputs, (q, k, v), policy = last_query(case, seed)
             out = reference.soft_mask_attention(*inputs, policy, 1.0)[0].transpose(0, 1).numpy()
             for t in range(case[0]):
-                stats = numpy_reference.page_statistics(k[:t + 1], policy.page_size)
+                stats = numpy_reference.page_statistics(k[: t + 1], policy.page_size)
                 scores = numpy_reference.page_scores(q[t], stats, "unique", policy.lam)
                 picks = numpy_reference.select_pages(scores, policy.budget_tokens, policy.page_size, policy.sink_pages, policy.recent_pages)
-                wanted, _ = numpy_reference.attend(q[t], k[:t + 1], v[:t + 1], policy.page_size, picks)
+                wanted, _ = numpy_reference.attend(q[t], k[: t + 1], v[: t + 1], policy.page_size, picks)
                 np.testing.assert_allclose(out[t], wanted, atol=1e-10, err_msg=f"case {case}, query {t}")
 
-    def test_statistics_and_scores(self):
+    def test_statistics_and_scores(self) -> None:
         (queries, keys, _), (q, k, _), policy = last_query(CASES[0], 7)
         mean, std = reference.page_statistics(keys, 8)
         stats = numpy_reference.page_statistics(k[:144], 8)
@@ -45,7 +52,7 @@ class AgainstNumpy(unittest.TestCase):
 
 
 class Gates(unittest.TestCase):
-    def gates(self, mask, temperature):
+    def gates(self, mask: str, temperature: torch.Tensor) -> tuple[PagePolicy, torch.Tensor, torch.Tensor, torch.Tensor]:
         queries, keys, _ = random_heads(3, tokens=160, dtype=torch.float64)
         policy = PagePolicy(mask, 64, 8).check()
         scores = reference.page_scores(queries, *reference.page_statistics(keys, 8), 0.5)
@@ -53,36 +60,40 @@ class Gates(unittest.TestCase):
         theta = reference.cut_of(scores, candidates, policy.ranked_pages)
         return policy, scores, theta, reference.log_gate(scores, theta, candidates, mask, temperature)
 
-    def test_the_cut_is_midway_between_the_last_taken_and_the_first_left(self):
+    def test_the_cut_is_midway_between_the_last_taken_and_the_first_left(self) -> None:
         policy, scores, theta, _ = self.gates("soft", 1.0)
         ranked = scores[0, 1, 159, 1:18].sort(descending=True).values
         k = policy.ranked_pages
         self.assertEqual(theta[0, 1, 159].item(), ((ranked[k - 1] + ranked[k]) / 2).item())
 
-    def test_forced_pages_and_short_prefixes_pass_untouched(self):
+    def test_forced_pages_and_short_prefixes_pass_untouched(self) -> None:
         _, _, theta, gate = self.gates("soft", 1.0)
         self.assertEqual(gate[:, :, :64].abs().max().item(), 0)
         self.assertTrue(theta[:, :, :64].isneginf().all())
         self.assertEqual(gate[0, :, 159, [0, 18, 19]].abs().max().item(), 0)
         self.assertTrue((gate[0, :, 159, 1:18] < 0).all())
 
-    def test_a_cold_soft_gate_is_the_hard_one(self):
+    def test_a_cold_soft_gate_is_the_hard_one(self) -> None:
         soft, hard = self.gates("soft", 1e-6)[3].exp(), self.gates("hard", 1.0)[3].exp()
         self.assertTrue(0 < hard.mean().item() < 1)
         torch.testing.assert_close(soft, hard, atol=1e-6, rtol=0)
 
-    def test_policies_that_decoding_would_read_otherwise_are_refused(self):
-        for wrong, part in ((dict(budget_tokens=60), "multiple of the page size 8"), (dict(page_size=12), "one of"),
-                            (dict(budget_tokens=24), "at least 32"), (dict(mask="firm"), "soft, hard, none")):
+    def test_policies_that_decoding_would_read_otherwise_are_refused(self) -> None:
+        for wrong, part in (
+            (dict(budget_tokens=60), "multiple of the page size 8"),
+            (dict(page_size=12), "one of"),
+            (dict(budget_tokens=24), "at least 32"),
+            (dict(mask="firm"), "soft, hard, none"),
+        ):
             with self.assertRaisesRegex(TrainError, part):
                 PagePolicy(**wrong).check()
 
 
 class FiniteDifferences(unittest.TestCase):
-    def test_gradients_of_queries_keys_and_values(self):
+    def test_gradients_of_queries_keys_and_values(self) -> None:
         inputs = random_heads(5, 1, 4, 2, 72, 8, torch.float64)
         policy, weights = PagePolicy("soft", 40, 8).check(), random_heads(8, 1, 4, 2, 72, 8, torch.float64)[0]
-        scores = reference.page_scores(inputs[0], *reference.page_statistics(inputs[1], 8), policy.lam) * 8 ** -0.5
+        scores = reference.page_scores(inputs[0], *reference.page_statistics(inputs[1], 8), policy.lam) * 8**-0.5
         theta = reference.cut_of(scores, reference.candidate_pages(72, 9, policy, "cpu"), policy.ranked_pages)
         attention = lambda *x: reference.soft_mask_attention(*x, policy, 0.5, theta=theta)  # noqa: E731
         _, gradients = with_gradients(attention, inputs, weights)
@@ -94,12 +105,13 @@ class FiniteDifferences(unittest.TestCase):
                 slope = ((ends[0] - ends[1]) * weights).sum().item() / (2 * step)
                 self.assertAlmostEqual((gradients[place] * way).sum().item(), slope, delta=1e-5 * max(1, abs(slope)))
 
-    def test_scores_pull_at_keys_beyond_what_logits_do(self):
+    def test_scores_pull_at_keys_beyond_what_logits_do(self) -> None:
         inputs = random_heads(6, 1, 2, 1, 80, 8)
         weights = torch.randn(1, 2, 80, 8)
         policies = PagePolicy("soft", 32, 8).check(), PagePolicy("none", 32, 8).check()
-        (_, soft), (_, none) = (with_gradients(lambda *x, p=policy: reference.soft_mask_attention(*x, p, 0.5), inputs, weights)
-                                for policy in policies)
+        (_, soft), (_, none) = (
+            with_gradients(lambda *x, p=policy: reference.soft_mask_attention(*x, p, 0.5), inputs, weights) for policy in policies
+        )
         self.assertGreater((soft[1] - none[1]).abs().max().item(), 0.01)
 
 

@@ -5,6 +5,7 @@ taken to base 2. Blocks of BN keys hold whole pages. Nothing is accumulated by a
 
 Loops are cut in two: tiles that lie wholly below the diagonal and inside the arrays need no masks (EDGE false), the others have them.
 """
+
 import triton
 import triton.language as tl
 
@@ -25,8 +26,21 @@ def over_tokens(tile, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr):
 
 
 @triton.jit
-def query_logits(q, k, gates, gate_row, start, token, pages, scale, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr,
-                 GATED: tl.constexpr, EDGE: tl.constexpr):
+def query_logits(
+    q,
+    k,
+    gates,
+    gate_row,
+    start,
+    token,
+    pages,
+    scale,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+    EDGE: tl.constexpr,
+):
     """Logits [BM, BN] to base 2 of a block of keys that begins at `start`; gate_row [BM] is where a query's gates begin."""
     logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
     if GATED:
@@ -40,8 +54,28 @@ def query_logits(q, k, gates, gate_row, start, token, pages, scale, BM: tl.const
 
 
 @triton.jit
-def forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D: tl.constexpr,
-                  BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr, EDGE: tl.constexpr):
+def forward_block(
+    start,
+    q,
+    acc,
+    total,
+    peak,
+    keys,
+    values,
+    gates,
+    kv,
+    gate_row,
+    token,
+    tokens,
+    pages,
+    scale,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+    EDGE: tl.constexpr,
+):
     """Running sum [BM, D], total and peak [BM] after one more block of keys."""
     key = start + tl.arange(0, BN)
     at = (kv * tokens + key[:, None]) * D + tl.arange(0, D)[None, :]
@@ -56,8 +90,25 @@ def forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row,
 
 
 @triton.jit
-def forward_kernel(queries, keys, values, gates, out, log_sum, first, chunk, tokens, pages, scale, G: tl.constexpr, D: tl.constexpr,
-                   BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr):
+def forward_kernel(
+    queries,
+    keys,
+    values,
+    gates,
+    out,
+    log_sum,
+    first,
+    chunk,
+    tokens,
+    pages,
+    scale,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+):
     """queries and out [B*Hq, n, D], keys and values [B*Hk, n, D], log_sum [B*Hq, n] (base 2). A program takes BM queries of a head."""
     head = tl.program_id(1).to(tl.int64)
     kv = head // G
@@ -73,19 +124,45 @@ def forward_kernel(queries, keys, values, gates, out, log_sum, first, chunk, tok
     begin = first + tl.program_id(0) * BM
     below = begin // BN * BN
     for start in range(0, below, BN):
-        acc, total, peak = forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D,
-                                         BM, BN, PAGE, GATED, False)
+        acc, total, peak = forward_block(
+            start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D, BM, BN, PAGE, GATED, False
+        )
     for start in range(below, tl.minimum(begin + BM, tokens), BN):
-        acc, total, peak = forward_block(start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D,
-                                         BM, BN, PAGE, GATED, True)
+        acc, total, peak = forward_block(
+            start, q, acc, total, peak, keys, values, gates, kv, gate_row, token, tokens, pages, scale, D, BM, BN, PAGE, GATED, True
+        )
     tl.store(out + at, (acc / total[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
     tl.store(log_sum + head * tokens + token, peak + tl.log2(total), mask=inside)
 
 
 @triton.jit
-def query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gate_grad, kv, gate_row, grad_row, token, inside, tokens,
-                     pages, scale, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr,
-                     SOFT: tl.constexpr, EDGE: tl.constexpr):
+def query_grad_block(
+    start,
+    q,
+    do,
+    top,
+    mean_grad,
+    acc,
+    keys,
+    values,
+    gates,
+    gate_grad,
+    kv,
+    gate_row,
+    grad_row,
+    token,
+    inside,
+    tokens,
+    pages,
+    scale,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+    SOFT: tl.constexpr,
+    EDGE: tl.constexpr,
+):
     """Running gradient [BM, D] after one more block of keys, whose pages' gate gradients are stored."""
     key = start + tl.arange(0, BN)
     at = (kv * tokens + key[:, None]) * D + tl.arange(0, D)[None, :]
@@ -101,9 +178,29 @@ def query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gat
 
 
 @triton.jit
-def query_grad_kernel(queries, keys, values, gates, out_grad, log_sum, delta, query_grad, gate_grad, first, chunk, tokens, pages, scale,
-                      G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr,
-                      SOFT: tl.constexpr):
+def query_grad_kernel(
+    queries,
+    keys,
+    values,
+    gates,
+    out_grad,
+    log_sum,
+    delta,
+    query_grad,
+    gate_grad,
+    first,
+    chunk,
+    tokens,
+    pages,
+    scale,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+    SOFT: tl.constexpr,
+):
     """query_grad [B*Hq, n, D] in f32, and in SOFT gate_grad [B*Hq, C, P]: a page's sum over its tokens of the logits' gradients."""
     head = tl.program_id(1).to(tl.int64)
     kv = head // G
@@ -121,17 +218,92 @@ def query_grad_kernel(queries, keys, values, gates, out_grad, log_sum, delta, qu
     begin = first + tl.program_id(0) * BM
     below = begin // BN * BN
     for start in range(0, below, BN):
-        acc = query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gate_grad, kv, gate_row, grad_row, token, inside,
-                               tokens, pages, scale, D, BM, BN, PAGE, GATED, SOFT, False)
+        acc = query_grad_block(
+            start,
+            q,
+            do,
+            top,
+            mean_grad,
+            acc,
+            keys,
+            values,
+            gates,
+            gate_grad,
+            kv,
+            gate_row,
+            grad_row,
+            token,
+            inside,
+            tokens,
+            pages,
+            scale,
+            D,
+            BM,
+            BN,
+            PAGE,
+            GATED,
+            SOFT,
+            False,
+        )
     for start in range(below, tl.minimum(begin + BM, tokens), BN):
-        acc = query_grad_block(start, q, do, top, mean_grad, acc, keys, values, gates, gate_grad, kv, gate_row, grad_row, token, inside,
-                               tokens, pages, scale, D, BM, BN, PAGE, GATED, SOFT, True)
+        acc = query_grad_block(
+            start,
+            q,
+            do,
+            top,
+            mean_grad,
+            acc,
+            keys,
+            values,
+            gates,
+            gate_grad,
+            kv,
+            gate_row,
+            grad_row,
+            token,
+            inside,
+            tokens,
+            pages,
+            scale,
+            D,
+            BM,
+            BN,
+            PAGE,
+            GATED,
+            SOFT,
+            True,
+        )
     tl.store(query_grad + at, acc * scale, mask=inside[:, None])
 
 
 @triton.jit
-def key_grad_block(head, tile, k, v, dk, dv, key, page, queries, out_grad, log_sum, delta, gates, kv, first, chunk, tokens, pages, scale,
-                   D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr, EDGE: tl.constexpr):
+def key_grad_block(
+    head,
+    tile,
+    k,
+    v,
+    dk,
+    dv,
+    key,
+    page,
+    queries,
+    out_grad,
+    log_sum,
+    delta,
+    gates,
+    kv,
+    first,
+    chunk,
+    tokens,
+    pages,
+    scale,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+    EDGE: tl.constexpr,
+):
     """Running gradients [BN, D] of keys and values after one more tile of queries, which begins at row `tile` of the chunk."""
     row = tile + tl.arange(0, BM)
     token = first + row
@@ -157,8 +329,28 @@ def key_grad_block(head, tile, k, v, dk, dv, key, page, queries, out_grad, log_s
 
 
 @triton.jit
-def key_grad_kernel(queries, keys, values, gates, out_grad, log_sum, delta, key_grad, value_grad, first, chunk, tokens, pages, scale,
-                    G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr, GATED: tl.constexpr):
+def key_grad_kernel(
+    queries,
+    keys,
+    values,
+    gates,
+    out_grad,
+    log_sum,
+    delta,
+    key_grad,
+    value_grad,
+    first,
+    chunk,
+    tokens,
+    pages,
+    scale,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PAGE: tl.constexpr,
+    GATED: tl.constexpr,
+):
     """Adds this chunk's part to key_grad and value_grad [B*Hk, n, D] in f32. A program owns BN keys, so nothing collides."""
     kv = tl.program_id(1).to(tl.int64)
     start = tl.program_id(0) * BN
@@ -179,12 +371,62 @@ def key_grad_kernel(queries, keys, values, gates, out_grad, log_sum, delta, key_
     for step in range(0, G * edges):
         place = step % tl.maximum(edges, 1)
         tile = tl.where(place < whole - skipped, skipped + place, tiles - 1) * BM
-        dk, dv = key_grad_block(kv * G + step // tl.maximum(edges, 1), tile, k, v, dk, dv, key, page, queries, out_grad, log_sum, delta,
-                                gates, kv, first, chunk, tokens, pages, scale, D, BM, BN, PAGE, GATED, True)
+        dk, dv = key_grad_block(
+            kv * G + step // tl.maximum(edges, 1),
+            tile,
+            k,
+            v,
+            dk,
+            dv,
+            key,
+            page,
+            queries,
+            out_grad,
+            log_sum,
+            delta,
+            gates,
+            kv,
+            first,
+            chunk,
+            tokens,
+            pages,
+            scale,
+            D,
+            BM,
+            BN,
+            PAGE,
+            GATED,
+            True,
+        )
     within = tl.maximum(chunk // BM - whole, 0)
     for step in range(0, G * within):
         tile = (whole + step % tl.maximum(within, 1)) * BM
-        dk, dv = key_grad_block(kv * G + step // tl.maximum(within, 1), tile, k, v, dk, dv, key, page, queries, out_grad, log_sum, delta,
-                                gates, kv, first, chunk, tokens, pages, scale, D, BM, BN, PAGE, GATED, False)
+        dk, dv = key_grad_block(
+            kv * G + step // tl.maximum(within, 1),
+            tile,
+            k,
+            v,
+            dk,
+            dv,
+            key,
+            page,
+            queries,
+            out_grad,
+            log_sum,
+            delta,
+            gates,
+            kv,
+            first,
+            chunk,
+            tokens,
+            pages,
+            scale,
+            D,
+            BM,
+            BN,
+            PAGE,
+            GATED,
+            False,
+        )
     tl.store(key_grad + at, dk, mask=known)
     tl.store(value_grad + at, dv, mask=known)

@@ -4,12 +4,17 @@
 
 Ends with code 1 where a kernel spills more than a few registers or wants more shared memory than a multiprocessor lends.
 """
+
+from __future__ import annotations
+
 import argparse
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -27,9 +32,10 @@ SELECTION = dict(PAGE=8, SINK=1, RECENT=2, BUDGET=16, HARD=False)
 SCALARS = {"first", "chunk", "tokens", "pages", "stored_pages"}
 
 
-def compile_kernel(kernel, constants, launch, capability, output):
+def compile_kernel(kernel: Any, constants: dict[str, Any], launch: Any, capability: int, output: Any) -> str | None:
     """One line of facts about a kernel; None where it is as it should be, else what is wrong."""
-    def kind(name):
+
+    def kind(name: str) -> str:
         if name in constants:
             return "constexpr"
         if name in SCALARS or name in NUMBERS:
@@ -39,36 +45,44 @@ def compile_kernel(kernel, constants, launch, capability, output):
     names = kernel.arg_names
     kinds = {name: kind(name) for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if kinds[name].startswith("*")}
-    source = ASTSource(fn=kernel, signature=kinds, constexprs={(names.index(name),): value for name, value in constants.items()},
-                       attrs=aligned)
+    source = ASTSource(
+        fn=kernel, signature=kinds, constexprs={(names.index(name),): value for name, value in constants.items()}, attrs=aligned
+    )
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
     registers, spilled = assemble(compiled.asm["ptx"], capability)
     shared = compiled.metadata.shared
-    print(f"{kernel.__name__:18} head {constants.get('D', '-'):>3}  registers {registers:3}  spilled bytes {spilled}  "
-          f"shared {shared / 1024:.0f} KiB  {launch}", flush=True)
+    print(
+        f"{kernel.__name__:18} head {constants.get('D', '-'):>3}  registers {registers:3}  spilled bytes {spilled}  "
+        f"shared {shared / 1024:.0f} KiB  {launch}",
+        flush=True,
+    )
     return f"{kernel.__name__} spills {spilled} bytes, shared {shared}" if spilled > MOST_SPILLED_BYTES or shared > SHARED_BYTES else None
 
 
-def assemble(ptx, capability):
+def assemble(ptx: str, capability: int) -> Iterator[int]:
     """Registers a thread and bytes that spill, as the assembler that comes with Triton tells them."""
     assembler = Path(triton.__path__[0]) / "backends/nvidia/bin/ptxas"
     with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
         file.write(ptx)
         file.flush()
         name = f"sm_{capability}" + ("a" if capability == 90 else "")
-        told = subprocess.run([assembler, "-v", "--gpu-name", name, file.name, "-o", "/dev/null"], capture_output=True, text=True).stderr
-    return (int(re.search(pattern, told)[1]) for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores"))
+        report = subprocess.run([assembler, "-v", "--gpu-name", name, file.name, "-o", "/dev/null"], capture_output=True, text=True).stderr
+    return (int(re.search(pattern, report)[1]) for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores"))
 
 
-def kernels_of(head_dim):
+def kernels_of(head_dim: int) -> Any:
     """(kernel, constants, launch options, dtype of `out`) of every kernel that training of such heads launches."""
-    def tile(name, columns):
+
+    def tile(name: str, columns: str) -> Any:
         rows, others, launch = tile_of(name, head_dim, 8)
         return dict(G=4, D=head_dim, BM=rows, **{columns: others}), launch
 
     attend = dict(PAGE=8, GATED=True)
-    for name, kernel, more in (("forward", attend_kernels.forward_kernel, {}), ("query_grad", attend_kernels.query_grad_kernel, {"SOFT": True}),
-                               ("key_grad", attend_kernels.key_grad_kernel, {})):
+    for name, kernel, more in (
+        ("forward", attend_kernels.forward_kernel, {}),
+        ("query_grad", attend_kernels.query_grad_kernel, {"SOFT": True}),
+        ("key_grad", attend_kernels.key_grad_kernel, {}),
+    ):
         constants, launch = tile(name, "BN")
         yield kernel, {**constants, **attend, **more}, launch, "bf16"
     for gate in (False, True):
@@ -76,15 +90,17 @@ def kernels_of(head_dim):
         yield score_kernels.score_kernel, {**constants, **SELECTION, "GATE": gate}, launch, "fp32"
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head-dim", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--capability", type=int, default=90)
     options = parser.parse_args()
     cases = [case for dim in options.head_dim for case in kernels_of(dim)]
     cut = dict(SELECTION, RANKED=13, COLUMNS=4096)
-    problems = [compile_kernel(kernel, constants, launch, options.capability, output)
-                for kernel, constants, launch, output in [*cases, (score_kernels.cut_kernel, cut, dict(num_warps=8), "fp32")]]
+    problems = [
+        compile_kernel(kernel, constants, launch, options.capability, output)
+        for kernel, constants, launch, output in [*cases, (score_kernels.cut_kernel, cut, dict(num_warps=8), "fp32")]
+    ]
     sys.exit("\n".join(filter(None, problems)) or 0)
 
 

@@ -4,12 +4,16 @@ Held at any time beside inputs and outputs: for C queries of a chunk and P pages
 pass gradients [B, Hq, C, P] of gates and of scores; C is at most half of the queries, and such that the largest of these stays below
 SCRATCH_BYTES. Nothing is n x n or n x P.
 
-What the backward pass recomputes, and why. Kept are inputs, output, log-sum-exp and theta, all [B, H, n] or smaller. Weights are
+What the backward pass recomputes, and why. Saved are inputs, output, log-sum-exp and theta, all [B, H, n] or smaller. Weights are
 recomputed from the log-sum-exp, as flash attention does. Scores are recomputed too (a page of 8 has one score for 8 logits, so they
 cost an eighth of the product with the keys), but not the cut: theta is one number a query, and finding it is the longer half.
 The gate's own slope needs no scores: with g = sigmoid(x), d log(g) / dx = 1 - g = -expm1(log g), which is 0 for ungated pages.
 Statistics of pages are inputs here; autograd carries their gradients on to the keys.
 """
+
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -31,14 +35,14 @@ TILES = {
 }
 
 
-def tile_of(kernel, head_dim, page_size, dtype=torch.bfloat16):
+def tile_of(kernel: str, head_dim: int, page_size: int, dtype: torch.dtype = torch.bfloat16) -> tuple[int, int, dict[str, int]]:
     """(queries, keys or pages, launch options) of a kernel's tile; f32 and the small heads of tests take small tiles."""
     small = 32, 32 if kernel == "score" else max(32, page_size), 4, 1
     queries, keys, warps, stages = small if dtype == torch.float32 else TILES[kernel].get(head_dim, small)
     return queries, keys, dict(num_warps=warps, num_stages=stages)
 
 
-def chunk_tokens(batch, heads, tokens, page_size, scratch_bytes=SCRATCH_BYTES):
+def chunk_tokens(batch: int, heads: int, tokens: int, page_size: int, scratch_bytes: int = SCRATCH_BYTES) -> int:
     """Queries of a chunk: a multiple of FEWEST_CHUNK_TOKENS whose scratch fits, no more than half of the tokens."""
     row_bytes = batch * heads * (tokens // page_size + 1) * 4
     wanted = scratch_bytes // row_bytes // FEWEST_CHUNK_TOKENS * FEWEST_CHUNK_TOKENS
@@ -48,7 +52,7 @@ def chunk_tokens(batch, heads, tokens, page_size, scratch_bytes=SCRATCH_BYTES):
 class Chunk:
     """Queries first .. first + size of all heads, and the numbers that the kernels take."""
 
-    def __init__(self, queries, keys, policy, scale, first, size):
+    def __init__(self, queries: torch.Tensor, keys: torch.Tensor, policy: PagePolicy, scale: float, first: int, size: int) -> None:
         batch, heads, self.tokens, self.dim = queries.shape
         self.kv_rows, self.rows = batch * keys.shape[1], batch * heads
         self.groups, self.policy, self.scale, self.dtype = heads // keys.shape[1], policy, scale, queries.dtype
@@ -57,45 +61,98 @@ class Chunk:
         self.pages = -(-self.end // policy.page_size)
         self.gated = policy.mask != "none" and self.pages > policy.budget_pages
 
-    def selection(self):
+    def selection(self) -> dict[str, Any]:
         policy = self.policy
-        return dict(PAGE=policy.page_size, SINK=policy.sink_pages, RECENT=policy.recent_pages, BUDGET=policy.budget_pages,
-                    HARD=policy.mask == "hard")
+        return dict(
+            PAGE=policy.page_size,
+            SINK=policy.sink_pages,
+            RECENT=policy.recent_pages,
+            BUDGET=policy.budget_pages,
+            HARD=policy.mask == "hard",
+        )
 
-    def shape(self):
+    def shape(self) -> tuple[int, int, int, int]:
         return self.first, self.size, self.tokens, self.pages
 
-    def scratch(self, rows, device, dtype=torch.float32):
+    def scratch(self, rows: int, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.empty(rows, self.size, self.pages, device=device, dtype=dtype)
 
-    def score(self, queries, mean, std, temperature, theta=None):
+    def score(
+        self, queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, temperature: float, theta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores [B*Hk, C, P], or, once theta is known, log gates and each page's best head."""
         queries_a_tile, pages_a_tile, launch = tile_of("score", self.dim, self.policy.page_size, self.dtype)
         out = self.scratch(self.kv_rows, queries.device)
         top_head = self.scratch(self.kv_rows, queries.device, torch.int8) if theta is not None else out
         grid = (triton.cdiv(self.size, queries_a_tile), triton.cdiv(self.pages, pages_a_tile), self.kv_rows)
         score_kernels.score_kernel[grid](
-            queries, mean, std, out if theta is None else theta, out, top_head, *self.shape(), mean.shape[2], self.scale,
-            self.policy.lam, 1 / temperature, G=self.groups, D=self.dim, BM=queries_a_tile, BP=pages_a_tile, GATE=theta is not None,
-            **self.selection(), **launch)
+            queries,
+            mean,
+            std,
+            out if theta is None else theta,
+            out,
+            top_head,
+            *self.shape(),
+            mean.shape[2],
+            self.scale,
+            self.policy.lam,
+            1 / temperature,
+            G=self.groups,
+            D=self.dim,
+            BM=queries_a_tile,
+            BP=pages_a_tile,
+            GATE=theta is not None,
+            **self.selection(),
+            **launch,
+        )
         return out, top_head
 
-    def cut(self, scores, theta, temperature):
+    def cut(self, scores: torch.Tensor, theta: torch.Tensor, temperature: float) -> None:
         """Fills theta for the chunk's queries and turns scores into log gates."""
         columns = max(16, triton.next_power_of_2(self.pages))
         score_kernels.cut_kernel[(self.size, self.kv_rows)](
-            scores, theta, self.first, self.size, self.tokens, self.pages, 1 / temperature, RANKED=self.policy.ranked_pages,
-            COLUMNS=columns, num_warps=min(8, max(1, columns // 512)), **self.selection())
+            scores,
+            theta,
+            self.first,
+            self.size,
+            self.tokens,
+            self.pages,
+            1 / temperature,
+            RANKED=self.policy.ranked_pages,
+            COLUMNS=columns,
+            num_warps=min(8, max(1, columns // 512)),
+            **self.selection(),
+        )
 
-    def attend(self, kernel, name, inputs, outputs, by_keys=False, **constants):
+    def attend(
+        self,
+        kernel: Any,
+        name: str,
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+        by_keys: bool = False,
+        **constants: Any,
+    ) -> None:
         """Launches one of the attention kernels over the chunk's queries, or over all keys that they see."""
         queries_a_tile, keys_a_tile, launch = tile_of(name, self.dim, self.policy.page_size, self.dtype)
         grid = (triton.cdiv(self.end, keys_a_tile), self.kv_rows) if by_keys else (triton.cdiv(self.size, queries_a_tile), self.rows)
-        kernel[grid](*inputs, *outputs, *self.shape(), self.scale, G=self.groups, D=self.dim, BM=queries_a_tile, BN=keys_a_tile,
-                     PAGE=self.policy.page_size, GATED=self.gated, **constants, **launch)
+        kernel[grid](
+            *inputs,
+            *outputs,
+            *self.shape(),
+            self.scale,
+            G=self.groups,
+            D=self.dim,
+            BM=queries_a_tile,
+            BN=keys_a_tile,
+            PAGE=self.policy.page_size,
+            GATED=self.gated,
+            **constants,
+            **launch,
+        )
 
 
-def chunks_of(queries, keys, policy, scale, scratch_bytes):
+def chunks_of(queries: torch.Tensor, keys: torch.Tensor, policy: PagePolicy, scale: float, scratch_bytes: int) -> list["Chunk"]:
     batch, heads, tokens, _ = queries.shape
     size = chunk_tokens(batch, heads, tokens, policy.page_size, scratch_bytes)
     return [Chunk(queries, keys, policy, scale, first, size) for first in range(0, tokens, size)]
@@ -104,9 +161,19 @@ def chunks_of(queries, keys, policy, scale, scratch_bytes):
 # Two operations of PyTorch, so that torch.compile keeps a layer in one graph. The temperature is a CPU tensor of one number, since a
 # Python number that changes from step to step would compile anew; `choice` holds the numbers of a PagePolicy.
 @torch.library.custom_op("pagesift::soft_mask_attention", mutates_args=())
-def soft_mask_forward(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor,
-                      temperature: torch.Tensor, mask: str, choice: list[int], lam: float, scale: float,
-                      scratch_bytes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def soft_mask_forward(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    temperature: torch.Tensor,
+    mask: str,
+    choice: list[int],
+    lam: float,
+    scale: float,
+    scratch_bytes: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """queries [B, Hq, n, d], keys, values [B, Hk, n, d], mean [B, Hk, P, d], std [B, Hk, P]; all contiguous, std in f32.
 
     Returns out as queries, log_sum [B, Hq, n] to base 2, theta [B, Hk, n].
@@ -123,16 +190,30 @@ def soft_mask_forward(queries: torch.Tensor, keys: torch.Tensor, values: torch.T
     return out, log_sum, theta
 
 
-def empty_results(queries, keys):
+def empty_results(queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     batch, heads, tokens, _ = queries.shape
     numbers = dict(device=queries.device, dtype=torch.float32)
     return torch.empty_like(queries), torch.empty(batch, heads, tokens, **numbers), torch.empty(batch, keys.shape[1], tokens, **numbers)
 
 
 @torch.library.custom_op("pagesift::soft_mask_attention_backward", mutates_args=())
-def soft_mask_backward(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor,
-                       temperature: torch.Tensor, out: torch.Tensor, log_sum: torch.Tensor, theta: torch.Tensor, out_grad: torch.Tensor,
-                       mask: str, choice: list[int], lam: float, scale: float, scratch_bytes: int) -> list[torch.Tensor]:
+def soft_mask_backward(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    temperature: torch.Tensor,
+    out: torch.Tensor,
+    log_sum: torch.Tensor,
+    theta: torch.Tensor,
+    out_grad: torch.Tensor,
+    mask: str,
+    choice: list[int],
+    lam: float,
+    scale: float,
+    scratch_bytes: int,
+) -> list[torch.Tensor]:
     """Gradients of queries, keys, values, mean and std, each in its tensor's dtype."""
     policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
     queries, keys, values, mean, std, out_grad = (each.contiguous() for each in (queries, keys, values, mean, std, out_grad))
@@ -151,25 +232,25 @@ def soft_mask_backward(queries: torch.Tensor, keys: torch.Tensor, values: torch.
             score_grad = score_gradient(chunk, gates, gate_grad, top_head, scale / degree)
             add_score_gradient(chunk, score_grad, queries, mean, std, (query_grad, mean_grad, std_grad))
     # A result may not be the tensor of another one or of an input, which .to() of the same dtype respects here.
-    return [grad.to(like.dtype) for grad, like in zip(grads, leaves)]
+    return [grad.to(like.dtype) for grad, like in zip(grads, leaves, strict=False)]
 
 
 @soft_mask_forward.register_fake
-def _(queries, keys, *_):
+def _(queries: torch.Tensor, keys: torch.Tensor, *_: Any) -> Any:
     return empty_results(queries, keys)
 
 
 @soft_mask_backward.register_fake
-def _(queries, keys, values, mean, std, *_):
+def _(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, *_: Any) -> Any:
     return [torch.empty_like(tensor) for tensor in (queries, keys, values, mean, std)]
 
 
-def _keep(ctx, inputs, output):
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     ctx.save_for_backward(*inputs[:6], *output)
     ctx.settings = inputs[6:]
 
 
-def _backward(ctx, out_grad, *_):
+def _backward(ctx: Any, out_grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
     grads = soft_mask_backward(*ctx.saved_tensors, out_grad.contiguous(), *ctx.settings)
     return *grads, *[None] * (1 + len(ctx.settings))
 
@@ -177,20 +258,23 @@ def _backward(ctx, out_grad, *_):
 soft_mask_forward.register_autograd(_backward, setup_context=_keep)
 
 
-def score_gradient(chunk, gates, gate_grad, top_head, factor):
+def score_gradient(chunk: Chunk, gates: torch.Tensor, gate_grad: torch.Tensor, top_head: torch.Tensor, factor: float) -> torch.Tensor:
     """[B*Hq, C, P] in the dtype of the queries: the gradients of the unscaled scores, 0 but for the head that gave the score."""
     out, numbers = chunk.scratch(chunk.rows, gates.device, chunk.dtype), chunk.size * chunk.pages
     score_kernels.score_grad_kernel[(triton.cdiv(numbers, GRAD_BLOCK), chunk.kv_rows)](
-        gates, gate_grad, top_head, out, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK)
+        gates, gate_grad, top_head, out, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK
+    )
     return out
 
 
-def beside(rows, numbers):
+def beside(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """rows [..., d] and numbers [...] -> [..., d + 8]: the numbers in column d, then zeros, since products like multiples of 8."""
     return torch.cat([rows, F.pad(numbers[..., None].to(rows.dtype), (0, 7))], -1)
 
 
-def add_score_gradient(chunk, score_grad, queries, mean, std, grads):
+def add_score_gradient(
+    chunk: Chunk, score_grad: torch.Tensor, queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, grads: tuple[torch.Tensor, ...]
+) -> None:
     """Adds what the scores pass on: to the query of the head that gave the largest score, and to mean and std of the page.
 
     score = q . mean + lam * |q| * std, hence d/dq = mean + lam * std * q / |q|, d/dmean = q, d/dstd = lam * |q|: one product with
@@ -203,14 +287,22 @@ def add_score_gradient(chunk, score_grad, queries, mean, std, grads):
     norm = query.float().norm(dim=-1).clamp_min(1e-20)
     pages = beside(mean.flatten(0, 1), std.flatten(0, 1))[:, :complete].repeat_interleave(chunk.groups, 0)
     passed = torch.bmm(score_grad[..., :complete], pages).float()
-    query_grad[:, part] += passed[..., :dim] + lam * passed[..., dim:dim + 1] * query.float() / norm[..., None]
+    query_grad[:, part] += passed[..., :dim] + lam * passed[..., dim : dim + 1] * query.float() / norm[..., None]
     by_page = score_grad.view(*by_kv, chunk.pages)[..., :complete].transpose(1, 2)
     passed = torch.bmm(by_page, beside(query, norm).reshape(*by_kv, -1)).float()
     mean_grad[:, :complete] += passed[..., :dim]
     std_grad[:, :complete] += lam * passed[..., dim]
 
 
-def fused_soft_mask_attention(queries, keys, values, policy, temperature, scale=None, scratch_bytes=SCRATCH_BYTES):
+def fused_soft_mask_attention(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    policy: PagePolicy,
+    temperature: torch.Tensor,
+    scale: float | None = None,
+    scratch_bytes: int = SCRATCH_BYTES,
+) -> torch.Tensor:
     """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d], as reference.soft_mask_attention.
 
     `temperature` is a number, or a CPU tensor of one number.

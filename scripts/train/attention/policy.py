@@ -1,5 +1,9 @@
 """What a query may read: the same numbers that `pagesift generate` takes."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Self
 
 from ..errors import TrainError
 
@@ -10,6 +14,7 @@ MASKS = ("soft", "hard", "none")
 @dataclass(frozen=True)
 class PagePolicy:
     """Counts are pages unless their name says tokens."""
+
     mask: str = "soft"
     budget_tokens: int = 512
     page_size: int = 8
@@ -18,15 +23,15 @@ class PagePolicy:
     recent_pages: int = 2
 
     @property
-    def budget_pages(self):
+    def budget_pages(self) -> int:
         return self.budget_tokens // self.page_size
 
     @property
-    def ranked_pages(self):
+    def ranked_pages(self) -> int:
         """Places that scores compete for: the budget less what is always read."""
         return self.budget_pages - self.sink_pages - self.recent_pages
 
-    def check(self, budget="Budget"):
+    def check(self, budget: str = "Budget") -> Self:
         """Raises TrainError unless training and decoding mean the same selection under these numbers. `budget`: its name in errors."""
         if self.mask not in MASKS:
             raise TrainError(f'Mask "{self.mask}" is unknown; wanted {", ".join(MASKS)}')

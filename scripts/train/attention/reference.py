@@ -7,24 +7,33 @@ Scores are multiplied by the attention's own scale, so the temperature is in uni
 the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it says where the boundary is, and a gradient through it
 would push the two pages at the boundary on account of all others.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from .policy import PagePolicy
+
 
 HARD_LOG_GATE = -1e30  # finite, so that a block of closed pages gives no NaN
 
 
-def page_statistics(keys, page_size):
+def page_statistics(keys: torch.Tensor, page_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """keys [B, Hk, n, d] -> mean [B, Hk, P, d], std [B, Hk, P] of the complete pages, in f32 or better."""
     batch, heads, tokens, dim = keys.shape
     pages = tokens // page_size
     wide = keys.float() if keys.dtype in (torch.float16, torch.bfloat16) else keys
-    wide = wide[:, :, :pages * page_size].reshape(batch, heads, pages, page_size, dim)
+    wide = wide[:, :, : pages * page_size].reshape(batch, heads, pages, page_size, dim)
     mean = wide.mean(3)
     std = (wide - mean[:, :, :, None]).square().mean(3).sum(-1).clamp_min(1e-12).sqrt()
     return mean, std
 
 
-def page_scores(queries, mean, std, lam):
+def page_scores(queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, lam: float) -> torch.Tensor:
     """queries [B, Hq, n, d] -> [B, Hk, n, P]: the largest score over the heads of a group, unscaled."""
     batch, kv_heads, _, dim = mean.shape
     grouped = queries.reshape(batch, kv_heads, -1, queries.shape[2], dim).to(mean.dtype)
@@ -32,7 +41,7 @@ def page_scores(queries, mean, std, lam):
     return (torch.einsum("bhgnd,bhpd->bhgnp", grouped, mean) + spread).amax(2)
 
 
-def candidate_pages(tokens, pages, policy, device):
+def candidate_pages(tokens: int, pages: int, policy: PagePolicy, device: torch.device) -> torch.Tensor:
     """[n, P]: whether a page competes for a place in the selection of a query. False wherever P <= k, and for forced pages."""
     own = torch.arange(tokens, device=device)[:, None] // policy.page_size
     page = torch.arange(pages, device=device)[None]
@@ -40,7 +49,7 @@ def candidate_pages(tokens, pages, policy, device):
     return competes & (own + 1 > policy.budget_pages)
 
 
-def cut_of(scores, candidates, ranked_pages):
+def cut_of(scores: torch.Tensor, candidates: torch.Tensor, ranked_pages: int) -> torch.Tensor:
     """scores [B, Hk, n, P] -> theta [B, Hk, n], midway between the last score taken and the first left; -inf where none is left."""
     masked = scores.detach().masked_fill(~candidates, float("-inf"))
     top = masked.topk(min(ranked_pages + 1, scores.shape[-1]), -1).values
@@ -51,7 +60,9 @@ def cut_of(scores, candidates, ranked_pages):
     return torch.where(gated, theta, float("-inf"))
 
 
-def log_gate(scores, theta, candidates, mask, temperature):
+def log_gate(
+    scores: torch.Tensor, theta: torch.Tensor, candidates: torch.Tensor, mask: str, temperature: float | torch.Tensor
+) -> torch.Tensor:
     """[B, Hk, n, P]: what is added to the logits of a page's tokens; 0 for pages that do not compete."""
     if mask == "hard":
         gate = torch.where(scores.detach() >= theta[..., None], 0.0, HARD_LOG_GATE).to(scores.dtype)
@@ -60,13 +71,22 @@ def log_gate(scores, theta, candidates, mask, temperature):
     return torch.where(candidates, gate, torch.zeros_like(gate))
 
 
-def soft_mask_attention(queries, keys, values, policy, temperature, scale=None, theta=None, mean_dtype=None):
+def soft_mask_attention(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    policy: PagePolicy,
+    temperature: float | torch.Tensor,
+    scale: float | None = None,
+    theta: torch.Tensor | None = None,
+    mean_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
     """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d].
 
     For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means as kernels of that dtype do.
     """
     batch, heads, tokens, dim = queries.shape
-    kv_heads, scale = keys.shape[1], dim ** -0.5 if scale is None else scale
+    kv_heads, scale = keys.shape[1], dim**-0.5 if scale is None else scale
     grouped = queries.reshape(batch, kv_heads, heads // kv_heads, tokens, dim)
     logits = torch.einsum("bhgnd,bhmd->bhgnm", grouped, keys) * scale
     if policy.mask != "none" and tokens // policy.page_size > 0:

@@ -2,6 +2,7 @@
 
 C queries of a chunk that begins at token `first`, P pages that end before the chunk does; scratch is [B * Hk, C, P] in f32.
 """
+
 import triton
 import triton.language as tl
 
@@ -18,9 +19,32 @@ def log_gate_of(score, cut, inverse_temperature, HARD: tl.constexpr):
 
 
 @triton.jit
-def score_kernel(queries, mean, std, theta, out, top_head, first, chunk, tokens, pages, stored_pages, scale, lam, inverse_temperature,
-                 G: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, PAGE: tl.constexpr, SINK: tl.constexpr,
-                 RECENT: tl.constexpr, BUDGET: tl.constexpr, GATE: tl.constexpr, HARD: tl.constexpr):
+def score_kernel(
+    queries,
+    mean,
+    std,
+    theta,
+    out,
+    top_head,
+    first,
+    chunk,
+    tokens,
+    pages,
+    stored_pages,
+    scale,
+    lam,
+    inverse_temperature,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BP: tl.constexpr,
+    PAGE: tl.constexpr,
+    SINK: tl.constexpr,
+    RECENT: tl.constexpr,
+    BUDGET: tl.constexpr,
+    GATE: tl.constexpr,
+    HARD: tl.constexpr,
+):
     """queries [B*Hk*G, n, D], mean [B*Hk, stored, D], std [B*Hk, stored] -> out [B*Hk, C, P].
 
     GATE false: scores, -inf where a page does not compete. GATE true (backward, theta [B*Hk, n] known): log gates, 0 where it does
@@ -93,8 +117,22 @@ def unordered(key):
 
 
 @triton.jit
-def cut_kernel(scores, theta, first, chunk, tokens, pages, inverse_temperature, RANKED: tl.constexpr, COLUMNS: tl.constexpr,
-               PAGE: tl.constexpr, SINK: tl.constexpr, RECENT: tl.constexpr, BUDGET: tl.constexpr, HARD: tl.constexpr):
+def cut_kernel(
+    scores,
+    theta,
+    first,
+    chunk,
+    tokens,
+    pages,
+    inverse_temperature,
+    RANKED: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PAGE: tl.constexpr,
+    SINK: tl.constexpr,
+    RECENT: tl.constexpr,
+    BUDGET: tl.constexpr,
+    HARD: tl.constexpr,
+):
     """One query a program: its row of `scores` lies in registers, the RANKED-th largest is found exactly, bit by bit.
 
     Writes theta [B*Hk, n] and turns scores into log gates in place.

@@ -3,7 +3,11 @@
 The library hands keyword arguments of a model's call through to the attention of every layer; `pages=` brings the policy of the step.
 Layers with a sliding window attend to their window and never select, as in decoding.
 """
+
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +22,25 @@ NAME = "pagesift"
 @dataclass
 class StepPages:
     """What the attention of one training step does. The temperature is a CPU tensor that `set_temperature` fills."""
+
     policy: PagePolicy
     fused: bool
     temperature: torch.Tensor = field(default_factory=lambda: torch.tensor(1.0))
 
-    def set_temperature(self, degree):
+    def set_temperature(self, degree: float) -> None:
         self.temperature.fill_(degree)
 
 
-def window_mask(queries, keys, window, device):
+def window_mask(queries: int, keys: int, window: int, device: torch.device) -> torch.Tensor:
     """[queries, keys]: whether a query, the last of which stands at the last key, sees a key of its window."""
     at = torch.arange(keys - queries, keys, device=device)[:, None]
     key = torch.arange(keys, device=device)[None]
     return (key <= at) & (key > at - window)
 
 
-def dense_attention(queries, keys, values, scale, window=None):
+def dense_attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float | None, window: int | None = None
+) -> torch.Tensor:
     """Causal; the queries are the last of the tokens. [B, Hq, m, d] over [B, Hk, n, d]."""
     shape = queries.shape[2], keys.shape[2]
     mask = None
@@ -45,7 +52,18 @@ def dense_attention(queries, keys, values, scale, window=None):
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True)
 
 
-def attend(module, queries, keys, values, attention_mask=None, scaling=None, dropout=0.0, sliding_window=None, pages=None, **_):
+def attend(
+    module: torch.nn.Module,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    pages: Any = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
     """The library's interface: returns [B, n, Hq, d] and no weights. `pages` is a StepPages, or anything else with `attend`."""
     queries, keys = queries.to(values.dtype), keys.to(values.dtype)
     if pages is None and sliding_window is None and queries.shape[2] == keys.shape[2]:
@@ -59,11 +77,12 @@ def attend(module, queries, keys, values, attention_mask=None, scaling=None, dro
     return out.transpose(1, 2).contiguous(), None
 
 
-def attend_step(queries, keys, values, pages, scale):
+def attend_step(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pages: StepPages, scale: float | None) -> torch.Tensor:
     if pages.policy.mask == "none":  # not by dense_attention: torch.compile wants to see a plain True
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale, enable_gqa=True)
     if pages.fused:
         from .fused import fused_soft_mask_attention
+
         return fused_soft_mask_attention(queries, keys, values, pages.policy, pages.temperature, scale)
     return soft_mask_attention(queries, keys, values, pages.policy, pages.temperature, scale)
 

@@ -5,9 +5,13 @@
 Each kernel is timed within the pass that launches it, forward or backward, with the other kernels as they are; the fastest tile stays
 for the kernels after it.
 """
+
+from __future__ import annotations
+
 import argparse
 import itertools
 import statistics
+from collections.abc import Callable
 
 import torch
 import triton
@@ -18,31 +22,35 @@ from .policy import PagePolicy
 from .reference import page_statistics
 
 # (queries, keys or pages), warps, pipeline stages.
-SHAPES = {"forward": ((128, 64), (128, 128), (64, 64), (64, 128)), "query_grad": ((128, 64), (64, 64), (64, 128), (128, 128)),
-          "key_grad": ((64, 128), (64, 64), (128, 64), (128, 128), (32, 128)), "score": ((64, 64), (128, 64), (64, 128), (128, 32))}
+SHAPES = {
+    "forward": ((128, 64), (128, 128), (64, 64), (64, 128)),
+    "query_grad": ((128, 64), (64, 64), (64, 128), (128, 128)),
+    "key_grad": ((64, 128), (64, 64), (128, 64), (128, 128), (32, 128)),
+    "score": ((64, 64), (128, 64), (64, 128), (128, 32)),
+}
 WARPS, STAGES = (4, 8), (2, 3)
 
 
 class Passes:
     """A forward and a backward pass of one layer's soft mask."""
 
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace) -> None:
         policy = PagePolicy("soft", options.budget).check("--budget")
         inputs = random_heads(torch.device("cuda"), torch.bfloat16, 1, 8, 2, options.tokens, options.head_dim)
         mean, std = page_statistics(inputs[1], policy.page_size)
         choice = [policy.budget_tokens, policy.page_size, policy.sink_pages, policy.recent_pages]
         self.leaves = *inputs[:3], mean.to(torch.bfloat16), std, torch.tensor(0.3)
-        self.out_grad, self.settings = inputs[3], ("soft", choice, policy.lam, options.head_dim ** -0.5, fused.SCRATCH_BYTES)
+        self.out_grad, self.settings = inputs[3], ("soft", choice, policy.lam, options.head_dim**-0.5, fused.SCRATCH_BYTES)
         self.results = self.forward()
 
-    def forward(self):
+    def forward(self) -> tuple[torch.Tensor, ...]:
         return fused.soft_mask_forward(*self.leaves, *self.settings)
 
-    def backward(self):
+    def backward(self) -> list[torch.Tensor]:
         return fused.soft_mask_backward(*self.leaves, *self.results, self.out_grad, *self.settings)
 
 
-def median_seconds(work, rounds):
+def median_seconds(work: Callable[[], object], rounds: int) -> float | None:
     """None where the tile does not fit into a multiprocessor."""
     try:
         work()
@@ -51,7 +59,7 @@ def median_seconds(work, rounds):
     return statistics.median(seconds_of(work) for _ in range(rounds))
 
 
-def tune(name, passes, options):
+def tune(name: str, passes: Passes, options: argparse.Namespace) -> None:
     """Tries all tiles of a kernel and keeps the fastest in fused.TILES."""
     work, times = passes.backward if name.endswith("grad") else passes.forward, {}
     for (queries, others), warps, stages in itertools.product(SHAPES[name], WARPS, STAGES):
@@ -63,7 +71,7 @@ def tune(name, passes, options):
         print(f"{name:10} {str(tile):20} {'does not fit' if seconds is None else f'{seconds * 1e3:.2f} ms'}", flush=True)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32768)

@@ -1,0 +1,13 @@
+/** Checks all Python with ruff (`ruff.toml`): lint and format; `--write` fixes what can be fixed and formats. */
+import { log } from "../output.ts";
+import { runPythonTool } from "./python_tools.ts";
+
+if (import.meta.main) {
+  const write = Deno.args.includes("--write");
+  const linted = await runPythonTool("ruff", ["check", "--quiet", ...write ? ["--fix"] : []]);
+  const formatted = await runPythonTool("ruff", ["format", "--quiet", ...write ? [] : ["--diff"]]);
+  if (!linted || !formatted) {
+    log("format_python: the Python above breaks a rule or is not formatted; run it again with --write");
+    Deno.exit(1);
+  }
+}
