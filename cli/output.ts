@@ -1,3 +1,4 @@
+import { dim, red, setColorEnabled, yellow } from "@std/fmt/colors";
 import { escapeControls, oneLine } from "../engine/text/escape.ts";
 import type { Notice } from "../engine/types.ts";
 import type { Sink, World } from "./world.ts";
@@ -20,6 +21,9 @@ export class OutputError extends Error {
 }
 
 const CLEAR_LINE = "\r\x1b[K";
+
+type Style = (text: string) => string;
+const PLAIN: Style = (text) => text;
 const RETRY_MS = 5;
 
 /** The only writer of the program: results go to stdout, all else to stderr. */
@@ -73,7 +77,7 @@ export class Output {
   /** Tells why the run failed, on a line of its own even when an answer has begun. */
   error(message: string): void {
     if (this.#lineOpen) writeQuietly(this.#world.stdout, "\n");
-    this.#message("Error: ", "\x1b[31m", message);
+    this.#message("Error: ", red, message);
   }
 
   /** Writes where an internal error arose, under `--verbose`. */
@@ -82,7 +86,7 @@ export class Output {
   }
 
   warn(message: string): void {
-    if (!this.#quiet) this.#message("Warning: ", "\x1b[33m", message);
+    if (!this.#quiet) this.#message("Warning: ", yellow, message);
   }
 
   /** Prints what an engine says about its model and device; what needs no action under `--verbose` only. */
@@ -95,19 +99,19 @@ export class Output {
 
   /** Tells something the user should know but need not act on. */
   note(message: string): void {
-    if (!this.#quiet) this.#message("", "", message);
+    if (!this.#quiet) this.#message("", PLAIN, message);
   }
 
   /** Tells a stage of the run under `--verbose`, where no progress line shows it. */
   stage(message: string): void {
-    if (this.#showsStages) this.#message("", "", message);
+    if (this.#showsStages) this.#message("", PLAIN, message);
   }
 
   /** Writes lines of stats, labels in front. */
   stats(lines: readonly (readonly [label: string, text: string])[]): void {
     if (!this.#showsStats) return;
-    const [dim, reset] = this.#colored ? ["\x1b[2m", "\x1b[0m"] : ["", ""];
-    this.#write(lines.map(([label, text]) => `${dim}${label.padEnd(9)}${reset}${oneLine(text)}\n`).join(""));
+    const style = this.#styled(dim);
+    this.#write(lines.map(([label, text]) => `${style(label.padEnd(9))}${oneLine(text)}\n`).join(""));
   }
 
   /** Shows a line that the next one replaces. */
@@ -123,9 +127,15 @@ export class Output {
     writeQuietly(this.#world.stderr, CLEAR_LINE);
   }
 
-  #message(prefix: string, color: string, message: string): void {
-    const shown = this.#colored && color !== "" ? `${color}${prefix}\x1b[0m` : prefix;
-    this.#write(`${shown}${oneLine(message)}\n`);
+  #message(prefix: string, style: Style, message: string): void {
+    this.#write(`${prefix === "" ? "" : this.#styled(style)(prefix)}${oneLine(message)}\n`);
+  }
+
+  /** The style where stderr takes colour. The library looks at NO_COLOR alone, which is decided here already. */
+  #styled(style: Style): Style {
+    if (!this.#colored) return PLAIN;
+    setColorEnabled(true);
+    return style;
   }
 
   #write(text: string): void {

@@ -53,10 +53,6 @@ declare module "@std/cli/parse-args" {
   ): Record<string, unknown> & { _: (string | number)[] };
 }
 
-declare module "@std/cli/unicode-width" {
-  export function unicodeWidth(text: string): number;
-}
-
 declare module "@std/fmt/bytes" {
   export function format(bytes: number, options?: { binary?: boolean; maximumFractionDigits?: number }): string;
 }
@@ -67,6 +63,7 @@ declare module "@std/fmt/colors" {
   export function dim(text: string): string;
   export function green(text: string): string;
   export function red(text: string): string;
+  export function rgb8(text: string, color: number): string;
   export function yellow(text: string): string;
   export function setColorEnabled(enabled: boolean): void;
 }
