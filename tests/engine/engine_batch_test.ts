@@ -144,25 +144,27 @@ Deno.test("Session.generate gives all pages back when its consumer leaves half-w
   assertEquals(session.pool.allocator.numUsed, 0);
 });
 
-Deno.test("Engine leaves no handle behind after 200 generations of all kinds", async () => {
+Deno.test("Engine leaves no handle behind after 168 generations of all kinds", async () => {
   const before = liveHandles();
   {
     await using engine = await loadFixture(MODEL);
     const runOnce = async (round: number): Promise<void> => {
       const pageSize = [8, 16][round % 2] ?? 8;
       const scorer = round % 3 === 0 ? "quest" : "unique";
-      const pieces = engine.generate(promptIds(MODEL, 1 + round % 90), {
+      const pieces = engine.generate(promptIds(MODEL, 1 + round % 84), {
         maxTokens: 1 + round % 4,
         sparse: { budgetTokens: 32, pageSize, scorer },
       });
       if (round % 7 === 0) await pieces.next(), await pieces.return(undefined);
       else await collect(pieces);
     };
-    for (let round = 0; round < 10; round++) await runOnce(round);
-    const warm = liveHandles();
-    for (let round = 0; round < 190; round++) {
+    // What a session keeps for its next run (its cache, decoders and their recordings) depends on the runs before: policies, page sizes and
+    // the runs that were left come again every 84 rounds, so that by then as much was open as ever is.
+    let most = 0;
+    for (let round = 0; round < 168; round++) {
       await runOnce(round);
-      assertEquals(liveHandles(), warm);
+      if (round < 84) most = Math.max(most, liveHandles());
+      else assert(liveHandles() <= most, `${liveHandles()} handles after round ${round}, ${most} before`);
     }
   }
   assertEquals([before, liveHandles()], [0, 0]);
