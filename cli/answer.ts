@@ -2,7 +2,7 @@ import { PagesiftError } from "../engine/errors.ts";
 import type { FinishReason, GenerateOptions } from "../engine/types.ts";
 import { plural } from "../engine/text/format.ts";
 import type { LoadedModel } from "./load.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 import { statsLines } from "./stats.ts";
 
 /** How the answer is printed. */
@@ -23,7 +23,7 @@ export async function printAnswer(
   options: GenerateOptions,
   model: LoadedModel,
   style: AnswerStyle,
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   const { output } = session;
   const streams = !style.json && !style.noStream;
@@ -39,7 +39,7 @@ export async function printAnswer(
   if (answer.finish === "kv_exhausted") throw exhausted(answer.ids.length);
 }
 
-/** What was printed stays; the exit code tells that it is not all. */
+/** What was printed stays; the exit code says that it is not all. */
 export function exhausted(tokens: number): PagesiftError {
   const problem = `The KV pool has no page left after ${plural(tokens, "token")}`;
   return new PagesiftError(
@@ -52,7 +52,7 @@ async function collect(
   ids: readonly number[],
   options: GenerateOptions,
   { engine }: LoadedModel,
-  { interrupt, output }: Session,
+  { interrupt, output }: CommandRun,
   onText: (text: string) => void,
 ): Promise<Answer> {
   const answer: Answer = { text: "", ids: [], finish: "aborted" };

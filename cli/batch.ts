@@ -3,7 +3,7 @@ import type { BatchPiece, FinishReason, GenerateRequest, PrefillProgress } from 
 import { exhausted } from "./answer.ts";
 import { fitPrompt } from "./context.ts";
 import { formatCount, plural } from "../engine/text/format.ts";
-import { samplingOf, sparseOf } from "./generate_options.ts";
+import { samplingOf, sparseOf } from "./options/engine_options.ts";
 import { parsePromptLines, type PromptLine } from "./jsonl.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import type { GenerateFlags } from "./options/generate.ts";
@@ -11,7 +11,7 @@ import type { Output } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { promptEncoder } from "./prompt_encoder.ts";
 import { isStdin, readText } from "./read_text.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 import { statsLines } from "./stats.ts";
 
 /** Answers the prompts of `--jsonl`. */
@@ -19,7 +19,7 @@ export async function runBatch(
   flags: GenerateFlags,
   file: string,
   words: readonly string[],
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   checkCombination(flags, file, words);
   const sparse = sparseOf(flags);
@@ -71,7 +71,7 @@ function requestOf(
   index: number,
   flags: GenerateFlags,
   model: LoadedModel,
-  { interrupt, output }: Session,
+  { interrupt, output }: CommandRun,
 ): GenerateRequest {
   // A seed of its own for every line, so that equal prompts do not draw the same.
   const seed = flags.seed === undefined ? {} : { seed: (flags.seed + index) % 2 ** 32 };
@@ -92,7 +92,7 @@ function requestOf(
 async function printInOrder(
   lines: readonly PromptLine[],
   pieces: AsyncIterable<BatchPiece>,
-  session: Session,
+  session: CommandRun,
 ): Promise<BatchAnswer[]> {
   const answers = lines.map(({ own }) => new BatchAnswer(own));
   let printed = 0;

@@ -1,7 +1,7 @@
 import type { HelpText } from "./help.ts";
 import type { OptionTable, Values } from "./options/option.ts";
 import type { commonOptions } from "./options/common.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 
 type Common = typeof commonOptions;
 
@@ -12,7 +12,7 @@ export interface Command<T extends OptionTable & Common = Common> {
   readonly summary: string;
   readonly help: HelpText;
   readonly options: T;
-  run(values: Values<T>, words: readonly string[], session: Session): Promise<void>;
+  run(values: Values<T>, words: readonly string[], session: CommandRun): Promise<void>;
 }
 
 /** Hides a command's own table, so that commands with different ones fit in one list. */

@@ -14,7 +14,7 @@ export interface Room {
   truncate: Cut | undefined;
 }
 
-/** A prompt that fits the context, and what the user should be told about that. */
+/** A prompt that fits the context, and what the user should know about that. */
 export interface FittedPrompt {
   ids: number[];
   warning?: string;
@@ -39,7 +39,7 @@ export function fitPrompt(
 }
 
 function withEarlyEndWarning(ids: number[], name: string, { limit, maxTokens }: Room): FittedPrompt {
-  const possible = limit - ids.length + 1; // the last token is told, not fed back
+  const possible = limit - ids.length + 1; // the last token is printed, not fed back
   if (maxTokens <= possible) return { ids };
   const left = `leaves ${formatCount(possible)} of the ${plural(maxTokens, "token")} asked for`;
   return { ids, warning: `${name} of ${plural(ids.length, "token")} ${left}; the context holds ${formatCount(limit)}` };

@@ -3,13 +3,13 @@ import { printAnswer } from "./answer.ts";
 import { runBatch } from "./batch.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { fitPrompt } from "./context.ts";
-import { samplingOf, sparseOf } from "./generate_options.ts";
+import { samplingOf, sparseOf } from "./options/engine_options.ts";
 import { hasNoPrompt, readPrompt } from "./input.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import { type GenerateFlags, generateOptions } from "./options/generate.ts";
 import { Progress } from "./progress.ts";
 import { checkStyle, promptEncoder, promptStyleName } from "./prompt_encoder.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 import { formatCount } from "../engine/text/format.ts";
 import type { PrefillProgress, SparseOptions } from "../engine/types.ts";
 
@@ -43,7 +43,7 @@ export const generate: Command = defineCommand({
   run,
 });
 
-async function run(flags: GenerateFlags, words: readonly string[], session: Session): Promise<void> {
+async function run(flags: GenerateFlags, words: readonly string[], session: CommandRun): Promise<void> {
   checkStyle(flags);
   if (flags.jsonl !== undefined) return await runBatch(flags, flags.jsonl, words, session);
   const sparse = sparseOf(flags);
@@ -53,7 +53,12 @@ async function run(flags: GenerateFlags, words: readonly string[], session: Sess
   await runPrompt(prompt, flags, sparse, session);
 }
 
-async function runPrompt(prompt: string, flags: GenerateFlags, sparse: SparseOptions, session: Session): Promise<void> {
+async function runPrompt(
+  prompt: string,
+  flags: GenerateFlags,
+  sparse: SparseOptions,
+  session: CommandRun,
+): Promise<void> {
   const progress = new Progress(session.output);
   const model = await loadModel(flags, sparse, session, progress);
   await using _engine = model.engine;
@@ -68,7 +73,7 @@ function fittedIds(
   prompt: string,
   flags: GenerateFlags,
   { engine, limit }: LoadedModel,
-  { output, interrupt }: Session,
+  { output, interrupt }: CommandRun,
 ): number[] {
   const room = { limit, maxTokens: flags.maxTokens, truncate: flags.truncate };
   const encode = promptEncoder(flags, engine.tokenizer);
@@ -78,7 +83,7 @@ function fittedIds(
   return ids;
 }
 
-/** Drawn here rather than in the engine, so that the stats can tell it. */
+/** Drawn here rather than in the engine, so that the stats can show it. */
 function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0]!;
 }

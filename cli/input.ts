@@ -1,6 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { isStdin, readText, STDIN } from "./read_text.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 import type { Source } from "./world.ts";
 
 /** Where a prompt comes from. */
@@ -36,12 +36,12 @@ const STDIN_NAME = "<stdin>";
 const TYPED_NAME = "<prompt>";
 
 /** The prompt of stdin, then the files, then `--prompt`, then the words, with a blank line between parts. */
-export async function readPrompt(sources: PromptSources, session: Session): Promise<string> {
+export async function readPrompt(sources: PromptSources, session: CommandRun): Promise<string> {
   return (await readNamedPrompt(sources, session)).prompt;
 }
 
 /** {@link readPrompt}, with the place of each part; a separator belongs to the part before it. */
-export async function readNamedPrompt(sources: PromptSources, session: Session): Promise<NamedPrompt> {
+export async function readNamedPrompt(sources: PromptSources, session: CommandRun): Promise<NamedPrompt> {
   const paths = sources.files.filter((path) => !isStdin(path));
   if (readsStdin(sources, session.world.stdin)) paths.unshift(STDIN);
   const read: NamedText[] = [];

@@ -4,7 +4,7 @@ import type { SparseOptions } from "../engine/types.ts";
 import type { EnginePort, LoadOptions } from "./engine_port.ts";
 import type { GenerateFlags } from "./options/generate.ts";
 import type { Progress } from "./progress.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 
 /** Flags that say which model to load and where to run it. */
 export type LoadFlags = Pick<GenerateFlags, "model" | "ctxSize" | "device" | "threads" | "revision" | "offline">;
@@ -21,7 +21,7 @@ export interface LoadedModel {
 /** Finds the folder of the flags' model; downloads it where it is one of a hub. */
 export async function findModel(
   flags: Partial<Pick<LoadFlags, "model" | "revision" | "offline">>,
-  { world, interrupt }: Session,
+  { world, interrupt }: CommandRun,
   progress: Progress,
 ): Promise<{ folder: string; name: string; label: string }> {
   const named = flags.model ?? (world.env("PAGESIFT_MODEL") || undefined);
@@ -38,7 +38,7 @@ export async function findModel(
 export async function loadModel(
   flags: LoadFlags,
   sparse: SparseOptions,
-  session: Session,
+  session: CommandRun,
   progress: Progress,
 ): Promise<LoadedModel> {
   const { world, interrupt, output } = session;

@@ -10,7 +10,7 @@ import { Interrupt } from "./interrupt.ts";
 import { entryOf, isMenu, type Menu, menuHelp, noEntry } from "./menu.ts";
 import { commonOptions } from "./options/common.ts";
 import { Output, OutputError } from "./output.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 import { systemWorld } from "./system_world.ts";
 import type { EndSignal, World } from "./world.ts";
 
@@ -42,12 +42,12 @@ export async function run(args: readonly string[], world: World): Promise<Ending
   return interrupt.received === undefined ? { code } : { signal: interrupt.received };
 }
 
-function runProgram(args: readonly string[], session: MutableSession): Promise<number> {
+function runProgram(args: readonly string[], session: MutableRun): Promise<number> {
   return runMenu(program, "", args, session);
 }
 
 /** `path`: the words that led to this menu, each with a space behind it. */
-async function runMenu(menu: Menu, path: string, args: readonly string[], session: MutableSession): Promise<number> {
+async function runMenu(menu: Menu, path: string, args: readonly string[], session: MutableRun): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined || name.startsWith("-")) return runWithoutCommand(menu, path, args, session.output);
   const entry = entryOf(menu, name);
@@ -55,7 +55,7 @@ async function runMenu(menu: Menu, path: string, args: readonly string[], sessio
   return await runCommand(entry, rest, session);
 }
 
-async function runCommand(command: Command, args: readonly string[], session: MutableSession): Promise<number> {
+async function runCommand(command: Command, args: readonly string[], session: MutableRun): Promise<number> {
   const { values, positional } = parseArguments(command.options, args);
   session.output = new Output(session.world, values);
   if (values.help) session.output.result(renderHelp(command.help, command.options));
@@ -65,7 +65,7 @@ async function runCommand(command: Command, args: readonly string[], session: Mu
 }
 
 /** The flags decide how the output looks, so it is replaced once they are known. */
-interface MutableSession extends Session {
+interface MutableRun extends CommandRun {
   output: Output;
 }
 
@@ -86,8 +86,8 @@ function versionLine(): string {
   return `pagesift ${denoConfig.version}\n`;
 }
 
-/** Tells what ended the run and gives its exit code; nothing is told of an end that a signal brought. */
-function reportFailure(error: unknown, { output, interrupt }: Session): number {
+/** Prints what ended the run and returns its exit code; prints nothing where a signal ended it. */
+function reportFailure(error: unknown, { output, interrupt }: CommandRun): number {
   output.clearStatus();
   const { code, message } = describeFailure(error);
   if (message === undefined || interrupt.received !== undefined) return code;

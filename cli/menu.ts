@@ -32,7 +32,7 @@ export function entryOf(menu: Menu, name: string): Entry {
 }
 
 export function noEntry(menu: Menu): PagesiftError {
-  return new PagesiftError("usage", `No ${menu.noun} given; ${menu.noun}s: ${namesOf(menu)}; --help tells more`);
+  return new PagesiftError("usage", `No ${menu.noun} given; ${menu.noun}s: ${namesOf(menu)}; --help shows more`);
 }
 
 /** The help of a menu. `path` are the words that lead to it. */

@@ -74,7 +74,7 @@ export class Output {
     writeAll(this.#world.stdout, text);
   }
 
-  /** Tells why the run failed, on a line of its own even when an answer has begun. */
+  /** Prints why the run failed, on a line of its own even when an answer has begun. */
   error(message: string): void {
     if (this.#lineOpen) writeQuietly(this.#world.stdout, "\n");
     this.#message("Error: ", red, message);
@@ -97,12 +97,12 @@ export class Output {
     }
   }
 
-  /** Tells something the user should know but need not act on. */
+  /** Prints something that the user should know but need not act on. */
   note(message: string): void {
     if (!this.#quiet) this.#message("", PLAIN, message);
   }
 
-  /** Tells a stage of the run under `--verbose`, where no progress line shows it. */
+  /** Prints a stage of the run under `--verbose`, where no progress line shows it. */
   stage(message: string): void {
     if (this.#showsStages) this.#message("", PLAIN, message);
   }

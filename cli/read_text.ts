@@ -1,6 +1,6 @@
 import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { formatCount, plural } from "../engine/text/format.ts";
-import type { Session } from "./session.ts";
+import type { CommandRun } from "./command_run.ts";
 import { decodeText } from "./text_decode.ts";
 
 /** The path that stands for stdin. */
@@ -21,7 +21,7 @@ const STDIN_NOTICE_MS = 2000;
 type Read = (buffer: Uint8Array<ArrayBuffer>) => Promise<number | null>;
 
 /** The text of a file, or of stdin for `-`. */
-export async function readText(path: string, session: Session, lossy: boolean): Promise<string> {
+export async function readText(path: string, session: CommandRun, lossy: boolean): Promise<string> {
   const name = isStdin(path) ? "Text on stdin" : `Prompt file "${path}"`;
   const bytes = isStdin(path) ? await readStdin(name, session) : await readFile(path, name, session);
   const { text, replaced } = decodeText(bytes, name, lossy);
@@ -30,7 +30,7 @@ export async function readText(path: string, session: Session, lossy: boolean): 
 }
 
 /** A pipe that nobody writes to would otherwise look like a program that hangs. */
-async function readStdin(name: string, { world, output, interrupt }: Session): Promise<Uint8Array> {
+async function readStdin(name: string, { world, output, interrupt }: CommandRun): Promise<Uint8Array> {
   const notice = "Waiting for text on stdin; end it with Ctrl-D, or give --no-stdin to leave it unread";
   const timer = setTimeout(() => output.note(notice), STDIN_NOTICE_MS);
   const read: Read = async (buffer) => {
@@ -45,7 +45,7 @@ async function readStdin(name: string, { world, output, interrupt }: Session): P
   }
 }
 
-async function readFile(path: string, name: string, { interrupt }: Session): Promise<Uint8Array> {
+async function readFile(path: string, name: string, { interrupt }: CommandRun): Promise<Uint8Array> {
   using file = await interrupt.race(Deno.open(path)).catch((error) => {
     throw unreadable(name, error, interrupt.signal);
   });

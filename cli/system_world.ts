@@ -60,7 +60,7 @@ async function loadEngine(folder: string, options: LoadOptions): Promise<EngineP
   return await Engine.load(folder, options);
 }
 
-/** The command line as provenance tells it. */
+/** The command line, for provenance. */
 export function commandLine(): string {
   const quoted = Deno.args.map((word) => /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
   return ["pagesift", ...quoted].join(" ");

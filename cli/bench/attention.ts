@@ -5,7 +5,7 @@ import { openDevice } from "../../engine/devices.ts";
 import { prepareFiles, printRun, progressShower } from "./run.ts";
 import { commandLine } from "../system_world.ts";
 import type { BenchAttentionFlags } from "../options/bench.ts";
-import type { Session } from "../session.ts";
+import type { CommandRun } from "../command_run.ts";
 
 const NOTES = [
   'Synthetic keys whose means drift from page to page, queries near a key. Layers and queries rotate: "rotated MB" pass before the ' +
@@ -16,7 +16,7 @@ const NOTES = [
 export async function runAttention(
   flags: BenchAttentionFlags,
   words: readonly string[],
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   const { peers, plot } = prepareFiles(flags, words, "attention");
   const plan = planAttention({ ...flags, levels: flags.levels === 1 ? 1 : 2 });

@@ -9,7 +9,7 @@ const lists =
   "in llama-bench.";
 const provenance =
   "Every row is a median over repetitions in which the arms take turns, with its 10th and 90th percentile. A row of\n" +
-  "sparse attention is only told when the kernels counted that they selected, a dense one when they did not.";
+  "sparse attention is only printed when the kernels counted that they selected, a dense one when they did not.";
 const codes =
   "Exit codes: 0 done; 1 internal error, output not writable, or a row that is not what it says; 2 usage; 3 model\n" +
   "invalid; 4 longer than the model's context; 5 no usable device; 6 out of memory; 7 network or cache; 8 numeric\n" +
@@ -25,7 +25,7 @@ const attention: Command = defineCommand({
     description: [
       "Times one layer of a decode step: append, score, select, attend, sparse (all but append in one call, as generate\n" +
       "runs it) and dense, over synthetic keys whose means drift from page to page. Page recall compares the chosen pages\n" +
-      "with those of highest exact softmax mass. On synthetic keys it tells whether selection works, not how well it does\n" +
+      "with those of highest exact softmax mass. On synthetic keys it shows whether selection works, not how well it does\n" +
       "on a model.",
       provenance,
     ],

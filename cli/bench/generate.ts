@@ -11,13 +11,13 @@ import { commandLine } from "../system_world.ts";
 import { findModel } from "../load.ts";
 import type { BenchGenerateFlags } from "../options/bench.ts";
 import { Progress } from "../progress.ts";
-import type { Session } from "../session.ts";
+import type { CommandRun } from "../command_run.ts";
 
 /** `pagesift bench generate`. */
 export async function runGenerate(
   flags: BenchGenerateFlags,
   words: readonly string[],
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   const { peers, plot } = prepareFiles(flags, words, "generate");
   const plan = planGenerate({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
@@ -41,7 +41,7 @@ export async function runGenerate(
   await printRun({ subject: "generate", provenance, peers, plot, cells }, flags, session);
 }
 
-async function chooseModel(flags: BenchGenerateFlags, session: Session): Promise<ModelChoice> {
+async function chooseModel(flags: BenchGenerateFlags, session: CommandRun): Promise<ModelChoice> {
   const where = { device: flags.device, threads: flags.threads };
   if (flags.shape !== undefined) {
     if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");

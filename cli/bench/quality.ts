@@ -14,10 +14,14 @@ import { commandLine } from "../system_world.ts";
 import { findModel } from "../load.ts";
 import type { BenchQualityFlags } from "../options/bench_quality.ts";
 import { Progress } from "../progress.ts";
-import type { Session } from "../session.ts";
+import type { CommandRun } from "../command_run.ts";
 
 /** `pagesift bench quality`. */
-export async function runQuality(flags: BenchQualityFlags, words: readonly string[], session: Session): Promise<void> {
+export async function runQuality(
+  flags: BenchQualityFlags,
+  words: readonly string[],
+  session: CommandRun,
+): Promise<void> {
   const { plot } = prepareFiles({ ...flags, peers: [] }, words, "quality");
   const plan = planQuality({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
   const text = readText(flags.text);

@@ -9,7 +9,7 @@ import { engineError } from "../../engine/memory.ts";
 import { Aborted } from "../../engine/event_loop.ts";
 import type { BenchFlags } from "../options/bench.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
-import type { Session } from "../session.ts";
+import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
 /** What the files that the flags name hold, read before anything is measured. */
@@ -48,7 +48,7 @@ function readText(file: string): string {
 }
 
 /** Shows how far a run is. */
-export function progressShower({ output }: Session): (progress: Progress) => void {
+export function progressShower({ output }: CommandRun): (progress: Progress) => void {
   return ({ done, total, label }) => {
     const text = `Measuring ${done + 1} of ${total}: ${label}`;
     output.stage(text);
@@ -57,7 +57,7 @@ export function progressShower({ output }: Session): (progress: Progress) => voi
 }
 
 /** Measures, and writes rows as they come or at the end, as the format has it; an interrupt leaves what is there. */
-export async function printRun(run: BenchRun, flags: BenchFlags, session: Session): Promise<void> {
+export async function printRun(run: BenchRun, flags: BenchFlags, session: CommandRun): Promise<void> {
   const { output } = session;
   const peers = new PeerTable(run.peers, run.provenance.device);
   warnOfDevices(peers, run.provenance, session);
@@ -83,8 +83,8 @@ function plotOf({ subject, provenance }: BenchRun, rows: readonly Row[]): Plot {
   return subject === "quality" ? qualityPlot(rows, provenance) : speedPlot(rows, provenance);
 }
 
-/** What is not expected is told aloud: a mistake, luck, or a model that was trained to be read so. */
-function warnOfAlarms(rows: readonly Row[], { output }: Session): void {
+/** Warns of what is not expected: a mistake, luck, or a model that was trained to be read so. */
+function warnOfAlarms(rows: readonly Row[], { output }: CommandRun): void {
   for (const { task, context_tokens: length, scorer, arm, budget_tokens: budget, alarm } of rows) {
     if (alarm === undefined) continue;
     output.warn(
@@ -94,12 +94,12 @@ function warnOfAlarms(rows: readonly Row[], { output }: Session): void {
   }
 }
 
-function warnOfDevices(peers: PeerTable, { device }: Provenance, { output }: Session): void {
+function warnOfDevices(peers: PeerTable, { device }: Provenance, { output }: CommandRun): void {
   const [other] = peers.otherDevices;
   if (other !== undefined) output.warn(`Rows of peers were measured on "${other}", ours on "${device}"`);
 }
 
-function warnOfUnmatched({ unmatched }: PeerTable, { output }: Session): void {
+function warnOfUnmatched({ unmatched }: PeerTable, { output }: CommandRun): void {
   const [first] = unmatched;
   if (first === undefined) return;
   const places = unmatched.length === 1 ? first.place : `${first.place} and ${formatCount(unmatched.length - 1)} more`;

@@ -10,7 +10,7 @@ const help = {
   description: [
     "Reads a prompt and takes decode steps as generate does, and shows which pages of the text mattered: which the scorer\n" +
     "chose, what share of exact attention each had, and which were wanted and missed.",
-    "Share of attention is not cause: a page may be looked at and change nothing. --ablate tells whether it did.",
+    "Share of attention is not cause: a page may be looked at and change nothing. --ablate shows whether it did.",
   ],
   notes: [
     "Layers and KV heads count from 0, steps from 1. What is not named is averaged over. Score is in standard deviations\n" +

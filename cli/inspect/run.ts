@@ -10,7 +10,7 @@ import { readTrace } from "../../inspect/trace.ts";
 import { commandLine } from "../system_world.ts";
 import { fitPrompt } from "../context.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
-import { samplingOf, sparseOf } from "../generate_options.ts";
+import { samplingOf, sparseOf } from "../options/engine_options.ts";
 import { hasNoPrompt, type NamedPrompt, readNamedPrompt } from "../input.ts";
 import { checkAblations, checkInspectFlags, comparedScorers, selectorsOf, withScorers } from "./flags.ts";
 import { reportOf, showReport, type TargetFiles, targetFiles } from "./show.ts";
@@ -18,10 +18,10 @@ import { findModel } from "../load.ts";
 import type { InspectFlags } from "../options/inspect.ts";
 import { Progress } from "../progress.ts";
 import { checkStyle, promptEncoder, promptStyleName } from "../prompt_encoder.ts";
-import type { Session } from "../session.ts";
+import type { CommandRun } from "../command_run.ts";
 
 /** `pagesift inspect-pages`. */
-export async function runInspect(flags: InspectFlags, words: readonly string[], session: Session): Promise<void> {
+export async function runInspect(flags: InspectFlags, words: readonly string[], session: CommandRun): Promise<void> {
   checkInspectFlags(flags, words);
   checkStyle(flags);
   const compare = comparedScorers(flags.compare);
@@ -45,7 +45,7 @@ async function replay(
   compare: readonly ComparedScorer[],
   flags: InspectFlags,
   files: TargetFiles,
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   const bytes = await session.interrupt.race(Deno.readFile(file)).catch((error) => {
     if (session.interrupt.signal.aborted) throw error;
@@ -62,7 +62,7 @@ async function inspect(
   how: Pick<InspectRequest, "sparse" | "compare">,
   flags: InspectFlags,
   files: TargetFiles,
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   const range = { layers: engine.config.numLayers, heads: engine.config.numKvHeads };
   selectorsOf(flags, { ...range, steps: flags.maxTokens });
@@ -83,7 +83,7 @@ async function ablateAsked(
   run: InspectedRun,
   report: Report,
   { ablate: what, by, top }: InspectFlags,
-  { output, interrupt }: Session,
+  { output, interrupt }: CommandRun,
 ): Promise<Ablation[]> {
   const masks = what === "file" ? fileMasks(report) : pageMasks(report, by, top);
   if (run.recording.facts.layers.includes("window")) {
@@ -98,7 +98,7 @@ interface InspectModel extends AsyncDisposable {
   name: string;
 }
 
-async function load(flags: InspectFlags, session: Session): Promise<InspectModel> {
+async function load(flags: InspectFlags, session: CommandRun): Promise<InspectModel> {
   const { interrupt, output } = session;
   const progress = new Progress(output);
   const { folder, name, label } = await findModel(flags, session, progress);
@@ -119,7 +119,7 @@ function requestOf(
   flags: InspectFlags,
   { prompt, parts }: NamedPrompt,
   engine: Engine,
-  { output, interrupt }: Session,
+  { output, interrupt }: CommandRun,
 ): Omit<InspectRequest, "sparse" | "compare"> {
   const limit = Math.min(flags.ctxSize || Infinity, engine.config.maxContext);
   const room = { limit, maxTokens: flags.maxTokens + 1, truncate: flags.truncate };
@@ -138,7 +138,7 @@ function requestOf(
 }
 
 /** Lines are only known of text that the tokens still spell as the files did. */
-function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }: Session): void {
+function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }: CommandRun): void {
   if (unmatched === 0 || flags.chat || flags.system !== undefined) return;
   output.warn(
     `${

@@ -20,7 +20,7 @@ import {
 } from "../../inspect/text/tables.ts";
 import type { InspectFlags } from "../options/inspect.ts";
 import { paintFor } from "../paint.ts";
-import type { Session } from "../session.ts";
+import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
 /** Columns of a view that goes to a file or a pipe. */
@@ -70,7 +70,7 @@ export async function showReport(
   report: Report,
   flags: InspectFlags,
   files: TargetFiles,
-  session: Session,
+  session: CommandRun,
 ): Promise<void> {
   if (files.trace) writeTarget(files.trace, await writeTrace(report.recording));
   if (files.html) writeTarget(files.html, await htmlOf(report, flags));

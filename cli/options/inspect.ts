@@ -59,7 +59,7 @@ export const inspectOptions = {
     group,
     choices: ["page", "file"],
     fallback: undefined,
-    help: "Mask each of the listed pages, or all pages of each file, and tell how the answer's log-probability changes",
+    help: "Mask each of the listed pages, or all pages of each file, and show how the answer's log-probability changes",
   }),
   tsv: switchOption({ flags: ["--tsv"], group, help: "Print one table with tabs between its columns" }),
   json: switchOption({ flags: ["--json"], group, help: "Print one JSON object, as docs/inspect.md has it" }),

@@ -30,7 +30,7 @@ export interface FuzzReport {
   failures: string[];
 }
 
-/** Tells how large the buffers are that are made while it stands. */
+/** Records how large the buffers are that are made while it exists. */
 class BufferWatch implements Disposable {
   readonly #original = globalThis.Uint8Array;
   largest = 0;

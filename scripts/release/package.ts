@@ -54,7 +54,7 @@ function systemName(): string {
   return `${Deno.build.os}-${Deno.build.arch === "x86_64" ? "x64" : "arm64"}`;
 }
 
-/** One script of the program and all that it imports; names of its parts tell where each came from, but not on whose machine. */
+/** One script of the program and all that it imports; names of its parts say where each came from, but not on whose machine. */
 async function bundle(target: string): Promise<void> {
   const temporary = `${target}.tmp`;
   const args = ["bundle", "--quiet", "--platform", "deno", "-o", temporary, join(ROOT, "cli", "main.ts")];

@@ -20,7 +20,7 @@ Deno.test("generate --version prints the same as pagesift --version", async () =
 Deno.test("pagesift without a command ends with 2", async () => {
   const { stderr, stdout, ending } = await runFake([]);
   assertEquals([stderr, stdout], [
-    "Error: No command given; commands: generate, bench, inspect-pages; --help tells more\n",
+    "Error: No command given; commands: generate, bench, inspect-pages; --help shows more\n",
     "",
   ]);
   assertEquals(ending, { code: 2 });

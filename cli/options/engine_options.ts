@@ -1,9 +1,9 @@
-import { PagesiftError } from "../engine/errors.ts";
-import { DEFAULT_SPARSE } from "../engine/pages/page_policy.ts";
-import { present } from "../engine/folder/config_fields.ts";
-import type { SamplingOptions, SparseOptions } from "../engine/types.ts";
-import type { ModelFlags } from "./options/generate.ts";
-import { formatCount } from "../engine/text/format.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { DEFAULT_SPARSE } from "../../engine/pages/page_policy.ts";
+import { present } from "../../engine/folder/config_fields.ts";
+import type { SamplingOptions, SparseOptions } from "../../engine/types.ts";
+import type { ModelFlags } from "./generate.ts";
+import { formatCount } from "../../engine/text/format.ts";
 
 /** The sparse flags that were given, as the engine takes them; a budget that is no number of whole pages is refused. */
 export function sparseOf(flags: ModelFlags): SparseOptions {

@@ -3,7 +3,7 @@ import type { Output } from "./output.ts";
 import type { World } from "./world.ts";
 
 /** What one run of a command works with. */
-export interface Session {
+export interface CommandRun {
   readonly world: World;
   readonly output: Output;
   readonly interrupt: Interrupt;
