@@ -17,6 +17,8 @@ const TRIAL = "A b, 1";
 /** What a text may take, far more than it does: the library reads 85,000 characters a second of the kind that it is slowest at. */
 const LEAST_SECONDS = 10;
 const LEAST_PER_SECOND = 5000;
+/** Reading a vocabulary may take longer than a text, by this much. */
+const LOAD_FACTOR = 6;
 
 /** How {@link Tokenizer.encode} treats special tokens. */
 export interface EncodeOptions {
@@ -95,7 +97,9 @@ export class Tokenizer implements TokenDecoder {
     const texts = names.map(([name, token]) => [name, tokenText(token)]);
     const chatTemplate = await findChatTemplate(folder, files.config, Object.fromEntries(texts));
     try {
-      const tokenizer = new Tokenizer(files, chatTemplate, options.leastSeconds);
+      // Making one runs the normalizer's patterns over the added tokens, which the file has chosen.
+      const seconds = LOAD_FACTOR * (options.leastSeconds ?? LEAST_SECONDS);
+      const tokenizer = withTimeLimit(seconds, () => new Tokenizer(files, chatTemplate, options.leastSeconds));
       tokenizer.decode(tokenizer.encode(TRIAL)); // the library builds some parts that cannot run
       return tokenizer;
     } catch (cause) {

@@ -239,6 +239,20 @@ Deno.test("Tokenizer ends a text on which its pattern would take for ever", asyn
   });
 });
 
+Deno.test("Tokenizer.load ends when a normalizer would look at an added token for ever", async () => {
+  const slow = { type: "Replace", pattern: { Regex: "a*a*!" }, content: "b" };
+  const added = { id: 650, content: "a".repeat(20_000), special: false, normalized: true };
+  const change = (files: Json): void => {
+    files.normalizer = slow;
+    files.added_tokens.push(added);
+  };
+  await withChanged(change, async (folder) => {
+    const { kind, message } = await assertRejects(() => Tokenizer.load(folder, { leastSeconds: 0.1 }), PagesiftError);
+    assertEquals(kind, "model");
+    assertStringIncludes(message, "took longer");
+  });
+});
+
 Deno.test("Tokenizer refuses a folder without tokenizer.json", async () => {
   assertStringIncludes((await loadFailure(folderOf("absent"))).message, 'No "tokenizer.json"');
 });
