@@ -140,7 +140,6 @@ export class Engine implements AsyncDisposable {
    */
   async logits(ids: readonly number[]): Promise<Float32Array<ArrayBuffer>> {
     this.#checkPrompt(ids);
-    this.#checkPrompt(ids);
     const { model } = this.#loaded;
     const { vocabSize } = model.config;
     const out = new Float32Array(ids.length * vocabSize);

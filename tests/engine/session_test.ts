@@ -356,3 +356,20 @@ Deno.test("A session records again for policies past those that it keeps, and gi
   const [first, second] = [run(), run()];
   first.forEach((logits, index) => assertSameBits(second[index]!, logits));
 });
+
+Deno.test("Decode steps do not ask the device to describe itself: it would read its free memory at each", async () => {
+  await using engine = await loadFixture(MODEL);
+  using session = openSession(engine, 100);
+  const sequence = session.openSequence();
+  await session.prefill(sequence, PROMPT);
+  const { device } = session.loaded;
+  const describe = device.describe;
+  let count = 0;
+  device.describe = () => {
+    count++;
+    return describe.call(device);
+  };
+  for (let step = 0; step < 4; step++) session.step([sequence], [9]);
+  device.describe = describe;
+  assertEquals(count, 0);
+});
