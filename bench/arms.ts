@@ -34,7 +34,7 @@ function prepare(device: Device, { calls, operation }: Arm): Runner {
     for (let call = 0; call < calls; call++) operation(call);
   };
   all(); // whatever it allocates is there when it is recorded
-  if (!device.describe().records) return { start: all, [Symbol.dispose]: () => {} };
+  if (!device.records) return { start: all, [Symbol.dispose]: () => {} };
   const graph = device.record(all);
   return { start: () => graph.launch(), [Symbol.dispose]: () => graph.close() };
 }

@@ -61,7 +61,7 @@ async function benchCase(
   const shape = caseShape(wanted, plan, device, numLayers);
   const numQueries = queriesFor(wanted, numLayers);
   using inputs = await AttentionInputs.open(device, wanted, shape, numQueries, eventLoopYield(signal));
-  const arms = new AttentionArms(wanted, plan, inputs, device.describe().records).all();
+  const arms = new AttentionArms(wanted, plan, inputs, device.records).all();
   const timing = { warmups: WARMUPS, repetitions: plan.repetitions, signal, peak };
   const { results, peakRate } = await timeArms(device, inputs.cache, arms, timing);
   const masses = exactMasses(wanted, inputs);

@@ -1,6 +1,6 @@
 /** What a case of `bench attention` takes, and over how many layers it can rotate. */
 import { PagesiftError } from "../engine/errors.ts";
-import { poolPages } from "../engine/pages/kv_pool.ts";
+import { poolPages, statisticsFor } from "../engine/pages/kv_pool.ts";
 import type { Device } from "../ffi/device.ts";
 import { PEAK_BYTES } from "./peak.ts";
 import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
@@ -22,7 +22,7 @@ const SHARE_OF_FREE = 0.8;
 
 /** The cache of a case with this many layers. */
 export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: Device, numLayers: number): CacheShape {
-  const groupPages = device.describe().backend === "cuda" && plan.levels === 2 ? 8 : 0;
+  const groupPages = device.backend === "cuda" && plan.levels === 2 ? 8 : 0;
   return {
     numPages: poolPages(
       wanted.batch * pagesOf(wanted) * wanted.pageSize,
@@ -37,7 +37,7 @@ export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: De
     headDim: wanted.headDim,
     pageSize: wanted.pageSize,
     dtype: wanted.dtype,
-    statistics: { variance: wanted.scorers.includes("diag"), minMax: wanted.scorers.includes("quest") },
+    statistics: statisticsFor(wanted.scorers),
     maxSequences: wanted.batch,
     groupPages,
   };

@@ -1,7 +1,7 @@
 /** Which tests `bench generate` runs: checked as a whole before a weight is loaded. */
 import type { ModelConfig } from "../engine/folder/config.ts";
 import { PagesiftError } from "../engine/errors.ts";
-import type { ExtraStatistics, PoolNeed } from "../engine/pages/kv_pool.ts";
+import { type ExtraStatistics, type PoolNeed, statisticsFor } from "../engine/pages/kv_pool.ts";
 import { type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
 import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
@@ -154,7 +154,7 @@ export function caseNeed(plan: GeneratePlan, one: GenerateCase): { need: PoolNee
   const tokens = one.depthTokens + tailTokens(one.prompts, plan.decodes);
   return {
     need: { totalTokens: one.batch * tokens, longestTokens: tokens, maxSequences: one.batch },
-    extra: { variance: plan.scorers.includes("diag"), minMax: plan.scorers.includes("quest") },
+    extra: statisticsFor(plan.scorers),
   };
 }
 

@@ -14,7 +14,7 @@ export class PeakReader implements Disposable {
   constructor(device: Device) {
     const block = randomBlock();
     using owned = new DisposableStack();
-    this.#buffer = owned.use(device.createBuffer(PEAK_BYTES[device.describe().backend]));
+    this.#buffer = owned.use(device.createBuffer(PEAK_BYTES[device.backend]));
     writeRepeated((piece, at) => this.#buffer.write(piece, at), block, this.#buffer.bytes);
     this.#buffer.scan();
     this.#owned = owned.move();

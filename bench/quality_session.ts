@@ -3,6 +3,7 @@ import type { Engine } from "../engine/engine.ts";
 import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import type { Session } from "../engine/session.ts";
 import type { DecodeAttention } from "../engine/model.ts";
+import { statisticsFor } from "../engine/pages/kv_pool.ts";
 import type { PagePolicy } from "../engine/pages/page_policy.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
 import type { StepObserver } from "../engine/decode_batch.ts";
@@ -33,8 +34,7 @@ export class QualitySession implements Disposable {
     using owned = new DisposableStack();
     const policy = engine.policy(arms[0]?.sparse ?? { pageSize });
     const need = { totalTokens: longest, longestTokens: longest, maxSequences: 1 };
-    const extra = { variance: scorers.includes("diag"), minMax: scorers.includes("quest") };
-    this.#session = owned.use(engine.openSession(policy, need, extra));
+    this.#session = owned.use(engine.openSession(policy, need, statisticsFor(scorers)));
     this.#sequence = this.#session.openSequence();
     const { loaded, pool: { shape } } = this.#session;
     const createTensor = tensorsOwnedBy(owned, loaded.device);

@@ -12,6 +12,7 @@ import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
 import { Session } from "./session.ts";
 import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
+import { formatCount } from "./text/format.ts";
 import { Tokenizer } from "./text/tokenizer.ts";
 import type {
   BatchPiece,
@@ -129,7 +130,7 @@ export class Engine implements AsyncDisposable {
    *
    * @throws {PagesiftError} of kind "memory" that says what would fit
    */
-  openSession(policy: PagePolicy, need: PoolNeed, extra: ExtraStatistics = {}): Session {
+  openSession(policy: PagePolicy, need: PoolNeed, extra?: ExtraStatistics): Session {
     return Session.open(this.#loaded, policy, need, extra);
   }
 
@@ -240,9 +241,7 @@ export class Engine implements AsyncDisposable {
       throw new PagesiftError("usage", `Token id ${wrong} lies outside the vocabulary of ${vocabSize}`);
     }
     if (ids.length <= maxContext) return;
-    const [tokens, limit, over] = [ids.length, maxContext, ids.length - maxContext].map((count) =>
-      count.toLocaleString("en-US")
-    );
+    const [tokens, limit, over] = [ids.length, maxContext, ids.length - maxContext].map(formatCount);
     throw new PagesiftError(
       "context",
       `The prompt is longer than the context: ${tokens} tokens, limit ${limit}, over by ${over}`,

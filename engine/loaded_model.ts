@@ -49,14 +49,14 @@ export class LoadedModel {
     { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions = {},
   ): LoadedModel {
     const frequencies = ropeFrequencies(config.rope, config.headDim, trainedContext);
-    const chunkTokens = Math.min(CHUNK_TOKENS[device.describe().backend], config.maxContext);
+    const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], config.maxContext);
     const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens));
     return new LoadedModel(device, model, config, dtype);
   }
 
   /** Whether the device scores groups of pages before pages. */
   get scoresGroups(): boolean {
-    return this.device.describe().backend === "cuda";
+    return this.device.backend === "cuda";
   }
 
   /** Reserves the forward pass until the result is disposed. @throws {PagesiftError} of kind "usage" while another holder has it */

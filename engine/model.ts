@@ -57,12 +57,6 @@ export class Model {
   readonly #invFreq: Tensor;
   readonly #experts: Experts | undefined;
   readonly #frequencies: RopeFrequencies;
-  /**
-   * Whether a decode step can be recorded: it must read nothing back, as the routing of experts does. Asked once, because every step
-   * needs it and a device that describes itself looks up its free memory.
-   */
-  readonly canRecord: boolean;
-
   constructor(
     readonly device: Device,
     readonly config: ModelConfig,
@@ -78,7 +72,6 @@ export class Model {
     this.#logits = device.createTensor("f32", [rows, config.vocabSize]);
     this.#best = device.createTensor("i32", [rows]);
     this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
-    this.canRecord = this.#experts === undefined && device.describe().records;
   }
 
   /** Rows whose logits fit at once. */
@@ -128,6 +121,11 @@ export class Model {
     const best = this.#best.rows(0, logits.shape[0] ?? 1);
     argmax(this.device, logits, best);
     return best;
+  }
+
+  /** Whether a decode step can be recorded: it must read nothing back, as the routing of experts does. */
+  get canRecord(): boolean {
+    return this.#experts === undefined && this.device.records;
   }
 
   #start(step: Step): ActivationViews {

@@ -49,7 +49,7 @@ export class Session implements Disposable {
    *
    * @throws {PagesiftError} of kind "memory" that says what would fit
    */
-  static open(loaded: LoadedModel, policy: PagePolicy, need: PoolNeed, extra: ExtraStatistics = {}): Session {
+  static open(loaded: LoadedModel, policy: PagePolicy, need: PoolNeed, extra?: ExtraStatistics): Session {
     const { device, config, dtype, facts } = loaded;
     const shape = cacheShape(config, dtype, policy, need, extra);
     checkCacheFits(device, shape, facts.weightBytes);

@@ -22,11 +22,17 @@ function textOf(message: Uint8Array): string {
 /** A CPU or a GPU, with its buffers and KV caches and the operations on them. Closing it closes all of them. */
 export class Device extends Handle {
   readonly native: Symbols;
+  readonly backend: DeviceInfo["backend"];
+  /** Whether work can be recorded; see {@link record}. */
+  readonly records: boolean;
   readonly #children = new Set<Handle>();
 
   private constructor(pointer: Deno.PointerObject, native: Symbols) {
     super(pointer);
     this.native = native;
+    const { backend, records } = this.describe();
+    this.backend = backend;
+    this.records = records;
   }
 
   /** @throws {NativeError} when there is no such device, or no library for it. PAGESIFT_LIBRARY may name one of the other kind. */
@@ -42,7 +48,7 @@ export class Device extends Handle {
     );
     if (status !== Status.Ok) throw new NativeError(status, textOf(message) || "The device could not be opened");
     const device = new Device(pointerFrom(out), native);
-    const { backend } = device.describe();
+    const { backend } = device;
     if (backend === kind) return device;
     device.close();
     throw new NativeError(
@@ -62,6 +68,7 @@ export class Device extends Handle {
     throw new NativeError(status, textOf(message));
   }
 
+  /** Looks up the free memory, which takes too long for every step: {@link backend} and {@link records} never change. */
   describe(): DeviceInfo {
     const out = new Uint8Array(STRUCT_BYTES.ps_device_info);
     this.check(this.native.ps_device_describe(this.pointer, out));
@@ -99,7 +106,7 @@ export class Device extends Handle {
    * Records the operations that `work` starts instead of running them, to be replayed with one call. They read positions, lengths and
    * tables from device memory at every replay. `work` must not allocate, copy or wait.
    *
-   * @throws {NativeError} if the device cannot record ({@link DeviceInfo.records}), or whatever `work` throws
+   * @throws {NativeError} if the device cannot record ({@link records}), or whatever `work` throws
    */
   record(work: () => void): Graph {
     this.check(this.native.ps_graph_begin(this.pointer));

@@ -1,4 +1,5 @@
 import type { Engine } from "../engine/engine.ts";
+import { statisticsFor } from "../engine/pages/kv_pool.ts";
 import { exceedsBudget, type PagePolicy } from "../engine/pages/page_policy.ts";
 import { pagesFor } from "../engine/pages/page_table.ts";
 import { Request } from "../engine/request.ts";
@@ -67,7 +68,7 @@ export async function record(engine: Engine, request: InspectRequest, about: Run
 function openSession(engine: Engine, policy: PagePolicy, { ids, steps, compare }: InspectRequest): Session {
   const longestTokens = Math.min(ids.length + steps, engine.config.maxContext);
   const need = { totalTokens: longestTokens, longestTokens, maxSequences: 1 };
-  return engine.openSession(policy, need, { variance: compare.includes("diag"), minMax: compare.includes("quest") });
+  return engine.openSession(policy, need, statisticsFor(compare));
 }
 
 interface Run {

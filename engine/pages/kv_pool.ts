@@ -16,10 +16,15 @@ export interface PoolNeed {
   maxSequences: number;
 }
 
-/** Statistics that the cache keeps for scorers that the policy does not name. */
+/** Page statistics besides mean and standard deviation. */
 export interface ExtraStatistics {
-  variance?: boolean;
-  minMax?: boolean;
+  variance: boolean;
+  minMax: boolean;
+}
+
+/** What these scorers read besides mean and standard deviation. */
+export function statisticsFor(scorers: readonly string[]): ExtraStatistics {
+  return { variance: scorers.includes("diag"), minMax: scorers.includes("quest") };
 }
 
 /** Physical pages that hold `numTokens` tokens of `numSequences` sequences, each of which may leave one group part empty. */
@@ -27,15 +32,16 @@ export function poolPages(numTokens: number, numSequences: number, pageSize: num
   return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
 }
 
-/** The cache shape for a model, a policy and a need. */
+/** The cache shape for a model, a policy and a need. @param extra statistics for scorers that the policy does not name */
 export function cacheShape(
   config: ModelConfig,
   dtype: CacheShape["dtype"],
   policy: PagePolicy,
   need: PoolNeed,
-  extra: ExtraStatistics = {},
+  extra: ExtraStatistics = statisticsFor([]),
 ): CacheShape {
   const { pageSize, groupPages } = policy;
+  const own = statisticsFor([policy.scorer]);
   return {
     numPages: poolPages(need.totalTokens, need.maxSequences, pageSize, groupPages),
     maxPagesPerSequence: pagesFor(need.longestTokens, pageSize),
@@ -45,10 +51,7 @@ export function cacheShape(
     headDim: config.headDim,
     pageSize: policy.pageSize,
     dtype,
-    statistics: {
-      variance: policy.scorer === "diag" || extra.variance === true,
-      minMax: policy.scorer === "quest" || extra.minMax === true,
-    },
+    statistics: { variance: own.variance || extra.variance, minMax: own.minMax || extra.minMax },
     maxSequences: need.maxSequences,
     groupPages: groupPages === 1 ? 0 : groupPages,
   };
