@@ -1,5 +1,6 @@
 import { PagesiftError, reasonOf } from "../errors.ts";
 import { isJsonObject, type JsonObject, parseJsonObject, shorten, statOrUndefined } from "./json_file.ts";
+import { formatCount } from "../text/format.ts";
 
 /** Bytes of one element of each dtype a file may hold. */
 const ELEMENT_BYTES = {
@@ -90,15 +91,24 @@ export function readTensorInPieces(
     return readTensorInPieces(handle, entry, pieceBytes, onPiece);
   }
   const buffer = new Uint8Array(Math.min(entry.bytes, pieceSize(pieceBytes)));
-  file.seekSync(entry.offsetBytes, Deno.SeekMode.Start);
   for (let offset = 0; offset < entry.bytes; offset += buffer.length) {
     const piece = buffer.subarray(0, entry.bytes - offset);
-    if (readFully(file, piece, entry.file) < piece.length) {
-      const problem = "the file became shorter while it was read; download it again";
-      throw new PagesiftError("model", `Cannot read tensor "${shorten(entry.name)}" of "${entry.file}": ${problem}`);
-    }
+    readTensorBytes(file, entry, offset, piece);
     onPiece(piece, offset);
   }
+}
+
+/** Fills `out` with a tensor's bytes from `offset` on. Throws a "model" error where the file ends early. */
+export function readTensorBytes(
+  handle: Deno.FsFile,
+  { name, file, offsetBytes }: TensorEntry,
+  offset: number,
+  out: Uint8Array,
+): void {
+  handle.seekSync(offsetBytes + offset, Deno.SeekMode.Start);
+  if (readFully(handle, out, file) === out.length) return;
+  const problem = "the file became shorter while it was read; download it again";
+  throw new PagesiftError("model", `Cannot read tensor "${shorten(name)}" of "${file}": ${problem}`);
 }
 
 function pieceSize(bytes: number): number {
@@ -108,7 +118,7 @@ function pieceSize(bytes: number): number {
 }
 
 /** Fills the buffer as far as the file reaches; returns how far. `file` is for messages only. */
-export function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {
+function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {
   let done = 0;
   try {
     while (done < buffer.length) {
@@ -229,7 +239,7 @@ function refuse(file: string, problem: string): never {
 }
 
 function refuseIncomplete(file: string, have: number, expected: number): never {
-  const counts = `have ${have.toLocaleString("en-US")} of ${expected.toLocaleString("en-US")} bytes`;
+  const counts = `have ${formatCount(have)} of ${formatCount(expected)} bytes`;
   return refuse(file, `incomplete: ${counts}; download it again`);
 }
 

@@ -1,7 +1,6 @@
 import type { ModelConfig } from "./config.ts";
 import type { CheckpointTensor } from "./checkpoint.ts";
-import { PagesiftError } from "../errors.ts";
-import { openModelFile, readFully } from "./safetensors.ts";
+import { openModelFile, readTensorBytes } from "./safetensors.ts";
 import type { WeightPlan } from "./weight_plan.ts";
 
 const PIECE_BYTES = 4 << 20;
@@ -38,19 +37,12 @@ async function areEqual(a: CheckpointTensor, b: CheckpointTensor, signal?: Abort
   for (let offset = 0; offset < a.bytes; offset += PIECE_BYTES) {
     signal?.throwIfAborted();
     const count = Math.min(PIECE_BYTES, a.bytes - offset);
-    readAt(fileA, a, offset, bufferA.subarray(0, count));
-    readAt(fileB, b, offset, bufferB.subarray(0, count));
+    readTensorBytes(fileA, a, offset, bufferA.subarray(0, count));
+    readTensorBytes(fileB, b, offset, bufferB.subarray(0, count));
     if (!areEqualBytes(bufferA, bufferB, count)) return false;
     if ((offset + PIECE_BYTES) % TURN_BYTES === 0) await new Promise((resolve) => setTimeout(resolve, 0));
   }
   return true;
-}
-
-function readAt(handle: Deno.FsFile, { name, file, offsetBytes }: CheckpointTensor, at: number, to: Uint8Array): void {
-  handle.seekSync(offsetBytes + at, Deno.SeekMode.Start);
-  if (readFully(handle, to, file) === to.length) return;
-  const problem = "the file became shorter while it was read; download it again";
-  throw new PagesiftError("model", `Cannot read tensor "${name}" of "${file}": ${problem}`);
 }
 
 /** Compares words of four bytes, then the few bytes that remain. */
