@@ -1,6 +1,6 @@
-import { dim, red, setColorEnabled, yellow } from "@std/fmt/colors";
 import { escapeControls, oneLine } from "../engine/text/escape.ts";
 import type { Notice } from "../engine/types.ts";
+import { dim, plain, red, type Style, takesColor, yellow } from "./paint.ts";
 import type { Sink, World } from "./world.ts";
 
 /** How much is shown beside the answer. */
@@ -21,9 +21,6 @@ export class OutputError extends Error {
 }
 
 const CLEAR_LINE = "\r\x1b[K";
-
-type Style = (text: string) => string;
-const PLAIN: Style = (text) => text;
 const RETRY_MS = 5;
 
 /** The only writer of the program: results go to stdout, all else to stderr. */
@@ -44,12 +41,11 @@ export class Output {
 
   constructor(world: World, display: Display = { quiet: false, verbose: false, color: "auto" }) {
     const terminal = world.stderr.isTerminal();
-    const plain = Boolean(world.env("NO_COLOR")) || world.env("TERM") === "dumb" || !terminal;
     this.#world = world;
     this.#quiet = display.quiet;
     this.#verbose = display.verbose;
     this.#escapes = world.stdout.isTerminal();
-    this.#colored = display.color === "on" || display.color === "auto" && !plain;
+    this.#colored = takesColor(world, world.stderr, display.color);
     this.#showsProgress = terminal && this.#colored && world.env("TERM") !== "dumb" && !display.quiet;
     this.#showsStats = (terminal || display.verbose) && !display.quiet;
     this.#showsStages = display.verbose && !display.quiet && !this.#showsProgress;
@@ -99,18 +95,18 @@ export class Output {
 
   /** Prints something that the user should know but need not act on. */
   note(message: string): void {
-    if (!this.#quiet) this.#message("", PLAIN, message);
+    if (!this.#quiet) this.#message("", plain, message);
   }
 
   /** Prints a stage of the run under `--verbose`, where no progress line shows it. */
   stage(message: string): void {
-    if (this.#showsStages) this.#message("", PLAIN, message);
+    if (this.#showsStages) this.#message("", plain, message);
   }
 
   /** Writes lines of stats, labels in front. */
   stats(lines: readonly (readonly [label: string, text: string])[]): void {
     if (!this.#showsStats) return;
-    const style = this.#styled(dim);
+    const style = this.#colored ? dim : plain;
     this.#write(lines.map(([label, text]) => `${style(label.padEnd(9))}${oneLine(text)}\n`).join(""));
   }
 
@@ -128,14 +124,7 @@ export class Output {
   }
 
   #message(prefix: string, style: Style, message: string): void {
-    this.#write(`${prefix === "" ? "" : this.#styled(style)(prefix)}${oneLine(message)}\n`);
-  }
-
-  /** The style where stderr takes colour. The library looks at NO_COLOR alone, which is decided here already. */
-  #styled(style: Style): Style {
-    if (!this.#colored) return PLAIN;
-    setColorEnabled(true);
-    return style;
+    this.#write(`${this.#colored ? style(prefix) : prefix}${oneLine(message)}\n`);
   }
 
   #write(text: string): void {

@@ -1,25 +1,33 @@
-import { bold, dim, rgb8, setColorEnabled } from "@std/fmt/colors";
 import type { Paint } from "../inspect/text/paint.ts";
-import type { World } from "./world.ts";
+import type { Sink, World } from "./world.ts";
 
-const PLAIN: Paint = { color: (_, text) => text, bold: (text) => text, dim: (text) => text };
+/** A colour of a text, or none. */
+export type Style = (text: string) => string;
 
-/** Blanks need no colour. */
-function visible(style: (text: string) => string): (text: string) => string {
-  return (text) => text.trim() === "" ? text : style(text);
+/**
+ * The style with this code of ECMA-48 (SGR); blanks need none. The colours of the standard library cannot be switched on under NO_COLOR,
+ * which `--color on` overrides.
+ */
+function style(code: string): Style {
+  return (text) => text.trim() === "" ? text : `\x1b[${code}m${text}\x1b[0m`;
 }
 
-const COLORED: Paint = {
-  color: (code, text) => visible((one) => rgb8(one, code))(text),
-  bold: visible(bold),
-  dim: visible(dim),
-};
+export function plain(text: string): string {
+  return text;
+}
 
-/** Colour where stdout is a terminal that takes it, unless NO_COLOR is set; `color` overrides both. */
+export const [bold, dim, red, yellow] = ["1", "2", "31", "33"].map(style) as [Style, Style, Style, Style];
+
+const PLAIN: Paint = { color: (_, text) => text, bold: plain, dim: plain };
+const COLORED: Paint = { color: (code, text) => style(`38;5;${code}`)(text), bold, dim };
+
+/** Whether what is written to a sink is coloured: where it is a terminal that takes it, unless NO_COLOR is set; `color` overrides both. */
+export function takesColor(world: World, sink: Sink, color: "auto" | "on" | "off"): boolean {
+  if (color !== "auto") return color === "on";
+  return sink.isTerminal() && !world.env("NO_COLOR") && world.env("TERM") !== "dumb";
+}
+
+/** Colour on stdout. */
 export function paintFor(world: World, color: "auto" | "on" | "off"): Paint {
-  const plain = Boolean(world.env("NO_COLOR")) || world.env("TERM") === "dumb" || !world.stdout.isTerminal();
-  if (color === "off" || color === "auto" && plain) return PLAIN;
-  // The library looks at NO_COLOR alone, which is decided here already.
-  setColorEnabled(true);
-  return COLORED;
+  return takesColor(world, world.stdout, color) ? COLORED : PLAIN;
 }

@@ -57,17 +57,6 @@ declare module "@std/fmt/bytes" {
   export function format(bytes: number, options?: { binary?: boolean; maximumFractionDigits?: number }): string;
 }
 
-declare module "@std/fmt/colors" {
-  export function bold(text: string): string;
-  export function cyan(text: string): string;
-  export function dim(text: string): string;
-  export function green(text: string): string;
-  export function red(text: string): string;
-  export function rgb8(text: string, color: number): string;
-  export function yellow(text: string): string;
-  export function setColorEnabled(enabled: boolean): void;
-}
-
 declare module "@std/path" {
   export function basename(path: string, suffix?: string): string;
   export function dirname(path: string): string;

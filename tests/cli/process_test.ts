@@ -63,6 +63,11 @@ async function readUntil(stream: ReadableStream<Uint8Array>, text: string): Prom
   };
 }
 
+Deno.test("pagesift --color on colours also under NO_COLOR", async () => {
+  const { stderr } = await runProcess(["generate", "--color", "on", "-f", "no-such-file"], { env: { NO_COLOR: "1" } });
+  assertStringIncludes(stderr, "\x1b[31mError: \x1b[0m");
+});
+
 Deno.test("generate prints the answer alone to stdout", async () => {
   const { code, stdout, stderr } = await generate(["-n", "6", `${FILLER}${FACT} ${FILLER}\n\n${QUESTION}`]);
   assertEquals([code, stdout, stderr], [0, " 71432\n", ""]);
