@@ -1,11 +1,10 @@
 /** Which cells `bench attention` measures: checked as a whole before anything is allocated. */
-import { SCORERS } from "../engine/pages/page_policy.ts";
+import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseHeads, parseWords, usageError } from "./lists.ts";
 
 export const DTYPES = ["bf16", "f16", "f32"] as const;
-export const KNOWN_PAGE_SIZES = [8, 16, 32, 64] as const;
 /** Largest batch of one call. */
 const MAX_BATCH = 4096;
 
@@ -59,7 +58,7 @@ export function planAttention(lists: AttentionLists): AttentionPlan {
   const budgets = parseCounts("--budget", lists.budget, 1);
   const scorers = parseWords("--scorer", lists.scorer, SCORERS);
   const dtypes = parseWords("--dtype", lists.dtype, DTYPES);
-  checkBudgets(pageSizes, budgets, KNOWN_PAGE_SIZES);
+  checkBudgets(pageSizes, budgets, PAGE_SIZES);
   for (const batch of batches) checkAtMost("--batch", batch, MAX_BATCH);
   for (const headDim of headDims) checkHeadDim(headDim);
   for (const context of contexts) checkExceeds("--context", context, budgets, pageSizes);

@@ -2,9 +2,8 @@
 import type { ModelConfig } from "../engine/folder/config.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { type ExtraStatistics, type PoolNeed, statisticsFor } from "../engine/pages/kv_pool.ts";
-import { type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
+import { PAGE_SIZES, type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
-import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
 import { checkBudgets, parseCounts, parseWords, usageError } from "./lists.ts";
 
 /** Steps before those that are timed: one runs at once, one is recorded, one is replayed. */
@@ -65,7 +64,7 @@ export function planGenerate(lists: GenerateLists): GeneratePlan {
   const pageSizes = parseCounts("--page-size", lists.pageSize, 1);
   const budgets = parseCounts("--budget", lists.budget, 1);
   const scorers = parseWords("--scorer", lists.scorer, SCORERS);
-  checkBudgets(pageSizes, budgets, KNOWN_PAGE_SIZES);
+  checkBudgets(pageSizes, budgets, PAGE_SIZES);
   const tooMany = batches.find((batch) => batch > MAX_BATCH);
   if (tooMany !== undefined) throw usageError(`--batch holds ${tooMany}, wanted at most ${MAX_BATCH}`);
   const cases = depths.flatMap((depthTokens) =>

@@ -1,8 +1,7 @@
 /** What `bench quality` asks, and of which ways to attend: checked as a whole before the model is loaded. */
 import { PagesiftError } from "../engine/errors.ts";
-import { SCORERS } from "../engine/pages/page_policy.ts";
+import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer, SparseOptions } from "../engine/types.ts";
-import { KNOWN_PAGE_SIZES } from "./attention_plan.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseWords } from "./lists.ts";
 
 export const TASKS = ["needle", "pairs", "prose"] as const;
@@ -54,7 +53,7 @@ export function planQuality(lists: QualityLists): QualityPlan {
   const lengths = parseCounts("--length", lists.length, 256);
   const budgets = parseCounts("--budget", lists.budget, 1);
   const scorers = parseWords("--scorer", lists.scorer, SCORERS);
-  checkBudgets([pageSize], budgets, KNOWN_PAGE_SIZES);
+  checkBudgets([pageSize], budgets, PAGE_SIZES);
   for (const length of lengths) checkExceeds("--length", length, budgets, [pageSize]);
   return {
     ...{ tasks, lengths, scorers, pageSize, documents, facts, proseTokens, seed },

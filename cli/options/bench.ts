@@ -1,33 +1,7 @@
-import {
-  choiceOption,
-  countOption,
-  listOption,
-  numberChoiceOption,
-  numberOption,
-  switchOption,
-  textOption,
-  type Values,
-} from "./option.ts";
+import { choiceOption, countOption, listOption, switchOption, textOption, type Values } from "./option.ts";
 import { commonOptions } from "./common.ts";
-
-/** Where to run. */
-export const deviceOptions = {
-  device: choiceOption({
-    flags: ["--device"],
-    group: "Model and device",
-    choices: ["auto", "cpu", "cuda"],
-    fallback: "auto",
-    help: "Where to run; auto takes CUDA when a device answers, else the CPU",
-  }),
-  threads: countOption({
-    flags: ["-t", "--threads"],
-    group: "Model and device",
-    range: { min: 1, max: 1024 },
-    fallback: undefined,
-    fallbackText: "all cores",
-    help: "CPU threads",
-  }),
-};
+import { deviceOptions, modelOptions } from "./model.ts";
+import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
 
 const pageSizes = {
   pageSize: textOption({
@@ -55,14 +29,7 @@ export const sparseOptions = {
     fallback: "unique",
     help: "How pages are scored, of unique, diag, quest and mean",
   }),
-  lambda: numberOption({
-    flags: ["--sparse-lambda"],
-    group: "Sparse attention",
-    range: { min: 0, max: 1000 },
-    fallback: undefined,
-    fallbackText: "0.5 for unique, 4 for diag",
-    help: "Weight of the spread of a page's keys",
-  }),
+  lambda: lambdaOption,
   sinkPages: countOption({
     flags: ["--sparse-sink"],
     group: "Sparse attention",
@@ -77,44 +44,7 @@ export const sparseOptions = {
     fallback: 2,
     help: "Last pages that are always read",
   }),
-  levels: numberChoiceOption({
-    flags: ["--sparse-levels"],
-    group: "Sparse attention",
-    choices: [1, 2],
-    fallback: 2,
-    help: "On CUDA, 2 scores groups of 8 pages first; 1 scores every page",
-  }),
-};
-
-/** Which model to measure. */
-export const modelOptions = {
-  model: textOption({
-    flags: ["-m", "--model"],
-    group: "Model and device",
-    placeholder: "DIR|NAME",
-    fallback: undefined,
-    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
-    help: "Model folder, or a hub name such as org/name",
-  }),
-  revision: textOption({
-    flags: ["--revision"],
-    group: "Model and device",
-    placeholder: "NAME",
-    fallback: undefined,
-    fallbackText: "main",
-    help: "Branch, tag or commit of a hub model",
-  }),
-  offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
-};
-
-export const denseLayers = {
-  denseLayers: countOption({
-    flags: ["--dense-layers"],
-    group: "Sparse attention",
-    range: { min: 0 },
-    fallback: 0,
-    help: "First layers that read all pages",
-  }),
+  levels: levelsOption,
 };
 
 const repetitions = (fallback: number): { repetitions: ReturnType<typeof countOption<number>> } => ({

@@ -1,5 +1,8 @@
 import { countOption, numberChoiceOption, textOption, tokenCountOption, type Values } from "./option.ts";
-import { denseLayers, deviceOptions, modelOptions, resultOptions, sparseOptions } from "./bench.ts";
+import { PAGE_SIZES } from "../../engine/pages/page_policy.ts";
+import { resultOptions, sparseOptions } from "./bench.ts";
+import { deviceOptions, modelOptions } from "./model.ts";
+import { denseLayers } from "./sparse.ts";
 import { commonOptions } from "./common.ts";
 
 const { peers: _, ...writing } = resultOptions;
@@ -60,7 +63,7 @@ export const benchQualityOptions = {
   pageSize: numberChoiceOption({
     flags: ["--page-size"],
     group: "Sparse attention",
-    choices: [8, 16, 32, 64],
+    choices: PAGE_SIZES,
     fallback: 8,
     help: "Tokens a page",
   }),

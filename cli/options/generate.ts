@@ -1,4 +1,4 @@
-import type { Scorer } from "../../engine/types.ts";
+import { PAGE_SIZES, SCORERS } from "../../engine/pages/page_policy.ts";
 import {
   choiceOption,
   countOption,
@@ -11,9 +11,9 @@ import {
   type Values,
 } from "./option.ts";
 import { commonOptions } from "./common.ts";
+import { deviceOptions, modelOptions } from "./model.ts";
+import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
 import { unescapeText } from "../../engine/text/escape.ts";
-
-const scorers: readonly Scorer[] = ["unique", "diag", "quest", "mean"];
 
 const inputOptions = {
   prompt: listOption({ flags: ["-p", "--prompt"], group: "Prompt", help: "Text of the prompt, - for stdin" }),
@@ -65,15 +65,11 @@ const inputOptions = {
   }),
 };
 
-const modelOptions = {
-  model: textOption({
-    flags: ["-m", "--model"],
-    group: "Model and device",
-    placeholder: "DIR|NAME",
-    fallback: undefined,
-    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
-    help: "Model folder, or a hub name such as org/name",
-  }),
+const { model, revision, offline } = modelOptions;
+
+/** In the order of `--help`. */
+const placeOptions = {
+  model,
   ctxSize: tokenCountOption({
     flags: ["-c", "--ctx-size"],
     group: "Model and device",
@@ -82,30 +78,9 @@ const modelOptions = {
     fallbackText: "0, the model's own",
     help: "Context in tokens",
   }),
-  device: choiceOption({
-    flags: ["--device"],
-    group: "Model and device",
-    choices: ["auto", "cpu", "cuda"],
-    fallback: "auto",
-    help: "Where to run; auto takes CUDA when a device answers, else the CPU",
-  }),
-  threads: countOption({
-    flags: ["-t", "--threads"],
-    group: "Model and device",
-    range: { min: 1, max: 1024 },
-    fallback: undefined,
-    fallbackText: "all cores",
-    help: "CPU threads",
-  }),
-  revision: textOption({
-    flags: ["--revision"],
-    group: "Model and device",
-    placeholder: "NAME",
-    fallback: undefined,
-    fallbackText: "main",
-    help: "Branch, tag or commit of a hub model",
-  }),
-  offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+  ...deviceOptions,
+  revision,
+  offline,
 };
 
 const samplingOptions = {
@@ -192,7 +167,7 @@ const sparseOptions = {
   pageSize: numberChoiceOption({
     flags: ["--page-size"],
     group: "Sparse attention",
-    choices: [8, 16, 32, 64],
+    choices: PAGE_SIZES,
     fallback: undefined,
     fallbackText: "8, or as the model was trained",
     help: "Tokens a page",
@@ -200,19 +175,12 @@ const sparseOptions = {
   sparseScorer: choiceOption({
     flags: ["--sparse-scorer"],
     group: "Sparse attention",
-    choices: scorers,
+    choices: SCORERS,
     fallback: undefined,
     fallbackText: "unique, or as the model was trained",
     help: "How pages are scored",
   }),
-  sparseLambda: numberOption({
-    flags: ["--sparse-lambda"],
-    group: "Sparse attention",
-    range: { min: 0, max: 1000 },
-    fallback: undefined,
-    fallbackText: "0.5 for unique, 4 for diag",
-    help: "Weight of the spread of a page's keys",
-  }),
+  sparseLambda: lambdaOption,
   sparseSink: countOption({
     flags: ["--sparse-sink"],
     group: "Sparse attention",
@@ -229,20 +197,8 @@ const sparseOptions = {
     fallbackText: "2, or as the model was trained",
     help: "Last pages that are always read",
   }),
-  denseLayers: countOption({
-    flags: ["--dense-layers"],
-    group: "Sparse attention",
-    range: { min: 0 },
-    fallback: 0,
-    help: "First layers that read all pages",
-  }),
-  sparseLevels: numberChoiceOption({
-    flags: ["--sparse-levels"],
-    group: "Sparse attention",
-    choices: [1, 2],
-    fallback: 2,
-    help: "On CUDA, 2 scores groups of 8 pages first; 1 scores every page",
-  }),
+  ...denseLayers,
+  sparseLevels: levelsOption,
 };
 
 const outputOptions = {
@@ -261,7 +217,7 @@ const outputOptions = {
 /** The option table of `generate`. */
 export const generateOptions = {
   ...inputOptions,
-  ...modelOptions,
+  ...placeOptions,
   ...samplingOptions,
   ...sparseOptions,
   ...outputOptions,

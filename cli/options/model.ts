@@ -1,0 +1,41 @@
+import { choiceOption, countOption, switchOption, textOption } from "./option.ts";
+
+/** Which model to run. */
+export const modelOptions = {
+  model: textOption({
+    flags: ["-m", "--model"],
+    group: "Model and device",
+    placeholder: "DIR|NAME",
+    fallback: undefined,
+    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
+    help: "Model folder, or a hub name such as org/name",
+  }),
+  revision: textOption({
+    flags: ["--revision"],
+    group: "Model and device",
+    placeholder: "NAME",
+    fallback: undefined,
+    fallbackText: "main",
+    help: "Branch, tag or commit of a hub model",
+  }),
+  offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+};
+
+/** Where to run. */
+export const deviceOptions = {
+  device: choiceOption({
+    flags: ["--device"],
+    group: "Model and device",
+    choices: ["auto", "cpu", "cuda"],
+    fallback: "auto",
+    help: "Where to run; auto takes CUDA when a device answers, else the CPU",
+  }),
+  threads: countOption({
+    flags: ["-t", "--threads"],
+    group: "Model and device",
+    range: { min: 1, max: 1024 },
+    fallback: undefined,
+    fallbackText: "all cores",
+    help: "CPU threads",
+  }),
+};

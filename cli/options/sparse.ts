@@ -1,0 +1,28 @@
+import { countOption, numberChoiceOption, numberOption } from "./option.ts";
+
+export const lambdaOption = numberOption({
+  flags: ["--sparse-lambda"],
+  group: "Sparse attention",
+  range: { min: 0, max: 1000 },
+  fallback: undefined,
+  fallbackText: "0.5 for unique, 4 for diag",
+  help: "Weight of the spread of a page's keys",
+});
+
+export const levelsOption = numberChoiceOption({
+  flags: ["--sparse-levels"],
+  group: "Sparse attention",
+  choices: [1, 2],
+  fallback: 2,
+  help: "On CUDA, 2 scores groups of 8 pages first; 1 scores every page",
+});
+
+export const denseLayers = {
+  denseLayers: countOption({
+    flags: ["--dense-layers"],
+    group: "Sparse attention",
+    range: { min: 0 },
+    fallback: 0,
+    help: "First layers that read all pages",
+  }),
+};
