@@ -1,10 +1,9 @@
 /** The model that `bench generate` runs: loaded from a folder, or a shape with random weights made on the device. */
 import { basename } from "@std/path";
-import { openCheckpoint } from "../engine/folder/checkpoint.ts";
 import { type ModelConfig, readModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
-import { tieEqualWeights } from "../engine/folder/tied_weights.ts";
-import { planWeights, type WeightPlan } from "../engine/folder/weight_plan.ts";
+import { planFolder } from "../engine/folder/plan_folder.ts";
+import type { WeightPlan } from "../engine/folder/weight_plan.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
@@ -47,12 +46,8 @@ export interface BenchModel extends AsyncDisposable {
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
   const config = folder === undefined ? configOf(shape ?? "", longest) : await readModelConfig(folder);
-  const plan = folder === undefined ? planShape(config) : await planFolder(config, folder);
+  const plan = folder === undefined ? planShape(config) : await planFolder(folder, config);
   return { config, plan, weightBytes: weightBytes(plan) };
-}
-
-async function planFolder(config: ModelConfig, folder: string): Promise<WeightPlan> {
-  return await tieEqualWeights(config, planWeights(config, (await openCheckpoint(folder)).tensors));
 }
 
 /** @param batch sequences that decode together at most */

@@ -1,5 +1,4 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
-import { openCheckpoint } from "./folder/checkpoint.ts";
 import { limitContext, type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
 import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
@@ -24,8 +23,8 @@ import type {
   PrefillProgress,
   SparseOptions,
 } from "./types.ts";
-import { planWeights, type WeightDType } from "./folder/weight_plan.ts";
-import { tieEqualWeights } from "./folder/tied_weights.ts";
+import { planFolder } from "./folder/plan_folder.ts";
+import type { WeightDType } from "./folder/weight_plan.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 export interface EngineOptions {
@@ -78,9 +77,7 @@ export class Engine implements AsyncDisposable {
     const sparsity = await readSparsity(folder);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
     resolvePolicy(sparse, config.slidingWindows);
-    const checkpoint = await openCheckpoint(folder);
-    const planned = planWeights(config, checkpoint.tensors);
-    const plan = await tieEqualWeights(config, planned, options.signal);
+    const plan = await planFolder(folder, config, options.signal);
     const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
     try {
@@ -88,8 +85,8 @@ export class Engine implements AsyncDisposable {
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
       const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
-      const ignored = [checkpoint, plan, tokenizer].flatMap((source) => source.notices);
-      return new Engine(loaded, tokenizer, sparse, sparsity, [...ignored, ...notices]);
+      const all = [...plan.notices, ...tokenizer.notices, ...notices];
+      return new Engine(loaded, tokenizer, sparse, sparsity, all);
     } catch (error) {
       device.close();
       throw engineError(error);
