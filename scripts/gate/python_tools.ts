@@ -2,14 +2,14 @@
  * Tools of the gate that come as Python packages: the versions that `requirements.txt` pins, in an environment of their own in
  * `build/gate-venv`.
  */
-import { join } from "@std/path";
+import { join, relative } from "@std/path";
 import { ROOT } from "../release/native_library.ts";
 import { log } from "../output.ts";
 
 const VENV = join(ROOT, "build", "gate-venv");
 const REQUIREMENTS = join(ROOT, "scripts", "gate", "requirements.txt");
-/** A copy of the requirements, written once all of them are installed. */
-const STAMP = join(VENV, "installed.txt");
+/** The packages of an environment, written once all of them are installed. */
+const STAMP = "installed.txt";
 
 export type PythonTool = "clang-format" | "ruff";
 
@@ -17,25 +17,32 @@ async function runVisibly(command: string, args: readonly string[]): Promise<boo
   return (await new Deno.Command(command, { args: [...args], cwd: ROOT, stdin: "null" }).spawn().status).success;
 }
 
-async function install(): Promise<void> {
-  const required = await Deno.readTextFile(REQUIREMENTS);
-  if (await Deno.readTextFile(STAMP).catch(() => "") === required) return;
-  log(`python_tools: installing ${required.trim().replaceAll("\n", " and ")} into build/gate-venv`);
+/**
+ * The folder of programs of a Python environment in `venv` with these packages, pinned as `name==version`; made when it is missing or
+ * the packages have changed.
+ */
+export async function pythonEnvironment(venv: string, packages: readonly string[]): Promise<string> {
+  const programs = join(venv, "bin");
+  const stamp = join(venv, STAMP);
+  const required = `${packages.join("\n")}\n`;
+  if (await Deno.readTextFile(stamp).catch(() => "") === required) return programs;
+  log(`python_tools: installing ${packages.join(" and ")} into ${relative(ROOT, venv)}`);
   const steps: [command: string, args: string[]][] = [
-    ["python3", ["-m", "venv", "--clear", VENV]],
-    [join(VENV, "bin", "python"), ["-m", "pip", "install", "--quiet", "--requirement", REQUIREMENTS]],
+    ["python3", ["-m", "venv", "--clear", venv]],
+    [join(programs, "python"), ["-m", "pip", "install", "--quiet", ...packages]],
   ];
   for (const [command, args] of steps) {
     if (await runVisibly(command, args)) continue;
     throw new Error(`python_tools: "${command} ${args.join(" ")}" failed; install python3 with venv and pip`);
   }
-  await Deno.writeTextFile(STAMP, required);
+  await Deno.writeTextFile(stamp, required);
+  return programs;
 }
 
 /** The path of a tool in its pinned version, installed when it is missing or the version has changed. */
 export async function pythonTool(name: PythonTool): Promise<string> {
-  await install();
-  return join(VENV, "bin", name);
+  const packages = (await Deno.readTextFile(REQUIREMENTS)).trim().split("\n");
+  return join(await pythonEnvironment(VENV, packages), name);
 }
 
 /** Runs a tool in the root of the tree, with its output on the terminal. Whether it succeeded. */

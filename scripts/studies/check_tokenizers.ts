@@ -11,6 +11,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
 import { PagesiftError } from "../../engine/errors.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { pythonEnvironment } from "../gate/python_tools.ts";
 import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 
@@ -117,11 +118,7 @@ async function fetchTokenizers(): Promise<string[]> {
 }
 
 async function askPython(request: unknown): Promise<Record<string, Results>> {
-  const python = join(PLACE, "venv", "bin", "python");
-  if (!exists(python)) {
-    await command("python3", ["-m", "venv", join(PLACE, "venv")], PLACE);
-    await command(python, ["-m", "pip", "install", "-q", ...PYTHON_PACKAGES], PLACE);
-  }
+  const python = join(await pythonEnvironment(join(PLACE, "venv"), PYTHON_PACKAGES), "python");
   const script = join(ROOT, "scripts", "studies", "check_tokenizers.py");
   const child = new Deno.Command(python, { args: [script], stdin: "piped", stdout: "piped", stderr: "null" }).spawn();
   const output = child.output();
