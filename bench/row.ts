@@ -109,7 +109,7 @@ export interface Provenance {
   notes: readonly string[];
 }
 
-/** How far a run is, for whoever shows it. */
+/** Progress of a run. */
 export interface Progress {
   /** Cells that are done, of all. */
   done: number;

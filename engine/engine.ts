@@ -123,7 +123,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * A cache of its own over this model, for work that keeps sequences: inspection, benchmarks, studies. Whoever opens it disposes it.
+   * A cache of its own over this model, for work that keeps sequences: inspection, benchmarks, studies. The caller disposes it.
    *
    * @throws {PagesiftError} of kind "memory" that says what would fit
    */

@@ -220,7 +220,7 @@ function shapeBytes(shape: readonly number[], elementBytes: number): number | un
   return bytes;
 }
 
-/** Bytes that belong to no tensor, or to two, would hide content from whoever inspects the file. */
+/** Bytes that belong to no tensor, or to two, would hide content from tools that inspect the file. */
 function checkLayout(sorted: readonly TensorEntry[], file: string, dataStart: number, fileBytes: number): void {
   let end = dataStart;
   for (const { name, offsetBytes, bytes } of sorted) {

@@ -49,7 +49,7 @@ export class CachedModel {
     return (await statOrUndefined(folder))?.isDirectory ? folder : undefined;
   }
 
-  /** Makes `file` of a snapshot a link to a blob, in one step for whoever looks meanwhile. */
+  /** Makes `file` of a snapshot a link to a blob, atomically. */
   async link(commit: string, file: string, etag: string): Promise<void> {
     const path = join(this.snapshotPath(commit), file);
     const fresh = `${path}.${crypto.randomUUID().slice(0, 8)}`;

@@ -19,7 +19,7 @@ export class Sequence {
     return this.#length;
   }
 
-  /** How often the sequence was truncated. Whoever remembers its pages compares this: after a truncation they may be others. */
+  /** Number of truncations. Pages noted before a truncation may no longer belong to the sequence. */
   get epoch(): number {
     return this.#epoch;
   }

@@ -1,6 +1,6 @@
 /**
- * The gate: formatting, lint, types, format of the native sources, format and lint of the Python, ABI, import arrows, then all tests on the CPU, and those of the GPU
- * where one answers. Stops at the first that fails.
+ * The gate: formatting, lint, types, format of the native sources, format and lint of the Python, ABI and import arrows, then all tests on
+ * the CPU, and the GPU's where one answers. Stops at the first step that fails.
  */
 import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";

@@ -184,7 +184,7 @@ class OurCase:
         return arms
 
     def count_statistics(self, arm: Arm, attended: int) -> float:
-        """Bytes of statistics that an arm reads, by the kernels' own counters; they must agree with `attended`, in pages a row."""
+        """Bytes of statistics that an arm reads, by the kernels' own counters; they must agree with `attended`, in pages per row."""
         before = self.cache.counters()
         arm.launch()
         arm.wait()
@@ -194,7 +194,9 @@ class OurCase:
         )
         rows = self.calls * self.rows
         if (read, context) != (rows * attended, rows * self.case.pages if attended else 0):
-            raise ps.PagesiftError(f"{arm.name} read {read / rows} of {context / rows} pages a row, wanted {attended} of {self.case.pages}")
+            raise ps.PagesiftError(
+                f"{arm.name} read {read / rows} of {context / rows} pages per row, expected {attended} of {self.case.pages}"
+            )
         return scored / self.calls * self.row_bytes
 
     def recall(self) -> float:

@@ -109,7 +109,7 @@ def draw_value(rng: np.random.Generator, digits: int) -> str:
 
 
 class Sampler:
-    """Draws training rows. A row depends on the seed, the step and its place alone, whoever draws it and when."""
+    """Draws training rows. A row depends only on the seed, the step and its index, not on which worker draws it or when."""
 
     def __init__(self, tokens: np.ndarray, tokenizer: Tokenizer, seed: int, retrieval_share: float) -> None:
         self.tokens, self.tokenizer, self.seed, self.retrieval_share = tokens, tokenizer, seed, retrieval_share

@@ -56,7 +56,7 @@ Deno.test("ps_device_close while waits are pending closes the device, and each w
   assertEquals(liveHandles(), 0);
 });
 
-/** What the library says of the latest failed call of this thread. */
+/** The library's message for the latest failed call of this thread. */
 function errorMessage({ native }: Device): string {
   const message = new Uint8Array(200);
   assertEquals(native.ps_error_message(message, message.length), Status.Ok);

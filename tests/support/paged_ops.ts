@@ -33,7 +33,7 @@ export function scoreRows(paged: Paged, scores: Tensor): Float32Array[] {
   });
 }
 
-/** Room for k pages a row. */
+/** Room for k pages per row. */
 export function emptySelection(paged: Paged, k: number): Selection {
   const rows = [paged.tokens.length, paged.shape.numKvHeads];
   return { selected: paged.device.createTensor("i32", [...rows, k]), counts: paged.device.createTensor("i32", rows) };
