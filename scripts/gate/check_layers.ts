@@ -19,7 +19,7 @@ const DEVICE_MODULES = new Set(["engine/pages/kv_pool.ts", "engine/sample/native
 const PRINTERS = new Set(["cli/output.ts", "cli/system_world.ts", "ffi/handle.ts"]);
 const EXITERS = new Set(["cli/main.ts", "cli/system_world.ts"]);
 
-function listFiles(folder: string, pattern: RegExp): string[] {
+export function listFiles(folder: string, pattern: RegExp): string[] {
   return [...Deno.readDirSync(join(ROOT, folder))].flatMap((entry) => {
     const path = join(folder, entry.name);
     if (entry.isDirectory) return entry.name === "fixtures" ? [] : listFiles(path, pattern);
