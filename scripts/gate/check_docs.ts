@@ -17,7 +17,7 @@ const HISTORY = "docs/notes/";
 const DENO_FLAG = /^--(allow-[a-z]+|no-prompt)$/;
 const FOLDERS = ["bench", "cli", "csrc", "docs", "engine", "examples", "ffi", "inspect", "models", "scripts", "tests"];
 const REPOSITORY_PATH = new RegExp(`^(${FOLDERS.join("|")})/[\\w./*-]+$`);
-const FLAG_IN_HELP = /--?[a-z][\w-]*/g;
+const FLAG_IN_HELP = /(?<=^|[\s,])--?[a-z][\w-]*/gm;
 const FLAG = /(?<=^|[\s[])--?[a-z][\w-]*/g;
 /** Languages of fenced blocks that contain no commands. */
 const NO_SHELL = /^(ts|json|python)/;
