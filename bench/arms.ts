@@ -1,4 +1,4 @@
-/** Arms that take turns, each watched by the native counters. */
+/** Arms that alternate, each checked against the native counters. */
 import { eventLoopYield } from "../engine/event_loop.ts";
 import type { Device, DeviceBuffer } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
@@ -10,20 +10,20 @@ export interface Arm {
   name: string;
   calls: number;
   operation: (call: number) => void;
-  /** What the native counters must say of all calls together. @throws {Error} when they do not */
+  /** Checks the native counters of all calls together. @throws {Error} if they contradict the arm */
   check: (counted: Counters) => void;
 }
 
-/** What the repetitions of an arm gave. */
+/** The measurements of an arm. */
 export interface ArmResult<A extends Arm> {
   arm: A;
-  /** Of one call, for every repetition. */
+  /** Seconds per call, for every repetition. */
   seconds: number[];
-  /** Of all calls of one repetition. */
+  /** Counters of all calls of one repetition. */
   counted: Counters;
 }
 
-/** An arm that is ready to start: recorded where the device records. */
+/** An arm that is ready to start: recorded if the device supports recording. */
 interface Runner extends Disposable {
   start: () => void;
   [Symbol.dispose]: () => void;

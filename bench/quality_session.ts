@@ -1,4 +1,4 @@
-/** One document in the cache that many arms decode behind, a token at a time. */
+/** One document in the cache, after which many arms decode token by token. */
 import type { Engine } from "../engine/engine.ts";
 import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import type { Session } from "../engine/session.ts";
@@ -14,7 +14,7 @@ import { agreementOf, oraclePages } from "./oracle.ts";
 import { groupMasses } from "./page_mass.ts";
 import type { QualityArm, QualityPlan } from "./quality_plan.ts";
 
-/** Exact mass in the pages that an arm chose, over steps, layers and KV heads. */
+/** Exact mass in the pages that an arm selected, over steps, layers and KV heads. */
 export interface MassKept {
   rows: number;
   kept: number;
@@ -42,20 +42,20 @@ export class QualitySession implements Disposable {
     this.#owned = owned.move();
   }
 
-  /** Reads the document densely, in place of the one before. */
+  /** Prefills the document densely and replaces the previous one. */
   async read(ids: readonly number[], signal: AbortSignal | undefined): Promise<void> {
     this.#session.truncate(this.#sequence, 0);
     await this.#session.prefill(this.#sequence, ids, { signal });
     this.#length = ids.length;
   }
 
-  /** Back to the end of the document, for this arm. */
+  /** Returns to the end of the document, for this arm. */
   begin({ sparse }: QualityArm): void {
     this.#session.truncate(this.#sequence, this.#length);
     this.#policy = this.engine.policy(sparse);
   }
 
-  /** Feeds a token to the arm that began. Returns the logits `[V]`. Looks at exact masses where `kept` is given. */
+  /** Feeds a token to the current arm. Returns the logits `[V]`. Adds exact masses to `kept` if given. */
   step(id: number, arm: QualityArm, kept?: MassKept): Float32Array<ArrayBuffer> {
     const policy = this.#policy;
     if (!policy) throw new Error("No arm has begun");
@@ -71,7 +71,7 @@ export class QualitySession implements Disposable {
     return this.#session.counters();
   }
 
-  /** Attends to the pages of highest exact mass. */
+  /** Attends to the pages with the highest exact mass. */
   #oracle(policy: PagePolicy, kept: MassKept | undefined): DecodeAttention {
     const { cache } = this.#session.pool;
     return (layer, { sequences, selecting }, q, out) => {
@@ -89,7 +89,7 @@ export class QualitySession implements Disposable {
     };
   }
 
-  /** Compares what a layer chose with the exact masses. */
+  /** Compares the selection of a layer with the exact masses. */
   #watch(policy: PagePolicy, kept: MassKept): StepObserver {
     return {
       afterAttention: (layer, q, { sequences, selecting }) => {

@@ -9,7 +9,7 @@ import { tinyGenerate } from "./tiny.ts";
 
 const config = configOf("default", 32_768);
 
-Deno.test("planGenerate() takes prompts in once for each depth and page size", () => {
+Deno.test("planGenerate() measures prompts once for each depth and page size", () => {
   const { cases } = planGenerate(tinyGenerate);
   assertEquals(cases.map(({ prompts }) => prompts.length), [1, 0, 1, 0]);
 });
@@ -22,8 +22,8 @@ Deno.test("planGenerate() says what fills the cache at depth", () => {
   assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "random keys");
 });
 
-Deno.test("planGenerate() says where a budget holds all", () => {
-  assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "A budget of 64 holds all of depth 0");
+Deno.test("planGenerate() says where a budget covers the depth", () => {
+  assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "Budget 64 covers depth 0");
 });
 
 Deno.test("decodeArms() has dense first, then every scorer where it selects", () => {

@@ -16,7 +16,7 @@ Deno.test("renderPlot() draws a line for every arm", () => {
   assertEquals(svg.match(/class="c\d line"/g)?.length, 2 * 3); // once in the panel, once in the legend
 });
 
-Deno.test("renderPlot() names every arm in the legend, as text that XML takes", () => {
+Deno.test("renderPlot() names every arm in the legend, escaped for XML", () => {
   for (const name of [">dense<", ">sparse unique 512<", ">&#60;peer&#62; &#38; co<"]) assertStringIncludes(svg, name);
 });
 
@@ -33,7 +33,7 @@ Deno.test("renderPlot() needs no script, style sheet or font from elsewhere", ()
   assert(!/<script|<image|href=|@import|url\(/.test(svg));
 });
 
-Deno.test("renderPlot() draws nothing that is no number", () => assert(!/NaN|Infinity|undefined/.test(svg)));
+Deno.test("renderPlot() draws only finite numbers", () => assert(!/NaN|Infinity|undefined/.test(svg)));
 
 Deno.test("renderPlot() closes every element", () => {
   const open = [...svg.matchAll(/<(svg|title|style|text)\b/g)].length;

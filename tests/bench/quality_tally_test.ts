@@ -23,7 +23,7 @@ function predicted(name: "dense" | "sparse", losses: number[]): Tally {
 
 const dense = answered("dense", [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
-Deno.test("retrievalFields() counts right answers and where in the documents they stood", () => {
+Deno.test("retrievalFields() counts correct answers and where in the documents they were", () => {
   const { right, trials, accuracy, by_depth: parts } = retrievalFields(answered("sparse", [1, 0, 1, 1, 0, 0]), dense);
   assertEquals([right, trials, accuracy, parts], [3, 6, 0.5, "1/2 2/2 0/2"]);
 });
@@ -32,7 +32,7 @@ Deno.test("retrievalFields() raises no alarm where a sparse arm is a little bett
   assertEquals(retrievalFields(answered("sparse", [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), dense).alarm, undefined);
 });
 
-Deno.test("retrievalFields() raises an alarm where a sparse arm finds what dense misses again and again", () => {
+Deno.test("retrievalFields() raises an alarm where a sparse arm often finds what dense misses", () => {
   const fields = retrievalFields(answered("sparse", new Array(12).fill(1)), dense);
   assertMatch(fields.alarm ?? "", /^finds 9 that dense misses, misses 0/);
 });

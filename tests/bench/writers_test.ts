@@ -34,12 +34,12 @@ Deno.test("rowsText() writes nothing of tables before the end", () => {
   assertEquals([rowsText("table", [sparse], provenance), openingText("md")], ["", ""]);
 });
 
-Deno.test("closingText() of table says what all rows share once, above", () => {
+Deno.test("closingText() of table states what all rows share once, above it", () => {
   const text = closingText("table", result);
   assertStringIncludes(text, "heads 32/8 of 128, dtype bf16, page 8\n");
 });
 
-Deno.test("closingText() of table tells device, commit and notes", () => {
+Deno.test("closingText() of table states device, commit and notes", () => {
   const text = closingText("table", result);
   for (const part of ["commit abc1234", "Some CPU (avx2, 2 threads)", "A note."]) {
     assertStringIncludes(text, part);
