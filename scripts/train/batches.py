@@ -1,4 +1,4 @@
-"""Batches by step number, drawn ahead by processes."""
+"""Batches by step number, which worker processes draw ahead."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Batches:
 
     def __init__(self, sampler: Sampler, plan: ContextPlan, device: torch.device, workers: int | None = None, ahead: int = 16) -> None:
         if len(sampler.tokens) <= max(plan.contexts):
-            raise TrainError(f"The data has {len(sampler.tokens)} tokens, wanted more than a context of {max(plan.contexts)}", 3)
+            raise TrainError(f"The data has {len(sampler.tokens)} tokens, expected more than a context of {max(plan.contexts)}", 3)
         self.sampler, self.plan, self.device, self.ahead, self.pending = sampler, plan, device, ahead, {}
         workers = (8 if device.type == "cuda" else 0) if workers is None else workers
         self.pool = None
-        if workers > 0:  # spawned: a process that uses a GPU cannot be forked
+        if workers > 0:  # spawned, because a process that uses a GPU cannot be forked
             self.pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (sampler, plan))
 
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +82,7 @@ _of_worker = ()
 def _begin_worker(sampler: Sampler, plan: ContextPlan) -> None:
     global _of_worker
     _of_worker = sampler, plan
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells its workers to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
 
 
 def _draw_in_worker(step: int) -> tuple[np.ndarray, np.ndarray]:

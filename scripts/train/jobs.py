@@ -1,4 +1,4 @@
-"""Runs commands that wait for one another's outputs, one at a time on each GPU, until a time is over."""
+"""Runs commands that depend on each other's outputs, one at a time per GPU, until a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.2
 class Job:
     """A command that is done once `out` exists. `command` is called late: it may need what `needs` wrote.
 
-    A job that ends with code 0 without its output was cut off, and goes on with the next call.
+    A job that ends with code 0 without its output was interrupted, and continues with the next call.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Job:
 
 
 def start(job: Job, gpu: str | None, log_folder: Path) -> subprocess.Popen[bytes]:
-    """A child process that sees one GPU, or the CPU where `gpu` is None. Its output goes to a file of its own."""
+    """A child process that sees one GPU, or the CPU if `gpu` is None. Its output goes to a separate file."""
     log_folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ) if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with open(log_folder / f"{job.name}.log", "ab") as log:

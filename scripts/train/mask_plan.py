@@ -1,4 +1,4 @@
-"""What each step of a run may read: one of the budgets, or everything; and how soft the mask is."""
+"""What each step of a run reads: one of the budgets, or everything; and how soft the mask is."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class MaskPlan:
         return pages
 
     def temperature(self, step: int) -> float | None:
-        """None where the mask has none."""
+        """None if the mask has none."""
         return annealed(step, self.steps, *self.degrees, self.anneal) if self.soft else None

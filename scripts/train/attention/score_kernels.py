@@ -11,7 +11,7 @@ HARD_LOG_GATE = tl.constexpr(-1e30)
 
 @triton.jit
 def log_gate_of(score, cut, inverse_temperature, HARD: tl.constexpr):
-    """Log of the gate; the soft one is log(sigmoid(x)) written so that neither end overflows."""
+    """Log of the gate; the soft one is log(sigmoid(x)), written so that neither end overflows."""
     if HARD:
         return tl.where(score >= cut, 0.0, HARD_LOG_GATE)
     x = (score - cut) * inverse_temperature
@@ -106,7 +106,7 @@ def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.co
 
 @triton.jit
 def ordered(score):
-    """f32 as int32 of the same order."""
+    """f32 as int32 with the same order."""
     bits = score.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
@@ -133,7 +133,7 @@ def cut_kernel(
     BUDGET: tl.constexpr,
     HARD: tl.constexpr,
 ):
-    """One query a program: its row of `scores` lies in registers, the RANKED-th largest is found exactly, bit by bit.
+    """One query per program: its row of `scores` is in registers, and the RANKED-th largest is found exactly, bit by bit.
 
     Writes theta [B*Hk, n] and turns scores into log gates in place.
     """
