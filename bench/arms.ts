@@ -33,7 +33,7 @@ function prepare(device: Device, { calls, operation }: Arm): Runner {
   const all = (): void => {
     for (let call = 0; call < calls; call++) operation(call);
   };
-  all(); // whatever it allocates is there when it is recorded
+  all(); // allocates everything before the recording
   if (!device.records) return { start: all, [Symbol.dispose]: () => {} };
   const graph = device.record(all);
   return { start: () => graph.launch(), [Symbol.dispose]: () => graph.close() };
@@ -51,8 +51,8 @@ export function countedBetween(before: Counters, after: Counters): Counters {
 }
 
 /**
- * Lets the arms and a plain read take turns, `warmups` times untimed and `repetitions` times timed; counters are read and checked at
- * every turn. `peakRate` is bytes a second of the plain read.
+ * Alternates the arms and a plain read, `warmups` times untimed and `repetitions` times timed; counters are read and checked in
+ * every turn. `peakRate` is the bytes per second of the plain read.
  */
 export async function timeArms<A extends Arm>(
   device: Device,
@@ -89,7 +89,7 @@ function turn<A extends Arm>(cache: KvCache, runner: Runner, result: ArmResult<A
   probe.read(four);
   const started = performance.now();
   runner.start();
-  probe.read(four); // a read waits for all that was started
+  probe.read(four); // a read waits for everything that was started
   const seconds = (performance.now() - started) / 1000;
   result.counted = countedBetween(before, cache.counters());
   result.arm.check(result.counted);

@@ -53,12 +53,12 @@ function placer(log: boolean, [low, high]: readonly [number, number], from: numb
 
 /** Values whose labels do not overlap: at least 44 pixels apart. */
 function spaced(values: readonly number[], place: Axis["place"]): number[] {
-  const kept: number[] = [];
+  const labelled: number[] = [];
   for (const value of values) {
-    const last = kept.at(-1);
-    if (last === undefined || Math.abs(place(value) - place(last)) >= 44) kept.push(value);
+    const last = labelled.at(-1);
+    if (last === undefined || Math.abs(place(value) - place(last)) >= 44) labelled.push(value);
   }
-  return kept;
+  return labelled;
 }
 
 /** 1, 2 and 5 times the powers of ten that enclose the values; only the powers if there are many. */

@@ -46,6 +46,6 @@ export async function fillSequences(
       }
     }
   }
-  places.buffer.read(new Uint8Array(4)); // waits, so that the sources can go
+  places.buffer.read(new Uint8Array(4)); // waits, so that the sources can be freed
   return numbers[0] as Float32Array<ArrayBuffer>;
 }

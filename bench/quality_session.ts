@@ -15,9 +15,9 @@ import { groupMasses } from "./page_mass.ts";
 import type { QualityArm, QualityPlan } from "./quality_plan.ts";
 
 /** Exact mass in the pages that an arm selected, over steps, layers and KV heads. */
-export interface MassKept {
+export interface RetainedMass {
   rows: number;
-  kept: number;
+  retained: number;
   oracle: number;
   recall: number;
 }
@@ -55,14 +55,14 @@ export class QualitySession implements Disposable {
     this.#policy = this.engine.policy(sparse);
   }
 
-  /** Feeds a token to the current arm. Returns the logits `[V]`. Adds exact masses to `kept` if given. */
-  step(id: number, arm: QualityArm, kept?: MassKept): Float32Array<ArrayBuffer> {
+  /** Feeds a token to the current arm. Returns the logits `[V]`. Adds exact masses to `total` if given. */
+  step(id: number, arm: QualityArm, total?: RetainedMass): Float32Array<ArrayBuffer> {
     const policy = this.#policy;
     if (!policy) throw new Error("No arm has begun");
     const hooks = arm.name === "oracle"
-      ? { attend: this.#oracle(policy, kept) }
-      : kept && arm.name === "sparse"
-      ? { observer: this.#watch(policy, kept) }
+      ? { attend: this.#oracle(policy, total) }
+      : total && arm.name === "sparse"
+      ? { observer: this.#watch(policy, total) }
       : undefined;
     return this.#session.step([this.#sequence], [id], policy, hooks).logits.readFloats();
   }
@@ -72,7 +72,7 @@ export class QualitySession implements Disposable {
   }
 
   /** Attends to the pages with the highest exact mass. */
-  #oracle(policy: PagePolicy, kept: MassKept | undefined): DecodeAttention {
+  #oracle(policy: PagePolicy, total: RetainedMass | undefined): DecodeAttention {
     const { cache } = this.#session.pool;
     return (layer, { sequences, selecting }, q, out) => {
       const rule = policy.layers[layer];
@@ -85,12 +85,12 @@ export class QualitySession implements Disposable {
       selection.selected.write(Int32Array.from(chosen.flat()));
       selection.counts.write(Int32Array.from(chosen, ({ length }) => length));
       cache.attend(layer, q, sequences, out, { selection });
-      if (kept) addKept(kept, masses, chosen, policy);
+      if (total) addMass(total, masses, chosen, policy);
     };
   }
 
   /** Compares the selection of a layer with the exact masses. */
-  #watch(policy: PagePolicy, kept: MassKept): StepObserver {
+  #watch(policy: PagePolicy, total: RetainedMass): StepObserver {
     return {
       afterAttention: (layer, q, { sequences, selecting }) => {
         if (policy.layers[layer]?.kind !== "sparse" || !selecting) return;
@@ -98,7 +98,7 @@ export class QualitySession implements Disposable {
         const k = policy.budgetPages;
         const all = selecting.selection.selected.readInts();
         const chosen = masses.map((_, head) => Array.from(all.subarray(head * k, (head + 1) * k)));
-        addKept(kept, masses, chosen, policy);
+        addMass(total, masses, chosen, policy);
       },
     };
   }
@@ -113,17 +113,17 @@ export class QualitySession implements Disposable {
   }
 }
 
-function addKept(
-  kept: MassKept,
+function addMass(
+  total: RetainedMass,
   masses: readonly Float64Array[],
   chosen: readonly number[][],
   policy: PagePolicy,
 ): void {
   masses.forEach((mass, head) => {
     const { mass: found, oracleMass, recall } = agreementOf(mass, chosen[head] ?? [], policy);
-    kept.rows++;
-    kept.kept += found;
-    kept.oracle += oracleMass;
-    kept.recall += recall;
+    total.rows++;
+    total.retained += found;
+    total.oracle += oracleMass;
+    total.recall += recall;
   });
 }

@@ -1,7 +1,7 @@
 /** Answers and predictions of one arm, compared with dense on the same questions and tokens. */
 import { pairedInterval, signTest, wilson } from "./intervals.ts";
 import type { QualityArm } from "./quality_plan.ts";
-import type { MassKept } from "./quality_session.ts";
+import type { RetainedMass } from "./quality_session.ts";
 import type { Row } from "./row.ts";
 import { mean, median, percentile } from "./statistics.ts";
 
@@ -25,12 +25,12 @@ export interface Tally {
   /** KL of dense from this arm, in nats. */
   divergences: number[];
   agreements: boolean[];
-  mass: MassKept;
+  mass: RetainedMass;
   stepSeconds: number[];
 }
 
 export function emptyTally(arm: QualityArm): Tally {
-  const mass = { rows: 0, kept: 0, oracle: 0, recall: 0 };
+  const mass = { rows: 0, retained: 0, oracle: 0, recall: 0 };
   return { arm, answers: [], losses: [], divergences: [], agreements: [], mass, stepSeconds: [] };
 }
 
@@ -73,7 +73,7 @@ export function proseFields({ arm, losses, divergences, agreements, mass }: Tall
     ...bounded ? { loss_change_low: low, loss_change_high: high } : {},
     top1_agreement: agreements.filter((same) => same).length / agreements.length,
     ...mass.rows > 0
-      ? { mass_kept: mass.kept / mass.rows, oracle_mass: mass.oracle / mass.rows, recall: mass.recall / mass.rows }
+      ? { mass_kept: mass.retained / mass.rows, oracle_mass: mass.oracle / mass.rows, recall: mass.recall / mass.rows }
       : {},
     ...beats ? { alarm: `its loss is ${(-change).toFixed(4)} lower` } : {},
   };

@@ -4,8 +4,8 @@
         [--order shuffled|sorted] [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
         [--library FILE] [--json FILE] [--peer-rows FILE]
 
-Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2; they are
-timed by the wall clock from launch to the end of the wait, arms alternating. A library that cannot record (the CPU's) is called directly.
+Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2 cache.
+Wall-clock time runs from launch to the end of the wait, and arms alternate. A library that cannot record (the CPU's) is called directly.
 """
 
 from __future__ import annotations

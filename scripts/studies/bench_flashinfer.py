@@ -3,9 +3,9 @@
     python3 scripts/studies/bench_flashinfer.py [--cases 80x32768,1x131072,1x4096,1x32768] [--page-size 16] [--backends auto]
         [--order shuffled|sorted] [--rounds 31] [--read-gib 8] [--json FILE] [--peer-rows FILE]
 
-Both are CUDA graphs of many calls that rotate over copies of keys and values, timed by the wall clock, arms alternating, as in
-bench_attention.py: the ratios to SDPA cuDNN chain the two. Needs flashinfer-python; tensor cores are on, as FlashInfer advises for
-grouped queries. Its first use compiles a kernel for minutes unless one lies in flashinfer/data/aot.
+Both are CUDA graphs of many calls that rotate over copies of keys and values, timed by the wall clock in alternation, as in
+bench_attention.py, so the ratios to SDPA cuDNN connect the two. Requires flashinfer-python; tensor cores are on, as FlashInfer
+recommends for grouped queries. Its first use compiles a kernel for minutes unless flashinfer/data/aot contains one.
 """
 
 from __future__ import annotations

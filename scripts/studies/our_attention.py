@@ -73,7 +73,7 @@ class Contents:
 class OurCase:
     """A filled cache of the case's shape, and the operations as calls numbered from 0.
 
-    statistics: "bf16" or "f8" means. groups: 0, or pages of a group that ps_page_choose scores first. order: of the physical pages.
+    statistics: "bf16" or "f8" means. groups: 0, or the pages per group that ps_page_choose scores first. order: of the physical pages.
     """
 
     def __init__(self, device: Device, case: Case, statistics: str, groups: int, order: str) -> None:

@@ -37,8 +37,8 @@ class ContextPlan:
 class Batches:
     """batch(step) -> (ids [B, n], targets [B, n], weights [B, n]) on the device.
 
-    Processes draw whole steps ahead where a GPU would wait for them: threads would take Python's lock from the one that launches kernels.
-    `workers` is their number; 0 draws in this process, when asked. By default 8 with a GPU, else none.
+    Processes draw whole steps ahead if a GPU would wait for them: threads would compete for Python's lock with the one that launches
+    kernels. `workers` is their number; 0 draws on demand in this process. Default: 8 with a GPU, otherwise none.
     """
 
     def __init__(self, sampler: Sampler, plan: ContextPlan, device: torch.device, workers: int | None = None, ahead: int = 16) -> None:

@@ -97,7 +97,7 @@ def export(
     shard_size: str = "4GB",
 ) -> None:
     """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the progress of the run, if there was one, into a
-    folder that appears whole or not at all; then the run's folder goes.
+    folder that appears completely or not at all, and then removes the run's folder.
     """
     out = Path(out)
     partial = out.with_name(out.name + ".partial")

@@ -22,7 +22,7 @@ VALIDATION_CONTEXT, VALIDATION_WINDOWS = 4096, 16
 def add_dropout(model: PreTrainedModel, share: float) -> list[torch.utils.hooks.RemovableHandle]:
     """Drops a share of the numbers that embedding, attention and MLP write to the residual stream. Weights and config do not change.
 
-    Returns handles to remove it. To be called before layers are compiled.
+    Returns handles to remove it. Call it before layers are compiled.
     """
     if share == 0:
         return []

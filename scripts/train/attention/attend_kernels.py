@@ -1,9 +1,9 @@
 """Triton kernels of causal attention with a bias per page, for one chunk of queries: forward, and both halves of the backward pass.
 
-C queries of a chunk that begins at token `first`; gates [B*Hk, C, P] in f32 hold the logarithm of a page's gate. Exponentials are
-taken to base 2. Blocks of BN keys hold whole pages. Nothing is accumulated by atomics, so a step gives the same bits every time.
+C queries of a chunk that begins at token `first`; gates [B*Hk, C, P] in f32 contain the logarithm of a page's gate. Exponentials use
+base 2. Blocks of BN keys contain whole pages. Nothing is accumulated with atomics, so a step gives the same bits every time.
 
-Loops are cut in two: tiles that lie wholly below the diagonal and inside the arrays need no masks (EDGE false), the others have them.
+Loops are split in two: tiles entirely below the diagonal and inside the arrays need no masks (EDGE false); the others use them.
 """
 
 import triton

@@ -2,7 +2,7 @@
 
     python -m train.attention.compile_check [--head-dim 64 128] [--capability 90]
 
-Ends with code 1 where a kernel spills more than a few registers or wants more shared memory than a multiprocessor lends.
+Exits with code 1 if a kernel spills more than a few registers or requires more shared memory than a multiprocessor has.
 """
 
 from __future__ import annotations

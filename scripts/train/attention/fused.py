@@ -1,14 +1,14 @@
 """Soft-mask attention with Triton kernels, one chunk of queries after another.
 
-Held at any time beside inputs and outputs: for C queries of a chunk and P pages the log gates [B, Hk, C, P], and in the backward
-pass gradients [B, Hq, C, P] of gates and of scores; C is at most half of the queries, and such that the largest of these stays below
+Memory at any time besides inputs and outputs: for C queries of a chunk and P pages the log gates [B, Hk, C, P], and in the backward
+pass gradients [B, Hq, C, P] of gates and of scores; C is at most half of the queries, and the largest of these stays below
 SCRATCH_BYTES. Nothing is n x n or n x P.
 
 What the backward pass recomputes, and why. Saved are inputs, output, log-sum-exp and theta, all [B, H, n] or smaller. Weights are
 recomputed from the log-sum-exp, as flash attention does. Scores are recomputed too (a page of 8 has one score for 8 logits, so they
-cost an eighth of the product with the keys), but not the cut: theta is one number a query, and finding it is the longer half.
+cost an eighth of the product with the keys), but not the cut: theta is one number per query, and finding it is the longer half.
 The gate's own slope needs no scores: with g = sigmoid(x), d log(g) / dx = 1 - g = -expm1(log g), which is 0 for ungated pages.
-Statistics of pages are inputs here; autograd carries their gradients on to the keys.
+Statistics of pages are inputs here; autograd carries their gradients to the keys.
 """
 
 from collections.abc import Sequence

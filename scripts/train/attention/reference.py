@@ -1,11 +1,11 @@
 """Soft-mask attention in plain PyTorch: the reference for the kernels, and the implementation on the CPU.
 
-Follows tests/fixtures/unique_reference.py (statistics, scores, forced pages) for every query of a causal pass at once.
-B sequences, Hq query heads in Hk groups of G, n tokens, S tokens a page, P complete pages, d head size.
+Follows tests/fixtures/unique_reference.py (statistics, scores, pages that are always read) for every query of a causal pass at once.
+B sequences, Hq query heads in Hk groups of G, n tokens, S tokens per page, P complete pages, d head size.
 
 Scores are multiplied by the attention's own scale, so the temperature is in units of a logit: 1 means that a page one logit below
-the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it says where the boundary is, and a gradient through it
-would push the two pages at the boundary on account of all others.
+the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it marks the boundary, and a gradient through it
+would push the two pages at the boundary on behalf of all others.
 """
 
 from __future__ import annotations

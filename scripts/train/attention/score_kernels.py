@@ -48,7 +48,7 @@ def score_kernel(
     """queries [B*Hk*G, n, D], mean [B*Hk, stored, D], std [B*Hk, stored] -> out [B*Hk, C, P].
 
     GATE false: scores, -inf where a page does not compete. GATE true (backward, theta [B*Hk, n] known): log gates, 0 where it does
-    not, and top_head [B*Hk, C, P], the head of the group whose score is the largest.
+    not, and top_head [B*Hk, C, P], the head of the group with the largest score.
     """
     kv = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -88,8 +88,8 @@ def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.co
     """gates, top_head [B*Hk, C, P], gate_grad [B*Hk*G, C, P] -> out as gate_grad: the gradient of a page's unscaled score, with the head
     that gave the score; 0 with the others. `numbers` is C * P.
 
-    The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. Where the gate is open or
-    the page does not compete (log 0) nothing flows, whatever gate_grad holds there: no tile of queries wrote the pages behind it.
+    The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. If the gate is open or
+    the page does not compete (log 0), the gradient is 0 whatever gate_grad contains: no tile of queries wrote the pages after it.
     """
     kv = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

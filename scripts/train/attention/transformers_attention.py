@@ -1,6 +1,6 @@
 """Soft-mask attention as an attention implementation of the transformers library, without changes to model code.
 
-The library hands keyword arguments of a model's call through to the attention of every layer; `pages=` brings the policy of the step.
+The library passes keyword arguments of a model's call to the attention of every layer; `pages=` contains the policy of the step.
 Layers with a sliding window attend to their window and never select, as in decoding.
 """
 

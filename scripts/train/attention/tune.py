@@ -2,8 +2,8 @@
 
     python -m train.attention.tune [--head-dim 64] [--tokens 32768] [--rounds 5]
 
-Each kernel is timed within the pass that launches it, forward or backward, with the other kernels as they are; the fastest tile stays
-for the kernels after it.
+Each kernel is timed in the pass that launches it, forward or backward, with the other kernels unchanged; later kernels use the fastest
+tile.
 """
 
 from __future__ import annotations
