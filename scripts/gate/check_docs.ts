@@ -29,13 +29,21 @@ export function codeOf(markdown: string): { commands: string[]; spans: string[];
     if (!NO_SHELL.test(language)) blocks.push(body);
     return "";
   });
-  const prose = withoutFences.replaceAll(/^ {4}.*$/gm, (line) => {
-    blocks.push(line);
-    return "";
+  const prose = withoutFences.replaceAll(/(^ {4}.*\n?)+/gm, (block) => {
+    blocks.push(block);
+    return "\n";
   });
   const spans = [...prose.matchAll(/`([^`\n]+)`/g)].map(([, span = ""]) => span.replaceAll("\\|", "|"));
-  const commands = blocks.join("\n").replaceAll(/\s*\\\n\s*/g, " ").split("\n");
-  return { commands, spans, prose };
+  return { commands: blocks.flatMap(commandsOf), spans, prose };
+}
+
+/** The commands of a block. Where some lines have a prompt, the others are output. */
+function commandsOf(block: string): string[] {
+  const lines = block.replaceAll(/\s*\\\n\s*/g, " ").split("\n").map((line) => line.trim()).filter((line) =>
+    line !== ""
+  );
+  const prompted = lines.filter((line) => line.startsWith("$ "));
+  return prompted.length > 0 ? prompted : lines;
 }
 
 function read(path: string): string {

@@ -52,5 +52,9 @@ Deno.test("commands are read from fenced and indented blocks, with continued lin
   const { commands } = codeOf(
     "Text\n\n```sh\ndeno task \\\n  soak\n```\n\n    deno task fuzz\n\n```ts\nconst x = 1;\n```\n",
   );
-  assertEquals(commands.map((line) => line.trim()).filter((line) => line !== ""), ["deno task soak", "deno task fuzz"]);
+  assertEquals(commands, ["deno task soak", "deno task fuzz"]);
+});
+
+Deno.test("lines without a prompt are output in a block that has prompts", () => {
+  assertEquals(codeOf("```\n$ deno task fuzz\npagesift said so\n```\n").commands, ["$ deno task fuzz"]);
 });
