@@ -14,7 +14,7 @@ import { tinyLists } from "./tiny.ts";
 const sparse = { arm: "sparse", calls: 3, rows: 2, chosenPages: 4 };
 const selected = { rowsSelected: 6, pagesScored: 60, pagesAttended: 24, pagesInContext: 60, selections: 3 };
 
-Deno.test("checkActivity() takes a sparse arm that selected in every call", () => checkActivity(sparse, selected));
+Deno.test("checkActivity() accepts a sparse arm that selected in every call", () => checkActivity(sparse, selected));
 
 Deno.test("checkActivity() refuses a sparse arm that did not select in one call", () => {
   assertThrows(() => checkActivity(sparse, { ...selected, selections: 2 }), Error, "selected pages 2 times");
@@ -59,7 +59,7 @@ Deno.test("timeArms() times arms that do what their name says", async () => {
   });
 });
 
-Deno.test("timeArms() fails when a sparse arm never selects", async () => {
+Deno.test("timeArms() fails if a sparse arm never selects", async () => {
   await withArms(async (device, inputs, arms, peak) => {
     const [dense, ...others] = arms as [Arm, ...Arm[]];
     const claimed = others.find(({ name }) => name === "sparse") as Arm;

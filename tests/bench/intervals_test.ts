@@ -13,7 +13,7 @@ Deno.test("wilson() does not collapse if all are correct", () => {
   assertEquals(high, 1);
 });
 
-Deno.test("wilson() knows nothing without trials", () => assertEquals(wilson(0, 0), { low: 0, high: 1 }));
+Deno.test("wilson() without trials covers 0 to 1", () => assertEquals(wilson(0, 0), { low: 0, high: 1 }));
 
 for (
   const [degrees, wanted] of [[1, 12.706], [5, 2.571], [6, 2.447], [10, 2.228], [30, 2.042], [1000, 1.962]] as const

@@ -11,7 +11,7 @@ Deno.test("closingText() of json has the schema, the subject, provenance and row
   assertEquals([schema, subject, made, rows], ["pagesift.bench/1", "attention", provenance, result.rows]);
 });
 
-Deno.test("rowsText() of jsonl lets a row stand alone", () => {
+Deno.test("rowsText() of jsonl adds provenance to every row", () => {
   const { commit, device, program, median_us: us } = JSON.parse(rowsText("jsonl", [sparse], provenance));
   assertEquals([commit, device, program, us], ["abc1234", "Some CPU", "pagesift", 20]);
 });
@@ -46,7 +46,7 @@ Deno.test("closingText() of table states device, commit and notes", () => {
   }
 });
 
-Deno.test("closingText() of table leaves out columns that say nothing", () => {
+Deno.test("closingText() of table leaves out empty columns", () => {
   assertEquals(closingText("table", result).includes("tokens/s"), false);
 });
 
