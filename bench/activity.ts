@@ -1,27 +1,27 @@
 /** Whether an arm did what its name says, by the counters of the kernels. */
 import type { Counters } from "../ffi/structs.ts";
 
-/** What was run: calls that each choose pages or not, and rows (sequence, KV head) of each. */
+/** What was run: calls that do or do not select pages, and the rows (sequence, KV head) of each call. */
 export interface Activity {
   arm: string;
   calls: number;
   rows: number;
-  /** Pages that a row of a selecting call must read, fewer than it has; undefined for one that reads all. */
+  /** Pages that a row of a selecting call must read, fewer than it has; undefined if it reads all pages. */
   chosenPages: number | undefined;
 }
 
-/** @throws {Error} when a sparse arm did not leave pages out in every call, or a dense one did in any */
+/** @throws {Error} if a sparse arm read all pages in some call, or a dense arm selected pages in any */
 export function checkActivity({ arm, calls, rows, chosenPages }: Activity, counted: Counters): void {
   checkSelections(arm, chosenPages === undefined ? 0 : calls, counted);
-  const wanted = chosenPages === undefined ? counted.pagesInContext : calls * rows * chosenPages;
-  if (counted.pagesAttended === wanted && wanted > 0) return;
-  throw new Error(`The ${arm} arm read ${counted.pagesAttended} pages in ${calls} calls, wanted ${wanted}`);
+  const expected = chosenPages === undefined ? counted.pagesInContext : calls * rows * chosenPages;
+  if (counted.pagesAttended === expected && expected > 0) return;
+  throw new Error(`The ${arm} arm read ${counted.pagesAttended} pages in ${calls} calls, expected ${expected}`);
 }
 
-/** @throws {Error} when the kernels selected more or less often than the arm claims */
-export function checkSelections(arm: string, wanted: number, { selections }: Counters): void {
-  if (selections === wanted) return;
+/** @throws {Error} if the kernels selected more or less often than the arm claims */
+export function checkSelections(arm: string, expected: number, { selections }: Counters): void {
+  if (selections === expected) return;
   throw new Error(
-    `The ${arm} arm selected pages ${selections} times, wanted ${wanted}: its row would not be about ${arm} attention`,
+    `The ${arm} arm selected pages ${selections} times, expected ${expected}, so its row would not measure ${arm} attention`,
   );
 }

@@ -1,4 +1,4 @@
-/** Arms that take turns, each watched by the native counters. */
+/** Arms that alternate, each checked against the native counters. */
 import { eventLoopYield } from "../engine/event_loop.ts";
 import type { Device, DeviceBuffer } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
@@ -10,20 +10,20 @@ export interface Arm {
   name: string;
   calls: number;
   operation: (call: number) => void;
-  /** What the native counters must say of all calls together. @throws {Error} when they do not */
+  /** Checks the native counters of all calls together. @throws {Error} if they contradict the arm */
   check: (counted: Counters) => void;
 }
 
-/** What the repetitions of an arm gave. */
+/** The measurements of an arm. */
 export interface ArmResult<A extends Arm> {
   arm: A;
-  /** Of one call, for every repetition. */
+  /** Seconds per call, for every repetition. */
   seconds: number[];
-  /** Of all calls of one repetition. */
+  /** Counters of all calls of one repetition. */
   counted: Counters;
 }
 
-/** An arm that is ready to start: recorded where the device records. */
+/** An arm that is ready to start: recorded if the device supports recording. */
 interface Runner extends Disposable {
   start: () => void;
   [Symbol.dispose]: () => void;
@@ -33,7 +33,7 @@ function prepare(device: Device, { calls, operation }: Arm): Runner {
   const all = (): void => {
     for (let call = 0; call < calls; call++) operation(call);
   };
-  all(); // whatever it allocates is there when it is recorded
+  all(); // allocates everything before the recording
   if (!device.records) return { start: all, [Symbol.dispose]: () => {} };
   const graph = device.record(all);
   return { start: () => graph.launch(), [Symbol.dispose]: () => graph.close() };
@@ -51,8 +51,8 @@ export function countedBetween(before: Counters, after: Counters): Counters {
 }
 
 /**
- * Lets the arms and a plain read take turns, `warmups` times untimed and `repetitions` times timed; counters are read and checked at
- * every turn. `peakRate` is bytes a second of the plain read.
+ * Alternates the arms and a plain read, `warmups` times untimed and `repetitions` times timed; counters are read and checked in
+ * every turn. `peakRate` is the bytes per second of the plain read.
  */
 export async function timeArms<A extends Arm>(
   device: Device,
@@ -89,7 +89,7 @@ function turn<A extends Arm>(cache: KvCache, runner: Runner, result: ArmResult<A
   probe.read(four);
   const started = performance.now();
   runner.start();
-  probe.read(four); // a read waits for all that was started
+  probe.read(four); // a read waits for everything that was started
   const seconds = (performance.now() - started) / 1000;
   result.counted = countedBetween(before, cache.counters());
   result.arm.check(result.counted);

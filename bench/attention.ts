@@ -1,4 +1,4 @@
-/** `bench attention`: one layer's decode step in parts, as a whole, and dense, in cells of settings. */
+/** `bench attention`: one layer's decode step in parts, as a whole, and dense, for each combination of settings. */
 import { eventLoopYield } from "../engine/event_loop.ts";
 import type { Device } from "../ffi/device.ts";
 import { type AttentionArm, AttentionArms } from "./attention_arms.ts";
@@ -13,13 +13,16 @@ import { definedOnly, type Hooks, type Row } from "./row.ts";
 import { mean, timingOf } from "./statistics.ts";
 
 const WARMUPS = 1;
-/** Calls in turn touch at least this many pages, so that attending alone finds little of them in a cache. */
+/** Consecutive calls touch at least this many pages, so that `attend` alone finds few of them in a cache. */
 const ATTENDED_BYTES = 256 << 20;
 const MOST_QUERIES = 32;
-/** Recall is taken from the first of the queries, over the first and the last sequence. */
+/** Recall is computed for the first queries, over the first and the last sequence. */
 const RECALL_QUERIES = 2;
 
-/** Cases with the layers that fit, in their order. @throws {PagesiftError} of kind "memory" for the first that does not fit */
+/**
+ * Cases with the number of layers that fits, in order. @throws {PagesiftError} of kind "memory" for the first case
+ * that does not fit
+ */
 export function fitCases(device: Device, plan: AttentionPlan): { wanted: AttentionCase; numLayers: number }[] {
   return plan.cases.map((wanted) => ({ wanted, numLayers: planLayers(wanted, plan, device) }));
 }
@@ -27,7 +30,7 @@ export function fitCases(device: Device, plan: AttentionPlan): { wanted: Attenti
 /**
  * Measures case by case; yields the rows of each.
  *
- * @throws {Error} when the native counters deny what an arm's name says
+ * @throws {Error} if the native counters contradict an arm's name
  */
 export async function* benchAttention(
   device: Device,
@@ -69,7 +72,7 @@ async function benchCase(
   return results.map((result) => rowOf(wanted, plan, inputs, masses, result, { peakRate, denseUs }));
 }
 
-/** So many that layers times queries attend to more than a cache holds. */
+/** Enough queries that layers times queries attend to more than a cache holds. */
 function queriesFor(wanted: AttentionCase, numLayers: number): number {
   const smallest = Math.min(...wanted.budgets) / wanted.pageSize * rowsOf(wanted) * pageBytes(wanted);
   return Math.min(MOST_QUERIES, Math.max(RECALL_QUERIES, Math.ceil(ATTENDED_BYTES / (smallest * numLayers))));
@@ -82,7 +85,7 @@ interface ExactMass {
   masses: readonly Float64Array[];
 }
 
-/** Of the first queries in layer 0, for the first and the last sequence. */
+/** Masses of the first queries in layer 0, for the first and the last sequence. */
 function exactMasses(wanted: AttentionCase, inputs: AttentionInputs): ExactMass[] {
   const { pageTable, lengths } = inputs.tables;
   const numPages = pagesOf(wanted);
@@ -134,7 +137,10 @@ function rowOf(
   });
 }
 
-/** Bytes before a call finds what an earlier one left. Chosen pages count once, however many calls chose them. */
+/**
+ * Bytes that pass before a call touches the same memory again. Selected pages count once, however many calls
+ * select them.
+ */
 function rotatedBytes(wanted: AttentionCase, inputs: AttentionInputs, arm: AttentionArm, bytes: number): number {
   const { numLayers } = inputs.cache.shape;
   if (arm.name === "select") return bytes;
@@ -153,7 +159,7 @@ function rotatedBytes(wanted: AttentionCase, inputs: AttentionInputs, arm: Atten
   return Math.round(seen.size * pageBytes(wanted) + Math.max(0, statistics) * numLayers);
 }
 
-/** Recall and mass of what the calls of layer 0 chose for the queries whose exact masses are known. */
+/** Recall and mass of the pages that layer 0 selected for the queries whose exact masses are known. */
 function agreement(
   wanted: AttentionCase,
   { sinkPages, recentPages }: AttentionPlan,

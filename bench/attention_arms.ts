@@ -16,17 +16,17 @@ import {
   statisticsRowBytes,
 } from "./attention_plan.ts";
 
-/** What an arm is about, for its row. */
+/** What an arm measures, for its row. */
 export interface AttentionArm extends Arm {
   budgetTokens?: number;
   scorer?: string;
-  /** Of one call, from what the counters say of all. */
+  /** Bytes per call, from the counters of all calls. */
   bytes: (counted: Counters) => number;
-  /** What `calls` calls chose, one row a call and sequence; of arms that select. */
+  /** What `calls` calls selected, one row per call and sequence; only for arms that select. */
   selection?: Selection;
 }
 
-/** On a GPU an arm runs long enough that starting it and waiting for it do not count. */
+/** On a GPU, an arm runs long enough that launch and wait are negligible. */
 const LEAST_CALLS = { recorded: 64, recordedLarge: 16, direct: 1 } as const;
 const LARGE_BYTES = 1 << 30;
 
@@ -48,7 +48,7 @@ export class AttentionArms {
     this.#least = !records ? LEAST_CALLS.direct : large ? LEAST_CALLS.recordedLarge : LEAST_CALLS.recorded;
   }
 
-  /** Sparse arms stand before those that attend to what they chose. */
+  /** Sparse arms come before the arms that attend to their selection. */
   all(): AttentionArm[] {
     const selecting = this.wanted.scorers.flatMap((scorer) => {
       const scores = this.inputs.create("f32", [this.wanted.batch, this.wanted.kvHeads, this.#pages]);
@@ -58,13 +58,13 @@ export class AttentionArms {
     return [this.#dense(), this.#append(), ...selecting];
   }
 
-  /** Calls that go through all layers equally often, and through `queries` queries each. */
+  /** A number of calls that visits all layers equally often, with `queries` queries each. */
   #calls(queries: number): number {
     const turn = this.inputs.cache.shape.numLayers * queries;
     return turn * Math.ceil(this.#least / turn);
   }
 
-  /** Layer and query of a call; both rotate, every pair comes. */
+  /** Layer and query of a call; both rotate, and every pair occurs. */
   #place(call: number): [layer: number, query: Tensor] {
     const { cache: { shape: { numLayers } }, queries } = this.inputs;
     const query = queries[Math.floor(call / numLayers) % queries.length];
@@ -83,7 +83,10 @@ export class AttentionArms {
     };
   }
 
-  /** One token of every sequence, in the place of the last: read keys and values, write them, read the page again, write its statistics. */
+  /**
+   * One token per sequence, in the last slot: reads keys and values, writes them, reads the page again, writes its
+   * statistics.
+   */
   #append(): AttentionArm {
     const { cache, lastKeys, lastSlots } = this.inputs;
     const { headDim, pageSize, dtype, scorers } = this.wanted;
@@ -144,7 +147,7 @@ export class AttentionArms {
     };
   }
 
-  /** Of the scores that were written last, which is where a step finds them too: in a cache. */
+  /** Selects from the scores that were written last, so they are in a cache, as in a decode step. */
   #select(k: number, scores: Tensor): AttentionArm {
     const { cache, tables } = this.inputs;
     const { batch, kvHeads } = this.wanted;
@@ -193,6 +196,6 @@ export class AttentionArms {
   }
 }
 
-function checkRead(arm: string, pages: number, wanted: number): void {
-  if (pages !== wanted) throw new Error(`The ${arm} arm read ${pages} pages, wanted ${wanted}`);
+function checkRead(arm: string, pages: number, expected: number): void {
+  if (pages !== expected) throw new Error(`The ${arm} arm read ${pages} pages, expected ${expected}`);
 }

@@ -1,4 +1,4 @@
-/** The cache of one case, filled, with queries, page tables and room for what the operations write. */
+/** The filled cache of one case, with queries, page tables and buffers for the results. */
 import type { EventLoopYield } from "../engine/event_loop.ts";
 import { PageAllocator } from "../engine/pages/page_table.ts";
 import { Sequence } from "../engine/pages/sequence.ts";
@@ -48,7 +48,7 @@ export class AttentionInputs implements Disposable {
     this.#owned = owned.move();
   }
 
-  /** Makes the cache and fills it. */
+  /** Allocates the cache and fills it. */
   static async open(
     device: Device,
     wanted: AttentionCase,
@@ -95,7 +95,7 @@ function lastSlot({ length, pages, pageSize }: Sequence): number {
   return (pages.at(-1) ?? 0) * pageSize + (length - 1) % pageSize;
 }
 
-/** Queries `[B, Hq, d]`, each near some key of its KV head, as those of a model are. */
+/** Queries `[B, Hq, d]`, each near some key of its KV head, as in a model. */
 function queriesNear(keys: Float32Array, wanted: AttentionCase, seed: number): Float32Array<ArrayBuffer> {
   const { batch, queryHeads, kvHeads, headDim } = wanted;
   const [next, noise] = [wordsFrom(seed), noiseFrom(seed + 100)];

@@ -1,4 +1,4 @@
-/** What a case of `bench attention` takes, and over how many layers it can rotate. */
+/** How much memory a case of `bench attention` needs, and over how many layers it can rotate. */
 import { PagesiftError } from "../engine/errors.ts";
 import { poolPages, statisticsFor } from "../engine/pages/kv_pool.ts";
 import type { Device } from "../ffi/device.ts";
@@ -14,10 +14,13 @@ import {
   statisticsRowBytes,
 } from "./attention_plan.ts";
 
-/** Calls in turn touch at least this much, where memory allows: more than the last cache of nearly all machines. */
+/**
+ * Consecutive calls touch at least this much, if memory allows: more than the last-level cache of nearly all
+ * machines.
+ */
 const ROTATED_BYTES = 256 << 20;
 const LAYERS = { least: 2, most: 96 } as const;
-/** Of the free memory, for the cache; queries, results and the source of the keys come on top. */
+/** Share of the free memory for the cache; queries, results and the source of the keys come on top. */
 const SHARE_OF_FREE = 0.8;
 
 /** The cache of a case with this many layers. */
@@ -44,9 +47,9 @@ export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: De
 }
 
 /**
- * Layers that a case rotates over: as many as make the smallest sparse call leave the caches, and as memory holds.
+ * Layers that a case rotates over: enough that the smallest sparse call finds nothing in a cache, if that many fit.
  *
- * @throws {PagesiftError} of kind "memory" with the split and what would fit, when not even two layers do
+ * @throws {PagesiftError} of kind "memory" with the split and what would fit, if not even two layers fit
  */
 export function planLayers(wanted: AttentionCase, plan: AttentionPlan, device: Device): number {
   const rows = rowsOf(wanted);
@@ -73,7 +76,7 @@ function tooLarge(wanted: AttentionCase, plan: AttentionPlan, device: Device, ro
   const split = cacheSplit(device, caseShape(wanted, plan, device, LAYERS.least));
   return new PagesiftError(
     "memory",
-    `Not enough memory for --batch ${batch} --context ${contextTokens}: two layers in turn take ${split}, of ` +
+    `Not enough memory for --batch ${batch} --context ${contextTokens}: two alternating layers need ${split}, of ` +
       `${sizeText(room)} usable${ways}`,
   );
 }

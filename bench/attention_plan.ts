@@ -1,14 +1,14 @@
-/** Which cells `bench attention` measures: checked as a whole before anything is allocated. */
+/** Which settings `bench attention` measures, checked as a whole before anything is allocated. */
 import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer } from "../engine/types.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseHeads, parseWords, usageError } from "./lists.ts";
 
 export const DTYPES = ["bf16", "f16", "f32"] as const;
-/** Largest batch of one call. */
+/** The largest batch of one call. */
 const MAX_BATCH = 4096;
 
-/** The lists as the command line gives them. */
+/** The lists from the command line. */
 export interface AttentionLists {
   context: string;
   batch: string;
@@ -25,7 +25,7 @@ export interface AttentionLists {
   repetitions: number;
 }
 
-/** One filled cache, and what is measured on it: all scorers and budgets take turns over the same keys. */
+/** One filled cache, and what is measured on it: all scorers and budgets alternate over the same keys. */
 export interface AttentionCase {
   contextTokens: number;
   batch: number;
@@ -38,7 +38,7 @@ export interface AttentionCase {
   scorers: readonly Scorer[];
 }
 
-/** All cases, and what holds for each. */
+/** All cases, and the settings that they share. */
 export interface AttentionPlan {
   cases: readonly AttentionCase[];
   levels: 1 | 2;
@@ -78,13 +78,13 @@ export function planAttention(lists: AttentionLists): AttentionPlan {
 }
 
 function checkAtMost(flag: string, value: number, most: number): void {
-  if (value > most) throw usageError(`${flag} holds ${value}, wanted at most ${most}`);
+  if (value > most) throw usageError(`${flag} contains ${value}, expected at most ${most}`);
 }
 
 function checkHeadDim(headDim: number): void {
   if (headDim % 16 === 0 && headDim <= 512) return;
   const nearest = Math.min(512, Math.max(16, Math.round(headDim / 16) * 16));
-  throw usageError(`--head-dim holds ${headDim}, wanted multiples of 16 up to 512; the nearest is ${nearest}`);
+  throw usageError(`--head-dim contains ${headDim}, expected multiples of 16 up to 512; the nearest is ${nearest}`);
 }
 
 /** Rows: sequences times KV heads. */
@@ -96,18 +96,18 @@ export function pagesOf({ contextTokens, pageSize }: AttentionCase): number {
   return Math.ceil(contextTokens / pageSize);
 }
 
-/** Bytes of one number. */
+/** Bytes per number. */
 export function numberBytes(dtype: CacheShape["dtype"]): number {
   return dtype === "f32" ? 4 : 2;
 }
 
-/** Bytes of statistics that scoring reads a page and row. */
+/** Bytes of statistics that scoring reads per page and row. */
 export function statisticsRowBytes(scorer: Scorer, headDim: number, dtype: CacheShape["dtype"]): number {
   const vectors = scorer === "diag" || scorer === "quest" ? 2 : 1;
   return vectors * headDim * numberBytes(dtype) + (scorer === "unique" ? 4 : 0);
 }
 
-/** Bytes of keys and values of a page and row. */
+/** Bytes of keys and values per page and row. */
 export function pageBytes({ pageSize, headDim, dtype }: AttentionCase): number {
   return 2 * pageSize * headDim * numberBytes(dtype);
 }

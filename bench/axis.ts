@@ -1,6 +1,6 @@
-/** One axis of a plot: from numbers to places, and where its ticks stand. */
+/** One axis of a plot: maps numbers to pixels and places ticks. */
 
-/** A range of numbers laid over a range of pixels. */
+/** A range of numbers mapped to a range of pixels. */
 export interface Axis {
   title: string;
   log: boolean;
@@ -10,11 +10,14 @@ export interface Axis {
   label: (value: number) => string;
 }
 
-/** From this ratio of the largest to the smallest on, an axis is logarithmic; lists of tokens are mostly powers of two. */
+/**
+ * An axis is logarithmic if the largest value is at least this many times the smallest; token lists are mostly
+ * powers of two.
+ */
 const LOG_RATIO = { tokens: 4, values: 8 } as const;
 const MOST_TICKS = 8;
 
-/** An axis of token counts, with ticks where something was measured. */
+/** An axis of token counts, with ticks at the measured values. */
 export function tokenAxis(title: string, values: readonly number[], from: number, to: number): Axis {
   const sorted = [...new Set(values)].sort((a, b) => a - b);
   const [low, high] = [sorted[0] ?? 1, sorted.at(-1) ?? 1];
@@ -23,7 +26,7 @@ export function tokenAxis(title: string, values: readonly number[], from: number
   return { title, log, ticks: spaced(sorted, place), place, label: tokenLabel };
 }
 
-/** An axis of measured numbers: from zero where it is linear. */
+/** An axis of measured numbers; starts at zero if linear. */
 export function valueAxis(title: string, values: readonly number[], from: number, to: number): Axis {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const log = low > 0 && high / low >= LOG_RATIO.values;
@@ -48,17 +51,17 @@ function placer(log: boolean, [low, high]: readonly [number, number], from: numb
   return (value) => from + (scale(value) - scale(low)) / span * (to - from);
 }
 
-/** Values whose labels do not touch: 44 pixels apart at least. */
+/** Values whose labels do not overlap: at least 44 pixels apart. */
 function spaced(values: readonly number[], place: Axis["place"]): number[] {
-  const kept: number[] = [];
+  const labelled: number[] = [];
   for (const value of values) {
-    const last = kept.at(-1);
-    if (last === undefined || Math.abs(place(value) - place(last)) >= 44) kept.push(value);
+    const last = labelled.at(-1);
+    if (last === undefined || Math.abs(place(value) - place(last)) >= 44) labelled.push(value);
   }
-  return kept;
+  return labelled;
 }
 
-/** 1, 2 and 5 times powers of ten that enclose the values; powers alone where these are many. */
+/** 1, 2 and 5 times the powers of ten that enclose the values; only the powers if there are many. */
 function logTicks(low: number, high: number): number[] {
   const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
   const powers = Array.from({ length: last - first + 1 }, (_, index) => 10 ** (first + index));

@@ -1,4 +1,4 @@
-/** The model that `bench generate` runs: loaded from a folder, or a shape with random weights made on the device. */
+/** The model that `bench generate` runs: loaded from a folder, or a shape with random weights. */
 import { basename } from "@std/path";
 import { type ModelConfig, readModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
@@ -16,20 +16,20 @@ import { configOf, planShape } from "./shapes.ts";
 
 /** Which model, and where. */
 export interface ModelChoice {
-  /** A folder, or a shape; one of the two. */
+  /** Either a folder or a shape. */
   folder?: string | undefined;
   shape?: string | undefined;
-  /** What the user calls it. */
+  /** The name from the command line. */
   name: string;
   device: DeviceChoice;
   threads: number | undefined;
 }
 
-/** What is known of a model before its weights are on the device. */
+/** A model before its weights are on the device. */
 export interface PlannedModel {
   config: ModelConfig;
   plan: WeightPlan;
-  /** Of all weights. */
+  /** Bytes of all weights. */
   weightBytes: number;
 }
 
@@ -39,18 +39,21 @@ export interface BenchModel extends AsyncDisposable {
   sha256: string | undefined;
   notices: readonly Notice[];
   loaded: LoadedModel;
-  /** Bytes of weights that a step of this many sequences reads; undefined where the routing of experts decides. */
+  /** Bytes of weights that a step of this many sequences reads; undefined if it depends on the routing of experts. */
   weightsRead: (batch: number) => number | undefined;
 }
 
-/** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
+/**
+ * Reads config and headers, and tied weights that a file stores twice. @param longest tokens of the longest
+ * sequence, the context of a shape
+ */
 export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
   const config = folder === undefined ? configOf(shape ?? "", longest) : await readModelConfig(folder);
   const plan = folder === undefined ? planShape(config) : await planFolder(folder, config);
   return { config, plan, weightBytes: weightBytes(plan) };
 }
 
-/** @param batch sequences that decode together at most */
+/** @param batch the most sequences that decode together */
 export async function openModel(choice: ModelChoice, planned: PlannedModel, batch: number): Promise<BenchModel> {
   const { config, plan, weightBytes } = planned;
   const { folder, name } = choice;
@@ -73,14 +76,14 @@ export async function openModel(choice: ModelChoice, planned: PlannedModel, batc
   }
 }
 
-/** All weights, but of a table that only embeds the rows of the tokens. */
+/** All weights, but only the tokens' rows of a table that is used for embedding alone. */
 function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: number): number | undefined {
   if (config.moe) return undefined;
   const rowBytes = config.hiddenSize * DTYPE_BYTES[plan.dtype];
   return all + rowBytes * (batch - (plan.tensors.has("logits.weight") ? config.vocabSize : 0));
 }
 
-/** Norms of ones; all else repeats a block of random numbers. */
+/** Norms are ones; everything else repeats a block of random numbers. */
 function randomWeights(device: Device, plan: WeightPlan): Weights {
   const block = randomBlock();
   return Weights.fill(device, plan, ({ name, shape }, { buffer, offsetBytes }) => {

@@ -1,9 +1,9 @@
-/** The columns of a table for people: what is shown of a row, and how. */
+/** The columns of a table for people: which fields of a row they show, and how. */
 import type { Row } from "./row.ts";
 
 export interface Column {
   title: string;
-  /** The same in all rows, it moves from the table to the line above it. */
+  /** If all rows share the value, it moves from the table to the line above it. */
   setting?: boolean;
   show: (row: Row) => string | undefined;
 }
@@ -12,7 +12,7 @@ function whole(value: number | undefined): string | undefined {
   return value === undefined ? undefined : Math.round(value).toLocaleString("en-US");
 }
 
-/** Three digits that count, at least; thousands are separated. */
+/** At least three significant digits, with separated thousands. */
 export function short(value: number): string {
   const digits = value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
   return value.toLocaleString("en-US", {
@@ -73,7 +73,7 @@ export const COLUMNS: readonly Column[] = [
   { title: "of peak", show: (row) => optional(row.of_peak, percent) },
   { title: "peak GB/s", setting: true, show: (row) => optional(row.peak_gb_per_s, short) },
   { title: "speed / dense", show: (row) => optional(row.of_dense, times) },
-  { title: "right", show: ({ right, trials }) => trials === undefined ? undefined : `${right} of ${trials}` },
+  { title: "correct", show: ({ right, trials }) => trials === undefined ? undefined : `${right} of ${trials}` },
   {
     title: "95 %",
     show: ({ accuracy_low: low, accuracy_high: high }) => interval(low, high, (value) => `${Math.round(100 * value)}`),
@@ -82,7 +82,7 @@ export const COLUMNS: readonly Column[] = [
   { title: "loss", show: (row) => optional(row.loss, (value) => value.toFixed(4)) },
   { title: "loss - dense", show: (row) => optional(row.loss_change, signed) },
   {
-    title: "its 95 %",
+    title: "95 % of it",
     show: ({ loss_change_low: low, loss_change_high: high }) => interval(low, high, signed),
   },
   { title: "KL", show: (row) => optional(row.kl, (value) => value.toFixed(4)) },
@@ -90,8 +90,8 @@ export const COLUMNS: readonly Column[] = [
   { title: "same top", show: (row) => optional(row.top1_agreement, percent) },
   { title: "queued us", show: (row) => optional(row.queued_us, short) },
   { title: "page recall", show: (row) => optional(row.recall, percent) },
-  { title: "mass kept", show: (row) => optional(row.mass_kept, percent) },
-  { title: "oracle's", show: (row) => optional(row.oracle_mass, percent) },
+  { title: "mass retained", show: (row) => optional(row.mass_kept, percent) },
+  { title: "oracle mass", show: (row) => optional(row.oracle_mass, percent) },
   { title: "rotated MB", show: (row) => optional(row.rotated_bytes, (bytes) => short(bytes / 1e6)) },
   { title: "alarm", show: (row) => row.alarm },
   { title: "measured on", show: (row) => row.device },

@@ -1,33 +1,33 @@
-/** Texts to ask about: prose of a file with facts planted in it. */
+/** Documents for retrieval: prose from a file with planted facts. */
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { Random } from "../engine/sample/random.ts";
 import { usageError } from "./lists.ts";
 
-/** Words that the shipped model's training used (models/default/README.md); others are as good for other models. */
+/** Words from the training of the default model (models/default/README.md); other models work with any words. */
 const ADJECTIVES = "amber brass copper dusty eager frozen gentle hollow iron jolly keen lonely misty noble olive proud"
   .split(" ");
 const NOUNS = "falcon harbor lantern meadow mountain orchard palace river shepherd station temple village window garden"
   .split(" ");
 const DIGITS = 5;
-/** No fact stands in the last part of a document, where recent pages would hold it. */
+/** No fact lies in the last part of a document, where the recent pages would contain it. */
 const DEEPEST = 0.95;
-/** Facts of a document of pairs: enough that names and numbers compete. */
+/** Facts in a document of pairs: enough that names and numbers compete. */
 const PAIRS = 60;
 
 export interface Fact {
   name: string;
   value: string;
-  /** Share of the document that stands before it. */
+  /** Share of the document before the fact. */
   depth: number;
 }
 
-/** Token ids, and what can be asked behind them. */
+/** Token ids, and the facts to ask for. */
 export interface Document {
   ids: readonly number[];
   asked: readonly Fact[];
 }
 
-/** Facts of different names, spread evenly and with jitter. */
+/** Facts with different names, spread evenly with jitter. */
 export function makeFacts(random: Random, count: number): Fact[] {
   const facts = new Map<string, Fact>();
   while (facts.size < count) {
@@ -39,7 +39,7 @@ export function makeFacts(random: Random, count: number): Fact[] {
   return [...facts.values()];
 }
 
-/** Prose of exactly `lengthTokens` with `count` facts, all of them asked. */
+/** Prose of exactly `lengthTokens` tokens with `count` facts, all of which are asked for. */
 export function needleDocument(
   tokenizer: Tokenizer,
   prose: readonly number[],
@@ -51,7 +51,7 @@ export function needleDocument(
   return { ids: plant(tokenizer, prose, facts, lengthTokens), asked: facts };
 }
 
-/** The same with many more facts, of which `count` are asked, spread over the depths. */
+/** The same with many more facts, of which `count` are asked for, spread over the depths. */
 export function pairsDocument(
   tokenizer: Tokenizer,
   prose: readonly number[],
@@ -67,17 +67,20 @@ export function pairsDocument(
   return { ids: plant(tokenizer, prose, facts, lengthTokens), asked };
 }
 
-/** What is fed behind a document to ask for a fact; the answer is its value. */
+/** The question that follows a document; the answer is the value of the fact. */
 export function question({ name }: Fact): string {
   return `\n\nWhat is the code for the ${name}? The code for the ${name} is`;
 }
 
-/** Token ids of a text file, lines of a paragraph joined. @throws {PagesiftError} of kind "usage" when it is too short */
+/**
+ * Token ids of a text file, with the lines of a paragraph joined. @throws {PagesiftError} of kind "usage" if the
+ * text is too short
+ */
 export function proseIds(tokenizer: Tokenizer, file: string, text: string, tokens: number): number[] {
   const ids = tokenizer.encode(text.replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " "));
   if (ids.length >= tokens) return ids;
   throw usageError(
-    `"${file}" gives ${ids.length} tokens, wanted ${tokens}; name a longer one with --text, or lower --length`,
+    `"${file}" has ${ids.length} tokens, expected at least ${tokens}; name a longer one with --text, or lower --length`,
   );
 }
 

@@ -1,7 +1,7 @@
-/** Every field of a row: its order in CSV, and what a peer may give. */
+/** Every field of a row: its order in CSV, and which fields a peer row may contain. */
 import type { Row } from "./row.ts";
 
-/** `count` is a whole number from `least`. */
+/** `count` is a whole number of at least `least`. */
 export type FieldKind =
   | { type: "text"; most: number }
   | { type: "count"; least: number }
@@ -10,7 +10,7 @@ export type FieldKind =
 export interface Field {
   name: keyof Row;
   kind: FieldKind;
-  /** In which subjects' peer rows it may stand, and must. */
+  /** Whether peer rows may or must contain it. */
   peer?: "may" | "must";
   only?: "attention" | "generate";
 }

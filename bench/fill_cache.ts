@@ -1,4 +1,4 @@
-/** Keys and values with the structure of pages, put into a cache without a model. */
+/** Fills a cache without a model, with keys that resemble each other within a page. */
 import type { EventLoopYield } from "../engine/event_loop.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
 import type { Device } from "../ffi/device.ts";
@@ -7,11 +7,11 @@ import type { Tensor } from "../ffi/tensor.ts";
 import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import { randomTokens, wordsFrom } from "./random_numbers.ts";
 
-/** Tokens that one append takes in. */
+/** Tokens per append. */
 const FILL_TOKENS = 8192;
 
 /**
- * Extends every sequence to `contextTokens` in all layers; every append takes another stretch of the same random tokens. Returns the
+ * Extends every sequence to `contextTokens` in all layers; every append uses another stretch of the same random tokens. Returns the
  * source of the keys, `[tokens, Hk, d]`.
  */
 export async function fillSequences(
@@ -46,6 +46,6 @@ export async function fillSequences(
       }
     }
   }
-  places.buffer.read(new Uint8Array(4)); // waits, so that the sources can go
+  places.buffer.read(new Uint8Array(4)); // waits, so that the sources can be freed
   return numbers[0] as Float32Array<ArrayBuffer>;
 }

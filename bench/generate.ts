@@ -21,7 +21,7 @@ import { PeakReader } from "./peak.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
 import { median, timingOf } from "./statistics.ts";
 
-/** What a case works with. */
+/** The resources of a case. */
 interface Bench {
   model: BenchModel;
   plan: GeneratePlan;
@@ -36,9 +36,9 @@ interface Bench {
 }
 
 /**
- * Measures test by test; yields the rows of each.
+ * Measures one test after another and yields the rows of each.
  *
- * @throws {Error} when the native counters deny that sparse arms selected in every layer and step, and dense ones never
+ * @throws {Error} unless the native counters show that sparse arms selected in every layer and step, and dense arms never
  */
 export async function* benchGenerate(
   model: BenchModel,
@@ -82,7 +82,7 @@ export async function* benchGenerate(
   }
 }
 
-/** Gives every sequence the tokens of the depth. */
+/** Extends every sequence to the depth. */
 async function fillToDepth(bench: Bench): Promise<void> {
   const { model: { loaded }, plan, one, session, sequences, yieldToEventLoop } = bench;
   if (!plan.prefillDepth) {
@@ -90,7 +90,7 @@ async function fillToDepth(bench: Bench): Promise<void> {
   } else for (const sequence of sequences) await prefill(bench, sequence, one.depthTokens);
 }
 
-/** Token ids of any vocabulary, of which neighbours differ. */
+/** Token ids for any vocabulary; neighbours differ. */
 function randomIds(count: number, vocabSize: number): number[] {
   return Array.from({ length: count }, (_, index) => (index * 7919 + 1) % vocabSize);
 }
@@ -105,7 +105,7 @@ async function prefill({ model, session, signal }: Bench, sequence: Sequence, to
   return (performance.now() - started) / 1000;
 }
 
-/** A prompt behind the depth, in one sequence; prompts are dense. */
+/** A prompt after the depth, in one sequence; prompts are dense. */
 async function benchPrompt(bench: Bench, prompt: number): Promise<Row> {
   const { model, plan, one, session, sequences } = bench;
   const [sequence] = sequences as [Sequence];
@@ -126,15 +126,15 @@ async function benchPrompt(bench: Bench, prompt: number): Promise<Row> {
 
 /** Times in seconds per step. */
 interface TurnTimes {
-  /** Passing the tokens in, the step, and reading the most likely next ones. */
+  /** Uploading the tokens, the step, and reading the most likely next tokens. */
   step: number;
-  /** Recorded steps, many starts without a read between; where the device records. */
+  /** Recorded steps back to back without a read between them; only if the device supports recording. */
   queued: number | undefined;
-  /** Of the steps of `step`. */
+  /** Counters of the steps in `step`. */
   counted: Counters;
 }
 
-/** Decode steps of all arms in turn. */
+/** Decode steps of all arms, alternating. */
 async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
   const { plan, one, session, sequences } = bench;
   const arms = bench.arms.map((arm) => ({ arm, turns: [] as TurnTimes[] }));
@@ -153,14 +153,14 @@ async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
   return arms.map(({ arm, turns }) => decodeRow(bench, arm, turns, steps, beside));
 }
 
-/** Steps of one arm behind the depth. @throws {Error} when the native counters deny what the arm claims */
+/** Steps of one arm after the depth. @throws {Error} if the native counters contradict the arm */
 async function decodeTurn(bench: Bench, arm: DecodeArm, steps: number): Promise<TurnTimes> {
   const { model, session, sequences } = bench;
   let ids = sequences.map((_, row) => (row * 7919 + 1) % model.loaded.config.vocabSize);
   const step = (): void => {
     ids = Array.from(session.step(sequences, ids, arm.policy).best.readInts());
     if (ids.some((id) => id < 0)) {
-      throw new PagesiftError("numeric", "A decode step gave logits that are not finite; check the weights");
+      throw new PagesiftError("numeric", "A decode step computed logits that are not finite; check the weights");
     }
   };
   for (let count = 0; count < WARMUP_STEPS; count++) step();
@@ -171,7 +171,7 @@ async function decodeTurn(bench: Bench, arm: DecodeArm, steps: number): Promise<
   return { step: seconds, queued: timeQueued(bench, arm, steps), counted };
 }
 
-/** The latest step again and again, with one read at the end. */
+/** Repeats the latest step, with one read at the end. */
 function timeQueued({ model, session }: Bench, { policy }: DecodeArm, steps: number): number | undefined {
   if (!session.replay(policy)) return undefined;
   using probe = model.loaded.device.createBuffer(4);
@@ -182,7 +182,7 @@ function timeQueued({ model, session }: Bench, { policy }: DecodeArm, steps: num
   return (performance.now() - started) / 1000 / steps;
 }
 
-/** Seconds per step; the turns that the event loop takes between steps do not count. */
+/** Seconds per step, without the event loop turns between steps. */
 async function timed(steps: number, work: () => void, yieldToEventLoop: EventLoopYield): Promise<number> {
   let seconds = 0;
   for (let count = 0; count < steps; count++) {

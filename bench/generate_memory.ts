@@ -1,4 +1,4 @@
-/** Whether weights and the largest pool of `bench generate` fit together. */
+/** Checks that the weights and the largest pool of `bench generate` fit together. */
 import { cacheShape } from "../engine/pages/kv_pool.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import type { Device } from "../ffi/device.ts";
@@ -8,7 +8,7 @@ import { caseNeed, decodeArms, type GenerateCase, type GeneratePlan } from "./ge
 import { PEAK_BYTES } from "./peak.ts";
 import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
 
-/** Of the free memory; activations and what the system needs come on top. */
+/** Share of the free memory; activations and the needs of the system come on top. */
 const SHARE_OF_FREE = 0.95;
 
 function shapeOfCase(

@@ -1,4 +1,4 @@
-/** Which tests `bench generate` runs: checked as a whole before a weight is loaded. */
+/** Which tests `bench generate` runs, checked as a whole before any weight is loaded. */
 import type { ModelConfig } from "../engine/folder/config.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { type ExtraStatistics, type PoolNeed, statisticsFor } from "../engine/pages/kv_pool.ts";
@@ -6,12 +6,12 @@ import { PAGE_SIZES, type PagePolicy, resolvePolicy, SCORERS } from "../engine/p
 import type { Scorer } from "../engine/types.ts";
 import { checkBudgets, parseCounts, parseWords, usageError } from "./lists.ts";
 
-/** Steps before those that are timed: one runs at once, one is recorded, one is replayed. */
+/** Untimed steps at the start: one runs directly, one is recorded, one is replayed. */
 export const WARMUP_STEPS = 3;
-/** Rows of logits that a model keeps. */
+/** Rows of logits that a model allocates. */
 const MAX_BATCH = 64;
 
-/** The lists as the command line gives them. */
+/** The lists from the command line. */
 export interface GenerateLists {
   prompt: string;
   decode: string;
@@ -26,16 +26,16 @@ export interface GenerateLists {
   recentPages: number;
   denseLayers: number;
   repetitions: number;
-  /** The cache at depth is prefilled rather than filled with random keys. */
+  /** Prefill the cache at depth instead of filling it with random keys. */
   prefillDepth: boolean;
 }
 
-/** One pool: its tests take turns over the same tokens. */
+/** One pool: its tests alternate over the same tokens. */
 export interface GenerateCase {
   depthTokens: number;
   batch: number;
   pageSize: number;
-  /** Prompts are taken in one sequence at a time, so only the first batch of the list has them. */
+  /** Prompts run in one sequence at a time, so only the first batch of the list has them. */
   prompts: readonly number[];
 }
 
@@ -47,10 +47,10 @@ export interface GeneratePlan
   scorers: readonly Scorer[];
   repetitions: number;
   prefillDepth: boolean;
-  /** Tokens that the longest sequence reaches. */
+  /** Tokens of the longest sequence. */
   longest: number;
   largestBatch: number;
-  /** What was left out, and why. */
+  /** What is left out, and why. */
   notes: readonly string[];
 }
 
@@ -66,7 +66,7 @@ export function planGenerate(lists: GenerateLists): GeneratePlan {
   const scorers = parseWords("--scorer", lists.scorer, SCORERS);
   checkBudgets(pageSizes, budgets, PAGE_SIZES);
   const tooMany = batches.find((batch) => batch > MAX_BATCH);
-  if (tooMany !== undefined) throw usageError(`--batch holds ${tooMany}, wanted at most ${MAX_BATCH}`);
+  if (tooMany !== undefined) throw usageError(`--batch contains ${tooMany}, expected at most ${MAX_BATCH}`);
   const cases = depths.flatMap((depthTokens) =>
     pageSizes.flatMap((pageSize) =>
       batches.map((batch, index) => ({ depthTokens, batch, pageSize, prompts: index === 0 ? prompts : [] }))
@@ -82,7 +82,7 @@ export function planGenerate(lists: GenerateLists): GeneratePlan {
   };
 }
 
-/** Tokens behind the depth that a sequence needs. */
+/** Tokens after the depth that a sequence needs. */
 export function tailTokens(prompts: readonly number[], decodes: readonly number[]): number {
   return Math.max(0, ...prompts, ...decodes.map((count) => count + WARMUP_STEPS));
 }
@@ -97,19 +97,19 @@ function notesOf(
 ): string[] {
   const within = decodes.length === 0 ? [] : budgets.flatMap((budget) => {
     const low = depths.filter((depth) => !selectsAt(depth, budget));
-    return low.length === 0 ? [] : [`A budget of ${budget} holds all of depth ${low.join(", ")}: no sparse row there.`];
+    return low.length === 0 ? [] : [`Budget ${budget} covers depth ${low.join(", ")}: no sparse row there.`];
   });
   const filled = depths.some((depth) => depth > 0)
     ? [
       prefillDepth
         ? "The cache at depth was filled by a prefill of random tokens."
-        : "The cache at depth was filled with random keys whose means drift from page to page, without a prefill (--prefill-depth does one).",
+        : "The cache at depth holds random keys whose means drift from page to page; --prefill-depth prefills it instead.",
     ]
     : [];
   return [...filled, ...within];
 }
 
-/** Whether every timed step of a sequence that begins at this depth has more than the budget to read. */
+/** Whether every timed step of a sequence at this depth has more tokens than the budget. */
 export function selectsAt(depthTokens: number, budgetTokens: number): boolean {
   return depthTokens > budgetTokens;
 }
@@ -148,7 +148,7 @@ export function decodeArms(
   return [{ name: "dense", policy: policy("off", scorer, plan.budgets[0] ?? one.pageSize) }, ...sparse];
 }
 
-/** What the cache of a case must hold, and the statistics of all scorers. */
+/** The cache of a case, with the statistics of all scorers. */
 export function caseNeed(plan: GeneratePlan, one: GenerateCase): { need: PoolNeed; extra: ExtraStatistics } {
   const tokens = one.depthTokens + tailTokens(one.prompts, plan.decodes);
   return {
@@ -157,7 +157,7 @@ export function caseNeed(plan: GeneratePlan, one: GenerateCase): { need: PoolNee
   };
 }
 
-/** @throws {PagesiftError} of kind "context" when the model was not made for that many tokens */
+/** @throws {PagesiftError} of kind "context" if a test exceeds the context of the model */
 export function checkContext({ longest }: GeneratePlan, { maxContext }: ModelConfig): void {
   if (longest <= maxContext) return;
   throw new PagesiftError(

@@ -1,4 +1,4 @@
-/** How far a measured number may be from the true one: 95 % intervals, and tests of pairs. */
+/** 95 % intervals of measured numbers, and tests of paired results. */
 import { mean } from "./statistics.ts";
 
 /** The two ends of an interval. */
@@ -7,10 +7,13 @@ export interface Interval {
   high: number;
 }
 
-/** Of the normal distribution, two-sided. */
+/** Two-sided quantile of the normal distribution. */
 const Z_95 = 1.959964;
 
-/** Wilson's score interval of a proportion; it stays within 0 and 1 and does not collapse where all or none are right. */
+/**
+ * Wilson's score interval of a proportion; it stays within 0 and 1 and does not collapse if all or none are
+ * correct.
+ */
 export function wilson(right: number, trials: number): Interval {
   if (trials === 0) return { low: 0, high: 1 };
   const share = right / trials;
@@ -22,7 +25,7 @@ export function wilson(right: number, trials: number): Interval {
 
 /**
  * Interval of the mean of paired differences. Neighbours in a text are not independent, so `block` values in a row count as one
- * (their mean); then Student's t over the blocks. Without two blocks it is everything.
+ * (their mean); then Student's t over the blocks. With fewer than two blocks the interval is unbounded.
  */
 export function pairedInterval(differences: readonly number[], block: number): Interval {
   const blocks: number[] = [];
@@ -36,7 +39,7 @@ export function pairedInterval(differences: readonly number[], block: number): I
   return { low: centre - half, high: centre + half };
 }
 
-/** The 97.5 % quantile of Student's t, by the expansion of Cornish and Fisher; exact values where that is poor. */
+/** The 97.5 % quantile of Student's t, by the Cornish-Fisher expansion; exact values where that is inaccurate. */
 export function studentT95(degrees: number): number {
   const small = [12.706, 4.303, 3.182, 2.776, 2.571][degrees - 1];
   if (small !== undefined) return small;
@@ -50,8 +53,8 @@ export function studentT95(degrees: number): number {
 }
 
 /**
- * McNemar's exact test, one-sided: how likely at least `gained` of the pairs that differ would go one way if both ways were equally
- * likely. `lost` are those that went the other way.
+ * McNemar's exact test, one-sided: the probability that at least `gained` of the differing pairs go one way if both ways are
+ * equally likely. `lost` is the number of pairs that go the other way.
  */
 export function signTest(gained: number, lost: number): number {
   const pairs = gained + lost;

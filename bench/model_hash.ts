@@ -3,7 +3,10 @@ import { join } from "@std/path";
 
 const END_BYTES = 1 << 20;
 
-/** SHA-256 over `config.json`, and over every weight file's name, size, first and last MiB, in the order of their names. */
+/**
+ * SHA-256 over `config.json` and the name, size, first and last MiB of every weight file, in the order of their
+ * names.
+ */
 export async function modelSha256(folder: string): Promise<string> {
   const names = Array.from(Deno.readDirSync(folder), ({ name }) => name).filter((name) =>
     name.endsWith(".safetensors")

@@ -1,22 +1,22 @@
-/** Pages by exact mass, and how near a selection comes to them. */
+/** Pages by exact softmax mass, and how close a selection comes to them. */
 
-/** How many pages to take, and which always. */
+/** How many pages to select, and which are always selected. */
 export interface SelectionRule {
   budgetPages: number;
   sinkPages: number;
   recentPages: number;
 }
 
-/** A selection against the oracle's. */
+/** A selection compared with the oracle's. */
 export interface Agreement {
-  /** Of the oracle's pages that were not forced. */
+  /** Share of the oracle's pages, without those that are always read. */
   recall: number;
-  /** Softmax mass in the chosen pages. */
+  /** Softmax mass in the selected pages. */
   mass: number;
   oracleMass: number;
 }
 
-/** Pages that are always in, as the native selection has them: the recent ones first where both do not fit. */
+/** Pages that are always read, as in the native selection: the recent ones first if both do not fit. */
 export function forcedPages(numPages: number, { budgetPages, sinkPages, recentPages }: SelectionRule): Set<number> {
   const forced = new Set<number>();
   for (let page = numPages - Math.min(recentPages, budgetPages); page < numPages; page++) forced.add(page);
@@ -25,7 +25,7 @@ export function forcedPages(numPages: number, { budgetPages, sinkPages, recentPa
   return forced;
 }
 
-/** The pages of highest mass beside the forced ones, ascending; equal masses go to the lower page. */
+/** The pages with the highest mass plus those that are always read, ascending; ties go to the lower page. */
 export function oraclePages(mass: Float64Array, rule: SelectionRule): number[] {
   if (mass.length <= rule.budgetPages) return Array.from(mass.keys());
   const forced = forcedPages(mass.length, rule);
@@ -34,15 +34,15 @@ export function oraclePages(mass: Float64Array, rule: SelectionRule): number[] {
   return [...forced, ...free.slice(0, rule.budgetPages - forced.size)].sort((a, b) => a - b);
 }
 
-/** One KV head's chosen pages against the oracle's. */
+/** One KV head's selected pages compared with the oracle's. */
 export function agreementOf(mass: Float64Array, chosen: readonly number[], rule: SelectionRule): Agreement {
   const forced = forcedPages(mass.length, rule);
   const oracle = oraclePages(mass, rule);
-  const wanted = oracle.filter((page) => !forced.has(page));
+  const expected = oracle.filter((page) => !forced.has(page));
   const has = new Set(chosen);
   const massOf = (pages: readonly number[]): number => pages.reduce((sum, page) => sum + (mass[page] ?? 0), 0);
   return {
-    recall: wanted.length === 0 ? 1 : wanted.filter((page) => has.has(page)).length / wanted.length,
+    recall: expected.length === 0 ? 1 : expected.filter((page) => has.has(page)).length / expected.length,
     mass: massOf(chosen),
     oracleMass: massOf(oracle),
   };

@@ -1,17 +1,17 @@
-/** The exact softmax mass of every page for a KV head: what a perfect selector would rank by. */
+/** The exact softmax mass of every page for a KV head: the ranking of a perfect selector. */
 import { type KvCache, pageMass, type Sequences } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 
-/** What the mass of one sequence is asked for with. */
+/** Inputs for the masses of one sequence. */
 export interface MassRequest {
   layer: number;
   /** f32 `[1, Hq, d]` */
   q: Tensor;
-  /** Of one sequence. */
+  /** Page table and length of one sequence. */
   sequences: Sequences;
   /** f32 `[1, Hq, M]`, scratch */
   mass: Tensor;
-  /** Pages that the sequence has, up to M. */
+  /** Pages of the sequence, at most M. */
   numPages: number;
 }
 

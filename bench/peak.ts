@@ -1,12 +1,12 @@
-/** What the device reads at most, measured beside what is compared with it. */
+/** The read bandwidth of the device, measured in alternation with the arms. */
 import type { Device, DeviceBuffer } from "../ffi/device.ts";
 import { randomBlock, writeRepeated } from "./random_numbers.ts";
 import { median } from "./statistics.ts";
 
-/** Read at a time; more than the last cache of nearly all machines. */
+/** Bytes per read; more than the last-level cache of nearly all machines. */
 export const PEAK_BYTES = { cuda: 2 ** 31, cpu: 2 ** 28 } as const;
 
-/** Reads a large buffer of random numbers, once in every round, and so under the same conditions as the arms. */
+/** Reads a large buffer of random numbers once per round, under the same conditions as the arms. */
 export class PeakReader implements Disposable {
   readonly #buffer: DeviceBuffer;
   readonly #owned: DisposableStack;
@@ -20,14 +20,14 @@ export class PeakReader implements Disposable {
     this.#owned = owned.move();
   }
 
-  /** Seconds of one reading. */
+  /** Seconds of one read. */
   read(): number {
     const started = performance.now();
     this.#buffer.scan();
     return (performance.now() - started) / 1000;
   }
 
-  /** Bytes a second of the median of readings. */
+  /** Bytes per second of the median read. */
   rate(seconds: readonly number[]): number {
     return this.#buffer.bytes / median(seconds);
   }

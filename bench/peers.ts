@@ -1,9 +1,9 @@
-/** Rows that other programs measured: read, checked, and put beside ours where the settings match. */
+/** Rows measured by other programs: read, checked, and placed next to ours if the settings match. */
 import { type Field, type FieldKind, FIELDS } from "./fields.ts";
 import { usageError } from "./lists.ts";
 import type { Row, Settings, Subject } from "./row.ts";
 
-/** A peer's row and where it stands, for messages. */
+/** A peer's row and its place in the file, for messages. */
 export interface PeerRow {
   row: Row;
   /** `peers.jsonl:3` */
@@ -11,13 +11,13 @@ export interface PeerRow {
 }
 
 const SUBJECTS: readonly string[] = ["attention", "generate"];
-/** What must be equal wherever the peer says it. */
+/** Settings that must be equal if the peer row contains them. */
 const SETTINGS = [
   ...["context_tokens", "batch", "query_heads", "kv_heads", "head_dim", "prompt_tokens", "decode_tokens"],
   ...["depth_tokens", "dtype", "page_size", "budget_tokens", "scorer", "model"],
 ] as readonly (keyof Settings)[];
 
-/** The rows of a JSON Lines text that are about the subject. @throws {PagesiftError} of kind "usage" that names line and field */
+/** The rows of a JSON Lines text for this subject. @throws {PagesiftError} of kind "usage" that names line and field */
 export function parsePeers(file: string, text: string, subject: Subject): PeerRow[] {
   return text.split("\n").flatMap((line, index) => {
     if (line.trim() === "") return [];
@@ -32,10 +32,10 @@ function parseLine(line: string, place: string): Readonly<Record<string, unknown
   try {
     value = JSON.parse(line);
   } catch {
-    throw usageError(`Peer row ${place} is not JSON; wanted one object a line`);
+    throw usageError(`Peer row ${place} is not JSON; expected one object per line`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw usageError(`Peer row ${place} is no object`);
+    throw usageError(`Peer row ${place} is not an object`);
   }
   return value as Record<string, unknown>;
 }
@@ -49,7 +49,7 @@ function readRow(value: Readonly<Record<string, unknown>>, place: string): Row {
   const unknown = Object.keys(value).find((name) => !fields.some((field) => field.name === name));
   if (unknown !== undefined) {
     throw usageError(
-      `Peer row ${place}: field "${unknown}" is unknown for ${subject}; known are ${
+      `Peer row ${place}: field "${unknown}" is unknown for ${subject}; known fields: ${
         fields.map(({ name }) => name).join(", ")
       }`,
     );
@@ -65,11 +65,11 @@ function checkField({ name, kind, peer }: Field, value: unknown, place: string):
   if (problem !== undefined) throw fieldError(place, name, value, problem);
 }
 
-/** What was wanted, when the value is something else. */
+/** What was expected, if the value is something else. */
 function problemOf(kind: FieldKind, value: unknown): string | undefined {
   if (kind.type === "text") {
     const fits = typeof value === "string" && value !== "" && value.length <= kind.most;
-    // deno-lint-ignore no-control-regex -- a peer's text goes to terminals and into SVG
+    // deno-lint-ignore no-control-regex -- a peer's text is printed to terminals and into SVG
     return fits && !/[\u0000-\u001f\u007f]/.test(value) ? undefined : `text of 1 to ${kind.most} characters`;
   }
   if (kind.type === "count") {
@@ -80,19 +80,19 @@ function problemOf(kind: FieldKind, value: unknown): string | undefined {
   return typeof value === "number" && Number.isFinite(value) && value > 0 ? undefined : "a number above 0";
 }
 
-function fieldError(place: string, name: string, value: unknown, wanted: string): Error {
+function fieldError(place: string, name: string, value: unknown, expected: string): Error {
   const found = value === undefined ? "is missing" : `is ${JSON.stringify(value).slice(0, 60)}`;
-  return usageError(`Peer row ${place}: field "${name}" ${found}, wanted ${wanted}`);
+  return usageError(`Peer row ${place}: field "${name}" ${found}, expected ${expected}`);
 }
 
-/** Time from speed or speed from time, and bandwidth from bytes. */
+/** Computes time from speed or speed from time, and bandwidth from bytes. */
 function withDerived(row: Row, place: string): Row {
   const full = row.subject === "generate" ? withTimeAndSpeed(row, place) : row;
   if (full.median_us === undefined) throw fieldError(place, "median_us", undefined, "a number above 0");
   const [low, high] = [full.low_us ?? full.median_us, full.high_us ?? full.median_us];
   if (low > full.median_us || high < full.median_us) {
     throw usageError(
-      `Peer row ${place}: wanted low_us <= median_us <= high_us, found ${low}, ${full.median_us}, ${high}`,
+      `Peer row ${place}: expected low_us <= median_us <= high_us, found ${low}, ${full.median_us}, ${high}`,
     );
   }
   return full.bytes === undefined ? full : { ...full, gb_per_s: full.bytes / full.median_us / 1e3 };
@@ -101,7 +101,7 @@ function withDerived(row: Row, place: string): Row {
 function withTimeAndSpeed(row: Row, place: string): Row {
   const { prompt_tokens: prompt, decode_tokens: decode } = row;
   if ((prompt === undefined) === (decode === undefined)) {
-    throw usageError(`Peer row ${place}: wanted one of "prompt_tokens" and "decode_tokens"`);
+    throw usageError(`Peer row ${place}: expected one of "prompt_tokens" and "decode_tokens"`);
   }
   const tokens = prompt ?? row.batch;
   const median = row.median_us ?? (row.tokens_per_s === undefined ? undefined : tokens / row.tokens_per_s * 1e6);
@@ -109,12 +109,12 @@ function withTimeAndSpeed(row: Row, place: string): Row {
   return { ...row, median_us: median, tokens_per_s: row.tokens_per_s ?? tokens / median * 1e6 };
 }
 
-/** Whether a peer's row belongs beside one of ours. */
+/** Whether a peer's row matches one of ours. */
 function matches(peer: Row, ours: Row): boolean {
   return SETTINGS.every((name) => peer[name] === undefined || peer[name] === ours[name]);
 }
 
-/** The peers that belong to a cell, each once, with their speed over the dense row and their share of our peak. */
+/** The peers that match a cell, each once, with their speed over the dense row and their share of our peak. */
 export class PeerTable {
   readonly #unused: Set<PeerRow>;
 
@@ -122,7 +122,7 @@ export class PeerTable {
     this.#unused = new Set(peers);
   }
 
-  /** Peers of the cell that these rows of ours are. */
+  /** Peers of the cell with these rows. */
   besides(rows: readonly Row[]): Row[] {
     const found = [...this.#unused].filter(({ row }) => rows.some((ours) => matches(row, ours)));
     for (const peer of found) this.#unused.delete(peer);
@@ -138,18 +138,18 @@ export class PeerTable {
     });
   }
 
-  /** Those that matched no cell. */
+  /** Peers that matched no cell. */
   get unmatched(): readonly PeerRow[] {
     return [...this.#unused];
   }
 
-  /** Devices of peers that are not ours. */
+  /** Devices of peers that differ from ours. */
   get otherDevices(): readonly string[] {
     return [...new Set(this.peers.flatMap(({ row }) => row.device ?? []))].filter((name) => name !== this.device);
   }
 }
 
-/** As `matches`, without what a dense row does not have. */
+/** As `matches`, without the settings that a dense row lacks. */
 function sameWork(peer: Row, dense: Row): boolean {
   return SETTINGS.every((name) => dense[name] === undefined || peer[name] === undefined || peer[name] === dense[name]);
 }

@@ -1,4 +1,7 @@
-/** Line plots as SVG that needs nothing else: no font, no script, no network; dark where the reader's system is. */
+/**
+ * Line plots as self-contained SVG: no font, no script, no network. They follow the dark or light setting of the
+ * reader.
+ */
 import { type Axis, tokenAxis, valueAxis } from "./axis.ts";
 
 export interface Point {
@@ -23,7 +26,7 @@ export interface Panel {
 
 export interface Plot {
   title: string;
-  /** Where and how it was made. */
+  /** Where and how the data was measured. */
   footer: string;
   panels: readonly Panel[];
 }
@@ -36,10 +39,10 @@ const MARGIN = { left: 84, right: 212, top: 36, bottom: 56 } as const;
 const LEGEND_LINE = 20;
 const LIGHT = ["#0b63ad", "#c2410c", "#047857", "#7e22ce", "#92620a", "#be185d", "#0e7490", "#4b5563"];
 const DARK = ["#6cb2ff", "#fb923c", "#34d399", "#c99bff", "#facc15", "#f472b6", "#22d3ee", "#b6bec9"];
-/** Where lines lie on each other, those below show through the gaps. */
+/** If lines overlap, those below show through the gaps. */
 const DASHES = ["none", "10 6", "4 5", "14 4 3 4", "7 3", "2 4"] as const;
 
-/** The whole picture. @throws {Error} when there is no point to show */
+/** The whole plot. @throws {Error} if there is no point to show */
 export function renderPlot({ title, footer, panels }: Plot): string {
   const shown = panels.filter(({ series }) => series.some(({ points }) => points.length > 0));
   if (shown.length === 0) throw new Error("There is nothing to plot");
@@ -139,7 +142,7 @@ function legendLine(name: string, index: number, left: number, at: number): stri
     }</text>`;
 }
 
-/** Colour class and dash of the n-th name; both lists begin anew at different places. */
+/** Colour class and dash of the n-th name; the lists have different lengths, so pairs repeat late. */
 function look(index: number): [colour: string, dash: string] {
   return [`c${index % LIGHT.length}`, DASHES[index % DASHES.length] ?? "none"];
 }

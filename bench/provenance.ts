@@ -1,4 +1,4 @@
-/** What a reader needs to make the numbers again. */
+/** What a reader needs to reproduce the numbers. */
 import { fromFileUrl } from "@std/path";
 import denoConfig from "../deno.json" with { type: "json" };
 import type { DeviceInfo } from "../ffi/structs.ts";
@@ -6,7 +6,7 @@ import { definedOnly, type Provenance } from "./row.ts";
 
 const ROOT = fromFileUrl(new URL("..", import.meta.url));
 
-/** What is known only to the caller. */
+/** Facts that only the caller knows. */
 export interface Circumstances {
   command: string;
   model?: string;
@@ -14,7 +14,7 @@ export interface Circumstances {
   notes?: readonly string[];
 }
 
-/** Gathers what is known of the machine and the checkout. Nothing here fails: what cannot be read is left out. */
+/** Gathers facts about the machine and the checkout. Never fails: what cannot be read is left out. */
 export async function provenanceOf(device: DeviceInfo, facts: Circumstances): Promise<Provenance> {
   const { backend, name, numThreads } = device;
   return definedOnly<Provenance>({
@@ -33,7 +33,7 @@ export async function provenanceOf(device: DeviceInfo, facts: Circumstances): Pr
   });
 }
 
-/** Of the checkout that this file lies in, with a mark when files differ from it; a program without one says so. */
+/** The commit of the checkout that contains this file, marked if files differ from it; "unknown" without a checkout. */
 async function commit(): Promise<string> {
   const top = await git("rev-parse", "--show-toplevel");
   if (top === undefined || `${top}/` !== ROOT.replaceAll("\\", "/")) return "unknown";

@@ -1,4 +1,7 @@
-/** `bench quality`: facts found and prose predicted, a token at a time through sparse decode, against dense and the exact oracle. */
+/**
+ * `bench quality`: facts found and prose predicted, token by token through sparse decode, against dense and the
+ * exact oracle.
+ */
 import type { Engine } from "../engine/engine.ts";
 import { countSparseLayers } from "../engine/pages/page_policy.ts";
 import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
@@ -20,7 +23,7 @@ import {
 } from "./quality_tally.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
 
-/** Every so many fed tokens of prose the chosen pages are compared with the exact masses. */
+/** Every this many tokens of prose, the selected pages are compared with the exact masses. */
 const MASS_EVERY = 8;
 
 interface Bench {
@@ -34,11 +37,11 @@ interface Bench {
 }
 
 /**
- * Yields the rows of each task and length. All arms answer the same questions behind the same documents.
+ * Yields the rows of each task and length. All arms answer the same questions about the same documents.
  *
- * @param name what rows call the model
+ * @param name the model's name in rows
  * @param prose token ids of at least `proseNeed` tokens
- * @throws {Error} when the native counters deny that sparse arms selected in every layer and step, and dense ones never
+ * @throws {Error} unless the native counters show that sparse arms selected in every layer and step, and dense arms never
  */
 export async function* benchQuality(
   engine: Engine,
@@ -63,14 +66,14 @@ export async function* benchQuality(
   }
 }
 
-/** Tokens of text that the documents of a plan need. */
+/** Tokens of text that the documents of a plan require. */
 export function proseNeed({ lengths, documents, proseTokens, tasks }: QualityPlan): number {
   const longest = Math.max(...lengths);
   const tail = tasks.includes("prose") ? proseTokens + 1 : 0;
   return longest + tail + (documents - 1) * offsetTokens(longest);
 }
 
-/** Documents begin at different places of the text, a quarter of their length apart: short texts serve too. */
+/** Documents start a quarter of their length apart in the text, so that short texts suffice. */
 function offsetTokens(length: number): number {
   return Math.floor(length / 4);
 }
@@ -96,7 +99,7 @@ async function retrieve(bench: Bench, task: Task, length: number, document: numb
   }
 }
 
-/** Whether the answer begins with the fact's value; question and answer are fed a token at a time. */
+/** Whether the answer begins with the value of the fact; question and answer are decoded token by token. */
 function ask({ engine: { tokenizer }, session }: Bench, fact: Fact, tally: Tally): boolean {
   const asked = tokenizer.encode(question(fact), { addSpecialTokens: false });
   const most = tokenizer.encode(` ${fact.value}`, { addSpecialTokens: false }).length + 1;
@@ -110,7 +113,7 @@ function ask({ engine: { tokenizer }, session }: Bench, fact: Fact, tally: Tally
   return tokenizer.decode(answer).trim().startsWith(fact.value);
 }
 
-/** Feeds all arms the tokens behind a document and compares what they expect next. */
+/** Feeds all arms the tokens after a document and compares their predictions. */
 async function predict(bench: Bench, _task: Task, length: number, document: number, tallies: Tally[]): Promise<void> {
   const { plan, session, prose, signal, yieldToEventLoop } = bench;
   const first = document * offsetTokens(length);
@@ -132,7 +135,7 @@ async function predict(bench: Bench, _task: Task, length: number, document: numb
   }
 }
 
-/** Lets an arm take `steps` steps behind the document, times them, and checks by the native counters what they were. */
+/** Runs `steps` steps of an arm after the document, times them, and checks them against the native counters. */
 function watched(
   session: QualitySession,
   { arm, mass, stepSeconds }: Tally,
@@ -151,7 +154,7 @@ function watched(
   const sparseLayers = countSparseLayers(session.engine.policy(arm.sparse));
   if (arm.name !== "oracle") return checkSelections(arm.name, steps * sparseLayers, counted);
   if (sparseLayers > 0 && counted.pagesAttended >= counted.pagesInContext) {
-    throw new Error("The oracle arm left no page out: its row would be about dense attention");
+    throw new Error("The oracle arm read every page, so its row would measure dense attention");
   }
 }
 

@@ -1,4 +1,4 @@
-/** What `bench quality` asks, and of which ways to attend: checked as a whole before the model is loaded. */
+/** Which tasks and arms `bench quality` measures, checked as a whole before the model is loaded. */
 import { PagesiftError } from "../engine/errors.ts";
 import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer, SparseOptions } from "../engine/types.ts";
@@ -7,7 +7,7 @@ import { checkBudgets, checkExceeds, parseCounts, parseWords } from "./lists.ts"
 export const TASKS = ["needle", "pairs", "prose"] as const;
 export type Task = (typeof TASKS)[number];
 
-/** The lists as the command line gives them. */
+/** The lists from the command line. */
 export interface QualityLists {
   task: string;
   length: string;
@@ -25,7 +25,7 @@ export interface QualityLists {
   denseLayers: number;
 }
 
-/** One way to attend: all pages, the best by exact mass, or the best by a scorer. */
+/** One way to attend: to all pages, the best by exact mass, or the best by a scorer. */
 export interface QualityArm {
   name: "dense" | "oracle" | "sparse";
   sparse: SparseOptions;
@@ -39,7 +39,7 @@ export interface QualityPlan extends Pick<QualityLists, "pageSize" | "documents"
   /** Dense first. */
   arms: readonly QualityArm[];
   scorers: readonly Scorer[];
-  /** Tokens that the longest sequence reaches. */
+  /** Tokens of the longest sequence. */
   longest: number;
 }
 
@@ -87,15 +87,13 @@ function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readon
   ];
 }
 
-/** @throws {PagesiftError} of kind "context" when the model was not made for that many tokens */
+/** @throws {PagesiftError} of kind "context" if a document exceeds the context of the model */
 export function checkQualityContext({ longest, lengths }: QualityPlan, maxContext: number): void {
   if (longest <= maxContext) return;
   const tail = longest - Math.max(...lengths);
   throw new PagesiftError(
     "context",
-    `--length ${
-      Math.max(...lengths)
-    } and ${tail} tokens behind it are longer than the model's context: limit ${maxContext}, ` +
+    `--length ${Math.max(...lengths)} and ${tail} tokens after it exceed the model's context: limit ${maxContext}, ` +
       `over by ${longest - maxContext}; the longest --length is ${Math.max(0, maxContext - tail)}`,
   );
 }

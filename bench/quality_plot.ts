@@ -1,8 +1,8 @@
-/** Rows of quality as a plot: one line a scorer against the budget, dense as a level line. */
+/** Rows of quality as a plot: one line per scorer against the budget, dense as a horizontal line. */
 import type { Panel, Plot, Point, Series } from "./plot.ts";
 import type { Provenance, Row } from "./row.ts";
 
-/** Answers right for retrieval, and the divergence from dense for prose; a panel for each task and length. */
+/** Correct answers for retrieval, KL to dense for prose; one panel per task and length. */
 export function qualityPlot(rows: readonly Row[], { model, version, commit, device, date }: Provenance): Plot {
   const panels = Map.groupBy(
     rows,
@@ -16,7 +16,7 @@ export function qualityPlot(rows: readonly Row[], { model, version, commit, devi
       return {
         title,
         xTitle: "budget, tokens",
-        yTitle: prose ? "KL to dense, nats a token (0 is equal)" : "answers right, %",
+        yTitle: prose ? "KL to dense, nats per token (0: equal)" : "correct answers, %",
         series: seriesOf(each, prose),
       };
     }),

@@ -1,4 +1,4 @@
-/** One document in the cache that many arms decode behind, a token at a time. */
+/** One document in the cache, after which many arms decode token by token. */
 import type { Engine } from "../engine/engine.ts";
 import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import type { Session } from "../engine/session.ts";
@@ -14,10 +14,10 @@ import { agreementOf, oraclePages } from "./oracle.ts";
 import { groupMasses } from "./page_mass.ts";
 import type { QualityArm, QualityPlan } from "./quality_plan.ts";
 
-/** Exact mass in the pages that an arm chose, over steps, layers and KV heads. */
-export interface MassKept {
+/** Exact mass in the pages that an arm selected, over steps, layers and KV heads. */
+export interface RetainedMass {
   rows: number;
-  kept: number;
+  retained: number;
   oracle: number;
   recall: number;
 }
@@ -42,27 +42,27 @@ export class QualitySession implements Disposable {
     this.#owned = owned.move();
   }
 
-  /** Reads the document densely, in place of the one before. */
+  /** Prefills the document densely and replaces the previous one. */
   async read(ids: readonly number[], signal: AbortSignal | undefined): Promise<void> {
     this.#session.truncate(this.#sequence, 0);
     await this.#session.prefill(this.#sequence, ids, { signal });
     this.#length = ids.length;
   }
 
-  /** Back to the end of the document, for this arm. */
+  /** Returns to the end of the document, for this arm. */
   begin({ sparse }: QualityArm): void {
     this.#session.truncate(this.#sequence, this.#length);
     this.#policy = this.engine.policy(sparse);
   }
 
-  /** Feeds a token to the arm that began. Returns the logits `[V]`. Looks at exact masses where `kept` is given. */
-  step(id: number, arm: QualityArm, kept?: MassKept): Float32Array<ArrayBuffer> {
+  /** Feeds a token to the current arm. Returns the logits `[V]`. Adds exact masses to `total` if given. */
+  step(id: number, arm: QualityArm, total?: RetainedMass): Float32Array<ArrayBuffer> {
     const policy = this.#policy;
     if (!policy) throw new Error("No arm has begun");
     const hooks = arm.name === "oracle"
-      ? { attend: this.#oracle(policy, kept) }
-      : kept && arm.name === "sparse"
-      ? { observer: this.#watch(policy, kept) }
+      ? { attend: this.#oracle(policy, total) }
+      : total && arm.name === "sparse"
+      ? { observer: this.#watch(policy, total) }
       : undefined;
     return this.#session.step([this.#sequence], [id], policy, hooks).logits.readFloats();
   }
@@ -71,8 +71,8 @@ export class QualitySession implements Disposable {
     return this.#session.counters();
   }
 
-  /** Attends to the pages of highest exact mass. */
-  #oracle(policy: PagePolicy, kept: MassKept | undefined): DecodeAttention {
+  /** Attends to the pages with the highest exact mass. */
+  #oracle(policy: PagePolicy, total: RetainedMass | undefined): DecodeAttention {
     const { cache } = this.#session.pool;
     return (layer, { sequences, selecting }, q, out) => {
       const rule = policy.layers[layer];
@@ -85,12 +85,12 @@ export class QualitySession implements Disposable {
       selection.selected.write(Int32Array.from(chosen.flat()));
       selection.counts.write(Int32Array.from(chosen, ({ length }) => length));
       cache.attend(layer, q, sequences, out, { selection });
-      if (kept) addKept(kept, masses, chosen, policy);
+      if (total) addMass(total, masses, chosen, policy);
     };
   }
 
-  /** Compares what a layer chose with the exact masses. */
-  #watch(policy: PagePolicy, kept: MassKept): StepObserver {
+  /** Compares the selection of a layer with the exact masses. */
+  #watch(policy: PagePolicy, total: RetainedMass): StepObserver {
     return {
       afterAttention: (layer, q, { sequences, selecting }) => {
         if (policy.layers[layer]?.kind !== "sparse" || !selecting) return;
@@ -98,7 +98,7 @@ export class QualitySession implements Disposable {
         const k = policy.budgetPages;
         const all = selecting.selection.selected.readInts();
         const chosen = masses.map((_, head) => Array.from(all.subarray(head * k, (head + 1) * k)));
-        addKept(kept, masses, chosen, policy);
+        addMass(total, masses, chosen, policy);
       },
     };
   }
@@ -113,17 +113,17 @@ export class QualitySession implements Disposable {
   }
 }
 
-function addKept(
-  kept: MassKept,
+function addMass(
+  total: RetainedMass,
   masses: readonly Float64Array[],
   chosen: readonly number[][],
   policy: PagePolicy,
 ): void {
   masses.forEach((mass, head) => {
     const { mass: found, oracleMass, recall } = agreementOf(mass, chosen[head] ?? [], policy);
-    kept.rows++;
-    kept.kept += found;
-    kept.oracle += oracleMass;
-    kept.recall += recall;
+    total.rows++;
+    total.retained += found;
+    total.oracle += oracleMass;
+    total.recall += recall;
   });
 }

@@ -1,40 +1,43 @@
-/** What one arm answered and predicted, and how that compares with dense on the same questions and tokens. */
+/** Answers and predictions of one arm, compared with dense on the same questions and tokens. */
 import { pairedInterval, signTest, wilson } from "./intervals.ts";
 import type { QualityArm } from "./quality_plan.ts";
-import type { MassKept } from "./quality_session.ts";
+import type { RetainedMass } from "./quality_session.ts";
 import type { Row } from "./row.ts";
 import { mean, median, percentile } from "./statistics.ts";
 
-/** Neighbouring tokens that count as one when a difference of losses is judged. */
+/** Neighbouring tokens that count as one sample in a difference of losses. */
 export const LOSS_BLOCK = 16;
-/** A sparse arm beats dense by more than noise when chance would do that less often. */
+/** A sparse arm beats dense by more than noise if the probability by chance is lower. */
 const ALARM_CHANCE = 0.01;
-/** The same for losses, in half widths of their interval: some three standard errors, for a table has many cells. */
+/**
+ * The same for losses, in half-widths of their interval: about three standard errors, because a table has many
+ * cells.
+ */
 const ALARM_WIDTHS = 1.6;
 const DEPTH_PARTS = 3;
 
 export interface Tally {
   arm: QualityArm;
-  /** Of every question, in the same order in all arms. */
+  /** One per question, in the same order in all arms. */
   answers: { right: boolean; depth: number }[];
-  /** Of every fed token, in the same order in all arms. Nats. */
+  /** One per token, in the same order in all arms, in nats. */
   losses: number[];
-  /** Of dense from this arm, nats. */
+  /** KL of dense from this arm, in nats. */
   divergences: number[];
   agreements: boolean[];
-  mass: MassKept;
+  mass: RetainedMass;
   stepSeconds: number[];
 }
 
 export function emptyTally(arm: QualityArm): Tally {
-  const mass = { rows: 0, kept: 0, oracle: 0, recall: 0 };
+  const mass = { rows: 0, retained: 0, oracle: 0, recall: 0 };
   return { arm, answers: [], losses: [], divergences: [], agreements: [], mass, stepSeconds: [] };
 }
 
 /** The fields of a row that describe quality. */
 export type QualityFields = Partial<Row>;
 
-/** What the answers say, against those of dense. */
+/** Retrieval results, compared with dense. */
 export function retrievalFields({ arm, answers }: Tally, dense: Tally): QualityFields {
   const right = answers.filter((answer) => answer.right).length;
   const { low, high } = wilson(right, answers.length);
@@ -48,7 +51,7 @@ export function retrievalFields({ arm, answers }: Tally, dense: Tally): QualityF
   };
 }
 
-/** `5/5 4/5 5/5`: right of asked in the first, middle and last part of the documents. */
+/** `5/5 4/5 5/5`: correct answers in the first, middle and last part of the documents. */
 function byDepth(answers: Tally["answers"]): string {
   return Array.from({ length: DEPTH_PARTS }, (_, part) => {
     const each = answers.filter(({ depth }) => Math.min(DEPTH_PARTS - 1, Math.floor(depth * DEPTH_PARTS)) === part);
@@ -56,7 +59,7 @@ function byDepth(answers: Tally["answers"]): string {
   }).join(" ");
 }
 
-/** What the losses say, against those of dense. */
+/** Losses, compared with dense. */
 export function proseFields({ arm, losses, divergences, agreements, mass }: Tally, dense: Tally): QualityFields {
   const loss = mean(losses);
   if (arm.name === "dense") return { loss };
@@ -70,7 +73,7 @@ export function proseFields({ arm, losses, divergences, agreements, mass }: Tall
     ...bounded ? { loss_change_low: low, loss_change_high: high } : {},
     top1_agreement: agreements.filter((same) => same).length / agreements.length,
     ...mass.rows > 0
-      ? { mass_kept: mass.kept / mass.rows, oracle_mass: mass.oracle / mass.rows, recall: mass.recall / mass.rows }
+      ? { mass_kept: mass.retained / mass.rows, oracle_mass: mass.oracle / mass.rows, recall: mass.recall / mass.rows }
       : {},
     ...beats ? { alarm: `its loss is ${(-change).toFixed(4)} lower` } : {},
   };
@@ -89,12 +92,12 @@ export function logSoftmax(logits: Float32Array): Float64Array {
   return Float64Array.from(logits, (logit) => logit - shift);
 }
 
-/** Kullback-Leibler divergence of q from p, both logarithms, in nats. */
+/** Kullback-Leibler divergence of q from p, both as log-probabilities, in nats. */
 export function divergence(p: Float64Array, q: Float64Array): number {
   return p.reduce((sum, value, index) => sum + Math.exp(value) * (value - (q[index] ?? 0)), 0);
 }
 
-/** Index of the largest number; the first of equal ones. */
+/** Index of the largest number; the first one on ties. */
 export function argmax(values: Float32Array | Float64Array): number {
   let best = 0;
   for (let index = 1; index < values.length; index++) if ((values[index] ?? 0) > (values[best] ?? 0)) best = index;

@@ -1,4 +1,4 @@
-/** Random numbers that fill memory: the same in every run, never zeros, and cheap enough for gigabytes. */
+/** Random numbers to fill memory: the same in every run, never zeros, and fast enough for gigabytes. */
 
 const BLOCK_BYTES = 64 << 20;
 
@@ -13,7 +13,7 @@ export function wordsFrom(seed: number): () => number {
   };
 }
 
-/** Uniform noise of mean 0 and this standard deviation. */
+/** Uniform noise with mean 0 and this standard deviation. */
 export function noiseFrom(seed: number): (deviation: number) => number {
   const next = wordsFrom(seed);
   return (deviation) => (next() / 2 ** 32 - 0.5) * deviation * Math.sqrt(12);
@@ -30,7 +30,7 @@ export function randomBlock(): Uint16Array<ArrayBuffer> {
   return block;
 }
 
-/** Writes the block over and over until `bytes` are written. */
+/** Repeats the block until `bytes` bytes are written. */
 export function writeRepeated(
   write: (piece: Uint16Array<ArrayBuffer>, atBytes: number) => void,
   block: Uint16Array<ArrayBuffer>,
@@ -42,8 +42,8 @@ export function writeRepeated(
 }
 
 /**
- * Keys or values `[tokens, width]`: noise of deviation 0.7 around means that wander from page to page, so that keys of a page resemble
- * each other and neighbouring pages too. `drift` 0 gives plain noise.
+ * Keys or values `[tokens, width]`: noise with a standard deviation of 0.7 around means that drift from page to page, so that
+ * keys resemble those of the same page and of neighbouring pages. `drift` 0 gives plain noise.
  */
 export function randomTokens(
   tokens: number,

@@ -1,20 +1,20 @@
-/** What every subject of the benchmark yields. Names are those of the JSON output, with their unit. */
+/** Rows of every subject of the benchmark. Names are those of the JSON output and contain their unit. */
 
 export type Subject = "attention" | "generate" | "quality";
 
-/** What a row was measured at. */
+/** The settings of a row. */
 export interface Settings {
   subject: Subject;
   model?: string;
   batch: number;
-  /** Quality: what was asked. */
+  /** Quality: the task. */
   task?: string;
-  /** Attention: tokens in the cache of every sequence. Quality: of the document. */
+  /** Attention: tokens in the cache of every sequence. Quality: tokens of the document. */
   context_tokens?: number;
   query_heads?: number;
   kv_heads?: number;
   head_dim?: number;
-  /** Generate: one of the two, and the tokens in the cache before. */
+  /** Generate: one of the two, and the tokens in the cache before it. */
   prompt_tokens?: number;
   decode_tokens?: number;
   depth_tokens?: number;
@@ -24,7 +24,7 @@ export interface Settings {
   scorer?: string;
 }
 
-/** How long one call, step or prompt took. */
+/** The time of one call, step or prompt. */
 export interface Timing {
   samples?: number;
   median_us: number;
@@ -33,98 +33,98 @@ export interface Timing {
   high_us?: number;
 }
 
-/** How good the answers were. Intervals are of 95 %. */
+/** The quality of answers and predictions, with 95 % intervals. */
 export interface Quality {
-  /** Questions, and those that were answered right; Wilson's interval. */
+  /** Questions, and correct answers with Wilson's interval. */
   trials?: number;
   right?: number;
   accuracy?: number;
   accuracy_low?: number;
   accuracy_high?: number;
-  /** Right of asked in the first, middle and last third of the documents. */
+  /** Correct answers in the first, middle and last third of the documents. */
   by_depth?: string;
-  /** Nats a token, and the paired difference to dense. */
+  /** Nats per token, and the paired difference to dense. */
   loss?: number;
   loss_change?: number;
   loss_change_low?: number;
   loss_change_high?: number;
-  /** Of dense from this arm, nats a token: the mean and the 99th percentile. */
+  /** KL of dense from this arm, nats per token: mean and 99th percentile. */
   kl?: number;
   kl_p99?: number;
-  /** Share of tokens where this arm and dense expect the same next token. */
+  /** Share of tokens for which this arm and dense predict the same next token. */
   top1_agreement?: number;
-  /** In what a sparse arm beats dense by more than noise: not expected, unless the model was trained to be read sparsely. */
+  /** Where a sparse arm beats dense by more than noise; unexpected unless the model was trained for sparse reading. */
   alarm?: string;
 }
 
-/** One line of a result. */
+/** One row of a result. */
 export interface Row extends Settings, Timing, Quality {
-  /** What was timed: `dense`, `sparse`, a part of it, or another program. */
+  /** What was timed: `dense`, `sparse`, a part of sparse, or another program. */
   arm: string;
   tokens_per_s?: number;
-  /** That a call, step or prompt must read or write. */
+  /** Bytes that a call, step or prompt must read or write. */
   bytes?: number;
   gb_per_s?: number;
-  /** `gb_per_s` over the bandwidth of a plain read that took turns with the arms. */
+  /** `gb_per_s` over the bandwidth of a plain read that alternated with the arms. */
   of_peak?: number;
   peak_gb_per_s?: number;
-  /** Speed over our dense arm of the same settings. */
+  /** Speed over our dense arm with the same settings. */
   of_dense?: number;
-  /** Bytes that come in turn before the first comes again. */
+  /** Bytes that calls touch before the same memory comes again. */
   rotated_bytes?: number;
-  /** Pages of the exact-mass oracle that were chosen, forced ones aside: 0 to 1. */
+  /** Share of the oracle's pages that were selected, without those that are always read: 0 to 1. */
   recall?: number;
-  /** Softmax mass in the chosen pages and in the oracle's, forced ones included: 0 to 1. */
+  /** Softmax mass in the selected pages and in the oracle's, always-read pages included: 0 to 1. */
   mass_kept?: number;
   oracle_mass?: number;
-  /** Pages read a row (sequence, layer, KV head), and those that dense reads, by the native counters. */
+  /** Pages read per row (sequence, layer, KV head), and pages that dense reads, by the native counters. */
   pages_read?: number;
   pages_dense?: number;
-  /** Recorded steps one after the other without a read between, us a step; where the device records. */
+  /** Recorded steps back to back without a read between them, us per step; only if the device supports recording. */
   queued_us?: number;
-  /** Which program measured; ours where absent. */
+  /** The program that was measured; ours if absent. */
   program?: string;
-  /** Where another program measured, if not here. */
+  /** The device of another program, if it differs. */
   device?: string;
   command?: string;
 }
 
-/** What a reader needs to run it again. */
+/** What a reader needs to reproduce the run. */
 export interface Provenance {
   version: string;
   commit: string;
   device: string;
   backend: "cpu" | "cuda";
   threads: number;
-  /** Of the CPU's kernels. */
+  /** Instruction set of the CPU kernels. */
   instruction_set?: string;
-  /** Of the GPU, where the system reports it. */
+  /** Driver version of the GPU, if the system reports it. */
   driver?: string;
   model?: string;
-  /** SHA-256 over the config and every weight file's name, size, first and last MiB; none for random weights. */
+  /** SHA-256 over the config and the name, size, first and last MiB of every weight file; none for random weights. */
   model_sha256?: string;
   command: string;
   date: string;
-  /** What else decides how to read the numbers, a sentence each. */
+  /** Anything else that affects how to read the numbers, one sentence each. */
   notes: readonly string[];
 }
 
 /** Progress of a run. */
 export interface Progress {
-  /** Cells that are done, of all. */
+  /** Finished cells, and all cells. */
   done: number;
   total: number;
-  /** What is being measured. */
+  /** The current measurement. */
   label: string;
 }
 
-/** How a run reports progress, and how it is stopped. */
+/** How a run reports progress and how it stops. */
 export interface Hooks {
   signal?: AbortSignal | undefined;
   onProgress?: (progress: Progress) => void;
 }
 
-/** The row without what is undefined, so that JSON and tables show what is there. */
+/** The row without undefined fields, so that JSON and tables contain only values. */
 export function definedOnly<T extends object>(row: { [K in keyof T]: T[K] | undefined }): T {
   return Object.fromEntries(Object.entries(row).filter(([, value]) => value !== undefined)) as T;
 }

@@ -1,4 +1,4 @@
-/** Shapes of models that can be measured without a checkpoint. */
+/** Model shapes that can be measured without a checkpoint. */
 import { type ModelConfig, parseModelConfig } from "../engine/folder/config.ts";
 import type { PlannedTensor, WeightPlan } from "../engine/folder/weight_plan.ts";
 import { usageError } from "./lists.ts";
@@ -41,10 +41,10 @@ const SHAPES: Readonly<Record<string, Shape>> = {
 
 export const SHAPE_NAMES: readonly string[] = Object.keys(SHAPES);
 
-/** The config of a shape, with a context as long as is asked for. @throws {PagesiftError} of kind "usage" */
+/** The config of a shape with the requested context. @throws {PagesiftError} of kind "usage" */
 export function configOf(name: string, maxContext: number): ModelConfig {
   const shape = SHAPES[name];
-  if (!shape) throw usageError(`--shape is "${name}", wanted one of ${SHAPE_NAMES.join(", ")}`);
+  if (!shape) throw usageError(`--shape is "${name}", expected one of ${SHAPE_NAMES.join(", ")}`);
   const json = {
     architectures: [shape.architecture],
     model_type: shape.architecture.startsWith("Qwen3") ? "qwen3" : "llama",
@@ -56,7 +56,7 @@ export function configOf(name: string, maxContext: number): ModelConfig {
   return parseModelConfig(json, `shape ${name}`);
 }
 
-/** The tensors of a model without experts and biases, which no file holds. */
+/** The tensors of a model without experts and biases, for which there is no file. */
 export function planShape(config: ModelConfig): WeightPlan {
   const { hiddenSize, intermediateSize, numQueryHeads, numKvHeads, headDim, vocabSize } = config;
   const layer: [string, number[]][] = [

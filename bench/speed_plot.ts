@@ -1,10 +1,13 @@
-/** Rows of speed as a plot: one line an arm, one panel for each batch and what else differs. */
+/** Rows of speed as a plot: one line per arm, one panel per batch and other settings that differ. */
 import type { Panel, Plot, Point, Series } from "./plot.ts";
 import type { Provenance, Row } from "./row.ts";
 
 const PARTS = ["append", "score", "select", "attend"];
 
-/** Time of attention against context, or tokens a second against depth. Parts of sparse attention stay in the table. */
+/**
+ * Time of attention against context, or tokens per second against depth. Parts of sparse attention appear only in
+ * the table.
+ */
 export function speedPlot(rows: readonly Row[], provenance: Provenance): Plot {
   const whole = rows.filter(({ arm, program }) => program !== undefined || !PARTS.includes(arm));
   const panels = Map.groupBy(whole, panelTitle);
@@ -23,7 +26,7 @@ export function speedPlot(rows: readonly Row[], provenance: Provenance): Plot {
   };
 }
 
-/** What the rows of a panel share. */
+/** The settings that the rows of a panel share. */
 function panelTitle(row: Row): string {
   const { batch, query_heads: query, kv_heads: kv, head_dim: dim, prompt_tokens: prompt, decode_tokens: decode } = row;
   if (query !== undefined) return `batch ${batch}, ${query}/${kv} heads of ${dim}`;

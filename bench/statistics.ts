@@ -1,7 +1,7 @@
-/** Numbers that stand for many measurements. */
+/** Summaries of many measurements. */
 import type { Timing } from "./row.ts";
 
-/** The value below which this share of the sorted values lies, between neighbours where it falls between. */
+/** The quantile of sorted values for this share, interpolated between neighbours. */
 export function percentile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (sorted.length - 1) * share;
@@ -18,7 +18,7 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** Seconds of every repetition as a row reports them. */
+/** The timing of a row from the seconds of every repetition. */
 export function timingOf(seconds: readonly number[]): Timing & { samples: number } {
   const us = seconds.map((value) => value * 1e6);
   return {

@@ -6,29 +6,29 @@ import type { Provenance, Row, Subject } from "./row.ts";
 export const FORMATS = ["table", "md", "csv", "json", "jsonl"] as const;
 export type Format = (typeof FORMATS)[number];
 
-/** Of the JSON output; a change that a reader of an older one would trip over gets another number. */
+/** Schema of the JSON output; a change that breaks readers of the previous one increments the number. */
 export const SCHEMA = "pagesift.bench/1";
 
-/** All that a run gave. */
+/** The complete result of a run. */
 export interface Result {
   subject: Subject;
   provenance: Provenance;
   rows: readonly Row[];
 }
 
-/** What comes before the first row, in formats that are written row by row. */
+/** Text before the first row, in formats that are written row by row. */
 export function openingText(format: Format): string {
   return format === "csv" ? `${csvNames().join(",")}\n` : "";
 }
 
-/** The rows of a cell in formats that are written row by row, else nothing. */
+/** The rows of a cell in formats that are written row by row, otherwise nothing. */
 export function rowsText(format: Format, rows: readonly Row[], provenance: Provenance): string {
   if (format === "csv") return rows.map((row) => `${csvValues(row, provenance).join(",")}\n`).join("");
   if (format !== "jsonl") return "";
   return rows.map((row) => `${JSON.stringify({ ...row, ...essentials(row, provenance) })}\n`).join("");
 }
 
-/** What is written at the end: all of it in the other formats. */
+/** Text at the end: the whole result in the other formats. */
 export function closingText(format: Format, result: Result): string {
   if (format === "json") return `${JSON.stringify({ schema: SCHEMA, ...result }, null, 2)}\n`;
   if (format === "table") return `${header(result)}\n\n${tables(result, plainTable)}`;
@@ -38,7 +38,7 @@ export function closingText(format: Format, result: Result): string {
   return "";
 }
 
-/** A table for each task, since tasks have different columns; one where there are none. */
+/** One table per task, because tasks have different columns; a single table without tasks. */
 function tables({ rows }: Result, write: (content: Cells) => string): string {
   const above = hoisted(rows);
   return [...Map.groupBy(rows, ({ task }) => task).values()].map((each) => write(cells(each, above))).join("\n");
@@ -54,7 +54,7 @@ const ESSENTIAL = [
   "date",
 ] as const;
 
-/** What a row needs to stand alone. */
+/** The provenance that a row needs on its own. */
 function essentials(row: Row, provenance: Provenance): Readonly<Record<string, unknown>> {
   const own = Object.fromEntries(
     ESSENTIAL.flatMap((name) => provenance[name] === undefined ? [] : [[name, provenance[name]]]),
@@ -78,7 +78,7 @@ function quoted(value: unknown): string {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** Two or three lines that say where, how and on what the numbers were made. */
+/** Two or three lines that say where and how the numbers were measured. */
 function header({ rows, provenance }: Result): string {
   const { version, commit, device, backend, threads, instruction_set, driver, date, notes } = provenance;
   const kernels = backend === "cpu" ? `${instruction_set}, ${threads} threads` : driver ? `driver ${driver}` : "cuda";
@@ -91,7 +91,7 @@ function header({ rows, provenance }: Result): string {
   ].join("\n");
 }
 
-/** Settings that all rows have and share. */
+/** Settings that all rows share. */
 function hoisted(rows: readonly Row[]): Column[] {
   return COLUMNS.filter(({ setting, show }) => {
     const values = new Set(rows.filter(({ program }) => program === undefined).map(show));
@@ -104,7 +104,7 @@ interface Cells {
   lines: string[][];
 }
 
-/** Titles and cells of the columns that say something. */
+/** Titles and cells of the columns that are not empty. */
 function cells(rows: readonly Row[], above: readonly Column[]): Cells {
   const shown = COLUMNS.filter((column) =>
     !above.includes(column) && rows.some((row) => column.show(row) !== undefined)
@@ -119,7 +119,7 @@ function widths({ titles, lines }: Cells): number[] {
   return titles.map((title, at) => Math.max(title.length, ...lines.map((line) => line[at]?.length ?? 0)));
 }
 
-/** Columns of numbers stand to the right with their title, columns of words to the left. */
+/** Aligns columns of numbers and their titles to the right, columns of words to the left. */
 function aligned({ titles, lines }: Cells): (values: readonly string[]) => string[] {
   const right = titles.map((_, at) => lines.every((line) => /^$|^[\d+-]/.test(line[at] ?? "")));
   const wide = widths({ titles, lines });

@@ -4,7 +4,7 @@
  *
  *     deno run -A scripts/gate/abi.ts [--write]
  *
- * Without `--write` it checks that both files are what the header gives, and that something in ffi/ calls every function.
+ * Without `--write` it checks that both files match the header, and that something in ffi/ calls every function.
  */
 import { join } from "@std/path";
 import { ROOT } from "../release/native_library.ts";
@@ -16,14 +16,14 @@ const FFI = "ffi";
 const SYMBOLS = `${FFI}/symbols.ts`;
 const CTYPES = "scripts/studies/pagesift_abi.py";
 const NOTICE = `Generated from ${HEADER}; after a change there, run "deno run -A scripts/gate/abi.ts --write".`;
-/** Calls that run on another thread than the caller's, so that they do not block the event loop. */
+/** Calls that run on a separate thread, so that they do not block the event loop. */
 const NONBLOCKING = new Set(["ps_device_wait"]);
 const DENO_TYPES: Readonly<Record<string, string>> = { int32_t: "i32", int64_t: "i64", float: "f32" };
 const CTYPES_TYPES: Readonly<Record<string, string>> = {
   ...{ int32_t: "c.c_int32", uint32_t: "c.c_uint32", int64_t: "c.c_int64", float: "c.c_float", char: "c.c_char" },
   ...{ "char *": "c.c_char_p", "void *": "c.c_void_p" },
 };
-/** Python lists up to this width stay on one line, whatever the line length of the formatter. */
+/** Python lists up to this width stay on one line, independent of the line length of the formatter. */
 const ONE_LINE = 80;
 
 function known(type: string, types: Readonly<Record<string, string>>): string {
@@ -32,7 +32,7 @@ function known(type: string, types: Readonly<Record<string, string>>): string {
   return found;
 }
 
-/** Handles are pointers for Deno, everything else that is pointed to is a buffer. */
+/** Handles are pointers for Deno; every other pointer is a buffer. */
 function denoType(type: string, { handles }: Header): string {
   if (!type.endsWith("*")) return known(type, DENO_TYPES);
   return handles.has(type.replace(/ \*$/, "")) ? "pointer" : "buffer";
@@ -58,7 +58,7 @@ function pascal(name: string): string {
   return name.toLowerCase().replace(/^ps_/, "").replaceAll(/(?:^|_)([a-z0-9])/g, (_, letter) => letter.toUpperCase());
 }
 
-/** The words that all names of an enum begin with, `FIELD_` for those of ps_cache_field. */
+/** The prefix that all names of an enum share, `FIELD_` for those of ps_cache_field. */
 function commonPrefix(names: readonly string[]): string {
   const [first = "", ...others] = names;
   const ends = [...first.matchAll(/_/g)].map(({ index }) => first.slice(0, index + 1)).reverse();
@@ -117,7 +117,7 @@ function ctypesType(type: string, { handles, structs }: Header): string {
   return `c.POINTER(${known(base, CTYPES_TYPES)})`;
 }
 
-/** A list or tuple, on one line or with an item on each, as Python formatters leave it. */
+/** A list or tuple, on one line or with one item per line, as Python formatters leave it. */
 function pythonItems(start: string, items: readonly string[], end: string, indent: string): string[] {
   const line = `${indent}${start}${items.join(", ")}${end}`;
   if (line.length <= ONE_LINE) return [line];
@@ -184,13 +184,13 @@ async function formatted(source: string): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
-/** What the generated files must contain, by path. */
+/** The expected content of the generated files, by path. */
 export async function generate(header: string): Promise<Map<string, string>> {
   const parsed = parseHeader(header);
   return new Map([[SYMBOLS, await formatted(denoSymbols(parsed))], [CTYPES, ctypesTables(parsed)]]);
 }
 
-/** The generated files that differ from what a header gives. */
+/** The generated files that differ from the header. */
 export async function outdatedFiles(header: string): Promise<string[]> {
   const wanted = await generate(header);
   return [...wanted].filter(([path, text]) => readText(path) !== text).map(([path]) => path);

@@ -1,8 +1,8 @@
-/** Reads the C header: its version, enums, structs and functions, each with the comment before it. */
+/** Parses the C header: version, enums, structs and functions, each with the comment before it. */
 
 export interface CParameter {
   name: string;
-  /** Without the name and `const`: `int32_t`, `ps_tensor *`, `ps_device **`. */
+  /** The type without the name and `const`: `int32_t`, `ps_tensor *`, `ps_device **`. */
   type: string;
 }
 
@@ -35,7 +35,7 @@ export interface CEnum {
 
 export interface Header {
   version: number;
-  /** Types of handles, `ps_device` and others, which only the library looks into. */
+  /** Types of handles, such as `ps_device`, which are opaque outside the library. */
   handles: Set<string>;
   enums: CEnum[];
   structs: CStruct[];
@@ -44,7 +44,7 @@ export interface Header {
 
 const SCALAR_BYTES: Readonly<Record<string, number>> = { int32_t: 4, uint32_t: 4, float: 4, int64_t: 8, char: 1 };
 const POINTER_BYTES = 8;
-/** A comment that ends directly before what it describes. */
+/** A comment that ends directly before the declaration it describes. */
 const COMMENT = String.raw`(?:/\*((?:[^*]|\*(?!/))*)\*/\n)?`;
 
 function withoutComments(text: string): string {
@@ -57,7 +57,7 @@ function commentLines(comment: string | undefined): string[] {
   ).filter((line) => line !== "");
 }
 
-/** `const ps_tensor *x` or `int64_t shape[3]`. @throws {Error} where it is another declaration */
+/** `const ps_tensor *x` or `int64_t shape[3]`. @throws {Error} for any other declaration */
 function parseDeclaration(text: string): CParameter & { count: number } {
   const match = /^(?:const )?(\w+)\s*(\**)\s*(\w+)(?:\[(\d+)\])?$/.exec(text.trim().replaceAll(/\s+/g, " "));
   if (!match) throw new Error(`abi: cannot read the declaration "${text.trim()}" of the header`);
@@ -71,7 +71,7 @@ function bytesOf(type: string): number {
   return bytes;
 }
 
-/** Lays out the fields by the C rules of alignment. */
+/** Lays out the fields by the alignment rules of C. */
 function parseStruct(name: string, body: string, comment: string[]): CStruct {
   let offset = 0;
   let widest = 1;
@@ -101,7 +101,7 @@ function parseFunction(result: string, name: string, list: string, comment: stri
   return { name, result, parameters, comment };
 }
 
-/** @throws {Error} where the header has something that the bindings could not be generated from */
+/** @throws {Error} if the header contains a declaration that the bindings cannot express */
 export function parseHeader(header: string): Header {
   const parsed = parse(header);
   const expected = { functions: /^PS_API /gm, structs: /^typedef struct \w+ \{/gm, enums: /^typedef enum /gm };

@@ -1,10 +1,10 @@
-/** Checks what may import what, who may print and exit, and that no file outgrows its reader (docs/architecture.md). */
+/** Checks imports between rings, which files print and exit, and the length of files (docs/architecture.md). */
 import { dirname, fromFileUrl, join, normalize, relative } from "@std/path";
 import { log } from "../output.ts";
 
 const ROOT = fromFileUrl(new URL("../..", import.meta.url));
 const MAX_LINES = 500;
-/** What each ring may import of ours. */
+/** Which rings each ring may import. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   cli: ["cli", "bench", "inspect", "engine", "mod.ts", "deno.json"],
   inspect: ["inspect", "engine", "ffi", "deno.json"],
@@ -14,12 +14,12 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 };
 /** Folders of the engine whose modules must not reach ffi/, through any chain of imports. */
 const PURE_FOLDERS = ["engine/hub/", "engine/text/", "engine/folder/", "engine/pages/", "engine/sample/"];
-/** Modules in those folders that hold device memory. */
+/** Modules in those folders that own device memory. */
 const DEVICE_MODULES = new Set(["engine/pages/kv_pool.ts", "engine/sample/native_sampler.ts"]);
 const PRINTERS = new Set(["cli/output.ts", "cli/system_world.ts", "ffi/handle.ts"]);
 const EXITERS = new Set(["cli/main.ts", "cli/system_world.ts"]);
 
-function listFiles(folder: string, pattern: RegExp): string[] {
+export function listFiles(folder: string, pattern: RegExp): string[] {
   return [...Deno.readDirSync(join(ROOT, folder))].flatMap((entry) => {
     const path = join(folder, entry.name);
     if (entry.isDirectory) return entry.name === "fixtures" ? [] : listFiles(path, pattern);
@@ -27,7 +27,10 @@ function listFiles(folder: string, pattern: RegExp): string[] {
   });
 }
 
-/** Files of ours that a source text imports; type imports leave nothing at run time and do not count as reaching ffi/. */
+/**
+ * Files of this repository that a source text imports; type imports vanish at run time and do not count as
+ * reaching ffi/.
+ */
 export function importsOf(path: string, text: string, types: boolean): string[] {
   const statements = text.matchAll(
     /^(?:import|export)\s+(type\s)?[^;]*?from\s+"(\.[^"]+)"|import(?:\(|\s+)"(\.[^"]+)"/gm,
@@ -40,7 +43,7 @@ function ringOf(path: string): string {
   return path.split("/")[0] ?? "";
 }
 
-/** Imports of a module that its ring may not import. */
+/** Imports that the ring of a module does not allow. */
 export function checkArrows(path: string, text: string): string[] {
   const allowed = ALLOWED[ringOf(path)] ?? [];
   return importsOf(path, text, true).filter((target) => !allowed.includes(ringOf(target)))
@@ -56,7 +59,7 @@ function checkEffects(path: string, text: string): string[] {
   return problems;
 }
 
-/** The way from a pure module to ffi/, or undefined. */
+/** The import chain from a pure module to ffi/, or undefined. */
 export function wayToDevice(
   path: string,
   texts: ReadonlyMap<string, string>,

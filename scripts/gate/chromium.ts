@@ -1,4 +1,4 @@
-/** The browser that reports are tested in. */
+/** The browser for the tests of reports. */
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 const PACKAGE = "chromium";
@@ -19,9 +19,9 @@ function isFile(path: string): boolean {
   }
 }
 
-/** Installs Debian's package where that can be done. Returns why it could not. */
+/** Installs Debian's package if possible. Returns the reason if it could not. */
 export async function installChromium(): Promise<string | undefined> {
-  if (!isFile("/usr/bin/apt-get")) return "there is no apt-get here";
+  if (!isFile("/usr/bin/apt-get")) return "there is no apt-get";
   if (Deno.uid() !== 0) return "only root can install packages";
   const env = { DEBIAN_FRONTEND: "noninteractive" };
   for (const args of [["update"], ["install", "-y", "--no-install-recommends", PACKAGE]]) {

@@ -18,7 +18,7 @@ function sources(folder: string): string[] {
 if (import.meta.main) {
   const mode = Deno.args.includes("--write") ? ["-i"] : ["--dry-run", "--Werror"];
   if (!await runPythonTool("clang-format", [...mode, ...FOLDERS.flatMap(sources)])) {
-    log("format_native: the files above are not formatted; run it again with --write");
+    log("format_native: the files above are not formatted; run the command again with --write");
     Deno.exit(1);
   }
 }

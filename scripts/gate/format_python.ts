@@ -1,4 +1,4 @@
-/** Checks all Python with ruff (`ruff.toml`): lint and format; `--write` fixes what can be fixed and formats. */
+/** Checks lint and format of all Python with ruff (`ruff.toml`); `--write` applies fixes and formats. */
 import { log } from "../output.ts";
 import { runPythonTool } from "./python_tools.ts";
 
@@ -7,7 +7,7 @@ if (import.meta.main) {
   const linted = await runPythonTool("ruff", ["check", "--quiet", ...write ? ["--fix"] : []]);
   const formatted = await runPythonTool("ruff", ["format", "--quiet", ...write ? [] : ["--diff"]]);
   if (!linted || !formatted) {
-    log("format_python: the Python above breaks a rule or is not formatted; run it again with --write");
+    log("format_python: the Python above breaks a rule or is not formatted; run the command again with --write");
     Deno.exit(1);
   }
 }

@@ -1,11 +1,11 @@
 /**
- * Feeds the readers of a model folder (safetensors, config.json, shard index) with mutated files and prints what came of it. Fails on
+ * Feeds mutated files to the readers of a model folder (safetensors, config.json, shard index) and prints the outcomes. Fails on
  * anything but acceptance or an error of kind "model", on an input that takes over a second, on a buffer larger than its file, and on a
- * file that is taken although it must not be.
+ * file that is accepted although it must not be.
  *
  *     deno run -A scripts/gate/fuzz_safetensors.ts [--inputs 1000000] [--seed 1] [--keep FOLDER]
  *
- * `--keep` writes one input for every kind of answer, for the regression corpus in tests/fixtures/fuzz.
+ * `--keep` writes one input per kind of outcome, for the regression corpus in tests/fixtures/fuzz.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
@@ -14,23 +14,23 @@ import { print } from "../output.ts";
 import { Mutator } from "./mutate.ts";
 
 const MAX_SECONDS = 1;
-/** What reading a small file may allocate at least: the fixed start that every reader looks at. */
+/** Bytes that reading a small file may always allocate: the fixed start that every reader reads. */
 const SMALL_BYTES = 64;
 
-/** What a run came to. */
+/** The outcome of a run. */
 export interface FuzzReport {
   inputs: number;
   accepted: number;
   rejected: number;
   slowestSeconds: number;
-  /** The largest buffer that a reader made. */
+  /** The largest buffer that a reader allocated. */
   largestBytes: number;
-  /** The largest that was larger than its file, in bytes over it. */
+  /** The largest excess of a buffer over its file, in bytes. */
   largestExcessBytes: number;
   failures: string[];
 }
 
-/** Records how large the buffers are that are made while it exists. */
+/** Records the sizes of buffers that are allocated during its lifetime. */
 class BufferWatch implements Disposable {
   readonly #original = globalThis.Uint8Array;
   largest = 0;
@@ -49,7 +49,7 @@ class BufferWatch implements Disposable {
   }
 }
 
-/** Called with every input and whether it was taken. */
+/** Called with every input and whether it was accepted. */
 type OnInput = (input: Input, accepted: boolean) => void;
 
 /** Tries `inputs` inputs of a seed. */
@@ -75,12 +75,12 @@ export async function fuzz(inputs: number, seed: number, onInput: OnInput = () =
     const excess = watch.largest - Math.max(SMALL_BYTES, input.bytes.length);
     report.largestExcessBytes = Math.max(report.largestExcessBytes, excess);
     if (seconds > MAX_SECONDS) failures.push(`input ${index} of seed ${seed} took ${seconds.toFixed(1)} s`);
-    if (excess > 0) failures.push(`input ${index} of seed ${seed} made a buffer of ${watch.largest} bytes`);
+    if (excess > 0) failures.push(`input ${index} of seed ${seed} allocated a buffer of ${watch.largest} bytes`);
   }
   return { ...report, failures };
 }
 
-/** Writes the first input of each target and answer. */
+/** Writes the first input of each target and outcome. */
 function keeper(folder: string): OnInput {
   const counts: Record<string, number> = {};
   Deno.mkdirSync(folder, { recursive: true });
@@ -95,7 +95,7 @@ async function main(): Promise<number> {
   const flags = parseArgs(Deno.args, { string: ["inputs", "seed", "keep"] });
   const [inputs, seed] = [Number(flags["inputs"] ?? 1_000_000), Number(flags["seed"] ?? 1)];
   if (!Number.isSafeInteger(inputs) || inputs < 1 || !Number.isSafeInteger(seed)) {
-    print("fuzz_safetensors: --inputs and --seed take whole numbers");
+    print("fuzz_safetensors: --inputs and --seed require whole numbers");
     return 2;
   }
   const started = performance.now();

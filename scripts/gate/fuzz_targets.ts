@@ -1,4 +1,4 @@
-/** Readers of a model folder under mutated input: what is tried, and what must hold of an input that is taken. */
+/** Readers of a model folder under mutated input: the targets, and the properties of an accepted input. */
 import { dirname, join } from "@std/path";
 import { openCheckpoint } from "../../engine/folder/checkpoint.ts";
 import { parseModelConfig } from "../../engine/folder/config.ts";
@@ -12,7 +12,7 @@ import { ROOT } from "../release/native_library.ts";
 export const TARGETS = ["safetensors", "config", "index", "tokenizer"] as const;
 export type Target = typeof TARGETS[number];
 
-/** One input, ready to be tried. */
+/** One input, ready to try. */
 export interface Input {
   target: Target;
   bytes: Uint8Array<ArrayBuffer>;
@@ -34,14 +34,14 @@ const HEADER = {
 };
 const DATA_BYTES = 64;
 const INDEX = { metadata: { total_size: 8 }, weight_map: { a: "1.safetensors", b: "2.safetensors" } };
-/** What an input is written to. */
+/** The file that an input is written to. */
 const FILES = {
   safetensors: "fuzzed",
   index: "model.safetensors.index.json",
   tokenizer: "tokenizer.json",
 } as const satisfies Partial<Record<Target, string>>;
 const LETTERS = ["<s>", "</s>", "\u2581", "a", "b", "<0x41>", ...Array.from(" .1\u00e9")];
-/** A tokenizer that has a part of every kind. */
+/** A tokenizer with a part of every kind. */
 const TOKENIZER = {
   added_tokens: ["<s>", "</s>"].map((content, id) => ({ id, content, special: true, normalized: false })),
   normalizer: {
@@ -82,12 +82,12 @@ const TOKENIZER = {
   },
 };
 const TOKENIZER_ROWS = 16;
-/** What a tokenizer that is taken must write and read. */
+/** The text that an accepted tokenizer must encode and decode. */
 const TEXT = "ab a <s>\n  \u00e91. \u{1f600}A";
 
 const encoder = new TextEncoder();
 
-/** Bytes of a safetensors file with this header, whatever it holds. */
+/** Bytes of a safetensors file with this header, valid or not. */
 function fileBytes(header: Uint8Array, claimed: bigint, dataBytes: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(8 + header.length + dataBytes);
   new DataView(bytes.buffer).setBigUint64(0, BigInt.asUintN(64, claimed), true);
@@ -95,7 +95,7 @@ function fileBytes(header: Uint8Array, claimed: bigint, dataBytes: number): Uint
   return bytes;
 }
 
-/** Makes inputs; holds what it needs of the fixtures. */
+/** Generates inputs from the fixtures. */
 export class InputMaker {
   readonly #configs = CONFIGS.map((name) => JSON.parse(Deno.readTextFileSync(join(FIXTURE, name, "config.json"))));
 
@@ -126,11 +126,14 @@ export class InputMaker {
   }
 }
 
-/** A folder in which inputs are tried; a fuzzer writes every input, so it lies in memory where the system has such a place. */
+/**
+ * A folder in which inputs are tried; a fuzzer writes every input, so the folder is in memory if the system has
+ * such a place.
+ */
 export class FuzzFolder implements Disposable {
   readonly folder: string;
 
-  /** `tensors`: what configs are held against. */
+  /** `tensors`: the tensors that configs are checked against. */
   private constructor(readonly tensors: SafetensorsHeader["tensors"]) {
     const memory = "/dev/shm";
     const writable = Deno.build.os === "linux" && existsSync(memory);
@@ -146,7 +149,10 @@ export class FuzzFolder implements Disposable {
     return new FuzzFolder((await readSafetensorsHeader(join(FIXTURE, CONFIGS[0]!, "model.safetensors"))).tensors);
   }
 
-  /** Whether the reader takes the input. @throws whatever a reader should not throw, and an error where it takes what it must not */
+  /**
+   * Whether the reader accepts the input. @throws anything that a reader must not throw, and an error if it
+   * accepts an invalid input
+   */
   async accepts({ target, bytes }: Input): Promise<boolean> {
     try {
       await this.#read(target, bytes);
@@ -191,22 +197,22 @@ function existsSync(path: string): boolean {
   }
 }
 
-/** A tokenizer that was taken works, and gives no id that the model has no row for. */
+/** Checks that an accepted tokenizer works and returns only ids with an embedding row. */
 function checkTokenizer(tokenizer: Tokenizer): void {
   const ids = tokenizer.encode(TEXT);
   const outside = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= TOKENIZER_ROWS);
-  if (outside !== undefined) throw new Error(`Takes a tokenizer that gives the id ${outside}`);
+  if (outside !== undefined) throw new Error(`Accepts a tokenizer that returns the id ${outside}`);
   tokenizer.decode(ids);
 }
 
-/** What must hold of a header that was taken: tensors inside the file, side by side, each as large as its shape. */
+/** Checks an accepted header: tensors lie inside the file, contiguously, each with the size of its shape. */
 function checkHeader({ tensors, fileBytes }: SafetensorsHeader, written: number): void {
   let end = 0;
   for (const { name, offsetBytes, bytes, shape } of tensors.values()) {
     const count = shape.reduce((product, size) => product * size, 1);
     const inside = offsetBytes >= 8 && offsetBytes >= end && offsetBytes + bytes <= written;
-    if (!inside || bytes < count || bytes > 8 * count) throw new Error(`Takes the tensor "${name}" out of bounds`);
+    if (!inside || bytes < count || bytes > 8 * count) throw new Error(`Accepts the tensor "${name}" out of bounds`);
     end = offsetBytes + bytes;
   }
-  if (fileBytes !== written || (tensors.size > 0 && end !== written)) throw new Error("Takes a file of another size");
+  if (fileBytes !== written || (tensors.size > 0 && end !== written)) throw new Error("Accepts a file of another size");
 }

@@ -4,7 +4,7 @@ import { NativeError, Status } from "../../ffi/errors.ts";
 import { isBuilt, openLibrary } from "../../ffi/library.ts";
 import { log } from "../output.ts";
 
-/** Runs a script that needs a GPU, and ends with its code; a broken library is one line. */
+/** Runs a script that requires a GPU and exits with its code; a broken library is reported in one line. */
 export async function runMain(title: string, main: () => Promise<number>): Promise<never> {
   try {
     Deno.exit(await main());
@@ -16,9 +16,9 @@ export async function runMain(title: string, main: () => Promise<number>): Promi
 }
 
 /**
- * Why no CUDA device can be used, in one line; undefined when one answers.
+ * Why no CUDA device can be used, in one line; undefined if one answers.
  *
- * @throws {NativeError} when the library was built and is broken, which is no reason to skip anything
+ * @throws {NativeError} if the library was built and is broken, which is no reason to skip anything
  */
 export function whyNoGpu(): string | undefined {
   if (isBuilt("cuda")) openLibrary("cuda");

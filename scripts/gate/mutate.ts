@@ -1,7 +1,7 @@
-/** Changes to JSON and bytes that a reader of untrusted files must survive, drawn from a seeded generator. */
+/** Mutations of JSON and bytes that a reader of untrusted files must survive, drawn from a seeded generator. */
 import { Random } from "../../engine/sample/random.ts";
 
-/** Values that lie at the edges of what a field may hold. */
+/** Values at the edges of what a field may contain. */
 const EDGES: readonly unknown[] = [
   ...[0, -1, 1, 7, 8, 255, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 2 ** 63, 1e300, -1e300, 0.5, -0],
   ...[
@@ -22,12 +22,12 @@ const EDGES: readonly unknown[] = [
 ];
 const JUNK = ['"', "{", "}", "[", "]", ",", ":", "\\", "\\u0061", "0", "-", "1e999", "\u0000", "null", "//", " ", "é"];
 
-/** Also where the name is "__proto__", which an assignment would not make an entry. */
+/** Also works for the name "__proto__", for which an assignment creates no entry. */
 function put(object: Record<string, unknown>, key: string, value: unknown): void {
   Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
 }
 
-/** Draws of a fuzzer. */
+/** Random draws of a fuzzer. */
 export class Mutator {
   readonly #random: Random;
 
@@ -85,7 +85,7 @@ export class Mutator {
     ]);
   }
 
-  /** Text with up to three edits that know nothing of its structure. */
+  /** Text with up to three edits that ignore its structure. */
   text(text: string): string {
     for (let left = this.below(4); left > 0; left--) {
       const at = this.below(text.length + 1);
@@ -101,7 +101,7 @@ export class Mutator {
     return text;
   }
 
-  /** Bytes with up to eight of them changed, and now and then cut or lengthened. */
+  /** Bytes with up to eight of them changed, and sometimes truncated or extended. */
   bytes(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
     const length = this.chance(0.2) ? this.below(bytes.length + 64) : bytes.length;
     const copy = new Uint8Array(length);

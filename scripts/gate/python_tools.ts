@@ -1,5 +1,5 @@
 /**
- * Tools of the gate that come as Python packages: the versions that `requirements.txt` pins, in an environment of their own in
+ * Tools of the gate that are Python packages: the versions that `requirements.txt` pins, in a separate environment in
  * `build/gate-venv`.
  */
 import { join, relative } from "@std/path";
@@ -8,7 +8,7 @@ import { log } from "../output.ts";
 
 const VENV = join(ROOT, "build", "gate-venv");
 const REQUIREMENTS = join(ROOT, "scripts", "gate", "requirements.txt");
-/** The packages of an environment, written once all of them are installed. */
+/** Stamp file with the packages of an environment, written once all of them are installed. */
 const STAMP = "installed.txt";
 
 export type PythonTool = "clang-format" | "ruff";
@@ -18,7 +18,7 @@ async function runVisibly(command: string, args: readonly string[]): Promise<boo
 }
 
 /**
- * The folder of programs of a Python environment in `venv` with these packages, pinned as `name==version`; made when it is missing or
+ * The `bin` folder of a Python environment in `venv` with these packages, pinned as `name==version`; created if it is missing or
  * the packages have changed.
  */
 export async function pythonEnvironment(venv: string, packages: readonly string[]): Promise<string> {
@@ -39,13 +39,13 @@ export async function pythonEnvironment(venv: string, packages: readonly string[
   return programs;
 }
 
-/** The path of a tool in its pinned version, installed when it is missing or the version has changed. */
+/** The path of a tool in its pinned version, installed if it is missing or the version has changed. */
 export async function pythonTool(name: PythonTool): Promise<string> {
   const packages = (await Deno.readTextFile(REQUIREMENTS)).trim().split("\n");
   return join(await pythonEnvironment(VENV, packages), name);
 }
 
-/** Runs a tool in the root of the tree, with its output on the terminal. Whether it succeeded. */
+/** Runs a tool in the root of the tree, with its output on the terminal. Returns whether it succeeded. */
 export async function runPythonTool(name: PythonTool, args: readonly string[]): Promise<boolean> {
   return await runVisibly(await pythonTool(name), args);
 }

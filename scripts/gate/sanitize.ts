@@ -1,6 +1,6 @@
 /**
- * A quick part of the operation tests, and a short answer of the default model, under NVIDIA's compute-sanitizer. Prints a table with a
- * line for each tool and fails on any finding.
+ * A fast part of the operation tests, and a short answer of the default model, under NVIDIA's compute-sanitizer. Prints a table with a
+ * row for each tool and fails on any finding.
  *
  *     deno run -A scripts/gate/sanitize.ts [--tools memcheck,racecheck,initcheck,synccheck]
  */
@@ -12,7 +12,7 @@ import { modified, ROOT, tryRun } from "../release/native_library.ts";
 import { countsOf } from "./test_run.ts";
 import { findNvcc } from "../release/toolchain.ts";
 
-/** What compute-sanitizer ends with when it found something; tests that fail end with 1. */
+/** The exit code of compute-sanitizer with findings; failed tests exit with 1. */
 const FOUND = 9;
 const SHOWN_LINES = 30;
 const TOOLS: Readonly<Record<string, readonly string[]>> = {
@@ -22,7 +22,7 @@ const TOOLS: Readonly<Record<string, readonly string[]>> = {
   synccheck: [],
 };
 
-/** Tests of every operation, with tensor cores and without, one page size and another, full and partial pages. */
+/** Tests of every operation, with and without tensor cores, with different page sizes, full and partial pages. */
 const CHOSEN = [
   "^(add|embedding|rmsNorm|ropeTable|rope|siluMul|scatterAdd|routeExperts) ",
   "^argmax of \\[[45],",
@@ -44,7 +44,7 @@ const CHOSEN = [
   "^KvCache.append refuses",
 ].join("|");
 const TESTS = ["test", "-A", "--no-check", "--filter", `/${CHOSEN}/`, "tests/kernels", "tests/ffi"];
-/** Long enough that its decode steps select pages. */
+/** Long enough that decode steps select pages. */
 const GENERATE = [
   ...["run", "-A", "--no-check", "cli/main.ts", "generate", "--device", "cuda", "-n", "3", "-c", "700"],
   ...["--truncate", "tail", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
@@ -52,14 +52,14 @@ const GENERATE = [
 
 interface Report {
   findings: number;
-  /** Tests that ran, for the run that has tests. */
+  /** Tests that passed, for the run with tests. */
   passed: number;
   ok: boolean;
   output: string;
   seconds: number;
 }
 
-/** `$COMPUTE_SANITIZER`, else on the PATH, else beside nvcc. */
+/** `$COMPUTE_SANITIZER`, otherwise on the PATH, otherwise next to nvcc. */
 async function findSanitizer(): Promise<string | undefined> {
   const nvcc = findNvcc();
   const folders = [...nvcc ? [dirname(nvcc)] : [], "/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer"];
@@ -70,7 +70,7 @@ async function findSanitizer(): Promise<string | undefined> {
   return undefined;
 }
 
-/** Findings that the tool's summaries count; undefined where it wrote none, as when it never watched the GPU. */
+/** Findings according to the tool's summaries; undefined without a summary, as when it never attached to the GPU. */
 export function countFindings(output: string): number | undefined {
   const counts = [...output.matchAll(/(?:ERROR|RACECHECK) SUMMARY: (\d+)/g)].map(([, count]) => Number(count));
   return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
@@ -91,12 +91,12 @@ async function runUnder(sanitizer: string, tool: string, args: readonly string[]
     findings: code === FOUND ? Math.max(counted ?? 0, 1) : counted ?? 0,
     passed: args === TESTS ? countsOf(output).passed : 0,
     ok: code === 0 && counted !== undefined,
-    output: counted === undefined ? `${output}\n${tool} wrote no summary: it did not watch this run` : output,
+    output: counted === undefined ? `${output}\n${tool} wrote no summary, so it did not observe this run` : output,
     seconds: (performance.now() - started) / 1000,
   };
 }
 
-/** What a reader needs of a failed run: the first finding, else how it ended. */
+/** The relevant part of a failed run: the first finding, otherwise its end. */
 function excerpt(output: string): string {
   const lines = output.trim().split("\n");
   const first = lines.findIndex((line) =>
@@ -122,7 +122,7 @@ async function main(): Promise<number> {
   const tools = asked === undefined ? Object.keys(TOOLS) : String(asked).split(",");
   const unknown = tools.find((tool) => !(tool in TOOLS));
   if (unknown !== undefined) {
-    print(`sanitize: Unknown tool "${unknown}", wanted ${Object.keys(TOOLS).join(", ")}`);
+    print(`sanitize: Unknown tool "${unknown}", expected ${Object.keys(TOOLS).join(", ")}`);
     return 2;
   }
   const sanitizer = await findSanitizer();

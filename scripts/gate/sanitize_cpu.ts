@@ -1,12 +1,12 @@
 /**
  * The CPU library under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer: native programs of tests/native (calls
- * of any arguments, refused memory, two threads), the tests of operations and handles, and a short answer of the default model.
+ * with random arguments, refused memory, two threads), the tests of operations and handles, and a short answer of the default model.
  *
  *     deno run -A scripts/gate/sanitize_cpu.ts [--only asan|tsan] [--rounds 200] [--native] [--fuzzer SECONDS]
  *
- * A row says what ran and whether something was found; the first report follows. Its uppermost line "#0 ..." that names a file of csrc/ is
- * the place. `--rounds` says how often some 6,000 calls are made up, `--native` leaves out what runs under Deno, and `--fuzzer` drives the
- * same calls by libFuzzer, for which CXX must be clang++. Skipped, with the reason, where the compiler has no sanitizer.
+ * A row says what ran and whether there are findings; the first report follows. Its topmost line "#0 ..." that names a file of csrc/ is
+ * the place. `--rounds` repeats about 6,000 random calls, `--native` leaves out everything that runs under Deno, and `--fuzzer` drives the
+ * same calls with libFuzzer, for which CXX must be clang++. Skipped, with the reason, if the compiler has no sanitizer.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, join } from "@std/path";
@@ -21,7 +21,10 @@ const RUNTIMES: Readonly<Record<Sanitizer, readonly string[]>> = {
   asan: ["libasan.so", "libubsan.so"],
   tsan: ["libtsan.so"],
 };
-/** Deno itself is not instrumented: its threads would be reported, and what it keeps to its end would count as leaked. */
+/**
+ * Deno itself is not instrumented: its threads would be reported, and memory that it frees only at exit would
+ * count as leaked.
+ */
 const UNDER_DENO = {
   ASAN_OPTIONS: "detect_leaks=0:handle_segv=0",
   TSAN_OPTIONS: "ignore_noninstrumented_modules=1:exitcode=66",
@@ -38,7 +41,7 @@ const FUZZ_SOURCES = ["fuzz", "calls"];
 interface Native {
   name: string;
   sources: readonly string[];
-  /** More flags of its compilation. */
+  /** Extra compiler flags. */
   flags: readonly string[];
   args: readonly string[];
 }
@@ -62,7 +65,7 @@ function natives(sanitizer: Sanitizer, { rounds, fuzzerSeconds }: Options): Nati
   return [...made, { name: "libfuzzer", sources: FUZZ_SOURCES, flags: ["-fsanitize=fuzzer", "-DPS_LIBFUZZER"], args }];
 }
 
-/** The runtimes that must be in the process first, or undefined where the compiler has none; clang links its own statically. */
+/** The runtimes to preload, or undefined if the compiler has none; clang links its own statically. */
 async function runtimes(compiler: string, sanitizer: Sanitizer): Promise<string[] | undefined> {
   const found = await Promise.all(RUNTIMES[sanitizer].map((name) => tryRun(compiler, [`-print-file-name=${name}`])));
   const paths = found.map((run) => run?.stdout.trim() ?? "");
@@ -84,7 +87,7 @@ async function run(command: string, args: readonly string[], env: Readonly<Recor
   return { code, output: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
 }
 
-/** The objects of the library itself, and no others that lie in the folder. */
+/** The objects of the library itself, without others in the folder. */
 function libraryObjects(folder: string): string[] {
   const sources = ["csrc/api", "csrc/cpu"].flatMap((from) => sourcesIn(from, [".cpp"]));
   const built = new Set(sourcesIn(folder, [".o"]));
@@ -103,10 +106,10 @@ async function buildNative(compiler: string, sanitizer: Sanitizer, native: Nativ
   return program;
 }
 
-/** Prints a row, and what was found. */
+/** Prints a row, and the first report. */
 function row(sanitizer: string, what: string, result: string, { code, output }: Ran): boolean {
   const clean = code === 0 && !REPORT.test(output);
-  print(`| ${sanitizer} | ${what} | ${result} | ${clean ? "nothing found" : "FOUND"} |`);
+  print(`| ${sanitizer} | ${what} | ${result} | ${clean ? "none" : "FOUND"} |`);
   if (clean) return true;
   const lines = output.trim().split("\n");
   const first = lines.findIndex((line) => REPORT.test(line));
@@ -114,7 +117,7 @@ function row(sanitizer: string, what: string, result: string, { code, output }: 
   return false;
 }
 
-/** What a native program says of itself. */
+/** The result line of a native program. */
 function resultOf(output: string): string {
   return output.match(/^(?:calls|faults|rounds) .*$|number_of_executed_units: \d+/m)?.[0] ?? "";
 }
@@ -122,7 +125,7 @@ function resultOf(output: string): string {
 async function check(sanitizer: Sanitizer, options: Options): Promise<boolean> {
   const compiler = await findCompiler();
   const clang = basename(compiler).startsWith("clang");
-  // clang finds the runtimes of gcc, which do not fit what it compiles.
+  // clang finds the runtimes of gcc, which do not match the code it compiles.
   const preload = clang ? undefined : await runtimes(compiler, sanitizer);
   if (Deno.build.os !== "linux" || (preload === undefined && !clang)) {
     print(`| ${sanitizer} | skipped: ${compiler} has no ${RUNTIMES[sanitizer].join(" and ")} | | |`);
@@ -150,7 +153,7 @@ async function main(): Promise<number> {
   const chosen = (["asan", "tsan"] as const).filter((one) => flags["only"] === undefined || flags["only"] === one);
   const [rounds, fuzzerSeconds] = [Number(flags["rounds"] ?? 200), Number(flags["fuzzer"] ?? 0)];
   if (chosen.length === 0 || !(rounds >= 1) || !(fuzzerSeconds >= 0)) {
-    print("sanitize_cpu: wanted --only asan or tsan, --rounds and --fuzzer with numbers");
+    print("sanitize_cpu: expected --only asan or tsan, and numbers for --rounds and --fuzzer");
     return 2;
   }
   print("| sanitizer | what ran | result | findings |\n|---|---|---|---|");

@@ -1,12 +1,12 @@
 /**
- * Long runs on a tiny model, with a look at what must come back: pages, handles, memory.
+ * Long runs on a tiny model that check for leaks of pages, handles and memory.
  *
  *     deno run -A scripts/gate/soak.ts [requests|jsonl|tokens|stdin] [--count N]
  *
- * requests  10,000 short requests in batches; all pages are back and no handle is left
- * jsonl     10,000 lines through `generate --jsonl`; as many lines come out, in their order
+ * requests  10,000 short requests in batches; all pages are free and no handle is open afterwards
+ * jsonl     10,000 lines through `generate --jsonl`; as many lines come out, in order
  * tokens    300,000 generated tokens; the process does not grow
- * stdin     2 GiB into `generate`; it refuses them, and reads no more than its limit
+ * stdin     2 GiB into `generate`; it refuses them and reads no more than its limit
  */
 import { getHeapSpaceStatistics } from "node:v8";
 import { parseArgs } from "@std/cli/parse-args";
@@ -20,12 +20,12 @@ import { ROOT } from "../release/native_library.ts";
 const MODEL = join(ROOT, "tests", "fixtures", "hf", "llama-f32");
 const MAIN = join(ROOT, "cli", "main.ts");
 const MIB = 2 ** 20;
-/** What a process may grow by after its first tenth: garbage that was not collected yet. */
+/** Allowed growth of a process after its first tenth: garbage that is not collected yet. */
 const GROWTH_BYTES = 24 * MIB;
-/** 256 MiB that are read at most, the buffer they were copied from, and Deno itself. */
+/** At most 256 MiB of input, the buffer it was copied from, and Deno itself. */
 const STDIN_PEAK_BYTES = 1200 * MIB;
 
-/** What a run says, and what is wrong with it. */
+/** The facts of a run, and its problem, if any. */
 export interface SoakResult {
   facts: string;
   problem?: string;
@@ -56,17 +56,17 @@ export async function soakRequests(count: number, batch = 100): Promise<SoakResu
     }
   }
   const left = liveHandles() - before;
-  const facts = `${finished} requests, ${used} pages in use after a batch at most, ${left} handles left`;
+  const facts = `${finished} requests, at most ${used} pages in use after a batch, ${left} handles open`;
   return result(facts, finished === count && used === 0 && left === 0, "pages, handles or requests were lost");
 }
 
-/** The command on the tiny model, with pipes. */
+/** Starts the command on the tiny model, with pipes. */
 function spawnGenerate(...more: string[]): Deno.ChildProcess {
   const args = ["run", "-A", "--no-check", MAIN, "generate", "--device", "cpu", "-m", MODEL, ...more];
   return new Deno.Command(Deno.execPath(), { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
 }
 
-/** Runs lines through the command. */
+/** Passes lines through the command. */
 export async function soakJsonl(count: number): Promise<SoakResult> {
   const lines = Array.from(
     { length: count },
@@ -80,17 +80,20 @@ export async function soakJsonl(count: number): Promise<SoakResult> {
   const { code, stdout, stderr } = await output;
   const answers = new TextDecoder().decode(stdout).trimEnd().split("\n").map((line) => JSON.parse(line));
   const right = answers.filter(({ ids, finish }, index) => finish && ids.length >= 1 && ids.length <= 1 + index % 3);
-  const facts = `${answers.length} lines of ${count}, ${right.length} as long as asked for, code ${code}`;
+  const facts = `${answers.length} of ${count} lines, ${right.length} with the requested length, code ${code}`;
   return result(facts, code === 0 && stderr.length === 0 && right.length === count, new TextDecoder().decode(stderr));
 }
 
-/** The process without V8's room for new objects, which grows in steps up to 64 MiB however little lives in it. */
+/**
+ * Memory of the process without V8's space for new objects, which grows in steps up to 64 MiB regardless of its
+ * contents.
+ */
 function residentBytes(): number {
   const young = getHeapSpaceStatistics().find((space) => space.space_name === "new_space");
   return Deno.memoryUsage().rss - (young?.space_size ?? 0);
 }
 
-/** Generates until `count` tokens are there, and watches the process. */
+/** Generates `count` tokens and watches the memory of the process. */
 async function soakTokens(count: number): Promise<SoakResult> {
   await using engine = await Engine.load(MODEL, { device: "cpu", threads: 2 });
   let tokens = 0;
@@ -110,7 +113,7 @@ async function soakTokens(count: number): Promise<SoakResult> {
   return result(facts, growth <= GROWTH_BYTES, "the process grew");
 }
 
-/** The most main memory that a process had, in bytes. */
+/** Peak resident memory of a process, in bytes. */
 function peakBytes(pid: number): number {
   try {
     return 1024 * Number(Deno.readTextFileSync(`/proc/${pid}/status`).match(/VmHWM:\s+(\d+)/)?.[1] ?? 0);
@@ -119,7 +122,7 @@ function peakBytes(pid: number): number {
   }
 }
 
-/** Writes `count` MiB to the command's stdin, as far as it reads. */
+/** Writes up to `count` MiB to the command's stdin, as far as it reads. */
 export async function soakStdin(count: number): Promise<SoakResult> {
   const child = spawnGenerate();
   const [stdout, stderr] = [new Response(child.stdout).text(), new Response(child.stderr).text()];
@@ -133,7 +136,7 @@ export async function soakStdin(count: number): Promise<SoakResult> {
   await writer.close().catch(() => {});
   const { code } = await child.status;
   const message = await stderr;
-  const facts = `${written} of ${count} MiB taken, code ${code}, ${(peak / MIB).toFixed(0)} MiB at most`;
+  const facts = `${written} of ${count} MiB read, code ${code}, at most ${(peak / MIB).toFixed(0)} MiB`;
   const holds = code === 2 && await stdout === "" && /^Error: [^\n]*longer than[^\n]*\n$/.test(message);
   return result(facts, holds && peak <= STDIN_PEAK_BYTES, message);
 }
@@ -150,7 +153,7 @@ async function main(): Promise<number> {
   const names = flags._.length > 0 ? flags._.map(String) : Object.keys(RUNS);
   const unknown = names.find((name) => !Object.hasOwn(RUNS, name));
   if (unknown !== undefined) {
-    print(`soak: unknown run "${unknown}", wanted ${Object.keys(RUNS).join(", ")}`);
+    print(`soak: unknown run "${unknown}", expected ${Object.keys(RUNS).join(", ")}`);
     return 2;
   }
   let code = 0;

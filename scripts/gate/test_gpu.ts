@@ -1,7 +1,7 @@
 /**
  * The tests of operations and models against the CUDA library. Without a device they are counted and skipped.
  *
- * All files run in one process and share one GPU; `DENO_JOBS` says how many at once. Further arguments go to `deno test`.
+ * All files run in one process and share one GPU; `DENO_JOBS` sets how many run at once. Further arguments are passed to `deno test`.
  */
 import { runMain, whyNoGpu } from "./gpu.ts";
 import { print } from "../output.ts";

@@ -1,11 +1,11 @@
-/** Runs `deno test`, shows what it prints, and counts. */
+/** Runs `deno test`, shows its output, and counts results. */
 import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 
 export interface Counts {
   passed: number;
   failed: number;
-  /** Ignored on this machine, or left out by a filter. */
+  /** Ignored on this machine, or filtered out. */
   skipped: number;
 }
 
@@ -14,7 +14,7 @@ export interface TestRun {
   counts: Counts;
 }
 
-/** The numbers in the last line of `deno test`; one failed test where there is no such line. */
+/** The numbers in the last line of `deno test`; one failed test if there is no such line. */
 export function countsOf(output: string): Counts {
   // deno-lint-ignore no-control-regex
   const text = output.replaceAll(/\x1b\[[0-9;]*m/g, "");

@@ -1,4 +1,4 @@
-/** Ours and llama.cpp as arms that take turns: the same ids, the same depths, decode steps of one token each. */
+/** Ours and llama.cpp as alternating arms: the same ids, the same depths, decode steps of one token each. */
 import { fromFileUrl } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
 import type { PagePolicy } from "../../engine/pages/page_policy.ts";
@@ -9,18 +9,21 @@ import type { SparseOptions } from "../../engine/types.ts";
 import type { LlamaCpp } from "./llama_cpp/client.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";
 
-/** Something that takes tokens in and decodes. */
+/** Something that prefills tokens and decodes. */
 export interface PeerArm {
   readonly name: string;
-  /** Which settings it has, for rows and tables. */
+  /** Its settings, for rows and tables. */
   readonly settings: string;
-  /** Of keys and values. */
+  /** Dtype of keys and values. */
   readonly dtype: string;
   /** Whether it is another program. */
   readonly isPeer: boolean;
-  /** Takes ids in behind the first `at` tokens. Returns seconds. */
+  /** Appends ids after the first `at` tokens. Returns seconds. */
   append(at: number, ids: readonly number[]): Promise<number>;
-  /** Feeds ids one by one behind the first `at` tokens; the first warms up. Returns seconds of all others together. */
+  /**
+   * Decodes ids one by one after the first `at` tokens; the first is a warm-up. Returns the total seconds of the
+   * others.
+   */
   decode(at: number, ids: readonly number[]): Promise<number>;
 }
 
@@ -36,11 +39,11 @@ export class LlamaCppArm implements PeerArm {
     this.settings = `${this.dtype}, flash attention ${options.flash ? "on" : "off"}`;
   }
 
-  /** @throws {Error} when llama.cpp takes another number of threads */
+  /** @throws {Error} if llama.cpp uses another number of threads */
   static async open(peer: LlamaCpp, options: ContextOptions): Promise<LlamaCppArm> {
     const id = `${options.kv} ${options.flash}`;
     const threads = await peer.open(id, options);
-    if (threads !== options.threads) throw new Error(`llama.cpp took ${threads} threads instead of ${options.threads}`);
+    if (threads !== options.threads) throw new Error(`llama.cpp uses ${threads} threads instead of ${options.threads}`);
     return new LlamaCppArm(peer, id, options);
   }
 
@@ -53,13 +56,13 @@ export class LlamaCppArm implements PeerArm {
   }
 }
 
-/** Ours under one policy. Arms of one session share its keys and values, so only the dense one takes prompts in. */
+/** Ours under one policy. Arms of one session share its KV cache, so only the dense one prefills prompts. */
 export class OurArm implements PeerArm {
   readonly isPeer = false;
   readonly settings: string;
   readonly dtype: string;
 
-  /** @param budgetTokens of a sparse policy; a dense one has none */
+  /** @param budgetTokens the budget of a sparse policy; undefined for a dense one */
   constructor(
     readonly name: string,
     readonly session: Session,
@@ -78,7 +81,7 @@ export class OurArm implements PeerArm {
     return (performance.now() - started) / 1000;
   }
 
-  /** @throws {Error} when the native counters show that pages were selected where they must not, or the reverse */
+  /** @throws {Error} if the native counters show a selection in a dense arm, or none in a sparse one */
   decode(at: number, ids: readonly number[]): Promise<number> {
     const { session, sequence, policy } = this;
     const step = (id: number): number => session.step([sequence], [id], policy).best.readInts()[0] ?? -1;
@@ -97,7 +100,7 @@ export class OurArm implements PeerArm {
   }
 }
 
-/** Arms of one session, which must be closed after them. */
+/** Arms of one session, which is closed after them. */
 export interface OurArms {
   session: Session;
   arms: OurArm[];
@@ -112,13 +115,13 @@ export function ourArms(engine: Engine, maxTokens: number, budgetTokens: number)
   return { session, arms: [dense, sparse] };
 }
 
-/** A text file with the lines of a paragraph joined; the example's where none is named. */
+/** A text file with the lines of a paragraph joined; the example text if none is named. */
 export function readText(file: string | undefined): string {
   const path = file ?? fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
   return Deno.readTextFileSync(path).replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " ");
 }
 
-/** Ids of a text file, from the start again where it ends before `tokens`. */
+/** Ids of a text file, repeated if it has fewer than `tokens` tokens. */
 export function repeatedIds(engine: Engine, file: string | undefined, tokens: number): number[] {
   const ids = engine.tokenizer.encode(readText(file).slice(0, tokens * 6));
   return Array.from({ length: tokens }, (_, index) => ids[index % ids.length] ?? 0);

@@ -1,11 +1,11 @@
 /**
- * Whether llama.cpp computes what ours does from the same weights: the ids of a text, the logits after each of the next tokens, and
+ * Compares llama.cpp with ours on the same weights: the ids of a text, the logits after each of the next tokens, and
  * greedy text. Keys and values are rounded differently (ours to the dtype of the weights), so logits differ a little.
  *
  *     deno run -A scripts/peers/check_llama_cpp.ts [--model DIR] [--gguf FILE] [--prompts 2048] [--tokens 64] [--variants f32:off,f16:on,bf16:on]
  *       [--text FILE] [--threads N] [--widen]
  *
- * llama.cpp rounds what bf16 and f16 matrices are multiplied by to 16 bits; ours does not. --widen gives it the same numbers in f32.
+ * llama.cpp rounds the inputs of bf16 and f16 matrix products to 16 bits; ours does not. --widen gives it the same weights in f32.
  */
 import { Engine } from "../../engine/engine.ts";
 import { log, print } from "../output.ts";
@@ -14,7 +14,7 @@ import { readText, repeatedIds } from "./arms.ts";
 import { LlamaCpp } from "./llama_cpp/client.ts";
 import { BATCH_TOKENS, ggufFor, type PeerOptions, readOptions, runScript } from "./options.ts";
 
-/** Ours: the greedy ids after a prompt, and the logits that each was chosen from. */
+/** Our path: the greedy ids after a prompt, and the logits of each choice. */
 interface Path {
   ids: number[];
   logits: Float32Array[];
@@ -41,21 +41,21 @@ export async function ourPath(engine: Engine, prompt: readonly number[], tokens:
   return path;
 }
 
-/** How far llama.cpp is from our path. */
+/** How much llama.cpp differs from our path. */
 export interface Agreement {
-  /** Steps at which its most likely id, fed with ours before, is ours. */
+  /** Steps at which its most likely id after our previous ids is ours. */
   sameChoices: number;
-  /** By how much ours preferred its own id at most where the choices differ: small at a near-tie. */
+  /** Largest margin by which ours preferred its own id if the choices differ: small at a near-tie. */
   margin: number;
-  /** Ids of its own greedy text before the first that differs. */
+  /** Ids of its own greedy text before the first difference. */
   sameText: number;
   /** Largest difference of a logit. */
   largest: number;
-  /** Root of the mean square of all differences. */
+  /** Root mean square of all differences. */
   typical: number;
 }
 
-/** Follows our path, then decodes by itself. */
+/** Follows our path, then decodes on its own. */
 export async function agreementOf(
   peer: LlamaCpp,
   id: string,
@@ -73,7 +73,7 @@ export async function agreementOf(
     } else margin = Math.max(margin, (ours[wanted] ?? NaN) - (ours[chosen] ?? NaN));
     for (const [index, value] of ours.entries()) {
       const difference = Math.abs(value - (theirs[index] ?? NaN));
-      largest = difference <= largest ? largest : difference; // NaN stays
+      largest = difference <= largest ? largest : difference; // NaN propagates
       squares += difference ** 2;
       count++;
     }
@@ -96,7 +96,9 @@ async function compareTokens(peer: LlamaCpp, engine: Engine, options: PeerOption
   const [ours, theirs] = [engine.tokenizer.encode(text), await peer.tokenize(text)];
   const parts = ours.findIndex((id, index) => id !== theirs[index]);
   const same = parts < 0 && ours.length === theirs.length;
-  print(`tokenizers: ${text.length} characters, ${same ? `the same ${ours.length} ids` : `they part at id ${parts}`}`);
+  print(
+    `tokenizers: ${text.length} characters, ${same ? `the same ${ours.length} ids` : `they differ from id ${parts}`}`,
+  );
 }
 
 async function main(): Promise<void> {
@@ -105,7 +107,7 @@ async function main(): Promise<void> {
   await using peer = await LlamaCpp.start(await ggufFor(options));
   const prompt = repeatedIds(engine, options.text, options.prompts[0] ?? 0);
   print(
-    `${peer.program}; prompt of ${prompt.length} tokens, ${options.decodeTokens} more; ours keeps KV in ${engine.dtype}`,
+    `${peer.program}; prompt of ${prompt.length} tokens, ${options.decodeTokens} more; our KV cache is ${engine.dtype}`,
   );
   await compareTokens(peer, engine, options).catch((error) => log(`tokenizers: ${error.message}`));
   const path = await ourPath(engine, prompt, options.decodeTokens);
@@ -116,7 +118,7 @@ async function main(): Promise<void> {
     const open = { contextTokens: prompt.length + options.decodeTokens + 1, batchTokens: BATCH_TOKENS };
     await peer.open(name, { ...open, threads: options.threads, kv, flash });
     const { sameChoices, margin, sameText, largest, typical } = await agreementOf(peer, name, prompt, path);
-    const ties = sameChoices < path.ids.length ? ` (ours preferred the others by ${margin.toFixed(4)} at most)` : "";
+    const ties = sameChoices < path.ids.length ? ` (our margin at the others is at most ${margin.toFixed(4)})` : "";
     const choices = `${sameChoices} of ${path.ids.length} choices${ties}, greedy text the same for ${sameText}`;
     print(`KV ${name}: ${choices}; largest difference of a logit ${largest.toFixed(4)}, typical ${typical.toFixed(4)}`);
   }

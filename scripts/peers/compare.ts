@@ -1,10 +1,10 @@
 /**
- * Ours, dense and sparse, against llama.cpp with the same weights, taking turns in one run: a table with ratios.
+ * Ours, dense and sparse, against llama.cpp with the same weights, alternating in one run: a table with ratios.
  *
  *     deno run -A scripts/peers/compare.ts [--model DIR] [--depths 4096,8192,16384,32640] [--tokens 32] [--prompts 512] [--repeats 7]
  *       [--budget 512] [--threads N] [--variants f16:on,f16:off] [--text FILE] [--gguf FILE]
  *
- * A repetition during which other programs kept more than 0.15 cores busy is measured again (Linux). Fails unless the native counters
+ * A repetition during which other programs use more than 0.15 cores is repeated (Linux). Fails unless the native counters
  * show that the sparse arm selected pages and the dense one did not.
  */
 import { provenanceOf } from "../../bench/provenance.ts";

@@ -1,6 +1,6 @@
 /**
  * Converts a Hugging Face folder to GGUF for llama.cpp, with the same weights: matrices byte for byte, vectors widened to f32, rows of q
- * and k reordered where llama.cpp wants it. Families: Llama, Mistral without a window, Qwen2, Qwen3.
+ * and k reordered where llama.cpp requires it. Families: Llama, Mistral without a sliding window, Qwen2, Qwen3.
  *
  *     deno run -A scripts/peers/convert_gguf.ts [MODEL_DIR] [-o FILE.gguf] [--widen]
  *
@@ -17,7 +17,7 @@ import { architectureOf, modelMetadata } from "./gguf/metadata.ts";
 import { mainType, planTensors, type TensorOptions } from "./gguf/tensors.ts";
 import { tokenizerMetadata } from "./gguf/tokenizer.ts";
 
-/** What a conversion made. */
+/** The result of a conversion. */
 export interface Converted {
   path: string;
   bytes: number;
@@ -27,7 +27,7 @@ export interface Converted {
   missing?: string;
 }
 
-/** Writes the model of a folder as a GGUF file. @throws {PagesiftError} when llama.cpp would not compute the same */
+/** Writes the model of a folder as a GGUF file. @throws {PagesiftError} if llama.cpp would compute something else */
 export async function convertGguf(folder: string, path: string, options: TensorOptions = {}): Promise<Converted> {
   const config = await readModelConfig(folder);
   const architecture = architectureOf(config);

@@ -1,12 +1,12 @@
-/** Whether other programs used the processor while something was measured. Linux only; elsewhere nothing is seen. */
+/** Detects other programs that use the processor during a measurement. Linux only; elsewhere it detects nothing. */
 
-/** Clock ticks that a second has, by convention of the kernel's files. */
+/** Clock ticks per second in the kernel's files. */
 const TICKS_A_SECOND = 100;
 
 interface Ticks {
-  /** Of all programs. */
+  /** Ticks of all programs. */
   busy: number;
-  /** Of ours. */
+  /** Ticks of our processes. */
   own: number;
   seconds: number;
 }
@@ -25,7 +25,7 @@ export function busyTicks(text: string): number {
   return numbers.reduce((sum, value, index) => index === 3 || index === 4 ? sum : sum + value, 0);
 }
 
-/** Ticks of a process, from its `/proc/PID/stat`; the name in brackets may hold spaces. */
+/** Ticks of a process, from its `/proc/PID/stat`; the name in parentheses may contain spaces. */
 export function processTicks(text: string): number {
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return Number(fields[11] ?? 0) + Number(fields[12] ?? 0);
@@ -33,7 +33,7 @@ export function processTicks(text: string): number {
 
 /** Watches the machine on behalf of some processes. */
 export class LoadWatch {
-  /** @param read gives the text of a file, or none */
+  /** @param read returns the text of a file, or undefined */
   constructor(readonly pids: readonly number[], readonly read: (path: string) => string = readText) {}
 
   #read(): Ticks {
@@ -41,7 +41,7 @@ export class LoadWatch {
     return { busy: busyTicks(this.read("/proc/stat")), own, seconds: performance.now() / 1000 };
   }
 
-  /** Runs something. Returns what it gave and the cores that other programs kept busy meanwhile. */
+  /** Runs a function. Returns its result and the cores that other programs used in the meantime. */
   async during<T>(work: () => T | Promise<T>): Promise<{ value: T; foreignCores: number }> {
     const before = this.#read();
     const value = await work();
@@ -52,11 +52,14 @@ export class LoadWatch {
   }
 }
 
-/** Foreign use that a measurement may have seen. */
+/** Cores that other programs may use during a measurement. */
 const MAX_FOREIGN_CORES = 0.15;
 const LOOK_MS = 300;
 
-/** Measures until no other program ran meanwhile, or the tries are used up; `disturbed` counts the measurements thrown away. */
+/**
+ * Repeats a measurement until no other program disturbs it, or the tries are used up; `disturbed` counts discarded
+ * ones.
+ */
 export async function measureUndisturbed(
   watch: LoadWatch,
   measure: () => number | Promise<number>,

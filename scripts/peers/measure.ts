@@ -1,11 +1,11 @@
-/** Arms measured in turns: prompts first, then decoding at growing depths. */
+/** Measures alternating arms: prompts first, then decoding at growing depths. */
 import { timingOf } from "../../bench/statistics.ts";
 import type { Row } from "../../bench/row.ts";
 import { log } from "../output.ts";
 import type { PeerArm } from "./arms.ts";
 import { type LoadWatch, measureUndisturbed } from "./machine_load.ts";
 
-/** What is measured. */
+/** The plan of a run. */
 export interface Plan {
   /** Tokens in the cache before decoding; ascending. */
   depths: readonly number[];
@@ -18,19 +18,19 @@ export interface Plan {
   ids: readonly number[];
 }
 
-/** What an arm took at one setting. */
+/** The times of an arm at one setting. */
 export interface Measured {
   arm: PeerArm;
   settings: { prompt_tokens: number; depth_tokens: 0 } | { decode_tokens: number; depth_tokens: number };
-  /** Of a prompt or of one step, a repetition each. */
+  /** Seconds of a prompt or of one step, one per repetition. */
   seconds: number[];
-  /** Repetitions that were thrown away because other programs ran. */
+  /** Repetitions that were discarded because other programs ran. */
   disturbed: number;
   /** Repetitions that count although other programs ran. */
   noisy: number;
 }
 
-/** How often a disturbed measurement is repeated, and where progress goes. */
+/** How often a disturbed measurement is repeated, and where progress is printed. */
 export interface MeasureOptions {
   tries: number;
   log: (line: string) => void;
@@ -58,12 +58,12 @@ async function takeTurns(
   return results;
 }
 
-/** Only what takes prompts in by itself: ours are several arms over one cache. */
+/** The arms that prefill prompts themselves: ours are several arms over one cache. */
 function withCache(arms: readonly PeerArm[]): PeerArm[] {
   return arms.filter(({ name }) => name !== "sparse");
 }
 
-/** Everything of the plan, cell after cell. */
+/** Measures the plan, cell by cell. */
 export async function* measureAll(
   arms: readonly PeerArm[],
   watch: LoadWatch,
@@ -92,7 +92,7 @@ export async function* measureAll(
   }
 }
 
-/** A row of docs/bench.md. `dtype` is left out, so that a peer that keeps f16 stands beside ours that keeps bf16. */
+/** A row as in docs/bench.md, without `dtype`, so that a peer with an f16 cache matches ours with bf16. */
 export function rowOf(measured: Measured, facts: Pick<Row, "model" | "program" | "device" | "command">): Row {
   const { arm, settings, seconds } = measured;
   const program = `${facts.program}, KV ${arm.settings}`;
@@ -112,6 +112,6 @@ export function describe({ arm, settings, seconds, disturbed, noisy }: Measured)
     ? `prompt of ${settings.prompt_tokens}: ${(settings.prompt_tokens / median_us * 1e6).toFixed(0)} tokens/s`
     : `depth ${settings.depth_tokens}: a step`;
   const times = [median_us, low_us, high_us].map((us) => (us / 1000).toFixed(3));
-  const noise = `${disturbed} disturbed and measured again${noisy > 0 ? `, ${noisy} disturbed but counted` : ""}`;
+  const noise = `${disturbed} disturbed and repeated${noisy > 0 ? `, ${noisy} disturbed but counted` : ""}`;
   return `${arm.name} (${arm.settings}), ${what} ${times[0]} ms (${times[1]} to ${times[2]}; ${noise})`;
 }

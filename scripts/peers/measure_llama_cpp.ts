@@ -1,12 +1,12 @@
 /**
- * Decode and prefill speed of llama.cpp, as rows that `pagesift bench generate --peers FILE` takes (docs/bench.md).
+ * Measures decode and prefill speed of llama.cpp, as rows for `pagesift bench generate --peers FILE` (docs/bench.md).
  *
  *     deno run -A scripts/peers/measure_llama_cpp.ts [--model DIR] [--gguf FILE] [--device cpu|cuda] [--threads N]
  *       [--depths 4096,8192,16384,32640] [--tokens 32] [--prompts 512] [--repeats 7] [--variants f16:on,f16:off] [--all] [--text FILE]
  *       > llama_cpp.jsonl
  *
- * Installs node-llama-cpp from npm into `build/` on first use; needs npm, git and g++ there. A variant is the dtype of keys and values, and flash
- * attention; the fastest of each cell is printed, or with --all every one. All variants take turns; progress goes to stderr.
+ * Installs node-llama-cpp from npm into `build/` on first use, which requires npm, git and g++. A variant is the dtype of the KV cache plus flash
+ * attention; the fastest of each cell is printed, or all with --all. Variants alternate; progress goes to stderr.
  */
 import { basename, resolve } from "@std/path";
 import { provenanceOf } from "../../bench/provenance.ts";

@@ -1,4 +1,4 @@
-/** What the scripts that run llama.cpp take. */
+/** Options of the scripts that run llama.cpp. */
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl, join } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
@@ -7,10 +7,10 @@ import { ROOT } from "../release/native_library.ts";
 import { convertGguf } from "./convert_gguf.ts";
 import type { ContextOptions } from "./llama_cpp/shim.ts";
 
-/** Tokens that prefill takes at once, theirs as ours. */
+/** Tokens per prefill batch, theirs and ours. */
 export const BATCH_TOKENS = 512;
 
-/** The command line, read. */
+/** The parsed command line. */
 export interface PeerOptions {
   model: string;
   device: DeviceChoice;
@@ -29,18 +29,20 @@ export interface PeerOptions {
 function numbers(text: unknown, fallback: string): number[] {
   const values = String(text ?? fallback).split(",").filter((part) => part !== "").map(Number);
   const wrong = values.find((value) => !Number.isSafeInteger(value) || value < 1);
-  if (wrong !== undefined) throw new Error(`"${text}" is no list of whole numbers from 1`);
+  if (wrong !== undefined) throw new Error(`"${text}" is not a list of whole numbers from 1`);
   return values;
 }
 
 /** `f16:on` */
 function variant(text: string): Pick<ContextOptions, "kv" | "flash"> {
   const [, kv = "", flash] = text.match(/^(f16|bf16|f32):(on|off)$/) ?? [];
-  if (!flash) throw new Error(`Variant "${text}", wanted f16, bf16 or f32, then :on or :off for flash attention`);
+  if (!flash) {
+    throw new Error(`Variant "${text}" is unknown; expected f16, bf16 or f32, then :on or :off for flash attention`);
+  }
   return { kv: kv.toUpperCase() as ContextOptions["kv"], flash: flash === "on" };
 }
 
-/** Reads the command line. @throws {Error} where it makes no sense */
+/** Parses the command line. @throws {Error} if it is invalid */
 export function readOptions(args: readonly string[], defaults: { depths: string; variants: string }): PeerOptions {
   const names = [
     "model",
@@ -73,12 +75,12 @@ export function readOptions(args: readonly string[], defaults: { depths: string;
   };
 }
 
-/** Tokens that the deepest repetition needs. */
+/** Tokens that the deepest repetition requires. */
 export function tokensNeeded({ depths, prompts, decodeTokens }: PeerOptions): number {
   return Math.max(...depths.map((depth) => depth + decodeTokens + 1), ...prompts);
 }
 
-/** The GGUF file that was named, or one made from the model. */
+/** The named GGUF file, or one converted from the model. */
 export async function ggufFor({ gguf, model, flags }: PeerOptions): Promise<string> {
   if (gguf !== undefined) return gguf;
   const folder = join(ROOT, "build", "peers");
@@ -88,7 +90,7 @@ export async function ggufFor({ gguf, model, flags }: PeerOptions): Promise<stri
   return path;
 }
 
-/** Runs a script; what goes wrong is one line, not a stack. */
+/** Runs a script and reports an error in one line instead of a stack trace. */
 export async function runScript(main: () => Promise<void>): Promise<void> {
   try {
     await main();

@@ -1,4 +1,4 @@
-/** Cells of a comparison as lines of a Markdown table. */
+/** Cells of a comparison as rows of a Markdown table. */
 import { timingOf } from "../../bench/statistics.ts";
 import type { PeerArm } from "./arms.ts";
 import { fastest, type Measured } from "./measure.ts";
@@ -14,7 +14,7 @@ function spread({ seconds }: Measured): string {
   return `${median} (${low} to ${high})`;
 }
 
-/** A line of the table: ours, all of llama.cpp's settings, then ratios to the fastest of them. */
+/** A row of the table: ours, all of llama.cpp's settings, then ratios to the fastest of them. */
 export function tableLine(cell: readonly Measured[]): string {
   const peers = cell.filter(({ arm }) => arm.isPeer);
   const best = fastest(peers);
@@ -27,7 +27,7 @@ export function tableLine(cell: readonly Measured[]): string {
   return `| ${columns.join(" | ")} |`;
 }
 
-/** The line above, and the one that makes it a head. */
+/** The header and separator lines. */
 export function tableHead(arms: readonly PeerArm[]): string {
   const peers = arms.filter(({ isPeer }) => isPeer).map(({ settings }) => `llama.cpp ${settings}`);
   const columns = [
@@ -36,7 +36,7 @@ export function tableHead(arms: readonly PeerArm[]): string {
     "ours, sparse",
     ...peers,
     "dense / best llama.cpp, time",
-    "sparse over it, speed",
+    "sparse / best llama.cpp, speed",
   ];
   return `| ${columns.join(" | ")} |\n|${"---|".repeat(columns.length)}`;
 }

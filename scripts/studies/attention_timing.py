@@ -1,4 +1,4 @@
-"""What the attention benchmarks share: cases, arms that alternate, medians, PyTorch's attention, the report."""
+"""Shared by the attention benchmarks: cases, alternating arms, medians, PyTorch's attention, the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUM_QUERIES = 4
 
 @dataclass(frozen=True)
 class Case:
-    """Decode attention of one layer: one query a sequence. Context and budget in tokens; keys and values in bf16."""
+    """Decode attention of one layer: one query per sequence. Context and budget in tokens; keys and values in bf16."""
 
     batch: int
     context: int
@@ -47,18 +47,18 @@ class Case:
         return -(-self.context // self.page_size)
 
     def copies(self, touched_bytes: int) -> int:
-        """How many layers to rotate over so that what a call touches has left the L2 when it comes again."""
+        """Number of layers to rotate over, so that a call finds nothing in the L2 cache."""
         return max(2, min(96, -(-4 * L2_BYTES // touched_bytes)))
 
     def calls(self, copies: int) -> int:
-        """Calls in one graph: long enough that launching and waiting do not count; all copies equally often."""
+        """Calls in one graph: long enough that launch and wait are negligible; all copies equally often."""
         wanted = 16 if self.kv_bytes > 1 << 30 else 64
         return copies * -(-wanted // copies)
 
 
 @dataclass
 class Arm:
-    """`launch` starts `calls` calls, `wait` returns when they are done. `work`: bytes that must move, or flop, a call."""
+    """`launch` starts `calls` calls, `wait` returns when they are done. `work`: bytes that must move, or flop, per call."""
 
     name: str
     launch: Callable
@@ -67,7 +67,7 @@ class Arm:
     work: float
     seconds: list = field(default_factory=list)
     close: Callable = lambda: None
-    keeps: object = None  # what a graph reads but does not own
+    keeps: object = None  # objects that a graph reads but does not own
 
     @property
     def median(self) -> float:
@@ -80,7 +80,7 @@ def parse_cases(text: str, **shape: int) -> list[Case]:
 
 
 def time_arms(arms: list[Arm], rounds: int) -> None:
-    """Wall-clock seconds a call, arms alternating."""
+    """Wall-clock seconds per call, with alternating arms."""
     for arm in arms * 2:
         arm.launch()
         arm.wait()
@@ -109,7 +109,7 @@ def record_torch(body: Callable[[int], object], calls: int) -> torch.cuda.CUDAGr
 
 
 def torch_arm(name: str, body: Callable[[int], object], calls: int, work: float) -> Arm | None:
-    """An arm of a PyTorch graph, or None with a line on stderr when PyTorch refuses it."""
+    """An arm of a PyTorch graph, or None with a line on stderr if PyTorch refuses it."""
     import torch
 
     try:
@@ -156,7 +156,7 @@ def sdpa_arms(case: Case, backends: Sequence[str] = ("CUDNN_ATTENTION", "FLASH_A
 
 
 def measure_torch_peak(gib: float, rounds: int = 21) -> float:
-    """Bytes a second of reading `gib` GiB of random numbers, by a sum."""
+    """Bytes per second of reading `gib` GiB of random numbers with a sum."""
     import torch
 
     words = torch.empty(gib << 28, dtype=torch.int32, device="cuda").random_()
@@ -166,7 +166,7 @@ def measure_torch_peak(gib: float, rounds: int = 21) -> float:
 
 
 def report(case_name: str, arms: list[Arm], peak: float, unit: str = "GB/s", base: str = "SDPA cudnn") -> list[dict[str, Any]]:
-    """Prints a table and returns its rows. peak: work a second, or None. Speed against `base` is of medians in this run."""
+    """Prints a table and returns its rows. peak: work per second, or None. Speed against `base` uses the medians of this run."""
     reference = next((arm.median for arm in arms if arm.name == base), None)
     scale = 1e9 if unit == "GB/s" else 1e12
     print(f"\n{case_name}\n\n| arm | us | p10 | p90 | {'MB' if unit == 'GB/s' else 'GFLOP'} | {unit} | of peak | speed / {base} |")
@@ -198,7 +198,7 @@ def report(case_name: str, arms: list[Arm], peak: float, unit: str = "GB/s", bas
 
 
 def peer_rows(case: Case, arms: list[Arm], program: str, device: str) -> list[dict[str, Any]]:
-    """Rows of other programs as `pagesift bench attention --peers FILE` takes them (docs/bench.md)."""
+    """Rows of other programs for `pagesift bench attention --peers FILE` (docs/bench.md)."""
     rows = []
     for arm in arms:
         low, high = np.percentile(arm.seconds, [10, 90])
@@ -226,7 +226,7 @@ def peer_rows(case: Case, arms: list[Arm], program: str, device: str) -> list[di
 
 
 def write_peer_rows(path: str, rows: list[dict[str, Any]]) -> None:
-    """JSON Lines; nothing without a path."""
+    """Writes JSON Lines; nothing without a path."""
     if path:
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -237,7 +237,7 @@ def git(*words: str) -> str:
 
 
 def commit() -> str:
-    """The commit that is measured: PAGESIFT_COMMIT, or git's, with a mark when files differ from it."""
+    """The measured commit: PAGESIFT_COMMIT, or git's, marked if files differ from it."""
     if os.environ.get("PAGESIFT_COMMIT"):
         return os.environ["PAGESIFT_COMMIT"]
     try:
@@ -247,7 +247,7 @@ def commit() -> str:
 
 
 def write_json(path: str, **facts: Any) -> None:
-    """The facts of a run with its command and commit; nothing without a path."""
+    """Writes the facts of a run with its command and commit; nothing without a path."""
     if not path:
         return
     with open(path, "w", encoding="utf-8") as file:

@@ -4,8 +4,8 @@
         [--order shuffled|sorted] [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
         [--library FILE] [--json FILE] [--peer-rows FILE]
 
-Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2; they are
-timed by the wall clock from launch to the end of the wait, arms alternating. A library that cannot record (the CPU's) is called directly.
+Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2 cache.
+Wall-clock time runs from launch to the end of the wait, and arms alternate. A library that cannot record (the CPU's) is called directly.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def measure_peak(device: Device, gib: float) -> float:
-    """Bytes a second of ps_buffer_scan over random numbers."""
+    """Bytes per second of ps_buffer_scan over random numbers."""
     tensor = device.tensor((gib << 28,))
     block = np.random.default_rng(4).integers(0, 1 << 32, 1 << 24, np.uint32)
     for offset in range(0, gib << 30, block.nbytes):
@@ -53,7 +53,7 @@ def measure_peak(device: Device, gib: float) -> float:
 
 
 def bench_decode(device: Device, case: Case, options: argparse.Namespace, peak: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """One table. Returns its rows, and those of PyTorch for other programs."""
+    """Prints one table. Returns its rows, and PyTorch's rows for other programs."""
     ours = OurCase(device, case, options.statistics, options.groups, options.order)
     parts = ours.arms()
     arms = [*parts.values(), *([] if options.no_torch else sdpa_arms(case))]
@@ -66,7 +66,7 @@ def bench_decode(device: Device, case: Case, options: argparse.Namespace, peak: 
     recall = ours.recall()
     print(
         f"\nselection {share:.1%} of the three kernels; sparse {gain:.2f} times as fast as our dense; recall of exact bf16 scoring "
-        f"{recall:.2%} (random keys); {ours.layers} layers, {ours.calls} calls a graph"
+        f"{recall:.2%} (random keys); {ours.layers} layers, {ours.calls} calls per graph"
     )
     rows[0].update(selection_share=share, page_recall=recall, layers=ours.layers)
     peers = peer_rows(
@@ -79,7 +79,7 @@ def bench_decode(device: Device, case: Case, options: argparse.Namespace, peak: 
 
 
 def our_prefill_arm(device: Device, cache: Cache, case: Case, chunk: int, flop: float) -> Arm:
-    """Causal attention of the whole context, `chunk` tokens a call of the operation."""
+    """Causal attention of the whole context, `chunk` tokens per call of the operation."""
     rng = np.random.default_rng(5)
     table = device.upload(np.arange(case.pages, dtype=np.int32))
     queries = device.upload(rng.standard_normal((case.context, case.query_heads, case.head_dim), np.float32))
@@ -109,7 +109,7 @@ def torch_prefill_arms(case: Case, flop: float) -> list[Arm]:
 
 
 def bench_prefill(device: Device, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Causal attention of one sequence, 4 products of d a pair of tokens that sees itself. Returns the table's rows."""
+    """Causal attention of one sequence, 4 d operations per pair of tokens. Returns the table's rows."""
     case = Case(1, options.prefill, **shape_of(options))
     chunk = options.prefill_chunk or case.context
     cache = ps.Cache(
@@ -150,18 +150,18 @@ def shape_of(options: argparse.Namespace) -> dict[str, int]:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="80x32768,1x131072,1x4096,1x32768", help="batch x context, comma between")
+    parser.add_argument("--cases", default="80x32768,1x131072,1x4096,1x32768", help="batch x context, separated by commas")
     parser.add_argument("--heads", default="32/8")
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--page-size", type=int, default=8)
     parser.add_argument("--budget", type=int, default=512, help="tokens")
     parser.add_argument("--statistics", choices=["bf16", "f8"], default="bf16", help="how page means are stored")
-    parser.add_argument("--groups", type=int, choices=[0, 8], default=8, help="pages of a group that is scored first; 0 scores all")
-    parser.add_argument("--order", choices=["shuffled", "sorted"], default="shuffled", help="of the physical pages")
+    parser.add_argument("--groups", type=int, choices=[0, 8], default=8, help="pages per group in two-level scoring; 0 scores every page")
+    parser.add_argument("--order", choices=["shuffled", "sorted"], default="shuffled", help="order of the physical pages")
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--prefill", type=int, default=16384, help="tokens; 0 leaves it out")
-    parser.add_argument("--prefill-chunk", type=int, default=0, help="tokens; 0 takes all at once")
-    parser.add_argument("--scan-gib", type=int, default=8, help="0 leaves the bandwidth out")
+    parser.add_argument("--prefill", type=int, default=16384, help="tokens; 0 skips it")
+    parser.add_argument("--prefill-chunk", type=int, default=0, help="tokens; 0 means all at once")
+    parser.add_argument("--scan-gib", type=int, default=8, help="0 skips the bandwidth")
     parser.add_argument("--no-torch", action="store_true", help="ours alone")
     parser.add_argument("--library", default=os.path.join(ROOT, "build", "cuda", "libpagesift_cuda.so"))
     parser.add_argument("--json", help="file for the numbers")
@@ -190,7 +190,7 @@ def main() -> None:
 
 
 def torch_version(options: argparse.Namespace) -> str:
-    """PyTorch's, or "none" where it stays out."""
+    """PyTorch's version, or "none" if it is not used."""
     if options.no_torch:
         return "none"
     import torch
@@ -199,7 +199,7 @@ def torch_version(options: argparse.Namespace) -> str:
 
 
 def free_torch(options: argparse.Namespace) -> None:
-    """Gives what PyTorch keeps back to the device, for the next case."""
+    """Frees the memory that PyTorch caches, for the next case."""
     if options.no_torch:
         return
     import gc

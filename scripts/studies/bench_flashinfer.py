@@ -3,9 +3,9 @@
     python3 scripts/studies/bench_flashinfer.py [--cases 80x32768,1x131072,1x4096,1x32768] [--page-size 16] [--backends auto]
         [--order shuffled|sorted] [--rounds 31] [--read-gib 8] [--json FILE] [--peer-rows FILE]
 
-Both are CUDA graphs of many calls that rotate over copies of keys and values, timed by the wall clock, arms alternating, as in
-bench_attention.py: the ratios to SDPA cuDNN chain the two. Needs flashinfer-python; tensor cores are on, as FlashInfer advises for
-grouped queries. Its first use compiles a kernel for minutes unless one lies in flashinfer/data/aot.
+Both are CUDA graphs of many calls that rotate over copies of keys and values, timed by the wall clock in alternation, as in
+bench_attention.py, so the ratios to SDPA cuDNN connect the two. Requires flashinfer-python; tensor cores are on, as FlashInfer
+recommends for grouped queries. Its first use compiles a kernel for minutes unless flashinfer/data/aot contains one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def plan_decode(case: Case, backend: str, indices: Any) -> Any:
 
 
 def check_output(case: Case, wrapper: Any, query: Any, cache: Any, indices: Any) -> None:
-    """The last sequence's answer must be that of plain attention. query [B, Hq, d]; cache [pages, 2, S, Hk, d]."""
+    """Checks the last sequence's answer against plain attention. query [B, Hq, d]; cache [pages, 2, S, Hk, d]."""
     pages = cache[indices[(case.batch - 1) * case.pages :].long()]
     keys, values = (pages[:, half].reshape(-1, case.kv_heads, case.head_dim)[: case.context].float() for half in (0, 1))
     q = query[-1].float().view(case.kv_heads, -1, case.head_dim)
@@ -90,7 +90,7 @@ def check_output(case: Case, wrapper: Any, query: Any, cache: Any, indices: Any)
 
 
 def flashinfer_arms(case: Case, backends: Sequence[str], order: str) -> list[Arm]:
-    """One arm a backend, over the same caches."""
+    """One arm per backend, over the same caches."""
     copies = case.copies(case.kv_bytes)
     shape = (case.batch * case.pages, 2, case.page_size, case.kv_heads, case.head_dim)
     caches = [torch.empty(shape, dtype=torch.bfloat16, device="cuda").normal_() for _ in range(copies)]
@@ -110,14 +110,14 @@ def flashinfer_arms(case: Case, backends: Sequence[str], order: str) -> list[Arm
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default="80x32768,1x131072,1x4096,1x32768", help="batch x context, comma between")
+    parser.add_argument("--cases", default="80x32768,1x131072,1x4096,1x32768", help="batch x context, separated by commas")
     parser.add_argument("--heads", default="32/8")
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--page-size", type=int, default=16)
-    parser.add_argument("--backends", default="auto", help="of FlashInfer, comma between: auto, fa2, fa3")
-    parser.add_argument("--order", choices=["shuffled", "sorted"], default="shuffled", help="of the physical pages")
+    parser.add_argument("--backends", default="auto", help="backends of FlashInfer, separated by commas: auto, fa2, fa3")
+    parser.add_argument("--order", choices=["shuffled", "sorted"], default="shuffled", help="order of the physical pages")
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--read-gib", type=int, default=8, help="0 leaves the bandwidth out")
+    parser.add_argument("--read-gib", type=int, default=8, help="0 skips the bandwidth")
     parser.add_argument("--json", help="file for the numbers")
     parser.add_argument("--peer-rows", help="file for FlashInfer's rows, for `pagesift bench attention --peers`")
     return parser.parse_args()

@@ -1,5 +1,5 @@
 /**
- * What inspecting decode steps costs: one prefill, then the same steps dense, sparse and inspected in turn.
+ * Measures the cost of inspecting decode steps: one prefill, then the same steps dense, sparse and inspected, alternating.
  *
  *     deno run -A scripts/studies/bench_inspect.ts --text FILE [--tokens 32000] [--steps 16] [--rounds 5] [--device cpu] [--model FOLDER]
  */
@@ -19,7 +19,7 @@ const ARMS: Readonly<Record<string, { sparse: SparseOptions; inspected: boolean 
   inspected: { sparse: {}, inspected: true },
 };
 
-/** Seconds of `steps` greedy steps behind the prompt, after which the cache is as before. */
+/** Seconds of `steps` greedy steps after the prompt; the cache is unchanged afterwards. */
 function time(session: Session, sequence: Sequence, policy: PagePolicy, inspected: boolean, steps: number): number {
   const promptTokens = sequence.length;
   using observer = inspected ? new PageObserver(session.pool, policy) : undefined;

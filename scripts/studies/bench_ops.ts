@@ -1,6 +1,6 @@
 /**
  * Times single operations on the CPU: matrix-vector products, and one layer's decode attention, dense and sparse. Arms alternate in
- * one run; medians. Bandwidth is compared with a plain read of a large buffer in the same run.
+ * one run; medians. Bandwidth is relative to a plain read of a large buffer in the same run.
  *
  *     deno run -A scripts/studies/bench_ops.ts [--threads N] [--repeats N]
  */
@@ -11,7 +11,7 @@ import { Tensor } from "../../ffi/tensor.ts";
 import { matmul } from "../../ffi/ops.ts";
 import { print } from "../output.ts";
 
-/** One thing to time: `bytes` are what it must read. */
+/** One operation to time; `bytes` is what it must read. */
 interface Arm {
   name: string;
   bytes: number;
@@ -22,7 +22,7 @@ function median(values: number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
-/** Median seconds of every arm; the arms take turns. */
+/** Median seconds of every arm; the arms alternate. */
 function timeArms(arms: Arm[], repeats: number): number[] {
   const seconds: number[][] = arms.map(() => []);
   for (let round = -2; round < repeats; round++) {
@@ -49,11 +49,11 @@ function randomFloats(count: number): Float32Array<ArrayBuffer> {
   return Float32Array.from({ length: count }, () => Math.random() - 0.5);
 }
 
-/** Several weight matrices in turn, together far larger than the caches. */
+/** Alternates between several weight matrices that together exceed the caches by far. */
 function matvecArm(device: Device, rows: number, columns: number, dtype: "f32" | "bf16"): Arm {
   const bytes = rows * columns * (dtype === "f32" ? 4 : 2);
   const copies = Math.ceil(300e6 / bytes);
-  const buffer = device.createBuffer(copies * bytes); // one buffer, as the weights of a model are
+  const buffer = device.createBuffer(copies * bytes); // one buffer, like the weights of a model
   const pattern = new Uint16Array(bytes / 2).map((_, index) => 0x3c00 + index % 512);
   const weights = Array.from({ length: copies }, (_, copy) => new Tensor(buffer, dtype, [rows, columns], copy * bytes));
   for (let copy = 0; copy < copies; copy++) buffer.write(pattern, copy * bytes);
@@ -67,7 +67,7 @@ function matvecArm(device: Device, rows: number, columns: number, dtype: "f32" |
   };
 }
 
-/** One layer's attention at a context, over as many layers in turn as exceed the caches. */
+/** One layer's attention at a context, alternating over enough layers to exceed the caches. */
 function attentionArms(device: Device, contextTokens: number, shape: { hq: number; hk: number; d: number }): Arm[] {
   const { hq, hk, d } = shape;
   const [pageSize, budgetPages] = [8, 64];

@@ -1,10 +1,10 @@
 /**
- * Greedy text of two devices, token by token. Where they first differ, the larger model logits of both candidates say whether it was a
+ * Compares the greedy text of two devices, token by token. At the first difference, the logits of both candidates show whether it is a
  * near-tie.
  *
  *     deno run -A scripts/studies/check_greedy.ts [PROMPT …] [--model DIR] [--tokens 200] [--first cpu] [--second cuda] [--text FILE]
  *
- * Prompts are words, and with --text the first 30,000 characters of a file.
+ * Prompts are arguments, and with --text the first 30,000 characters of a file.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl } from "@std/path";
@@ -22,7 +22,7 @@ async function greedy(engine: Engine, prompt: string, maxTokens: number): Promis
   return ids;
 }
 
-/** How far apart the two candidates stand after the same tokens, and both below the best, from a dense prefill. */
+/** The logits of both candidates and of the best token after the same tokens, from a dense prefill. */
 async function gap(engine: Engine, ids: readonly number[], a: number, b: number): Promise<string> {
   const { vocabSize } = engine.config;
   const logits = (await engine.logits(ids)).subarray(-vocabSize);

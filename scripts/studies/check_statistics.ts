@@ -1,7 +1,7 @@
 /**
- * How well do page sets agree when the page means are stored in fewer bits, or scored in two levels? Over the real keys of a model:
- * a book is prefilled, its next tokens are decoded one by one, and every arm chooses pages for the query of every layer and KV
- * head with `unique` 0.5 in f64. The baseline is what the cache stores: bf16 means, f32 std.
+ * Measures how well page sets agree if page means are stored in fewer bits, or scored on two levels. It uses the real keys of a model:
+ * a book is prefilled, its next tokens are decoded one by one, and every arm selects pages for the query of every layer and KV
+ * head with `unique` 0.5 in f64. The baseline is the format of the cache: bf16 means, f32 std.
  *
  *     deno run -A scripts/studies/check_statistics.ts BOOK [--model DIR] [--context 16384] [--queries 24] [--budget 512] [--page-size 8]
  */
@@ -16,7 +16,7 @@ import { type Arm, dot, type HeadPages, LAMBDA, makeArms, RECENT_PAGES, type Sea
 import { print } from "../output.ts";
 import { commit, openSequence, proseIds } from "./measure.ts";
 
-/** Mean `[d]` and spread of the first `numTokens` keys of a page, stored under every encoding. */
+/** Mean `[d]` and spread of the first `numTokens` keys of a page, in every encoding. */
 function storePage(head: HeadPages, page: number, numTokens: number, pageSize: number, withCodes: boolean): void {
   const d = head.centre.length;
   const mean = new Float64Array(d);
@@ -32,7 +32,7 @@ function storePage(head: HeadPages, page: number, numTokens: number, pageSize: n
   }
 }
 
-/** Everything about one layer and KV head, with room for `maxPages`. */
+/** The data of one layer and KV head, with room for `maxPages`. */
 function openHead(layer: number, maxPages: number, pageSize: number, d: number): HeadPages {
   const means = new Map(Object.keys(ENCODINGS).map((name) => [name, new Float32Array(maxPages * d)]));
   const keys = new Float32Array(maxPages * pageSize * d);
@@ -48,7 +48,7 @@ interface Subject {
   sequence: Sequence;
 }
 
-/** Takes the page's keys of all KV heads of a layer into JS; the cache's own mean must be the one that we encode. */
+/** Copies the page's keys of all KV heads of a layer to JavaScript; their mean must equal the cache's own mean. */
 function loadPage(subject: Subject, heads: readonly HeadPages[], page: number, withCodes: boolean): void {
   const { session: { pool }, sequence } = subject;
   const { pageSize, headDim: d } = pool.shape;
@@ -62,12 +62,14 @@ function loadPage(subject: Subject, heads: readonly HeadPages[], page: number, w
     const mean = head.means.get("f32")?.subarray(page * d, (page + 1) * d) ?? [];
     mean.forEach((value, at) => {
       const difference = Math.abs(value - (cached[index * d + at] ?? NaN));
-      if (!(difference <= Math.abs(value) / 128 + 1e-5)) throw new Error(`Page ${page}: the cache has another mean`);
+      if (!(difference <= Math.abs(value) / 128 + 1e-5)) {
+        throw new Error(`Page ${page}: the mean differs from the cache`);
+      }
     });
   });
 }
 
-/** Reads all pages of all layers; then the centre is known and every mean is encoded. Returns `[layers][Hk]`. */
+/** Reads all pages of all layers, computes the centre and encodes every mean. Returns `[layers][Hk]`. */
 function loadHeads(subject: Subject, maxTokens: number): HeadPages[][] {
   const { numLayers, numKvHeads, pageSize, headDim: d } = subject.session.pool.shape;
   const maxPages = Math.ceil(maxTokens / pageSize);
@@ -101,7 +103,7 @@ function pageMass({ pages, queries }: Search, numTokens: number, pageSize: numbe
   return mass;
 }
 
-/** Lets every arm choose, and compares with the first one. */
+/** Selects pages with every arm and compares with the first one. */
 function compare(arms: readonly Arm[], search: Search, mass: Float64Array): void {
   let base = new Set<number>();
   const { layer } = search.pages;
@@ -147,7 +149,9 @@ function report(arms: readonly Arm[], d: number, share: number): void {
   const percent = (share: number): string => (100 * share).toFixed(2);
   const mass = (each: Arm): number => each.mass / sum(each.rows);
   const budget = arms[0] ? mass(arms[0]) : NaN;
-  print("| means | bytes a page (d 128) | agree % | worst layer % | dense softmax mass kept, against the first % |");
+  print(
+    "| means | bytes per page (d 128) | agree % | worst layer % | dense softmax mass retained, difference to the first % |",
+  );
   print("|---|---|---|---|---|");
   for (const each of arms) {
     const layers = each.agreed.map((agreed, layer) => agreed / (each.rows[layer] ?? 1));
@@ -175,7 +179,7 @@ async function main(): Promise<void> {
   for (const id of ids.slice(context)) traceStep(subject, policy, id, heads, arms);
   print(
     `commit ${await commit()}, context ${context}, ${queries} decode steps of ${heads.length} layers, page ${pageSize}, ` +
-      `budget ${budgetTokens}, unique ${LAMBDA}; forced pages left out of the shares\n`,
+      `budget ${budgetTokens}, unique ${LAMBDA}; shares exclude pages that are always read\n`,
   );
   report(arms, 128, budgetTokens / context);
 }

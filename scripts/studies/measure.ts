@@ -1,4 +1,4 @@
-/** What the studies share: a session for one long sequence, prose to put into it, medians, and the commit that is measured. */
+/** Helpers of the studies: a session for one long sequence, prose for it, medians, and the measured commit. */
 import type { Engine } from "../../engine/engine.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { Session } from "../../engine/session.ts";
@@ -18,7 +18,7 @@ export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
 }
 
-/** The commit that is measured, with a mark when files differ from it. */
+/** The measured commit, marked if files differ from it. */
 export async function commit(): Promise<string> {
   const git = async (...args: string[]): Promise<string> =>
     new TextDecoder().decode((await new Deno.Command("git", { args, stdout: "piped", stderr: "null" }).output()).stdout)
@@ -27,12 +27,12 @@ export async function commit(): Promise<string> {
   return `${await git("rev-parse", "--short", "HEAD")}${changed ? "+changes" : ""}`;
 }
 
-/** Prose of about `tokens` tokens, from a text file. @throws {Error} when the file is too short */
+/** Prose of about `tokens` tokens from a text file. @throws {Error} if the file is too short */
 export function proseIds(engine: Engine, file: string, tokens: number, firstCharacter = 0): number[] {
   const text = Deno.readTextFileSync(file).replaceAll(/(?<!\n)\r?\n(?!\r?\n)/g, " ");
   const ids = engine.tokenizer.encode(text.slice(firstCharacter, firstCharacter + tokens * 6));
   if (ids.length < tokens) {
-    throw new Error(`"${file}" gives ${ids.length} tokens, wanted ${tokens}; name a longer text`);
+    throw new Error(`"${file}" has ${ids.length} tokens, expected at least ${tokens}; name a longer text`);
   }
   return ids.slice(0, tokens);
 }

@@ -1,4 +1,4 @@
-"""Our decode attention on a case's shape: a filled cache, the operations as numbered calls, and checks of what they did."""
+"""Our decode attention on a case's shape: a filled cache, the operations as numbered calls, and checks of their counters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def to_bf16(numbers: np.ndarray) -> np.ndarray:
 
 
 class Contents:
-    """Keys and values of a cache: every piece of a sequence is a stretch of the same random numbers, at another offset."""
+    """Keys and values of a cache: every piece of a sequence is a stretch of the same random numbers at another offset."""
 
     def __init__(self, device: Device, case: Case) -> None:
         rng = np.random.default_rng(1)
@@ -34,7 +34,7 @@ class Contents:
         shape = (self.piece + SPREAD_TOKENS, case.kv_heads, case.head_dim)
 
         def shared(tokens: int) -> np.ndarray:
-            """Noise that `tokens` neighbours have in common: keys that stand together resemble each other."""
+            """Noise that `tokens` neighbours share, so that neighbouring keys resemble each other."""
             return np.repeat(rng.standard_normal((-(-shape[0] // tokens), *shape[1:]), np.float32), tokens, 0)[: shape[0]]
 
         self.keys = 0.6 * shared(64) + 0.5 * shared(8) + 0.6 * shared(1)
@@ -63,7 +63,7 @@ class Contents:
         return to_bf16(np.concatenate([self.keys[at : at + tokens] for _, tokens, at in self.pieces(layer, sequence)]))
 
     def queries(self, rng: np.random.Generator) -> np.ndarray:
-        """[B, Hq, d] f32: each near some key, as queries of a model are."""
+        """[B, Hq, d] f32: each near some key, as in a model."""
         case = self.case
         rows = rng.integers(0, len(self.keys), (case.batch, case.query_heads))
         near = self.keys[rows, np.arange(case.query_heads) // (case.query_heads // case.kv_heads)]
@@ -73,7 +73,7 @@ class Contents:
 class OurCase:
     """A filled cache of the case's shape, and the operations as calls numbered from 0.
 
-    statistics: "bf16" or "f8" means. groups: 0, or pages of a group that ps_page_choose scores first. order: of the physical pages.
+    statistics: "bf16" or "f8" means. groups: 0, or the pages per group that ps_page_choose scores first. order: of the physical pages.
     """
 
     def __init__(self, device: Device, case: Case, statistics: str, groups: int, order: str) -> None:
@@ -108,7 +108,7 @@ class OurCase:
         self._place_activations()
 
     def _place_tables(self, unit: int, order: str) -> None:
-        """Runs of `unit` pages stay together."""
+        """The order of physical pages; runs of `unit` pages stay together."""
         case = self.case
         runs = np.arange(case.batch * self.pages // unit, dtype=np.int32)
         if order == "shuffled":
@@ -130,7 +130,7 @@ class OurCase:
         self.spare = device.tensor((case.batch, case.kv_heads, self.k), ps.I32), device.tensor((case.batch, case.kv_heads), ps.I32)
 
     def _inputs(self, call: int) -> tuple[int, Tensor, Tensor, Tensor]:
-        """What scoring and attention take first; layers and queries rotate."""
+        """The first arguments of scoring and attention; layers and queries rotate."""
         return call % self.layers, self.queries[call % NUM_QUERIES], self.table, self.lengths
 
     def _selection(self, call: int) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ class OurCase:
         self.cache.choose(*self._inputs(call), self.scores, *self._selection(call), lam=LAMBDA, sink=SINK_PAGES, recent=RECENT_PAGES)
 
     def attend(self, call: int) -> None:
-        """Over the pages that `choose` chose for this call."""
+        """Attends to the pages that `choose` selected for this call."""
         self.cache.attend(*self._inputs(call), self.out, *self._selection(call))
 
     def sparse(self, call: int) -> None:
@@ -153,11 +153,11 @@ class OurCase:
         self.cache.score(*self._inputs(call), self.scores, lam=LAMBDA)
 
     def select(self, _: int) -> None:
-        """Of the scores that are there."""
+        """Selects from the current scores."""
         self.cache.select(self.scores, self.lengths, *self.spare, SINK_PAGES, RECENT_PAGES)
 
     def separate(self, call: int) -> None:
-        """The three calls that `sparse` stands for, every page scored."""
+        """The three calls that `sparse` combines, with every page scored."""
         self.score(call)
         self.select(call)
         self.cache.attend(*self._inputs(call), self.out, *self.spare)
@@ -166,7 +166,7 @@ class OurCase:
         self.cache.attend(*self._inputs(call), self.out)
 
     def arms(self) -> dict[str, Arm]:
-        """By name. `sparse` runs first: `attend` alone uses the selections that it leaves."""
+        """Arms by name. `sparse` runs first, because `attend` uses its selections."""
         score = self.rows * self.case.pages * self.row_bytes
         work = dict(
             sparse=self.attend_bytes,
@@ -184,7 +184,7 @@ class OurCase:
         return arms
 
     def count_statistics(self, arm: Arm, attended: int) -> float:
-        """Bytes of statistics that an arm reads, by the kernels' own counters; they must agree with `attended`, in pages per row."""
+        """Bytes of statistics that an arm reads, by the kernels' counters, which must agree with `attended`, in pages per row."""
         before = self.cache.counters()
         arm.launch()
         arm.wait()
@@ -200,7 +200,7 @@ class OurCase:
         return scored / self.calls * self.row_bytes
 
     def recall(self) -> float:
-        """Share of the pages of exact bf16 scoring (f64 sums) that call 0 chose, over the first and the last sequence."""
+        """Share of the pages of exact bf16 scoring (f64 sums) that call 0 selected, over the first and the last sequence."""
         case = self.case
         group = case.query_heads // case.kv_heads
         shares = []
@@ -218,7 +218,7 @@ class OurCase:
 
 
 def our_arm(device: Device, name: str, operation: Callable[[int], None], calls: int, work: float) -> Arm:
-    """An arm of a recorded graph, or of direct calls where the device cannot record."""
+    """An arm of a recorded graph, or of direct calls if the device cannot record."""
 
     def all_calls() -> None:
         for call in range(calls):

@@ -1,4 +1,4 @@
-/** Ways to choose pages for a query: which numbers are scored, in how many levels, and what that reads. */
+/** Ways to select pages for a query: which statistics are scored, on how many levels, and how many bytes that reads. */
 import { ENCODINGS, type Row } from "./encodings.ts";
 
 export const LAMBDA = 0.5;
@@ -18,22 +18,22 @@ export interface HeadPages {
   centre: Row;
 }
 
-/** The query heads of one KV head at one step, and what they are searched in. */
+/** The query heads of one KV head at one step, and the pages they select from. */
 export interface Search {
   pages: HeadPages;
   /** `[g, d]` */
   queries: Row[];
   numPages: number;
-  /** Pages to choose besides the forced ones. */
+  /** Pages to select besides those that are always read. */
   room: number;
 }
 
 export interface Arm {
   label: string;
-  /** Bytes read a page of context, for d numbers a mean when `share` of the pages is chosen. */
+  /** Bytes read per page of context, for means of d numbers if `share` of the pages is selected. */
   bytes: (d: number, share: number) => number;
   choose: (search: Search) => number[];
-  /** `[layers]`: sum of the shares that agree, and how many; softmax mass kept */
+  /** `[layers]`: sum of the shares that agree, and how many; softmax mass retained */
   agreed: number[];
   rows: number[];
   mass: number;
@@ -64,12 +64,12 @@ function scoreRows(
   return scores;
 }
 
-/** The `count` best, equal scores to the lower row. */
+/** The `count` best rows; ties go to the lower row. */
 function best(scores: ReadonlyMap<number, number>, count: number): number[] {
   return [...scores].sort(([a, x], [b, y]) => y - x || a - b).slice(0, count).map(([row]) => row);
 }
 
-/** Pages that are not chosen by force. */
+/** Pages that are not always read. */
 function freePages(search: Search): number[] {
   const count = Math.max(0, search.numPages - SINK_PAGES - RECENT_PAGES);
   return Array.from({ length: count }, (_, index) => SINK_PAGES + index);
@@ -94,7 +94,7 @@ function plainArm(name: string, bytes: (d: number) => number, bf16Std = false): 
 }
 
 /**
- * The best `factor` times as many by a small encoding, then the best of these by bf16; the best `sure` k of the first round are
+ * Selects the best `factor` k pages by a small encoding, then the best of these by bf16; the best `sure` k of the first round are
  * not scored again.
  */
 function refine(search: Search, name: string, pages: readonly number[], factor: number, sure = 0): number[] {
@@ -113,7 +113,7 @@ function refineArm(name: string, factor: number, sure = 0): Arm {
 }
 
 /**
- * Super-pages of `size` pages, scored by the mean of their page means and the spread of their keys; only the pages of the best
+ * Scores groups of `size` pages by the mean of their page means and the spread of their keys; only the pages of the best
  * `factor` k of them are scored.
  */
 function twoLevelArm(size: number, factor: number, name: "bf16" | "fp8"): Arm {
@@ -133,7 +133,10 @@ function twoLevelArm(size: number, factor: number, name: "bf16" | "fp8"): Arm {
   );
 }
 
-/** Means `[ceil(P / size), d]`, as decoded; spread: root mean square distance of their keys (the std of all of them). */
+/**
+ * Means `[ceil(P / size), d]`, as decoded; spread: root mean square distance of their keys (the std of all of
+ * them).
+ */
 function superPages({ pages, numPages }: Search, size: number, name: string): { means: Row; spread: Row } {
   const d = pages.centre.length;
   const source = pages.means.get("f32") ?? new Float32Array();

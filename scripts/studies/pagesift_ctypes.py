@@ -1,4 +1,4 @@
-"""The C contract (csrc/include/pagesift.h) for Python measuring scripts: handles and views. Needs NumPy only."""
+"""The C contract (csrc/include/pagesift.h) for Python benchmarks: handles and views. Requires only NumPy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MESSAGE_BYTES = 1024
 
 
 class PagesiftError(Exception):
-    """A call of the library failed; the text is the library's own."""
+    """A call of the library failed; the text is the library's message."""
 
 
 def load(path: str) -> c.CDLL:
@@ -67,7 +67,7 @@ def load(path: str) -> c.CDLL:
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = result
     if library.ps_abi_version() != ABI_VERSION:
-        raise PagesiftError(f"{path} has ABI version {library.ps_abi_version()}, wanted {ABI_VERSION}")
+        raise PagesiftError(f"{path} has ABI version {library.ps_abi_version()}, expected {ABI_VERSION}")
     for index, struct in enumerate(STRUCTS):
         if library.ps_struct_bytes(index) != c.sizeof(struct):
             raise PagesiftError(f"{struct.__name__} has {library.ps_struct_bytes(index)} bytes in {path}, here {c.sizeof(struct)}")
@@ -93,13 +93,13 @@ class Tensor:
         return Tensor(self.buffer, self.offset_bytes + first * self.row_bytes, (count, *self.shape[1:]), self.dtype)
 
     def row(self, index: int) -> Tensor:
-        """Row `index`, one dimension less."""
+        """Row `index`, with one dimension less."""
         return Tensor(self.buffer, self.offset_bytes + index * self.row_bytes, self.shape[1:], self.dtype)
 
     def write(self, array: np.ndarray) -> Tensor:
         """Copies an array of the same shape, f32 or i32, to the device."""
         array = np.ascontiguousarray(array, np.int32 if self.dtype == I32 else np.float32)
-        assert array.shape == self.shape, f"shape {array.shape}, wanted {self.shape}"
+        assert array.shape == self.shape, f"shape {array.shape}, expected {self.shape}"
         self.buffer.write(array, self.offset_bytes)
         return self
 
@@ -122,7 +122,7 @@ class Buffer:
         self.device.check(self.device.library.ps_buffer_write(self.pointer, offset_bytes, array.ctypes.data, array.nbytes))
 
     def scan(self) -> int:
-        """Reads all of it once; waits. Returns the exclusive or of its words."""
+        """Reads the whole buffer once and waits. Returns the exclusive or of its words."""
         out = c.c_uint32()
         self.device.check(self.device.library.ps_buffer_scan(self.pointer, out))
         return out.value
@@ -145,7 +145,7 @@ class Graph:
 
 
 class Device:
-    """An open device. Buffers made with `tensor` are closed with it."""
+    """An open device. Buffers created with `tensor` are closed with it."""
 
     def __init__(self, library_path: str, index: int = 0, num_threads: int = 0) -> None:
         self.library = load(library_path)
@@ -177,7 +177,7 @@ class Device:
         self.check(self.library.ps_device_wait(self.pointer, None, 0))
 
     def tensor(self, shape: Sequence[int], dtype: int = F32) -> Tensor:
-        """A tensor of zeros in a buffer of its own."""
+        """A tensor of zeros in its own buffer."""
         buffer = Buffer(self, int(np.prod(shape, dtype=np.int64)) * NUMBER_BYTES[dtype])
         self.buffers.append(buffer)
         return Tensor(buffer, 0, shape, dtype)
@@ -250,7 +250,7 @@ class Cache:
         sink: int = 1,
         recent: int = 2,
     ) -> None:
-        """`choose`, then attention over what it chose, in one call."""
+        """`choose`, then attention over its selection, in one call."""
         self.device.check(
             self.library.ps_sparse_attention(
                 self.pointer,
@@ -284,7 +284,7 @@ class Cache:
         sink: int = 1,
         recent: int = 2,
     ) -> None:
-        """Score and selection in one; through groups of pages where the cache keeps them."""
+        """Score and selection in one call; through groups of pages if the cache has them."""
         self.device.check(
             self.library.ps_page_choose(
                 self.pointer,
@@ -312,7 +312,7 @@ class Cache:
         selected: Tensor | None = None,
         counts: Tensor | None = None,
     ) -> None:
-        """Over the selected pages, or over all without a selection."""
+        """Attention over the selected pages, or over all without a selection."""
         chosen = [None if tensor is None else tensor.struct for tensor in (selected, counts)]
         self.device.check(
             self.library.ps_decode_attention(

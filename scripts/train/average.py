@@ -2,8 +2,8 @@
 
     python -m train.average --model DIR DIR... --out DIR
 
-A folder that is named twice counts twice. Sums in f32, in the order given, so the same command writes the same bytes. Models that are
-read by different pages (page size, scorer, lambda, forced pages) have no average.
+A folder that is named twice counts twice. Sums are in f32, in the given order, so the same command writes the same bytes. Models that
+select pages differently (page size, scorer, lambda, pages that are always read) have no average.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# What must be equal: what a page and its score are. Budgets may differ, they are only how many are read.
+# Settings that must be equal: they define a page and its score. Budgets may differ: they only set how many pages are read.
 SAME_READING = {"page_size": int, "scorer": str, "lambda": (int, float), "sink_pages": int, "recent_pages": int}
 FIELDS = {"budget_tokens": int, **SAME_READING, "trained": dict}
 
@@ -33,29 +33,29 @@ def parse() -> argparse.Namespace:
     parser = make_parser("average", __doc__)
     parser.add_argument("--model", nargs="+", required=True, metavar="DIR", help="Hugging Face model folders of one shape")
     parser.add_argument("--out", required=True, metavar="DIR", help="model folder to write")
-    parser.add_argument("--read-budget", type=int, metavar="TOKENS", help="the budget that sparsity.json names, default the first model's")
+    parser.add_argument("--read-budget", type=int, metavar="TOKENS", help="the budget in sparsity.json, default that of the first model")
     parser.add_argument("--shard-size", default="4GB", help="largest weight file")
     return parser.parse_args()
 
 
 def read_sparsity(folder: str | Path) -> dict[str, Any] | None:
-    """Content of sparsity.json; None where a model has none."""
+    """Content of sparsity.json; None if a model has none."""
     file = Path(folder) / "sparsity.json"
     if not file.exists():
         return None
     content = read_json(file)
     missing = [name for name, kind in FIELDS.items() if not isinstance(content.get(name), kind)]
     if missing:
-        raise TrainError(f'"{file}" lacks {", ".join(missing)}, or holds no such value; wanted what train.finetune writes', 3)
+        raise TrainError(f'"{file}" lacks {", ".join(missing)}, or contains an invalid value; expected a file from train.finetune', 3)
     return content
 
 
 def average_sparsity(folders: list[str], read_budget: int | None) -> dict[str, Any] | None:
-    """Content of the average's sparsity.json: how it is read, and how each model was trained. None where no model has one."""
+    """Content of the average's sparsity.json: its settings, and how each model was trained. None if no model has one."""
     found = [read_sparsity(folder) for folder in folders]
     if not any(found):
         if read_budget is not None:
-            raise TrainError("--read-budget goes into sparsity.json, which none of the models has; leave it out")
+            raise TrainError("--read-budget is written to sparsity.json, but none of the models has one; leave it out")
         return None
     first = found[0] or {}
     for folder, each in zip(folders, found, strict=True):

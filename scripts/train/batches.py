@@ -1,4 +1,4 @@
-"""Batches by step number, drawn ahead by processes."""
+"""Batches by step number, which worker processes draw ahead."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class ContextPlan:
 class Batches:
     """batch(step) -> (ids [B, n], targets [B, n], weights [B, n]) on the device.
 
-    Processes draw whole steps ahead where a GPU would wait for them: threads would take Python's lock from the one that launches kernels.
-    `workers` is their number; 0 draws in this process, when asked. By default 8 with a GPU, else none.
+    Processes draw whole steps ahead if a GPU would wait for them: threads would compete for Python's lock with the one that launches
+    kernels. `workers` is their number; 0 draws on demand in this process. Default: 8 with a GPU, otherwise none.
     """
 
     def __init__(self, sampler: Sampler, plan: ContextPlan, device: torch.device, workers: int | None = None, ahead: int = 16) -> None:
         if len(sampler.tokens) <= max(plan.contexts):
-            raise TrainError(f"The data has {len(sampler.tokens)} tokens, wanted more than a context of {max(plan.contexts)}", 3)
+            raise TrainError(f"The data has {len(sampler.tokens)} tokens, expected more than a context of {max(plan.contexts)}", 3)
         self.sampler, self.plan, self.device, self.ahead, self.pending = sampler, plan, device, ahead, {}
         workers = (8 if device.type == "cuda" else 0) if workers is None else workers
         self.pool = None
-        if workers > 0:  # spawned: a process that uses a GPU cannot be forked
+        if workers > 0:  # spawned, because a process that uses a GPU cannot be forked
             self.pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker, (sampler, plan))
 
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +82,7 @@ _of_worker = ()
 def _begin_worker(sampler: Sampler, plan: ContextPlan) -> None:
     global _of_worker
     _of_worker = sampler, plan
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells its workers to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
 
 
 def _draw_in_worker(step: int) -> tuple[np.ndarray, np.ndarray]:

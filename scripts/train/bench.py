@@ -1,8 +1,8 @@
-"""Training throughput and peak memory against dense SDPA, and whether the kernels agree with the reference on this GPU.
+"""Measures training throughput and peak memory against dense SDPA, and checks the kernels against the reference on this GPU.
 
     python -m train.bench --model DIR --out bench.json [--contexts 8192 16384 32768]
 
-Arms take turns in one process: dense (SDPA), soft and hard mask. A step is forward, backward and optimizer of the whole model, in bf16
+Arms alternate in one process: dense (SDPA), soft and hard mask. A step is forward, backward and optimizer of the whole model, in bf16
 with weights in f32; "attention" is forward and backward of the attention of one layer alone.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MASKS = ("none", "soft", "hard")
 CHECK_TOKENS = 2048
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
-# Errors beyond this many tolerances are no rounding: nothing is measured or written then.
+# Errors beyond this many tolerances are not rounding; then nothing is measured or written.
 WRONG = 5
 
 
@@ -64,12 +64,12 @@ def random_heads(
 
 
 def norm_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted."""
+    """Norm of the difference over the norm of the expected values."""
     return ((found.float() - wanted.float()).norm() / wanted.float().norm()).item()
 
 
 def within(errors: dict[str, float], tolerance: float) -> bool:
-    """False for NaN too, which no comparison with `max` would tell."""
+    """False for NaN too, which a comparison with `max` would miss."""
     return all(error < tolerance for error in errors.values())
 
 
@@ -146,7 +146,7 @@ class AttentionArm:
 
 
 def time_arms(arms: dict[str, Any], repeats: int) -> Any:
-    """{name: (median seconds, peak bytes)}; every arm warms up once, then they take turns."""
+    """{name: (median seconds, peak bytes)}; every arm warms up once, then they alternate."""
     times, peaks = {name: [] for name in arms}, {}
     for name, arm in arms.items():
         arm()
@@ -208,7 +208,7 @@ def measure(device: torch.device, options: argparse.Namespace) -> list[dict[str,
 def main() -> None:
     options = parse()
     if not torch.cuda.is_available():
-        raise TrainError("No GPU answers, and the kernels need one; tests/train checks them by Triton's interpreter", 1)
+        raise TrainError("No GPU is available, and the kernels require one; tests/train checks them with Triton's interpreter", 1)
     device = pick_device("cuda")
     about = dict(gpu=torch.cuda.get_device_name(), torch=torch.__version__, budget=options.budget, page_size=options.page_size)
     rows = check_kernels(device, options)

@@ -1,4 +1,4 @@
-"""A run's state on disk: written beside the old one and renamed, so that a kill at any moment leaves a whole checkpoint."""
+"""A run's state on disk: written to a new file and renamed, so that a kill at any moment leaves a complete checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_file(path: str | Path, write: Callable[[IO[Any]], object], binary: bool = True) -> None:
-    """Calls `write(stream)` on a new file and puts it in the place of `path`; nothing is left of a write that failed."""
+    """Calls `write(stream)` on a new file and replaces `path` with it; a failed write leaves nothing."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -27,20 +27,20 @@ def write_file(path: str | Path, write: Callable[[IO[Any]], object], binary: boo
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         partial.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise TrainError(f'Cannot write "{path}": {reason}; the last checkpoint is whole', 1) from error
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """The object in a JSON file."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TrainError(f'Cannot read "{path}": {getattr(error, "strerror", None) or error}', 3) from error
     if not isinstance(content, dict):
-        raise TrainError(f'Cannot read "{path}": wanted a JSON object', 3)
+        raise TrainError(f'Cannot read "{path}": expected a JSON object', 3)
     return content
 
 
@@ -51,7 +51,7 @@ class Checkpoint:
         self.file, self.settings = Path(folder) / "checkpoint.pt", json.loads(json.dumps(settings))
 
     def load(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
-        """Steps done so far; 0 where there is no checkpoint."""
+        """Steps done so far; 0 without a checkpoint."""
         if not self.file.exists():
             return 0
         try:

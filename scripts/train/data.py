@@ -1,4 +1,4 @@
-"""Books to tokens: reading text files and archives, keeping books out, encoding once."""
+"""Books to tokens: reads text files and archives, holds books out, encodes once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 CHUNK_CHARS = 200_000
-# The last books of the archive. Its last 400,000 tokens were never seen by the seed model either, so losses on them compare.
+# The last books of the archive. The seed model did not see its last 400,000 tokens either, so losses on them are comparable.
 HELD_OUT_TOKENS = 400_000
 HELD_OUT = ("963_little-dorrit", "98_a-tale-of-two-cities")
 
 
 def read_texts(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
-    """[(name, text)] of text files, folders of them and tar archives, in the order given; folders and archives in their own."""
+    """[(name, text)] of text files, folders of them and tar archives, in the given order; folders and archives in their own."""
     texts = []
     for path in map(Path, paths):
         if not path.exists():
@@ -38,7 +38,7 @@ def read_texts(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
             texts.append((path.stem, _decode(path.read_bytes(), path)))
     texts = [(name, join_wrapped_lines(text)) for name, text in texts if text.strip()]
     if not texts:
-        raise TrainError(f"No text in {', '.join(map(str, paths))}; wanted text files, folders or tar archives of .txt files", 3)
+        raise TrainError(f"No text in {', '.join(map(str, paths))}; expected text files, folders or tar archives of .txt files", 3)
     return texts
 
 
@@ -67,7 +67,7 @@ def join_wrapped_lines(text: str) -> str:
 
 
 def encode(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> np.ndarray:
-    """Token ids of all texts, one after another: uint16 where the vocabulary allows, else uint32."""
+    """Token ids of all texts, one after another: uint16 if the vocabulary allows, otherwise uint32."""
     chunks = [text[i : i + CHUNK_CHARS] for _, text in texts for i in range(0, len(text), CHUNK_CHARS)]
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
     return np.concatenate([np.array(each.ids, dtype) for each in tokenizer.encode_batch(chunks, add_special_tokens=False)])
@@ -76,7 +76,7 @@ def encode(tokenizer: Tokenizer, texts: list[tuple[str, str]]) -> np.ndarray:
 def load_tokens(
     paths: list[str], tokenizer: Tokenizer, held_out: Sequence[str] = HELD_OUT, cache: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens to train on, held-out tokens). Encoded once: `cache` is a folder that keeps the ids by a hash of texts and tokenizer."""
+    """(tokens to train on, held-out tokens). Encoded once: `cache` is a folder that stores the ids under a hash of texts and tokenizer."""
     texts = read_texts(paths)
     kept_out = [(name, text) for name, text in texts if any(part in name for part in held_out)]
     training = [pair for pair in texts if pair not in kept_out]

@@ -1,10 +1,10 @@
-"""Decode attention over selected pages in plain PyTorch, one token at a time: how a model is read in an evaluation.
+"""Decode attention over selected pages in plain PyTorch, token by token, for evaluations.
 
-The selection is that of tests/fixtures/unique_reference.py: forced pages, then the best by score, the same for every head of a group.
-All ways of reading go through the model side by side, as rows of one batch, since a small model's step is bound by its launches. The
-prompt's keys and values are shared; what a reader decoded is its own.
+The selection is that of tests/fixtures/unique_reference.py: pages that are always read, then the best by score, the same for every head
+of a group. All readers are rows of one batch, because launches dominate the step of a small model. They share the prompt's keys and
+values; each has its own decoded tokens.
 
-R readers (N of one budget), B sequences, Hq query heads in Hk groups of G, S tokens a page, k pages of a budget. The prompt has n
+R readers (N of one budget), B sequences, Hq query heads in Hk groups of G, S tokens per page, k pages of a budget. The prompt has n
 tokens, whose C complete pages come first; the tail is what follows them: n - C * S tokens of the prompt, then the decoded ones.
 """
 
@@ -27,7 +27,7 @@ DEFAULT_LAMBDA = {"unique": 0.5, "diag": 4.0, "quest": 0.0, "mean": 0.0, "oracle
 
 @dataclass(frozen=True)
 class Reader:
-    """A way of reading: `name` is dense, oracle (the exact softmax mass of a page, averaged over the group), or a score."""
+    """A reader: `name` is dense, oracle (the exact softmax mass of a page, averaged over the group), or a score."""
 
     name: str
     budget_tokens: int = 0
@@ -66,7 +66,7 @@ def scores_of(queries: torch.Tensor, stats: dict[str, torch.Tensor], name: str, 
 
 
 def select(scores: torch.Tensor, pages: int, budget_pages: int, sink_pages: int, recent_pages: int) -> torch.Tensor:
-    """scores [..., P or fewer: the complete pages] -> [..., k] page numbers. Pages without a score must be forced."""
+    """scores [..., P or fewer: the complete pages] -> [..., k] page numbers. Pages without a score must be always read."""
     full = scores.new_full((*scores.shape[:-1], pages), float("-inf"))
     full[..., : scores.shape[-1]] = scores
     budget_pages = min(budget_pages, pages)
@@ -119,7 +119,7 @@ class LayerStep:
         return shared + weights[..., self.first :] @ self.tail_values[rows]
 
     def masses(self, weights: torch.Tensor) -> torch.Tensor:
-        """[R, B, Hk, P]: the share of the dense softmax that a page has, averaged over the group: what the oracle ranks by."""
+        """[R, B, Hk, P]: each page's share of the dense softmax, averaged over the group, by which the oracle ranks."""
         return torch.nn.functional.pad(weights, (0, -self.tokens % self.size)).unflatten(-1, (-1, self.size)).sum(-1).mean(3)
 
     def scores(self, rows: slice | list[int], name: str, lam: float, stats: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -130,14 +130,14 @@ class LayerStep:
         return torch.cat([shared, scores_of(queries, later, name, lam).amax(3)], -1)
 
     def attend(self, rows: slice | list[int], chosen: torch.Tensor) -> torch.Tensor:
-        """chosen [N, B, Hk, k] -> [N, B, Hk, G, d] over the tokens of the chosen pages."""
+        """chosen [N, B, Hk, k] -> [N, B, Hk, G, d] over the tokens of the selected pages."""
         places = (chosen[..., None] * self.size + torch.arange(self.size, device=chosen.device)).flatten(3)
         logits = self.queries[rows] @ self.gather(self.keys, self.tail_keys[rows], places).transpose(-1, -2) * self.scale
         logits = logits.masked_fill((places >= self.tokens)[..., None, :], float("-inf"))
         return torch.softmax(logits, -1) @ self.gather(self.values, self.tail_values[rows], places)
 
     def gather(self, prompt: torch.Tensor, tail: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """[N, B, Hk, m, d] in f32: tokens by their place, from the prompt or a reader's tail."""
+        """[N, B, Hk, m, d] in f32: tokens by position, from the prompt or a reader's tail."""
 
         def take(source: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
             return source.gather(3, at[..., None].expand(*at.shape, source.shape[-1])).float()
@@ -150,7 +150,7 @@ class LayerStep:
 
 
 class Prompt:
-    """Keys and values [B, Hk, n, d] of a prompt's layers, and the statistics of its pages once they are asked for."""
+    """Keys and values [B, Hk, n, d] of a prompt's layers, and the statistics of its pages, computed on demand."""
 
     def __init__(self, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         self.layers = layers
@@ -164,7 +164,7 @@ class Prompt:
 
 
 class SparseReading:
-    """What `pages=` brings to every layer of a step. Rows of the batch are reader by reader; all readers have one page size."""
+    """The `pages=` argument for every layer of a step. Rows of the batch are reader by reader; all readers share one page size."""
 
     def __init__(self, prompt: Prompt, readers: list[Reader]) -> None:
         self.prompt, self.readers, self.size = prompt, readers, readers[0].page_size
@@ -217,7 +217,7 @@ class SparseReading:
 
 
 class DenseReading:
-    """`pages=` of the pass over a prompt."""
+    """The `pages=` argument for the pass over a prompt."""
 
     def attend(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, window: int | None = None
@@ -226,7 +226,7 @@ class DenseReading:
 
 
 class Prefix:
-    """A prompt read densely once, from which every reader decodes."""
+    """A prompt that is prefilled densely once and from which every reader decodes."""
 
     def __init__(self, model: PreTrainedModel, ids: torch.Tensor) -> None:
         from transformers import DynamicCache

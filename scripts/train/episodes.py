@@ -1,4 +1,4 @@
-"""Retrieval episodes: prose with facts planted in it that are asked later, and the trials of an evaluation."""
+"""Retrieval episodes: prose with planted facts and later questions, and the trials of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-# The words and sentences that the shipped model knows (models/default/README.md).
+# The words and sentences that the default model knows (models/default/README.md).
 ADJECTIVES = [
     "amber",
     "brass",
@@ -95,7 +95,7 @@ def question(name: str | None) -> str:
 
 
 def draw_names(rng: np.random.Generator, count: int, pass_key_share: float) -> list[str | None]:
-    """Different names; None stands for the pass key."""
+    """Distinct names; None is the pass key."""
     names: list[str | None] = []
     while len(names) < count:
         name = None if rng.random() < pass_key_share else f"{ADJECTIVES[rng.integers(len(ADJECTIVES))]} {NOUNS[rng.integers(len(NOUNS))]}"
@@ -109,7 +109,7 @@ def draw_value(rng: np.random.Generator, digits: int) -> str:
 
 
 class Sampler:
-    """Draws training rows. A row depends only on the seed, the step and its index, not on which worker draws it or when."""
+    """Draws training rows. A row depends only on the seed, the step and its index, not on the worker or the time."""
 
     def __init__(self, tokens: np.ndarray, tokenizer: Tokenizer, seed: int, retrieval_share: float) -> None:
         self.tokens, self.tokenizer, self.seed, self.retrieval_share = tokens, tokenizer, seed, retrieval_share
@@ -129,14 +129,14 @@ class Sampler:
         return self.tokens[start : start + length].astype(np.int64)
 
     def episode(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Facts at random places, each asked once or twice: somewhere behind it, or near the end."""
+        """Facts at random positions, each asked once or twice: somewhere after it, or near the end."""
         inserts = []
         for name in draw_names(rng, rng.integers(1, max(2, min(12, length // 256)) + 1), 0.3):
             value, depth = draw_value(rng, rng.integers(4, 7)), rng.random() * 0.95
             inserts.append((depth, 0, *self._weighted((statement(name, value), 1.0))))
             for _ in range(rng.integers(1, 3)):
                 asked = depth + (1 - depth) * rng.random() if rng.random() < 0.5 else 0.97 + 0.03 * rng.random()
-                parts = (question(name), QUESTION_WEIGHT), (f" {value}.\n\n", ANSWER_WEIGHT)  # where a value ends is part of it
+                parts = (question(name), QUESTION_WEIGHT), (f" {value}.\n\n", ANSWER_WEIGHT)  # the end of a value is part of it
                 inserts.append((asked, 1, *self._weighted(*parts)))
         inserts.sort(key=lambda insert: insert[:2])
         free = length - sum(len(ids) for _, _, ids, _ in inserts)
@@ -150,7 +150,7 @@ class Sampler:
 
 
 def plant(prose: np.ndarray, inserts: list[tuple[float, int, list[int], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """inserts [(share of the prose before it, order, ids, weights)] in order -> ids and weights of prose with them in it."""
+    """inserts [(share of the prose before it, order, ids, weights)] in order -> ids and weights of prose that contains them."""
     ids, weights, done = [], [], 0
     for depth, _, inserted, inserted_weights in inserts:
         place = max(done, int(depth * len(prose)))
@@ -162,7 +162,7 @@ def plant(prose: np.ndarray, inserts: list[tuple[float, int, list[int], np.ndarr
 
 @dataclass
 class Trial:
-    """ids [n]: prose with facts, the question, the answer; the last `answer_tokens` are to be found."""
+    """ids [n]: prose with facts, the question, the answer; the last `answer_tokens` are the expected answer."""
 
     ids: np.ndarray
     answer_tokens: int
@@ -170,7 +170,7 @@ class Trial:
 
 
 def draw_trial(seed: int, index: int, length: int, prose: np.ndarray, tokenizer: Tokenizer) -> Trial:
-    """Trial `index` of a seed: the same for every model and every way of reading. `length` counts all but the answer."""
+    """Trial `index` of a seed: the same for every model and every reader. `length` counts everything but the answer."""
     rng = np.random.default_rng([seed, length, index])
     names = draw_names(rng, TRIAL_FACTS, 0.0)
     values = [draw_value(rng, TRIAL_DIGITS) for _ in names]

@@ -1,4 +1,4 @@
-"""Errors that a user can do something about: one line on stderr, exit code 2, 3 or 1, never a traceback."""
+"""Errors that a user can fix: one line on stderr, exit code 2, 3 or 1, never a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class TrainError(Exception):
-    """Says what happened, where, and what is wanted. `code`: 2 arguments, 3 model or data, 1 output."""
+    """States what happened, where, and what is expected. `code`: 2 arguments, 3 model or data, 1 output."""
 
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ def run_main(main: Callable[[], None]) -> None:
     except TrainError as error:
         sys.exit(_say(f"Error: {error}", error.code))
     except KeyboardInterrupt:
-        sys.exit(_say("Interrupted; the same command goes on from the last checkpoint", 130))
+        sys.exit(_say("Interrupted; the same command continues from the last checkpoint", 130))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -1,9 +1,9 @@
-"""Measures models read sparsely, one token at a time: facts found, loss of prose, and KL to the model's own dense reading.
+"""Measures sparse reading token by token: facts found, loss of prose, and KL to the model's own dense reading.
 
     python -m train.evaluate --model NAME=DIR... --data FILE... --out results.json
 
-Every model and every way of reading answers the same trials and reads the same prose. The question and the answer are decoded, only
-what stands before them is prefilled. What --out holds already is not measured again, so the command may be interrupted.
+Every model and every reader answers the same trials and reads the same prose. Question and answer are decoded; only the text before
+them is prefilled. Results that --out already contains are not measured again, so the command may be interrupted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READERS = ("dense", "oracle", "quest", "unique", "diag")
 def parse() -> argparse.Namespace:
     parser = make_parser("evaluate", __doc__)
     parser.add_argument("--model", nargs="+", required=True, metavar="NAME=DIR")
-    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="only the held-out books of it are read")
+    parser.add_argument("--data", nargs="+", required=True, metavar="FILE", help="only its held-out books are read")
     parser.add_argument("--held-out", nargs="+", default=list(HELD_OUT), metavar="NAME")
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON; a table goes to stdout")
     parser.add_argument("--contexts", type=int, nargs="+", default=[4096, 16384, 32768])
@@ -50,18 +50,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--page-size", type=int, default=8)
     parser.add_argument("--trials", type=int, default=200, help="default 200; 0 for none")
     parser.add_argument("--prose", type=int, default=16, metavar="DOCUMENTS", help="default 16; 0 for none")
-    parser.add_argument("--prose-tokens", type=int, default=64, help="tokens decoded behind each document, default 64")
+    parser.add_argument("--prose-tokens", type=int, default=64, help="tokens decoded after each document, default 64")
     parser.add_argument("--batch", type=int, default=50, help="sequences at once, default 50")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", metavar="DIR")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--slice-seconds", type=float, default=math.inf, help="begin nothing new after this time")
-    parser.add_argument("--done", metavar="FILE", help="an empty file, written when all is measured")
+    parser.add_argument("--slice-seconds", type=float, default=math.inf, help="start nothing new after this time")
+    parser.add_argument("--done", metavar="FILE", help="an empty file, written when everything is measured")
     return parser.parse_args()
 
 
 def readers_of(options: argparse.Namespace) -> list[Reader]:
-    """Dense first: the others are compared with it."""
+    """Dense first, because the others are compared with it."""
     lams = {**DEFAULT_LAMBDA, **({"unique": options.lam} if options.lam is not None else {})}
     names = [name for name in options.readers if name != "dense"]
     return [Reader("dense", page_size=options.page_size)] + [
@@ -92,7 +92,7 @@ def equal_trials(options: argparse.Namespace, context: int, prose: np.ndarray, t
 def measure_retrieval(
     model: PreTrainedModel, device: torch.device, options: argparse.Namespace, context: int, prose: np.ndarray, tokenizer: Tokenizer
 ) -> dict[str, tuple[int, int]]:
-    """{reader label: (trials whose answer is right in every token, those of them that do not go on with another digit)}"""
+    """{reader label: (trials whose answer is correct in every token, those of them that do not continue with another digit)}"""
     readers, found, ended = readers_of(options), 0, 0
     digits = torch.tensor([index for token, index in tokenizer.get_vocab().items() if token[:1].isdigit()], device=device)
     trials = equal_trials(options, context, prose, tokenizer)
@@ -145,7 +145,7 @@ def measure(
     prose: np.ndarray,
     tokenizer: Tokenizer,
 ) -> Any:
-    """Rows of a model at a context, one a reader."""
+    """Rows of a model at a context, one per reader."""
     found = measure_retrieval(model, device, options, context, prose, tokenizer) if options.trials else {}
     read = measure_prose(model, device, options, context, prose) if options.prose else {}
     rows = []
@@ -175,7 +175,7 @@ def measure(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as lines of a table in Markdown."""
+    """Rows as a Markdown table."""
     lines = ["| model | context | read | budget | retrieval | 95 % | and ended | loss | KL to own dense |", "|" + "---|" * 9]
     for row in rows:
         low, high = row.get("retrieval_interval", (math.nan, math.nan))
@@ -188,7 +188,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def read_results(file: str | Path) -> list[dict[str, Any]]:
-    """Rows that a file of results holds; none where there is no file."""
+    """Rows in a file of results; none if there is no file."""
     return read_json(file)["rows"] if Path(file).exists() else []
 
 
@@ -216,11 +216,11 @@ def main() -> None:
             if any((row["model"], row["context"], row["seed"]) == (name, context, options.seed) for row in rows):
                 continue
             if time.monotonic() - started > options.slice_seconds:
-                return say("Paused; the same command goes on")
+                return say("Paused; the same command continues")
             tokenizer = load_tokenizer(folder)
             prose = load_tokens(options.data, tokenizer, options.held_out, options.cache)[1][-HELD_OUT_TOKENS:]
             if len(prose) < context + options.prose_tokens + 2:
-                raise TrainError(f"Held-out data has {len(prose):,} tokens, wanted more than the context {context:,}", 3)
+                raise TrainError(f"Held-out data has {len(prose):,} tokens, expected more than the context {context:,}", 3)
             model, begun = load_model(folder, device, dtype).eval(), time.monotonic()
             rows += measure(model, device, name, context, options, prose, tokenizer)
             write_results(options.out, rows)

@@ -1,10 +1,10 @@
-"""Fine-tunes a model so that it can be read sparsely: attention with a soft mask around the top-k cut.
+"""Fine-tunes a model for sparse reading: attention with a soft mask around the top-k cut.
 
     python -m train.finetune --model DIR --data FILE... --budget 512 --page-size 8 --context 16384 --mask soft --steps N --out DIR
 
-Several contexts are mixed, at equal numbers of tokens unless shares are given, and several budgets, at equal numbers of steps. A run
-that was interrupted goes on with the same command and gives the same result. The folder has a sparsity.json, from which `pagesift
-generate` takes its defaults.
+Several contexts are mixed, with equal numbers of tokens unless shares are given, and several budgets, with equal numbers of steps. The
+same command continues an interrupted run, with the same result. The folder contains a sparsity.json, from which `pagesift generate` takes
+its defaults.
 """
 
 from __future__ import annotations
@@ -38,11 +38,9 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=[512],
         metavar="TOKENS",
-        help="what a query reads in training, default 512; of several, each step takes one",
+        help="what a query reads in training, default 512; with several, each step uses one",
     )
-    parser.add_argument(
-        "--read-budget", type=int, metavar="TOKENS", help="the budget that sparsity.json names, default the largest --budget"
-    )
+    parser.add_argument("--read-budget", type=int, metavar="TOKENS", help="the budget in sparsity.json, default the largest --budget")
     parser.add_argument("--page-size", type=int, choices=PAGE_SIZES, default=8)
     parser.add_argument("--lam", type=float, default=0.5, help="weight of the spread in the score, default 0.5")
     parser.add_argument("--sink", type=int, default=1, metavar="PAGES", help="first pages always read, default 1")
@@ -52,7 +50,7 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=["16384"],
         metavar="TOKENS[:SHARE]",
-        help="default 16384; several are mixed, by their shares of all tokens where given",
+        help="default 16384; several are mixed, by their shares of all tokens if given",
     )
     parser.add_argument("--mask", choices=MASKS, default="soft")
     parser.add_argument(
@@ -69,7 +67,7 @@ def parse() -> argparse.Namespace:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="steps without the mask: what a model must not lose, prompts being read densely; default 0",
+        help="share of steps without the mask, so that the model does not lose dense reading of prompts; default 0",
     )
     parser.add_argument("--attention", choices=("auto", "fused", "eager"), default="auto", help="Triton kernels, or plain PyTorch")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time: for large models")
@@ -81,7 +79,7 @@ def parse() -> argparse.Namespace:
 
 
 def policies_of(options: argparse.Namespace) -> list[PagePolicy]:
-    """One for every budget of training, checked, as is what the model will be read with."""
+    """One checked policy per training budget; the budget for reading is checked too."""
 
     def policy(budget: int, flag: str) -> PagePolicy:
         return PagePolicy(options.mask, budget, options.page_size, options.lam, options.sink, options.recent).check(flag)
@@ -90,19 +88,21 @@ def policies_of(options: argparse.Namespace) -> list[PagePolicy]:
     policy(options.read_budget, "--read-budget")
     for context in options.context:
         if context <= max(options.budget):
-            raise TrainError(f"Context is {context} tokens, wanted more than the budget {max(options.budget)}: else nothing is left out")
+            raise TrainError(
+                f"Context is {context} tokens, expected more than the budget {max(options.budget)}; otherwise nothing is left out"
+            )
     if min(options.temperature) <= 0 or not 0 <= options.anneal <= 1:
         raise TrainError("Temperatures must be above 0, and --anneal a share from 0 to 1")
     if not 0 <= options.dense_share <= 1:
-        raise TrainError(f"--dense-share is {options.dense_share}, wanted a share from 0 to 1")
+        raise TrainError(f"--dense-share is {options.dense_share}, expected a share from 0 to 1")
     return policies
 
 
 def pick_attention(options: argparse.Namespace, device: torch.device) -> bool:
-    """Whether the kernels run. Says so where they do not: the eager reference holds n x n numbers a head."""
+    """Whether the kernels run. Prints a message if not, because the eager reference allocates n x n numbers per head."""
     fused = options.attention == "fused" or options.attention == "auto" and device.type == "cuda"
     if options.mask != "none" and not fused:
-        say("Attention: the eager reference in plain PyTorch, slow and for short contexts only; the kernels need a GPU")
+        say("Attention: the eager reference in plain PyTorch, slow and for short contexts only; the kernels require a GPU")
     return fused
 
 
@@ -183,7 +183,7 @@ def finish(
     masks = MaskPlan(policies, fused, options.seed, options.steps, options.dense_share, options.temperature, options.anneal)
     loop = Loop(model, batches, checkpoint, loop_options(options), masks)
     if not run_whole(loop, dropout, held_out):
-        return say(f'Paused; the same command goes on from "{run_folder}"')
+        return say(f'Paused; the same command continues from "{run_folder}"')
     export(model, options.model, options.out, run_folder, sparsity_of(options, policies), options.shard_size)
     say(f'Wrote "{options.out}"')
 

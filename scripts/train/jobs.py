@@ -1,4 +1,4 @@
-"""Runs commands that wait for one another's outputs, one at a time on each GPU, until a time is over."""
+"""Runs commands that depend on each other's outputs, one at a time per GPU, until a time limit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ POLL_SECONDS = 0.2
 
 @dataclass
 class Job:
-    """A command that is done once `out` exists. `command` is called late: it may need what `needs` wrote.
+    """A command that is done once `out` exists. `command` is called late, because it may need the output of `needs`.
 
-    A job that ends with code 0 without its output was cut off, and goes on with the next call.
+    A job that ends with code 0 without its output was interrupted, and continues with the next call.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Job:
 
 
 def start(job: Job, gpu: str | None, log_folder: Path) -> subprocess.Popen[bytes]:
-    """A child process that sees one GPU, or the CPU where `gpu` is None. Its output goes to a file of its own."""
+    """A child process that sees one GPU, or the CPU if `gpu` is None. Its output goes to a separate file."""
     log_folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ) if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     with open(log_folder / f"{job.name}.log", "ab") as log:
@@ -47,10 +47,10 @@ def start(job: Job, gpu: str | None, log_folder: Path) -> subprocess.Popen[bytes
 def run_jobs(
     jobs: list[Job], gpus: list[str], seconds_left: Callable[[], float], log_folder: Path, after_each: Callable[[], None] = lambda: None
 ) -> bool:
-    """True once every job is done. Earlier jobs come first; `gpus` are names as CUDA_VISIBLE_DEVICES takes them, or [None].
+    """True once every job is done. Earlier jobs come first; `gpus` are names for CUDA_VISIBLE_DEVICES, or [None].
 
-    `after_each` is called when a job has ended. Nothing begins that has less than its `fewest_seconds`. A job that fails holds back only
-    those that need it; in the end TrainError tells of it.
+    `after_each` is called when a job has ended. A job does not start with less time than its `fewest_seconds`. A failed job blocks only
+    the jobs that need it, and a TrainError reports it at the end.
     """
     running, tried, failed = {}, set(), []
     while True:

@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 LOSS_CHUNK_TOKENS = 16384
 LAST_RATE_SHARE = 0.02
-# A slice counts from here: loading, encoding and compiling are part of it.
+# A slice starts here: it includes loading, encoding and compiling.
 STARTED = time.monotonic()
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is the GPU where there is one."""
+    """ "auto" is the GPU if there is one."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise TrainError("No GPU answers; --device cpu trains slowly, by the eager reference", 1)
+        raise TrainError("No GPU is available; --device cpu trains slowly, with the eager reference", 1)
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def be_deterministic(wanted: bool) -> None:
-    """The same bits for the same seed: reductions in a fixed order, also in cuBLAS and SDPA. To be called before CUDA starts."""
+    """Gives the same bits for the same seed: reductions in a fixed order, also in cuBLAS and SDPA. Call it before CUDA starts."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -54,7 +54,7 @@ def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor,
 def weighted_loss(
     model: PreTrainedModel, ids: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, pages: StepPages | None = None
 ) -> torch.Tensor:
-    """Mean over the weights; logits live for LOSS_CHUNK_TOKENS tokens at a time and are made again in the backward pass."""
+    """Mean over the weights; logits exist for LOSS_CHUNK_TOKENS tokens at a time and are recomputed in the backward pass."""
     hidden = model.get_decoder()(input_ids=ids, use_cache=False, pages=pages).last_hidden_state.flatten(0, 1)
     targets, weights, head = targets.flatten(), weights.flatten(), model.get_output_embeddings()
     total = 0.0
@@ -105,12 +105,12 @@ class Loop:
         self.log = Path(checkpoint.file).with_name("progress.jsonl")
 
     def run(self) -> bool:
-        """True once all steps are done, False where the slice's time ended first. Either way the checkpoint holds the last step."""
+        """True once all steps are done, False if the slice ended first. Either way, the checkpoint contains the last step."""
         steps = self.options.steps
         step = first = self.checkpoint.load(self.model, self.optimizer)
         started = saved = time.monotonic()
         if first:
-            say(f"Goes on after step {first:,} of {steps:,}")
+            say(f"Continues after step {first:,} of {steps:,}")
         tokens, self.model.training = 0, True
         while step < steps and (step == first or time.monotonic() - STARTED < self.options.slice_seconds):
             loss, count = self.step(step)
@@ -125,7 +125,7 @@ class Loop:
         return step == steps
 
     def step(self, step: int) -> tuple[torch.Tensor, int]:
-        torch.manual_seed(self.options.seed * 1_000_003 + step)  # of dropout: a resumed run drops what a whole one does
+        torch.manual_seed(self.options.seed * 1_000_003 + step)  # for dropout: a resumed run drops the same numbers as an uninterrupted one
         ids, targets, weights = self.batches.batch(step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate * rate_share(step, self.options.steps, self.options.warmup_steps)
@@ -159,7 +159,7 @@ class Loop:
         )
 
     def note(self, row: dict[str, Any]) -> None:
-        """Adds a line to the run's progress."""
+        """Appends a line to the run's progress."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "a") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -174,7 +174,7 @@ def say(line: str) -> None:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compiles the decoder's layers one by one: they share one graph, so it takes seconds where a whole model takes a minute."""
+    """Compiles the decoder's layers one by one: they share one graph, so it takes seconds instead of a minute for the whole model."""
     torch._dynamo.config.recompile_limit = 64  # every mask and context of a process has its graph
     for layer in model.get_decoder().layers:
         layer.compile()

@@ -1,4 +1,4 @@
-"""What each step of a run may read: one of the budgets, or everything; and how soft the mask is."""
+"""What each step of a run reads: one of the budgets, or everything; and how soft the mask is."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def annealed(step: int, steps: int, first: float, last: float, share: float) -> 
 
 
 class MaskPlan:
-    """Draws by the step's number alone, so all masks and resumed runs draw the same.
+    """Draws depend only on the step's number, so all masks and resumed runs draw the same.
 
-    `policies` differ in their budgets, of which each has as many steps; `dense_share` of the steps have no mask. `temperature` is
+    `policies` differ in their budgets, each with the same number of steps; `dense_share` of the steps have no mask. `temperature` is
     (first, last), in logits, and `anneal` the share of the steps until the last one.
     """
 
@@ -50,5 +50,5 @@ class MaskPlan:
         return pages
 
     def temperature(self, step: int) -> float | None:
-        """None where the mask has none."""
+        """None if the mask has none."""
         return annealed(step, self.steps, *self.degrees, self.anneal) if self.soft else None

@@ -1,4 +1,4 @@
-"""Model folders: what can be trained, loading it, and writing a folder that `pagesift generate` loads."""
+"""Model folders: which can be trained, loading them, and writing a folder for `pagesift generate`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = read_json(file)
     except TrainError as error:
-        raise TrainError(f"{error}; wanted a Hugging Face model folder", 3) from error
+        raise TrainError(f"{error}; expected a Hugging Face model folder", 3) from error
     names = config.get("architectures") or []
     if not any(name in ARCHITECTURES for name in names):
-        raise TrainError(f'Architecture "{", ".join(names)}" of "{file}" is not supported; supported are {", ".join(ARCHITECTURES)}', 3)
+        raise TrainError(
+            f'Architecture "{", ".join(names)}" of "{file}" is not supported; supported architectures: {", ".join(ARCHITECTURES)}', 3
+        )
     return config
 
 
@@ -53,7 +55,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 
 def load_model(folder: str | Path, device: torch.device | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal language model with our attention, in `dtype` on `device`, nothing fetched."""
+    """A causal language model with our attention, in `dtype` on `device`; never downloads."""
     from transformers import AutoModelForCausalLM, logging
 
     logging.disable_progress_bar()
@@ -95,7 +97,7 @@ def export(
     shard_size: str = "4GB",
 ) -> None:
     """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the progress of the run, if there was one, into a
-    folder that appears whole or not at all; then the run's folder goes.
+    folder that appears completely or not at all, and then removes the run's folder.
     """
     out = Path(out)
     partial = out.with_name(out.name + ".partial")

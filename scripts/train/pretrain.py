@@ -2,7 +2,7 @@
 
     python -m train.pretrain --tokenizer DIR --data FILE... --steps N --out DIR [--init DIR]
 
-Contexts grow in stages. The shape is that of a model of 8.4 M parameters, 17 MB in bf16; --config takes another config.json.
+Contexts grow in stages. The shape is that of a model of 8.4 M parameters, 17 MB in bf16; --config names another config.json.
 Held-out books (--held-out) are never trained on.
 """
 
@@ -48,8 +48,8 @@ LARGEST_BYTES = 20_000_000
 
 def parse() -> argparse.Namespace:
     parser = make_parser("pretrain", __doc__)
-    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="model folder whose tokenizer files are taken")
-    parser.add_argument("--init", metavar="DIR", help="begin with the weights of this model folder")
+    parser.add_argument("--tokenizer", required=True, metavar="DIR", help="model folder whose tokenizer files are used")
+    parser.add_argument("--init", metavar="DIR", help="start from the weights of this model folder")
     parser.add_argument("--config", metavar="FILE", help="config.json of another shape")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help=f"default {' '.join(STAGES)}")
     add_run_arguments(parser, rate=3e-3, tokens_per_step=131072)
@@ -69,7 +69,7 @@ def start_model(options: argparse.Namespace, vocab_size: int, device: torch.devi
 
 
 def scale_residuals(model: PreTrainedModel) -> None:
-    """Weights by their fan-in, and those that write into the residual stream smaller by the root of how often it is written."""
+    """Initialises weights by fan-in; those that write to the residual stream are divided by the root of the number of writes."""
     layers = model.config.num_hidden_layers
     for name, tensor in model.named_parameters():
         if tensor.dim() == 2 and "embed" not in name and "lm_head" not in name:
@@ -91,7 +91,7 @@ def main() -> None:
     count = sum(tensor.numel() for tensor in model.parameters())
     say(f"{count / 1e6:.1f} M parameters, {2 * count / 1e6:.1f} MB in bf16")
     if 2 * count > LARGEST_BYTES:
-        say(f"Warning: more than the {LARGEST_BYTES / 1e6:.0f} MB that the default model may have")
+        say(f"Warning: more than the {LARGEST_BYTES / 1e6:.0f} MB limit of the default model")
     batches, held_out = make_batches(options, make_plan(options, contexts, shares, mixed=False), tokenizer, device)
     dropout = add_dropout(model, options.dropout)
     if device.type == "cuda" and not options.no_compile:
@@ -99,7 +99,7 @@ def main() -> None:
     run_folder = Path(options.out + ".run")
     loop = Loop(model, batches, Checkpoint(run_folder, run_settings(options, "init", "config", "stages")), loop_options(options))
     if not run_whole(loop, dropout, held_out):
-        return say(f'Paused; the same command goes on from "{run_folder}"')
+        return say(f'Paused; the same command continues from "{run_folder}"')
     export(model, options.tokenizer, options.out, run_folder, shard_size=options.shard_size)
     say(f'Wrote "{options.out}"')
 

@@ -1,9 +1,9 @@
-/** Finds a Python that can run the tests of training, and runs them. */
+/** Finds a Python that can run the training tests, and runs them. */
 import { join } from "@std/path";
 import { ROOT } from "../release/native_library.ts";
 import type { Counts } from "../gate/test_run.ts";
 
-/** What `deno task test:train` makes. */
+/** The environment that `deno task test:train` creates. */
 export const VENV = join(ROOT, "build", "train-venv");
 const NEEDED = ["torch", "transformers", "tokenizers", "safetensors", "numpy"];
 
@@ -23,7 +23,7 @@ function run(python: string, args: string[]): Deno.CommandOutput | undefined {
   }
 }
 
-/** `$PAGESIFT_TRAIN_PYTHON`, the one of the task's environment, or `python3`: the first that has all packages. */
+/** The first of `$PAGESIFT_TRAIN_PYTHON`, the task's environment and `python3` that has all packages. */
 export function findPython(): string | undefined {
   const find = `import importlib.util as u, sys; sys.exit(not all(u.find_spec(n) for n in ${JSON.stringify(NEEDED)}))`;
   const named = Deno.env.get("PAGESIFT_TRAIN_PYTHON");
@@ -31,14 +31,14 @@ export function findPython(): string | undefined {
   return places.find((python) => run(python, ["-c", find])?.success);
 }
 
-/** Runs all of `tests/train`; the text is what unittest wrote. */
+/** Runs all of `tests/train`; `text` is the output of unittest. */
 export function runTrainTests(python: string): { success: boolean; counts: Counts; text: string } {
   const result = run(python, ["-W", "ignore", "-m", "unittest", "discover", "-v", "-s", "tests/train"]);
   const text = new TextDecoder().decode(result?.stderr);
   return { success: result?.success ?? false, counts: countsOf(text), text };
 }
 
-/** Counts of what unittest wrote; one failure where it never came to its end. */
+/** Counts from the output of unittest; one failure if it did not finish. */
 export function countsOf(text: string): Counts {
   const all = /^Ran (\d+) tests? in /m.exec(text);
   if (!all) return { passed: 0, failed: 1, skipped: 0 };

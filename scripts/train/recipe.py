@@ -1,11 +1,11 @@
-"""Base model and ablation, cut into calls that end in time. Repeat the same command until it says "Recipe done".
+"""Trains the base model and the ablation in time-limited calls. Repeat the same command until it prints "Recipe done".
 
     python -m train.recipe --data FILE... --work DIR --seed-model models/default [--slice-seconds 540] [--collect DIR]
 
-Stages: bench (checks the kernels, measures speeds, from which the numbers of steps follow), base (pretrain), soft, hard, none (fine-tune
-from base: same rows, same steps; once more with every further seed), results (evaluate all of them, base and the seed model). Stages
-that do not need each other run side by side, one on each GPU. A stage whose output exists is done; a stage that was cut off goes on.
-Numbers of steps follow from options and DIR/bench.json alone, so that a run in slices equals one in one go.
+Stages: bench (checks the kernels and measures speeds, which determine the numbers of steps), base (pretrain), soft, hard, none (fine-tune
+from base: same rows, same steps; again for every further seed), results (evaluate all of them, base and the seed model). Independent
+stages run in parallel, one per GPU. A stage whose output exists is done; an interrupted stage continues. Numbers of steps depend only on
+options and DIR/bench.json, so a run in slices equals one without.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .loop import say
 from .pretrain import STAGES
 
 PRETRAIN_TOKENS, FINETUNE_TOKENS = 131072, 32768
-# Share of a stage's time that steps get: the rest is starting, compiling, reading data and checkpoints.
+# Share of a stage's time for steps; the rest is startup, compilation, reading data and checkpoints.
 USED = 0.85
 MASKS = ("soft", "hard", "none")
 PART_BYTES, MOST_FILES = 15 << 20, 8
@@ -39,30 +39,34 @@ def parse() -> argparse.Namespace:
     parser = make_parser("recipe", __doc__)
     parser.add_argument("--data", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--work", required=True, metavar="DIR", help="where everything is written")
-    parser.add_argument("--seed-model", required=True, metavar="DIR", help="tokenizer, and with --warm-start weights to begin with")
-    parser.add_argument("--warm-start", action="store_true", help="pretraining goes on from the seed model's weights")
-    parser.add_argument("--slice-seconds", type=float, default=540, help="of one call, default 540")
-    parser.add_argument("--pretrain-seconds", type=float, default=480, help="of the whole stage, default 480")
-    parser.add_argument("--finetune-seconds", type=float, default=170, help="of the slowest mask, default 170; all take its steps")
+    parser.add_argument("--seed-model", required=True, metavar="DIR", help="tokenizer, and with --warm-start the initial weights")
+    parser.add_argument("--warm-start", action="store_true", help="start pretraining from the seed model's weights")
+    parser.add_argument("--slice-seconds", type=float, default=540, help="time of one call, default 540")
+    parser.add_argument("--pretrain-seconds", type=float, default=480, help="time of the whole stage, default 480")
+    parser.add_argument(
+        "--finetune-seconds", type=float, default=170, help="time of the slowest mask, default 170; all masks take the same steps"
+    )
     parser.add_argument("--pretrain-steps", type=int, help="instead of the time")
     parser.add_argument("--finetune-steps", type=int, help="instead of the time")
-    parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="of pretraining")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="CONTEXT:SHARE", help="contexts of pretraining")
     parser.add_argument("--pretrain-rate", type=float, default=1.5e-3)
-    parser.add_argument("--dropout", type=float, default=0.1, help="of all training, default 0.1")
-    parser.add_argument("--dense-share", type=float, default=0.15, help="steps of fine-tuning without a mask, default 0.15")
+    parser.add_argument("--dropout", type=float, default=0.1, help="dropout of all training, default 0.1")
+    parser.add_argument("--dense-share", type=float, default=0.15, help="share of fine-tuning steps without a mask, default 0.15")
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay of all training, default 0.1")
     parser.add_argument("--finetune-rate", type=float, default=8e-4)
     parser.add_argument(
-        "--contexts", nargs="+", default=["4096:0.3", "16384:0.35", "32768:0.35"], metavar="CONTEXT:SHARE", help="of fine-tuning"
+        "--contexts", nargs="+", default=["4096:0.3", "16384:0.35", "32768:0.35"], metavar="CONTEXT:SHARE", help="contexts of fine-tuning"
     )
-    parser.add_argument("--budget", type=int, nargs="+", default=[64, 256], metavar="TOKENS", help="of fine-tuning, default 64 and 256")
-    parser.add_argument("--read-budget", type=int, default=128, help="that sparsity.json names, default 128 tokens")
+    parser.add_argument(
+        "--budget", type=int, nargs="+", default=[64, 256], metavar="TOKENS", help="budgets of fine-tuning, default 64 and 256"
+    )
+    parser.add_argument("--read-budget", type=int, default=128, help="budget in sparsity.json, default 128 tokens")
     parser.add_argument("--temperature", type=float, nargs=2, default=[1.0, 0.1])
     parser.add_argument("--eval-contexts", type=int, nargs="+", default=[4096, 16384, 32768])
     parser.add_argument("--eval-budgets", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--eval-batch", type=int, default=50)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of fine-tuning; the first one's also of everything else")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of fine-tuning; everything else uses the first one")
     parser.add_argument("--gpus", nargs="*", default=None, metavar="INDEX", help="GPUs to run on, default all; none for the CPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--collect", metavar="DIR", help="copy results here after every stage, models in parts of 15 MiB")
@@ -73,7 +77,7 @@ def parse() -> argparse.Namespace:
 
 
 def steps_for(seconds: float, speeds: dict[int, float], shares: dict[int, float], tokens_per_step: int) -> int:
-    """Steps that fit: shares of the steps at their contexts' speeds {context: tokens a second}."""
+    """Steps that fit: shares of the steps at the speeds of their contexts {context: tokens per second}."""
     a_step = sum(share / sum(shares.values()) * tokens_per_step / speeds[context] for context, share in shares.items())
     return max(1, int(USED * seconds / a_step))
 
@@ -83,7 +87,7 @@ def speeds_of(rows: list[dict[str, Any]], mask: str) -> dict[int, float]:
 
 
 def pretrain_steps(options: argparse.Namespace, rows: list[dict[str, Any]]) -> int:
-    """Steps that fit at the measured speeds, unless they are given."""
+    """Steps that fit at the measured speeds, unless given."""
     if options.pretrain_steps is not None:
         return options.pretrain_steps
     return steps_for(options.pretrain_seconds, speeds_of(rows, "none"), dict(zip(*stages_of(options.stages), strict=True)), PRETRAIN_TOKENS)
@@ -109,7 +113,7 @@ class Recipe:
 
     def run(self) -> bool:
         """True once every stage is done."""
-        self.collect()  # what earlier calls made, should no stage end in this one
+        self.collect()  # results of earlier calls, in case no stage ends in this one
         done = run_jobs(self.jobs(), self.options.gpus or [None], self.left, self.place("logs"), self.collect)
         if not done:
             say("Paused; repeat the same command")
@@ -121,7 +125,7 @@ class Recipe:
         return [(mask, mask, first) for mask in MASKS] + [(f"{mask}-{seed}", mask, seed) for seed in others for mask in MASKS]
 
     def jobs(self) -> list[Job]:
-        """In the order of their worth: where time runs out, what matters least is missing."""
+        """In order of importance: if time runs out, the least important is missing."""
         options, base, bench = self.options, self.place("base"), self.place("bench.json")
         before_base, before_arms = ([] if steps is not None else [bench] for steps in (options.pretrain_steps, options.finetune_steps))
         jobs = [Job("bench", bench, self.bench, fewest_seconds=150)] if before_base or before_arms else []
@@ -137,7 +141,7 @@ class Recipe:
         return [*jobs, *tuned[:3], *measured, *tuned[3:], *others]
 
     def measured(self, name: str, folder: Path, **more: Any) -> Job:
-        """The evaluation of one model: it is done when its last context is, so a marker is written then."""
+        """The evaluation of one model: done with its last context, when a marker is written."""
         out = self.place(f"results/{name}.json")
         return Job(
             f"results-{name}", out.with_suffix(".done"), lambda: self.evaluate(name, folder, out, **more), [Path(folder)], fewest_seconds=60
@@ -147,7 +151,7 @@ class Recipe:
         return read_results(self.place("bench.json"))
 
     def common(self, seed: int, spare: int = 30) -> list[object]:
-        """Arguments of every command; `spare` seconds are for what follows the last step."""
+        """Arguments of every command; `spare` seconds are for the work after the last step."""
         options = self.options
         return [
             "--data",
@@ -276,7 +280,7 @@ class Recipe:
         return [row for file in sorted(self.place("results").glob("*.json")) for row in read_results(file)]
 
     def collect(self) -> None:
-        """Into --collect, results and the models that are done, these in one archive cut into parts: at most MOST_FILES files."""
+        """Copies results and finished models to --collect, the models as one archive in parts: at most MOST_FILES files."""
         if self.options.collect is None:
             return
         folder = Path(self.options.collect)

@@ -1,4 +1,4 @@
-"""What keeps a small model from learning a few books by heart: dropout while it trains, and the loss on books that it never saw."""
+"""Against memorising a few books: dropout during training, and the loss on held-out books."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ VALIDATION_CONTEXT, VALIDATION_WINDOWS = 4096, 16
 
 
 def add_dropout(model: PreTrainedModel, share: float) -> list[torch.utils.hooks.RemovableHandle]:
-    """Drops a share of the numbers that embedding, attention and MLP write into the residual stream. Weights and config stay as they are.
+    """Drops a share of the numbers that embedding, attention and MLP write to the residual stream. Weights and config do not change.
 
-    Returns handles to remove it. To be called before layers are compiled.
+    Returns handles to remove it. Call it before layers are compiled.
     """
     if share == 0:
         return []
@@ -39,7 +39,7 @@ def add_dropout(model: PreTrainedModel, share: float) -> list[torch.utils.hooks.
 
 @torch.no_grad()
 def held_out_loss(model: PreTrainedModel, tokens: np.ndarray) -> float | None:
-    """Mean loss of dense attention over windows that lie evenly in `tokens`, in nats; None where these are too few for one window."""
+    """Mean loss of dense attention over evenly spaced windows in `tokens`, in nats; None if there are too few tokens for one window."""
     length = VALIDATION_CONTEXT + 1
     if len(tokens) < length:
         return None
@@ -53,7 +53,7 @@ def held_out_loss(model: PreTrainedModel, tokens: np.ndarray) -> float | None:
 
 
 def run_whole(loop: Loop, dropout: list[torch.utils.hooks.RemovableHandle], held_out: np.ndarray) -> bool:
-    """Runs what is left of the steps; True once all are done, and the loss on held-out text is printed and recorded."""
+    """Runs the remaining steps; True once all are done and the loss on held-out text is printed and recorded."""
     done = loop.run()
     loop.batches.close()
     if not done:

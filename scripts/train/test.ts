@@ -1,4 +1,4 @@
-/** Tests of training, with an environment of their own in `build/train-venv` with the project of this folder, installed in place. */
+/** Runs the training tests in a separate environment, `build/train-venv`, with this project installed in place. */
 import { join } from "@std/path";
 import { log, print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
@@ -6,7 +6,7 @@ import { countLine } from "../gate/test_run.ts";
 import { runTrainTests, VENV } from "./python.ts";
 
 const PROJECT = join(ROOT, "scripts", "train");
-/** A copy of pyproject.toml, written once all that it names is installed. */
+/** A copy of pyproject.toml, written once all its dependencies are installed. */
 const STAMP = join(VENV, "pyproject.toml");
 
 async function install(): Promise<void> {
@@ -21,9 +21,9 @@ async function install(): Promise<void> {
     const { success } = await new Deno.Command(command, { args, stdin: "null" }).spawn().status;
     if (!success) {
       log(
-        `test:train: ${command} ${args.join(" ")} failed; install scripts/train[cpu] by hand and name that Python in`,
+        `test:train: ${command} ${args.join(" ")} failed; install scripts/train[cpu] manually and set`,
       );
-      log("PAGESIFT_TRAIN_PYTHON for the main test command");
+      log("PAGESIFT_TRAIN_PYTHON to that Python for deno task test");
       Deno.exit(1);
     }
   }

@@ -5,7 +5,7 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { deviceTest } from "../support/device.ts";
 import { tinyLists } from "./tiny.ts";
 
-Deno.test("planAttention() makes a case of every combination but scorers and budgets", () => {
+Deno.test("planAttention() makes a case of every combination except scorers and budgets", () => {
   const lists = { ...tinyLists, context: "1k,2k", batch: "1,3", pageSize: "8,16", budget: "64,128" };
   assertEquals(planAttention(lists).cases.length, 8);
 });

@@ -20,7 +20,7 @@ Deno.test("makeFacts() gives the same facts for the same seed", () => {
   assertEquals(makeFacts(new Random(7), 5), makeFacts(new Random(7), 5));
 });
 
-Deno.test("needleDocument() has the length asked for and holds every fact", () => {
+Deno.test("needleDocument() has the requested length and contains every fact", () => {
   const { ids, asked } = needleDocument(tokenizer, prose, 600, 3, new Random(1));
   const text = tokenizer.decode(ids);
   assertEquals(ids.length, 600);
@@ -38,6 +38,6 @@ Deno.test("question() ends where the answer begins", () => {
 });
 
 Deno.test("proseIds() refuses a text that is too short, with both counts", () => {
-  const error = assertThrows(() => proseIds(tokenizer, "short.txt", "Few words.", 50), PagesiftError, "wanted 50");
+  const error = assertThrows(() => proseIds(tokenizer, "short.txt", "Few words.", 50), PagesiftError, "--text");
   assertEquals(error.kind, "usage");
 });

@@ -9,7 +9,7 @@ import { tinyGenerate } from "./tiny.ts";
 
 const config = configOf("default", 32_768);
 
-Deno.test("planGenerate() takes prompts in once for each depth and page size", () => {
+Deno.test("planGenerate() measures prompts once for each depth and page size", () => {
   const { cases } = planGenerate(tinyGenerate);
   assertEquals(cases.map(({ prompts }) => prompts.length), [1, 0, 1, 0]);
 });
@@ -18,12 +18,12 @@ Deno.test("planGenerate() leaves out cases without any test", () => {
   assertEquals(planGenerate({ ...tinyGenerate, decode: "0" }).cases.length, 2);
 });
 
-Deno.test("planGenerate() says what fills the cache at depth", () => {
+Deno.test("planGenerate() notes what fills the cache at depth", () => {
   assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "random keys");
 });
 
-Deno.test("planGenerate() says where a budget holds all", () => {
-  assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "A budget of 64 holds all of depth 0");
+Deno.test("planGenerate() notes where a budget covers the depth", () => {
+  assertStringIncludes(planGenerate(tinyGenerate).notes.join(" "), "Budget 64 covers depth 0");
 });
 
 Deno.test("decodeArms() has dense first, then every scorer where it selects", () => {
@@ -50,16 +50,16 @@ for (const [name, changed, message] of refused) {
   });
 }
 
-Deno.test("checkContext() counts how far a test goes over the model's context", () => {
+Deno.test("checkContext() counts the tokens of a test beyond the model's context", () => {
   const plan = planGenerate({ ...tinyGenerate, depth: "32k" });
   assertEquals(assertThrows(() => checkContext(plan, config), PagesiftError, "over by 8").kind, "context");
 });
 
-Deno.test("configOf() lists the shapes that it knows", () => {
+Deno.test("configOf() lists the known shapes", () => {
   assertThrows(() => configOf("qwen", 8), PagesiftError, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, default");
 });
 
-Deno.test("checkGenerateFits() says the split and what would fit", async () => {
+Deno.test("checkGenerateFits() names the memory split and what would fit", async () => {
   const plan = planGenerate({ ...tinyGenerate, depth: "16m", batch: "16" });
   const planned = await planModel({ shape: "qwen3-8b", name: "", device: "cpu", threads: 1 }, plan.longest);
   using device = openDevice();

@@ -30,7 +30,7 @@ Deno.test("benchGenerate() yields prompts and decode steps at every depth, spars
   assertEquals(names, ["pp@0 dense", "tg@0 dense", "pp@200 dense", "tg@200 dense", "tg@200 unique", "tg@200 diag"]);
 });
 
-Deno.test("benchGenerate() tells by the native counters what sparse steps read", async () => {
+Deno.test("benchGenerate() reports from the native counters what sparse steps read", async () => {
   const rows = await measure({ depth: "200", prompt: "0", scorer: "unique" });
   assertEquals(rows.map(({ arm, pages_read: pages }) => [arm, (pages ?? 0) === 8]), [
     ...[["dense", false], ["sparse", true], ["dense", false], ["sparse", true]],

@@ -7,13 +7,13 @@ Deno.test("wilson() gives the published interval of 19 of 20", () => {
   assertAlmostEquals(high, 0.9911, 1e-4);
 });
 
-Deno.test("wilson() does not collapse where all are right", () => {
+Deno.test("wilson() does not collapse if all are correct", () => {
   const { low, high } = wilson(20, 20);
   assertAlmostEquals(low, 0.8389, 1e-4);
   assertEquals(high, 1);
 });
 
-Deno.test("wilson() knows nothing without trials", () => assertEquals(wilson(0, 0), { low: 0, high: 1 }));
+Deno.test("wilson() without trials covers 0 to 1", () => assertEquals(wilson(0, 0), { low: 0, high: 1 }));
 
 for (
   const [degrees, wanted] of [[1, 12.706], [5, 2.571], [6, 2.447], [10, 2.228], [30, 2.042], [1000, 1.962]] as const
@@ -35,7 +35,7 @@ Deno.test("pairedInterval() counts neighbours of a block once", () => {
   assertEquals(repeated, one);
 });
 
-Deno.test("pairedInterval() of one block is everything", () => {
+Deno.test("pairedInterval() of one block is unbounded", () => {
   assertEquals(pairedInterval([1, 2, 3], 3), { low: -Infinity, high: Infinity });
 });
 

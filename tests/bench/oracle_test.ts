@@ -7,7 +7,7 @@ import { deviceTest } from "../support/device.ts";
 const rule = { budgetPages: 4, sinkPages: 1, recentPages: 2 };
 const mass = Float64Array.of(0.05, 0.3, 0.1, 0.2, 0.1, 0.15, 0.05, 0.05);
 
-Deno.test("forcedPages() takes the recent pages first where both do not fit", () => {
+Deno.test("forcedPages() takes the recent pages first if both do not fit", () => {
   assertEquals([...forcedPages(8, { ...rule, budgetPages: 2 })], [6, 7]);
 });
 

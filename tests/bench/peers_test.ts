@@ -36,15 +36,15 @@ Deno.test("parsePeers() makes bandwidth from bytes", () => {
 const { batch: _, ...noBatch } = attention;
 const wrong: [name: string, text: string, message: string][] = [
   ["what is not JSON", lines(attention) + "{", "Peer row p:2 is not JSON"],
-  ["what is no object", "[1]", "Peer row p:1 is no object"],
+  ["what is no object", "[1]", "Peer row p:1 is not an object"],
   ["an unknown subject", lines({ ...attention, subject: "speed" }), 'field "subject" is "speed"'],
   ["an unknown field", lines({ ...attention, median_ms: 1 }), 'field "median_ms" is unknown'],
   ["a missing field", lines(noBatch), 'field "batch" is missing'],
-  ["a field of the wrong type", lines({ ...attention, batch: "1" }), 'field "batch" is "1", wanted a whole number'],
-  ["a time of zero", lines({ ...attention, median_us: 0 }), "wanted a number above 0"],
+  ["a field of the wrong type", lines({ ...attention, batch: "1" }), 'field "batch" is "1"'],
+  ["a time of zero", lines({ ...attention, median_us: 0 }), "a number above 0"],
   ["control characters", lines({ ...attention, arm: "a\u001b[1m" }), 'field "arm"'],
   ["no time", lines({ ...attention, median_us: undefined }), 'field "median_us" is missing'],
-  ["a generate row of no kind", lines({ ...generate, decode_tokens: undefined, median_us: 1 }), "wanted one of"],
+  ["a generate row of no kind", lines({ ...generate, decode_tokens: undefined, median_us: 1 }), "prompt_tokens"],
   ["a spread beside the median", lines({ ...attention, low_us: 60 }), "low_us <= median_us"],
 ];
 for (const [name, text, message] of wrong) {

@@ -16,7 +16,7 @@ Deno.test("renderPlot() draws a line for every arm", () => {
   assertEquals(svg.match(/class="c\d line"/g)?.length, 2 * 3); // once in the panel, once in the legend
 });
 
-Deno.test("renderPlot() names every arm in the legend, as text that XML takes", () => {
+Deno.test("renderPlot() names every arm in the legend, escaped for XML", () => {
   for (const name of [">dense<", ">sparse unique 512<", ">&#60;peer&#62; &#38; co<"]) assertStringIncludes(svg, name);
 });
 
@@ -33,14 +33,14 @@ Deno.test("renderPlot() needs no script, style sheet or font from elsewhere", ()
   assert(!/<script|<image|href=|@import|url\(/.test(svg));
 });
 
-Deno.test("renderPlot() draws nothing that is no number", () => assert(!/NaN|Infinity|undefined/.test(svg)));
+Deno.test("renderPlot() draws only finite numbers", () => assert(!/NaN|Infinity|undefined/.test(svg)));
 
 Deno.test("renderPlot() closes every element", () => {
   const open = [...svg.matchAll(/<(svg|title|style|text)\b/g)].length;
   assertEquals([...svg.matchAll(/<\/(svg|title|style|text)>/g)].length, open);
 });
 
-Deno.test("renderPlot() makes a panel for each batch", () => {
+Deno.test("renderPlot() draws a panel per batch", () => {
   const both = [...rows, ...rows.map((row) => ({ ...row, batch: 8 }))];
   const text = renderPlot(speedPlot(both, provenance));
   assertEquals([text.includes(">batch 1, 32/8"), text.includes(">batch 8, 32/8")], [true, true]);
@@ -50,12 +50,12 @@ Deno.test("renderPlot() refuses to draw nothing", () => {
   assertThrows(() => renderPlot({ title: "", footer: "", panels: [] }), Error, "nothing to plot");
 });
 
-Deno.test("tokenAxis() is linear where it begins at 0", () => {
+Deno.test("tokenAxis() is linear if it begins at 0", () => {
   const axis = tokenAxis("", [0, 8192, 32768], 0, 100);
   assertEquals([axis.log, axis.place(8192)], [false, 25]);
 });
 
-Deno.test("tokenAxis() is logarithmic over a wide range, with ticks at what was measured", () => {
+Deno.test("tokenAxis() is logarithmic over a wide range, with ticks at the measured values", () => {
   const axis = tokenAxis("", [4096, 131072, 32768], 0, 500);
   assertEquals([axis.log, axis.ticks, axis.ticks.map(axis.label)], [true, [4096, 32768, 131072], [
     "4k",
@@ -68,12 +68,12 @@ Deno.test("tokenAxis() places a single value in the middle", () => {
   assertEquals(tokenAxis("", [4096], 0, 100).place(4096), 50);
 });
 
-Deno.test("valueAxis() begins at 0 where it is linear", () => {
+Deno.test("valueAxis() begins at 0 if it is linear", () => {
   const axis = valueAxis("", [60, 100], 100, 0);
   assertEquals([axis.log, axis.ticks[0], axis.place(0)], [false, 0, 100]);
 });
 
-Deno.test("valueAxis() encloses its values where it is logarithmic", () => {
+Deno.test("valueAxis() encloses its values if it is logarithmic", () => {
   const axis = valueAxis("", [15, 3000], 100, 0);
   assertEquals([axis.log, axis.ticks[0], axis.ticks.at(-1)], [true, 10, 5000]);
 });

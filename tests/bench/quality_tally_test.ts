@@ -23,23 +23,23 @@ function predicted(name: "dense" | "sparse", losses: number[]): Tally {
 
 const dense = answered("dense", [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
-Deno.test("retrievalFields() counts right answers and where in the documents they stood", () => {
+Deno.test("retrievalFields() counts correct answers and where in the documents they were", () => {
   const { right, trials, accuracy, by_depth: parts } = retrievalFields(answered("sparse", [1, 0, 1, 1, 0, 0]), dense);
   assertEquals([right, trials, accuracy, parts], [3, 6, 0.5, "1/2 2/2 0/2"]);
 });
 
-Deno.test("retrievalFields() raises no alarm where a sparse arm is a little better", () => {
+Deno.test("retrievalFields() raises no alarm if a sparse arm is slightly better", () => {
   assertEquals(retrievalFields(answered("sparse", [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), dense).alarm, undefined);
 });
 
-Deno.test("retrievalFields() raises an alarm where a sparse arm finds what dense misses again and again", () => {
+Deno.test("retrievalFields() raises an alarm if a sparse arm often finds what dense misses", () => {
   const fields = retrievalFields(answered("sparse", new Array(12).fill(1)), dense);
   assertMatch(fields.alarm ?? "", /^finds 9 that dense misses, misses 0/);
 });
 
 const losses = Array.from({ length: 64 }, (_, index) => 2 + Math.sin(index) / 10);
 
-Deno.test("proseFields() of dense has a loss and nothing to compare", () => {
+Deno.test("proseFields() of dense has a loss and no comparison", () => {
   assertEquals(Object.keys(proseFields(predicted("dense", losses), predicted("dense", losses))), ["loss"]);
 });
 
@@ -50,7 +50,7 @@ Deno.test("proseFields() gives the paired change of the loss with its interval",
   assertEquals([(fields.loss_change_low ?? 0) > 0.05, fields.alarm, fields.top1_agreement], [true, undefined, 0.5]);
 });
 
-Deno.test("proseFields() raises an alarm where a sparse arm predicts better by more than noise", () => {
+Deno.test("proseFields() raises an alarm if a sparse arm predicts better by more than noise", () => {
   const better = losses.map((loss, index) => loss - 0.1 + Math.cos(index) / 50);
   assertMatch(proseFields(predicted("sparse", better), predicted("dense", losses)).alarm ?? "", /lower$/);
 });
@@ -65,4 +65,4 @@ Deno.test("divergence() of equal distributions is 0, of others above", () => {
   assertEquals([divergence(p, p), divergence(p, q) > 0], [0, true]);
 });
 
-Deno.test("argmax() takes the first of equal numbers", () => assertEquals(argmax(Float32Array.of(1, 3, 3)), 1));
+Deno.test("argmax() returns the first of equal numbers", () => assertEquals(argmax(Float32Array.of(1, 3, 3)), 1));

@@ -11,7 +11,7 @@ Deno.test("percentile() lies between neighbours in proportion", () => assertAlmo
 
 Deno.test("percentile() of one value is that value", () => assertEquals(percentile([7], 0.9), 7));
 
-Deno.test("percentile() leaves its values in their order", () => {
+Deno.test("percentile() does not reorder its values", () => {
   const values = [3, 1, 2];
   percentile(values, 0.5);
   assertEquals(values, [3, 1, 2]);

@@ -11,7 +11,7 @@ Deno.test("closingText() of json has the schema, the subject, provenance and row
   assertEquals([schema, subject, made, rows], ["pagesift.bench/1", "attention", provenance, result.rows]);
 });
 
-Deno.test("rowsText() of jsonl lets a row stand alone", () => {
+Deno.test("rowsText() of jsonl adds provenance to every row", () => {
   const { commit, device, program, median_us: us } = JSON.parse(rowsText("jsonl", [sparse], provenance));
   assertEquals([commit, device, program, us], ["abc1234", "Some CPU", "pagesift", 20]);
 });
@@ -34,19 +34,19 @@ Deno.test("rowsText() writes nothing of tables before the end", () => {
   assertEquals([rowsText("table", [sparse], provenance), openingText("md")], ["", ""]);
 });
 
-Deno.test("closingText() of table says what all rows share once, above", () => {
+Deno.test("closingText() of table states what all rows share once, above it", () => {
   const text = closingText("table", result);
   assertStringIncludes(text, "heads 32/8 of 128, dtype bf16, page 8\n");
 });
 
-Deno.test("closingText() of table tells device, commit and notes", () => {
+Deno.test("closingText() of table states device, commit and notes", () => {
   const text = closingText("table", result);
   for (const part of ["commit abc1234", "Some CPU (avx2, 2 threads)", "A note."]) {
     assertStringIncludes(text, part);
   }
 });
 
-Deno.test("closingText() of table leaves out columns that say nothing", () => {
+Deno.test("closingText() of table leaves out empty columns", () => {
   assertEquals(closingText("table", result).includes("tokens/s"), false);
 });
 

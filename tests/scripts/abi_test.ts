@@ -13,7 +13,7 @@ function changed(from: string, to: string): string {
   return header;
 }
 
-Deno.test("the generated tables are those of the header", async () => {
+Deno.test("the generated tables match the header", async () => {
   assertEquals(await outdatedFiles(HEADER), []);
 });
 
@@ -45,11 +45,11 @@ Deno.test("parseHeader pads a struct to its widest field", () => {
   assertEquals([struct?.bytes, struct?.fields.map(({ offset }) => offset)], [16, [0, 8, 12]]);
 });
 
-Deno.test("parseHeader refuses a declaration that it cannot read", () => {
+Deno.test("parseHeader refuses a declaration that it cannot parse", () => {
   assertThrows(() => parseHeader("PS_API int32_t ps_a(int32_t (*callback)(void));"), Error, "abi:");
 });
 
-Deno.test("a type that the bindings do not know is refused by its name", async () => {
+Deno.test("an unknown type is refused by name", async () => {
   const header = changed("int64_t bytes, ps_buffer **out", "size_t bytes, ps_buffer **out");
   assertMatch(await generate(header).then(() => "accepted", (error) => error.message), /size_t/);
 });

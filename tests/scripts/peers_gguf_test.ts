@@ -30,7 +30,7 @@ Deno.test("a GGUF file begins with its magic and version 3", async () => {
   assertEquals([file.magic, file.version], ["GGUF", 3]);
 });
 
-Deno.test("a GGUF file says the sizes of the model", async () => {
+Deno.test("a GGUF file contains the sizes of the model", async () => {
   const { file } = await convert("qwen3-qknorm-f32");
   const config = await readModelConfig(fixtureFolder("qwen3-qknorm-f32"));
   const field = (name: string): unknown => file.metadata.get(`qwen3.${name}`);
@@ -119,7 +119,7 @@ Deno.test("a byte-level tokenizer goes into a GGUF file with its pre-tokenizer's
   assertEquals([file.metadata.get("tokenizer.ggml.pre"), wrong], ["qwen2", []]);
 });
 
-Deno.test("a tokenizer that llama.cpp may read otherwise is left out, and that is said", async () => {
+Deno.test("a tokenizer without a llama.cpp equivalent is left out, with a message", async () => {
   const { file, made } = await convert("llama-f32");
   assertEquals(file.metadata.get("tokenizer.ggml.model"), "none");
   assertMatch(made.missing ?? "", /takes token ids only/);

@@ -46,7 +46,7 @@ for (
   });
 }
 
-Deno.test({ name: "llama.cpp cuts text as we do with a converted tokenizer", ignore }, async () => {
+Deno.test({ name: "llama.cpp tokenizes text as we do with a converted tokenizer", ignore }, async () => {
   await using engine = await loadFixture("qwen3-qknorm-f32");
   const text = "It's 1895: the Martians' cylinder fell, 42 miles away.\n\n  Nobody knew!";
   await withLlamaCpp("qwen3-qknorm-f32", async (peer) => {
@@ -54,6 +54,6 @@ Deno.test({ name: "llama.cpp cuts text as we do with a converted tokenizer", ign
   });
 });
 
-Deno.test("llama.cpp is not offered for a machine that has no prebuilt library", () => {
+Deno.test("there is no llama.cpp for a machine without a prebuilt library", () => {
   assertEquals(platformName("cuda", "linux", "aarch64"), undefined);
 });

@@ -24,12 +24,12 @@ function measured(name: string, milliseconds: readonly number[]): Measured {
   return { arm: fakeArm(name), settings, seconds: milliseconds.map((ms) => ms / 1000), disturbed: 0, noisy: 0 };
 }
 
-Deno.test("a row of llama.cpp is one that the bench reads", () => {
+Deno.test("bench accepts a row of llama.cpp", () => {
   const line = JSON.stringify(rowOf(measured("llama.cpp", [2, 3, 4]), FACTS));
   assertEquals(parsePeers("rows", line, "generate").map(({ row }) => row.median_us), [3000]);
 });
 
-Deno.test("a row does not name its dtype, which may differ from ours", () => {
+Deno.test("a row omits its dtype, which may differ from ours", () => {
   assertEquals(rowOf(measured("llama.cpp", [2]), FACTS).dtype, undefined);
 });
 
@@ -48,14 +48,14 @@ Deno.test("the table divides ours by the fastest peer, and that by sparse", () =
   assertMatch(tableLine(cell), /\| 1\.50 \| 2\.00 x \|$/);
 });
 
-Deno.test("a result says how many repetitions were disturbed", () => {
+Deno.test("a result reports how many repetitions were disturbed", () => {
   assertMatch(
     describe({ ...measured("dense", [1]), disturbed: 3, noisy: 1 }),
     /3 disturbed .* 1 disturbed but counted/,
   );
 });
 
-Deno.test("arms take turns, and only those with a cache of their own take prompts in", async () => {
+Deno.test("arms alternate, and only those with their own cache prefill prompts", async () => {
   const calls: string[] = [];
   const arms = ["dense", "sparse", "llama.cpp"].map((name) => fakeArm(name, calls));
   const plan = { depths: [4, 6], decodeTokens: 2, prompts: [], repetitions: 1, ids: [1, 2, 3, 4, 5, 6, 7, 8, 9] };
@@ -70,7 +70,7 @@ Deno.test("busy ticks leave out idle and waiting", () => {
   assertEquals(busyTicks("cpu  10 1 5 1000 200 2 3 4 0 0\ncpu0 5 0 0 0 0 0 0 0 0 0\n"), 25);
 });
 
-Deno.test("a process's ticks are found behind a name with spaces and brackets", () => {
+Deno.test("a process's ticks are found after a name with spaces and parentheses", () => {
   assertEquals(processTicks("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 0 1 0 1"), 42);
 });
 
@@ -84,14 +84,14 @@ function watchOf(busy: number, own: number): LoadWatch {
   });
 }
 
-Deno.test("our own work is not foreign", async () => {
+Deno.test("our own work does not count as load", async () => {
   assertEquals((await watchOf(50, 50).during(() => {})).foreignCores, 0);
 });
 
-Deno.test("what others do is foreign", async () => {
+Deno.test("the work of other programs counts as load", async () => {
   assertEquals((await watchOf(50, 20).during(() => {})).foreignCores > 0, true);
 });
 
-Deno.test("depths are sorted, since each continues the one before", () => {
+Deno.test("depths are sorted, because each continues the previous one", () => {
   assertEquals(readOptions(["--depths", "200,100"], { depths: "", variants: "f16:on" }).depths, [100, 200]);
 });

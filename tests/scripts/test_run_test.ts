@@ -3,13 +3,13 @@ import { countFindings } from "../../scripts/gate/sanitize.ts";
 import { countLine, countsOf } from "../../scripts/gate/test_run.ts";
 import { archFlags } from "../../scripts/release/toolchain.ts";
 
-Deno.test("countsOf adds what was ignored and what a filter left out", () => {
+Deno.test("countsOf adds ignored and filtered tests", () => {
   const output =
     "x ... ok (1ms)\n\n\x1b[32mok\x1b[0m | 12 passed (3 steps) | 0 failed | 2 ignored | 5 filtered out (3s)\n";
   assertEquals(countLine(countsOf(output)), "12 passed, 0 failed, 7 skipped");
 });
 
-Deno.test("countsOf counts a run that never came to its end as a failure", () => {
+Deno.test("countsOf counts an unfinished run as a failure", () => {
   assertEquals(countsOf("x ... ok\nSegmentation fault\n"), { passed: 0, failed: 1, skipped: 0 });
 });
 
@@ -19,7 +19,7 @@ Deno.test("countFindings adds the summaries of all processes", () => {
   assertEquals(countFindings(output), 5);
 });
 
-Deno.test("countFindings tells a run without findings from one that was not watched", () => {
+Deno.test("countFindings distinguishes a run without findings from one without a summary", () => {
   assertEquals(countFindings("========= ERROR SUMMARY: 0 errors\n"), 0);
   assertEquals(countFindings("ok | 5 passed | 0 failed (1s)\n"), undefined);
 });

@@ -72,7 +72,7 @@ class Averages(unittest.TestCase):
             (3, "mistaken/sparsity.json. lacks budget_tokens", ("mistaken",), ()),
             (3, "Cannot read .*absent/config.json.*model folder", ("s1", "absent"), ()),
             (2, "none of the models has", ("untrained",), ("--read-budget", "64")),
-            (2, "wanted at least 32", ("s1",), ("--read-budget", "24")),
+            (2, "at least 32", ("s1",), ("--read-budget", "24")),
             (3, "is not read like", ("s1", "untrained"), ()),
             (3, "another shape", ("s1", "shaped"), ()),
             (2, "multiple of the page size", ("s1",), ("--read-budget", "44")),

@@ -1,12 +1,12 @@
 /** Writes GGUF files, version 3: metadata, a table of tensors, then their data, each aligned to 32 bytes. */
 
-/** The tensor types that we keep, by their number in the format. */
+/** The supported tensor types, by their number in the format. */
 export const GGML_TYPES = { F32: 0, F16: 1, BF16: 30 } as const;
 export type GgmlType = keyof typeof GGML_TYPES;
 export const ELEMENT_BYTES: Readonly<Record<GgmlType, number>> = { F32: 4, F16: 2, BF16: 2 };
 export const ALIGNMENT_BYTES = 32;
 
-/** A metadata value; what it is called says how it is stored. */
+/** A metadata value; the property name determines how it is stored. */
 export type MetaValue =
   | { u32: number }
   | { f32: number }
@@ -15,19 +15,19 @@ export type MetaValue =
   | { texts: readonly string[] }
   | { i32s: readonly number[] };
 
-/** A tensor to write; `shape` is outermost first, as safetensors has it. */
+/** A tensor to write; `shape` is outermost first, as in safetensors. */
 export interface GgufTensor {
   readonly name: string;
   readonly type: GgmlType;
   readonly shape: readonly number[];
-  /** Gives all bytes in order, in pieces that it may reuse. */
+  /** Writes all bytes in order, in pieces whose buffer it may reuse. */
   readonly write: (put: (piece: Uint8Array) => void) => void;
 }
 
 const VERSION = 3;
 const VALUE_TYPES = { u32: 4, i32s: 5, f32: 6, bool: 7, text: 8, list: 9 } as const;
 
-/** Little-endian numbers and strings one after the other. */
+/** Concatenates little-endian numbers and strings. */
 class Encoder {
   readonly #parts: Uint8Array[] = [];
   bytes = 0;
@@ -132,14 +132,14 @@ function encodeHeader(metadata: ReadonlyMap<string, MetaValue>, tensors: readonl
   return out.concat();
 }
 
-/** Writes all of a piece; a file may take less at once. */
+/** Writes a whole piece, even if a single write accepts less. */
 function writeFully(file: Deno.FsFile, piece: Uint8Array): void {
   for (let done = 0; done < piece.length;) done += file.writeSync(piece.subarray(done));
 }
 
 /**
- * Writes a file under a temporary name and gives it its own at the end. Returns its bytes.
- * @throws {Error} when a tensor gives more or fewer bytes than its shape has
+ * Writes a file under a temporary name and renames it at the end. Returns its size in bytes.
+ * @throws {Error} if a tensor writes more or fewer bytes than its shape requires
  */
 export function writeGguf(
   path: string,
@@ -158,8 +158,10 @@ export function writeGguf(
         writeFully(file, piece);
         bytes += piece.length;
       });
-      const wanted = tensorBytes(tensor);
-      if (bytes !== wanted) throw new Error(`Tensor "${tensor.name}" gave ${bytes} bytes, its shape has ${wanted}`);
+      const expected = tensorBytes(tensor);
+      if (bytes !== expected) {
+        throw new Error(`Tensor "${tensor.name}" gave ${bytes} bytes, its shape requires ${expected}`);
+      }
       writeFully(file, new Uint8Array(aligned(bytes) - bytes));
       total += aligned(bytes);
     }

@@ -23,7 +23,7 @@ function refuse(problem: string): never {
   throw new PagesiftError("model", `Cannot convert to GGUF: ${problem}`);
 }
 
-/** llama.cpp's name of the model's family. @throws {PagesiftError} where the two would not compute the same */
+/** llama.cpp's name of the model's family. @throws {PagesiftError} if llama.cpp would compute something else */
 export function architectureOf(config: ModelConfig): GgufArchitecture {
   const { architecture } = config;
   if (!Object.hasOwn(ARCHITECTURES, architecture)) {
@@ -31,7 +31,7 @@ export function architectureOf(config: ModelConfig): GgufArchitecture {
   }
   const name = ARCHITECTURES[architecture as keyof typeof ARCHITECTURES];
   if (config.slidingWindows.some((window) => window > 0 && window < config.maxContext)) {
-    refuse(`llama.cpp's "${name}" attends to everything, this model has sliding windows`);
+    refuse(`llama.cpp's "${name}" attends to all tokens, but this model has sliding windows`);
   }
   if (config.rope.positionBeta !== 0) refuse("queries that grow with their position are unknown to llama.cpp");
   if (config.rope.type === "llama3" && name !== "llama") refuse(`llama.cpp's "${name}" has no llama3 rotation`);
@@ -43,7 +43,7 @@ function yarn(rope: ModelConfig["rope"] & { type: "yarn" }, maxContext: number):
   const original = rope.originalMaxContext ?? maxContext;
   const isPlain = rope.attentionFactor === undefined && !rope.mscale && !rope.mscaleAllDim && rope.truncate &&
     rope.betaFast === YARN_BETAS.betaFast && rope.betaSlow === YARN_BETAS.betaSlow;
-  if (!isPlain) refuse("only yarn with the usual constants can be said in GGUF");
+  if (!isPlain) refuse("GGUF can only express yarn with the usual constants");
   return {
     "rope.scaling.type": { text: "yarn" },
     "rope.scaling.factor": { f32: rope.factor ?? maxContext / original },
@@ -57,11 +57,11 @@ function ropeFields({ rope, headDim, maxContext }: ModelConfig): Record<string, 
     "rope.dimension_count": { u32: rotaryDimOf(rope, headDim) },
   };
   if (rope.type === "yarn") return { ...plain, ...yarn(rope, maxContext) };
-  if (rope.type !== "linear") return plain; // llama3 has its factors in a tensor
+  if (rope.type !== "linear") return plain; // llama3 stores its factors in a tensor
   return { ...plain, "rope.scaling.type": { text: "linear" }, "rope.scaling.factor": { f32: rope.factor } };
 }
 
-/** What llama.cpp reads before the tensors, the tokenizer left out. */
+/** The metadata that llama.cpp reads before the tensors, without the tokenizer. */
 export function modelMetadata(
   config: ModelConfig,
   architecture: GgufArchitecture,

@@ -1,4 +1,4 @@
-/** The tensors of a Hugging Face checkpoint under the names, shapes and orders that llama.cpp wants. */
+/** The tensors of a Hugging Face checkpoint with the names, shapes and row orders that llama.cpp requires. */
 import type { CheckpointTensor } from "../../../engine/folder/checkpoint.ts";
 import type { ModelConfig } from "../../../engine/folder/config.ts";
 import { PagesiftError } from "../../../engine/errors.ts";
@@ -27,10 +27,10 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
   "model.norm.weight": "output_norm.weight",
   "lm_head.weight": "output.weight",
 };
-/** Tensors that old checkpoints carry and nobody reads. */
+/** Unused tensors in old checkpoints. */
 const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
 
-/** llama.cpp's name; undefined for a tensor that it has no place for. */
+/** llama.cpp's name; undefined for a tensor that it does not know. */
 export function ggufName(name: string): string | undefined {
   const [, layer, part = "", kind] = name.match(/^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/) ?? [];
   if (layer === undefined) return OTHER_NAMES[name];
@@ -44,13 +44,13 @@ function readAll(entry: CheckpointTensor): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** Numbers widened to f32, which changes none; llama.cpp adds and multiplies by vectors in f32 only. */
+/** Numbers widened exactly to f32; llama.cpp supports vectors in f32 only. */
 function widen(entry: CheckpointTensor, bytes: Uint8Array<ArrayBuffer>): Uint8Array {
   return new Uint8Array(Float32Array.from(decodeTensor(entry.dtype, bytes) ?? []).buffer);
 }
 
 /**
- * Rows of q or k as llama.cpp's "llama" wants them: it turns neighbouring dimensions of a head, the checkpoint turns dimensions
+ * Rows of q or k in the order of llama.cpp's "llama": it rotates neighbouring dimensions of a head, the checkpoint dimensions
  * that lie half a head apart.
  */
 export function interleaveHalves(
@@ -68,9 +68,9 @@ export function interleaveHalves(
   return out;
 }
 
-/** How tensors are written. */
+/** Options for writing tensors. */
 export interface TensorOptions {
-  /** Matrices in f32 too. */
+  /** Writes matrices in f32 too. */
   widen?: boolean;
 }
 
@@ -97,7 +97,7 @@ function planTensor(entry: CheckpointTensor, { name, headDim, interleaved, widen
   return { name, type, shape: entry.shape, write };
 }
 
-/** What llama3's rotation divides each plain frequency by, `[rotaryDim / 2]`. */
+/** The divisor of llama3's rotation for each plain frequency, `[rotaryDim / 2]`. */
 function ropeFactors(config: ModelConfig): GgufTensor {
   const { rope, headDim, maxContext } = config;
   const plain = ropeFrequencies({ ...rope, type: "default" }, headDim, maxContext).invFreq;
@@ -109,7 +109,10 @@ function ropeFactors(config: ModelConfig): GgufTensor {
   };
 }
 
-/** All tensors of the file, in the order of the checkpoint. @throws {PagesiftError} names those without a place */
+/**
+ * All tensors of the file, in the order of the checkpoint. @throws {PagesiftError} that names tensors without a
+ * GGUF name
+ */
 export function planTensors(
   config: ModelConfig,
   architecture: GgufArchitecture,
@@ -119,7 +122,7 @@ export function planTensors(
   const wanted = [...tensors.values()].filter(({ name }) => !IGNORED.test(name));
   const homeless = wanted.filter(({ name }) => ggufName(name) === undefined).map(({ name }) => name);
   if (homeless.length > 0) {
-    throw new PagesiftError("model", `No place in a "${architecture}" GGUF for: ${homeless.slice(0, 8).join(", ")}`);
+    throw new PagesiftError("model", `No GGUF name in "${architecture}" for: ${homeless.slice(0, 8).join(", ")}`);
   }
   const { headDim } = config;
   const planned = wanted.map((entry) =>
@@ -128,7 +131,7 @@ export function planTensors(
   return config.rope.type === "llama3" ? [...planned, ropeFactors(config)] : planned;
 }
 
-/** The type that most bytes of the matrices have. */
+/** The type of most bytes in the matrices. */
 export function mainType(tensors: readonly GgufTensor[]): GgmlType {
   const bytes = { F32: 0, F16: 0, BF16: 0 };
   for (const { type, shape } of tensors) {

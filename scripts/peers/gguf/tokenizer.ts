@@ -9,20 +9,20 @@ const NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5;
 
 const LETTERS_AND_REST = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const LETTERS = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|`;
-/** The patterns that cut text before the merges, and llama.cpp's name of each. */
+/** The patterns that split text before the merges, and llama.cpp's name of each. */
 const PRE_TOKENIZERS: Readonly<Record<string, string>> = {
   [String.raw`${LETTERS}\p{N}${LETTERS_AND_REST}`]: "qwen2",
   [String.raw`${LETTERS}\p{N}{1,3}${LETTERS_AND_REST}`]: "llama-bpe",
 };
 
-/** The tokenizer's metadata, and what is missing in it, for people. */
+/** The tokenizer's metadata, and a message about what is missing. */
 export interface GgufTokenizer {
   fields: Map<string, MetaValue>;
-  /** Undefined when llama.cpp will cut text as we do. */
+  /** Undefined if llama.cpp splits text as we do. */
   missing?: string;
 }
 
-/** llama.cpp's name of a pre-tokenizer; undefined when it has none. */
+/** llama.cpp's name of a pre-tokenizer; undefined if it has none. */
 export function preTokenizerName(pre: unknown): string | undefined {
   if (!isJsonObject(pre)) return undefined;
   const parts = Array.isArray(pre["pretokenizers"]) ? pre["pretokenizers"].filter(isJsonObject) : [pre];
@@ -33,7 +33,7 @@ export function preTokenizerName(pre: unknown): string | undefined {
   return isByteLevel && typeof pattern === "string" ? PRE_TOKENIZERS[pattern] : undefined;
 }
 
-/** Texts and kinds of all ids of the model; ids that the tokenizer lacks get a name of their own. */
+/** Texts and kinds of all ids of the model; ids that the tokenizer lacks get a generated name. */
 function listTokens(json: JsonObject, vocabSize: number): { texts: string[]; kinds: number[] } {
   const texts = Array.from({ length: vocabSize }, (_, id) => `[PAD${id}]`);
   const kinds = new Array<number>(vocabSize).fill(UNUSED);
@@ -54,7 +54,7 @@ function listMerges(json: JsonObject): string[] {
   return Array.isArray(merges) ? merges.map((merge) => Array.isArray(merge) ? merge.join(" ") : String(merge)) : [];
 }
 
-/** Reads the folder's tokenizer. Where llama.cpp has no equal, the file gets none: it then takes token ids only. */
+/** Reads the folder's tokenizer. If llama.cpp has no equivalent, the file gets none and takes token ids only. */
 export async function tokenizerMetadata(folder: string, config: ModelConfig): Promise<GgufTokenizer> {
   const without = (missing: string): GgufTokenizer => ({
     fields: new Map([["tokenizer.ggml.model", { text: "none" }]]),
@@ -63,7 +63,7 @@ export async function tokenizerMetadata(folder: string, config: ModelConfig): Pr
   const json = await readJsonFile(join(folder, "tokenizer.json"));
   if (!json) return without('No "tokenizer.json"');
   const pre = preTokenizerName(json["pre_tokenizer"]);
-  if (pre === undefined) return without("llama.cpp has no pre-tokenizer that is known to be this one");
+  if (pre === undefined) return without("llama.cpp has no known equivalent of the pre-tokenizer");
   const { texts, kinds } = listTokens(json, config.vocabSize);
   const fields = new Map<string, MetaValue>([
     ["tokenizer.ggml.model", { text: "gpt2" }],

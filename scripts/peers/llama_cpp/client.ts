@@ -3,7 +3,7 @@ import { fromFileUrl } from "@std/path";
 import { type Build, install, PACKAGE_VERSION } from "./install.ts";
 import type { ContextOptions } from "./shim.ts";
 
-/** A request's answer: numbers, texts, lists. */
+/** The answer to a request: numbers, texts, lists. */
 type Answer = Record<string, unknown>;
 
 /** A loaded model in a child process. One request runs at a time. */
@@ -12,9 +12,9 @@ export class LlamaCpp implements AsyncDisposable {
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   readonly #lines: ReadableStreamDefaultReader<string>;
   #rest = "";
-  /** What was loaded, for people. */
+  /** Description of the loaded program. */
   program = "";
-  /** Instruction sets and such, as llama.cpp says them. */
+  /** Instruction sets and similar, as llama.cpp reports them. */
   system = "";
 
   private constructor(child: Deno.ChildProcess) {
@@ -23,7 +23,7 @@ export class LlamaCpp implements AsyncDisposable {
     this.#lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   }
 
-  /** Installs llama.cpp where it is missing and loads a GGUF file. */
+  /** Installs llama.cpp if it is missing and loads a GGUF file. */
   static async start(gguf: string, build: Build = "cpu"): Promise<LlamaCpp> {
     const { shim, libraries, release } = await install(build);
     const args = ["run", "-A", "--no-lock", fromFileUrl(new URL("worker.ts", import.meta.url))];
@@ -35,22 +35,25 @@ export class LlamaCpp implements AsyncDisposable {
     return client;
   }
 
-  /** The process, whose time does not count as that of other programs. */
+  /** The process, whose time does not count as another program. */
   get pid(): number {
     return this.#child.pid;
   }
 
-  /** Opens a context under a name. Returns the threads that it really has. */
+  /** Opens a context under a name. Returns its actual number of threads. */
   async open(id: string, options: ContextOptions): Promise<number> {
     return Number((await this.#ask("open", { id, ...options }))["threads"]);
   }
 
-  /** Takes ids in behind the first `at` tokens, in chunks. Returns seconds. */
+  /** Appends ids after the first `at` tokens, in chunks. Returns seconds. */
   async append(id: string, at: number, ids: readonly number[]): Promise<number> {
     return Number((await this.#ask("append", { id, at, ids }))["seconds"]);
   }
 
-  /** Feeds ids one by one behind the first `at` tokens; the first warms up. Returns seconds of all others together. */
+  /**
+   * Decodes ids one by one after the first `at` tokens; the first is a warm-up. Returns the total seconds of the
+   * others.
+   */
   async decode(id: string, at: number, ids: readonly number[]): Promise<number> {
     return Number((await this.#ask("decode", { id, at, ids }))["seconds"]);
   }

@@ -6,19 +6,19 @@ import { dirname, join, relative } from "@std/path";
 import { log } from "../../output.ts";
 import { modified, ROOT, tryRun } from "../../release/native_library.ts";
 
-/** The npm package, which fixes the release of llama.cpp. */
+/** The npm package, which determines the release of llama.cpp. */
 export const PACKAGE_VERSION = "3.22.1";
 
-/** Which of its libraries. */
+/** Which of its libraries is used. */
 export type Build = "cpu" | "cuda";
 
-/** What stands ready. */
+/** The installed files. */
 export interface Installed {
   /** The compiled shim. */
   shim: string;
-  /** Where llama.cpp's libraries lie. */
+  /** Folder of llama.cpp's libraries. */
   libraries: string;
-  /** Of llama.cpp. */
+  /** Release of llama.cpp. */
   release: string;
 }
 
@@ -29,7 +29,7 @@ export function installFolder(build: Build): string {
   return join(ROOT, "build", "peers", `llama_cpp_${build}`);
 }
 
-/** Name of the prebuilt libraries for a machine; undefined where there are none. */
+/** Name of the prebuilt libraries for a machine; undefined if there are none. */
 export function platformName(build: Build, os: string, arch: string): string | undefined {
   const cpu = { x86_64: "x64", aarch64: "arm64" }[arch];
   if (os !== "linux" || !cpu || (build === "cuda" && cpu !== "x64")) return undefined;
@@ -41,7 +41,7 @@ async function runOrFail(command: string, args: readonly string[], cwd: string):
   if (!output.success) throw new Error(`"${command} ${args.slice(0, 2).join(" ")}" failed in ${cwd}`);
 }
 
-/** Only the library of one kind: with all of them the package is some 700 MB. */
+/** Installs the library of one kind only: with all of them, the package is about 700 MB. */
 async function fetchPackages(folder: string, platform: string): Promise<void> {
   log(`Installing node-llama-cpp ${PACKAGE_VERSION} (${platform}) into ${folder}`);
   Deno.mkdirSync(folder, { recursive: true });
@@ -51,7 +51,7 @@ async function fetchPackages(folder: string, platform: string): Promise<void> {
   await runOrFail("npm", ["install", ...flags, ...packages], folder);
 }
 
-/** The package carries its llama.cpp as a git bundle; only headers are taken out of it. */
+/** The package contains llama.cpp as a git bundle; only headers are extracted. */
 async function unpackHeaders(folder: string, source: string): Promise<void> {
   const bundle = join(folder, "node_modules", "node-llama-cpp", "llama", "gitRelease.bundle");
   await runOrFail("git", ["clone", "--quiet", "--no-checkout", bundle, source], folder);
@@ -75,22 +75,22 @@ function exists(path: string): boolean {
   return modified(path) > 0;
 }
 
-/** The shim carries the versions of its two sides in its name. */
+/** The file name of the shim contains the versions of both sides. */
 async function shimPath(folder: string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", await Deno.readFile(SHIM_SOURCE));
   return join(folder, `shim_${PACKAGE_VERSION}_${new Uint8Array(digest).toHex().slice(0, 12)}.so`);
 }
 
-/** Whether nothing needs to be fetched or compiled any more. */
+/** Whether everything is fetched and compiled. */
 export async function isInstalled(build: Build): Promise<boolean> {
   return exists(await shimPath(installFolder(build)));
 }
 
-/** Fetches and compiles what is missing. @throws {Error} without npm, git or a C++ compiler, or on another platform */
+/** Fetches and compiles missing files. @throws {Error} without npm, git or a C++ compiler, or on another platform */
 export async function install(build: Build): Promise<Installed> {
   const platform = platformName(build, Deno.build.os, Deno.build.arch);
   if (!platform) {
-    throw new Error(`No ${build} library of llama.cpp for ${Deno.build.os} ${Deno.build.arch} is known here`);
+    throw new Error(`No ${build} library of llama.cpp exists for ${Deno.build.os} ${Deno.build.arch}`);
   }
   const folder = installFolder(build);
   const modules = join(folder, "node_modules");

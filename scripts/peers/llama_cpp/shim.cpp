@@ -1,6 +1,6 @@
-/* llama.cpp's prebuilt libraries behind a few flat functions, measured as its own llama-bench does: one thread calls llama_decode, a
+/* llama.cpp's prebuilt libraries behind a few flat functions, called as its own llama-bench does: one thread calls llama_decode, a
  * pool of threads stays attached. Compiled on the user's machine against the headers of the same release. Errors are negative numbers
- * or null; llama.cpp says why on stderr. */
+ * or null; llama.cpp reports the reason on stderr. */
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -35,7 +35,7 @@ void log_errors(ggml_log_level level, const char *text, void *) {
 
 #define SHIM extern "C" __attribute__((visibility("default")))
 
-/* folder: where the prebuilt backends lie. gpu_layers: 0 keeps all on the CPU. */
+/* folder: contains the prebuilt backends. gpu_layers: 0 keeps all layers on the CPU. */
 SHIM llama_model *shim_load(const char *folder, const char *gguf, int32_t gpu_layers) {
   llama_log_set(log_errors, nullptr);
   ggml_backend_load_all_from_path(folder);
@@ -76,7 +76,7 @@ SHIM void shim_close(Context *c) {
 
 SHIM int32_t shim_threads(const Context *c) { return llama_n_threads(c->context); }
 
-/* Takes ids in behind the first `at` tokens, in batches; the logits of the last one are stored. */
+/* Appends ids after the first `at` tokens, in batches; the logits of the last one are stored. */
 SHIM int32_t shim_append(Context *c, int32_t at, const int32_t *ids, int32_t count) {
   if (at > c->length) return -1;
   if (at < c->length && !llama_memory_seq_rm(llama_get_memory(c->context), 0, at, -1)) return -2;
@@ -90,7 +90,7 @@ SHIM int32_t shim_append(Context *c, int32_t at, const int32_t *ids, int32_t cou
   return 0;
 }
 
-/* As shim_append, a token a call of llama_decode, waiting after each. */
+/* As shim_append, one token per call of llama_decode, waiting after each. */
 SHIM int32_t shim_decode(Context *c, int32_t at, const int32_t *ids, int32_t count) {
   for (int32_t i = 0; i < count; i++) {
     const int32_t status = shim_append(c, at + i, ids + i, 1);
@@ -99,7 +99,7 @@ SHIM int32_t shim_decode(Context *c, int32_t at, const int32_t *ids, int32_t cou
   return 0;
 }
 
-/* The logits that the last call left, [vocabulary]. */
+/* The logits of the last call, [vocabulary]. */
 SHIM int32_t shim_logits(Context *c, float *out, int32_t vocabulary) {
   const float *logits = llama_get_logits_ith(c->context, -1);
   if (logits == nullptr) return -1;

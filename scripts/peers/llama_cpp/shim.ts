@@ -17,13 +17,13 @@ export const KV_TYPES = ["F16", "BF16", "F32"] as const;
 
 /** One way of running the model. */
 export interface ContextOptions {
-  /** Tokens that it holds. */
+  /** Tokens that fit into the context. */
   contextTokens: number;
-  /** Tokens that prefill takes at once. */
+  /** Tokens per prefill batch. */
   batchTokens: number;
   threads: number;
   flash: boolean;
-  /** Of keys and values. */
+  /** Dtype of keys and values. */
   kv: typeof KV_TYPES[number];
 }
 
@@ -35,12 +35,12 @@ function check(status: number): void {
   if (status !== 0) throw new Error(`llama.cpp refused the tokens (${status})`);
 }
 
-/** A model that llama.cpp has loaded into this process, until the process ends. */
+/** A model that llama.cpp has loaded into this process; it stays until the process ends. */
 export class LoadedModel {
   readonly #symbols: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
   readonly #model: Deno.PointerObject;
 
-  /** @throws {Error} when llama.cpp cannot read the file; it says why on stderr */
+  /** @throws {Error} if llama.cpp cannot read the file; it reports the reason on stderr */
   constructor(shim: string, libraries: string, gguf: string, gpu: boolean) {
     this.#symbols = Deno.dlopen(shim, SYMBOLS).symbols;
     const model = this.#symbols.shim_load(cString(libraries), cString(gguf), gpu ? -1 : 0);
@@ -48,7 +48,7 @@ export class LoadedModel {
     this.#model = model;
   }
 
-  /** Instruction sets and such, as llama.cpp says them. */
+  /** Instruction sets and similar, as llama.cpp reports them. */
   system(): string {
     const text = this.#symbols.shim_system();
     return text ? new Deno.UnsafePointerView(text).getCString().trim() : "";
@@ -57,7 +57,7 @@ export class LoadedModel {
   open({ contextTokens, batchTokens, threads, flash, kv }: ContextOptions): LoadedContext {
     const type = KV_TYPES.indexOf(kv);
     const context = this.#symbols.shim_open(this.#model, contextTokens, batchTokens, threads, flash ? 1 : 0, type);
-    if (!context) throw new Error(`llama.cpp opens no context of ${contextTokens} tokens with ${kv}`);
+    if (!context) throw new Error(`llama.cpp cannot open a context of ${contextTokens} tokens with ${kv}`);
     return new LoadedContext(this.#symbols, context, this.#symbols.shim_vocabulary(this.#model));
   }
 
@@ -65,7 +65,7 @@ export class LoadedModel {
     const bytes = new TextEncoder().encode(text);
     const ids = new Int32Array(bytes.length);
     const count = this.#symbols.shim_tokenize(this.#model, bytes, bytes.length, ids, ids.length);
-    if (count < 0) throw new Error("llama.cpp gives no tokens for the text");
+    if (count < 0) throw new Error("llama.cpp cannot tokenize the text");
     return [...ids.subarray(0, count)];
   }
 }
@@ -82,17 +82,17 @@ export class LoadedContext {
     return this.symbols.shim_threads(this.pointer);
   }
 
-  /** Takes ids in behind the first `at` tokens, in batches. */
+  /** Appends ids after the first `at` tokens, in batches. */
   append(at: number, ids: readonly number[]): void {
     check(this.symbols.shim_append(this.pointer, at, Int32Array.from(ids), ids.length));
   }
 
-  /** The same, one id a step. */
+  /** The same, one id per step. */
   decode(at: number, ids: readonly number[]): void {
     check(this.symbols.shim_decode(this.pointer, at, Int32Array.from(ids), ids.length));
   }
 
-  /** What the last id gave, `[V]`. */
+  /** Logits of the last id, `[V]`. */
   logits(): Float32Array {
     const out = new Float32Array(this.vocabulary);
     check(this.symbols.shim_logits(this.pointer, out, out.length));

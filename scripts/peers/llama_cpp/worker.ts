@@ -1,16 +1,16 @@
-/** llama.cpp behind a pipe, in a process of its own: a JSON request a line in, a JSON answer a line out. */
+/** llama.cpp behind a pipe, in a separate process: one JSON request per line in, one JSON answer per line out. */
 import { type ContextOptions, LoadedContext, LoadedModel } from "./shim.ts";
 
-/** Everything that a request may hold. */
+/** All fields of a request. */
 interface Request extends ContextOptions {
   operation: keyof typeof OPERATIONS;
   shim: string;
   libraries: string;
   gguf: string;
   gpu: boolean;
-  /** Of a context. */
+  /** Name of a context. */
   id: string;
-  /** Tokens that stay. */
+  /** Tokens that stay in the cache. */
   at: number;
   ids: number[];
   text: string;
@@ -49,7 +49,7 @@ const OPERATIONS = {
   append: (request: Request): unknown => timed(() => contextOf(request).append(request.at, request.ids)),
   decode: (request: Request): unknown => {
     const { at, ids } = request;
-    contextOf(request).decode(at, ids.slice(0, 1)); // warms up
+    contextOf(request).decode(at, ids.slice(0, 1)); // warm-up
     return timed(() => contextOf(request).decode(at + 1, ids.slice(1)));
   },
   logits: (request: Request): unknown => {
@@ -59,7 +59,7 @@ const OPERATIONS = {
   tokenize: ({ text }: Request): unknown => ({ ids: loaded().tokenize(text) }),
 };
 
-/** An answer, or what went wrong. */
+/** An answer, or an error. */
 function answer(line: string): unknown {
   try {
     const request = JSON.parse(line) as Request;

@@ -1,9 +1,9 @@
-"""Triton kernels of causal attention with a bias a page, for one chunk of queries: forward, and both halves of the backward pass.
+"""Triton kernels of causal attention with a bias per page, for one chunk of queries: forward, and both halves of the backward pass.
 
-C queries of a chunk that begins at token `first`; gates [B*Hk, C, P] in f32 hold the logarithm of a page's gate. Exponentials are
-taken to base 2. Blocks of BN keys hold whole pages. Nothing is accumulated by atomics, so a step gives the same bits every time.
+C queries of a chunk that begins at token `first`; gates [B*Hk, C, P] in f32 contain the logarithm of a page's gate. Exponentials use
+base 2. Blocks of BN keys contain whole pages. Nothing is accumulated with atomics, so a step gives the same bits every time.
 
-Loops are cut in two: tiles that lie wholly below the diagonal and inside the arrays need no masks (EDGE false), the others have them.
+Loops are split in two: tiles entirely below the diagonal and inside the arrays need no masks (EDGE false); the others use them.
 """
 
 import triton
@@ -15,13 +15,13 @@ CLOSED = tl.constexpr(-1e30)
 
 @triton.jit
 def load_rows(source, at, known, EDGE: tl.constexpr):
-    """[rows, D]; `known` [rows] tells which exist, where not all do."""
+    """[rows, D]; `known` [rows] marks the rows that exist, if not all do."""
     return tl.load(source + at, mask=known[:, None], other=0.0) if EDGE else tl.load(source + at)
 
 
 @triton.jit
 def over_tokens(tile, BM: tl.constexpr, BN: tl.constexpr, PAGE: tl.constexpr):
-    """[BM, BN / PAGE] -> [BM, BN]: every token of a page has the page's number."""
+    """[BM, BN / PAGE] -> [BM, BN]: every token of a page gets the page's number."""
     return tl.reshape(tl.broadcast_to(tile[:, :, None], (BM, BN // PAGE, PAGE)), (BM, BN))
 
 
@@ -41,7 +41,7 @@ def query_logits(
     GATED: tl.constexpr,
     EDGE: tl.constexpr,
 ):
-    """Logits [BM, BN] to base 2 of a block of keys that begins at `start`; gate_row [BM] is where a query's gates begin."""
+    """Logits [BM, BN] to base 2 of a block of keys that begins at `start`; gate_row [BM] is the start of a query's gates."""
     logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
     if GATED:
         page = start // PAGE + tl.arange(0, BN // PAGE)
@@ -109,7 +109,7 @@ def forward_kernel(
     PAGE: tl.constexpr,
     GATED: tl.constexpr,
 ):
-    """queries and out [B*Hq, n, D], keys and values [B*Hk, n, D], log_sum [B*Hq, n] (base 2). A program takes BM queries of a head."""
+    """queries and out [B*Hq, n, D], keys and values [B*Hk, n, D], log_sum [B*Hq, n] (base 2). A program handles BM queries of a head."""
     head = tl.program_id(1).to(tl.int64)
     kv = head // G
     row = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -201,7 +201,7 @@ def query_grad_kernel(
     GATED: tl.constexpr,
     SOFT: tl.constexpr,
 ):
-    """query_grad [B*Hq, n, D] in f32, and in SOFT gate_grad [B*Hq, C, P]: a page's sum over its tokens of the logits' gradients."""
+    """query_grad [B*Hq, n, D] in f32, and in SOFT gate_grad [B*Hq, C, P]: the sum of the logits' gradients over the tokens of each page."""
     head = tl.program_id(1).to(tl.int64)
     kv = head // G
     row = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -351,7 +351,7 @@ def key_grad_kernel(
     PAGE: tl.constexpr,
     GATED: tl.constexpr,
 ):
-    """Adds this chunk's part to key_grad and value_grad [B*Hk, n, D] in f32. A program owns BN keys, so nothing collides."""
+    """Adds this chunk's part to key_grad and value_grad [B*Hk, n, D] in f32. A program owns BN keys, so programs do not conflict."""
     kv = tl.program_id(1).to(tl.int64)
     start = tl.program_id(0) * BN
     key = start + tl.arange(0, BN)
@@ -362,7 +362,7 @@ def key_grad_kernel(
     dk = tl.load(key_grad + at, mask=known, other=0.0)
     dv = tl.load(value_grad + at, mask=known, other=0.0)
     page = start // PAGE + tl.arange(0, BN // PAGE)
-    # Tiles of queries: some that do not see these keys, `edges` on the diagonal, whole ones, and at the end perhaps one that is cut short.
+    # Tiles of queries: some that do not see these keys, `edges` on the diagonal, whole ones, and possibly a partial one at the end.
     skipped = tl.maximum(start - first, 0) // BM
     whole = tl.minimum(tl.maximum((tl.maximum(start + BN - 1 - first, 0) + BM - 1) // BM, skipped), tl.maximum(chunk // BM, skipped))
     tiles = (chunk + BM - 1) // BM

@@ -2,7 +2,7 @@
 
     python -m train.attention.compile_check [--head-dim 64 128] [--capability 90]
 
-Ends with code 1 where a kernel spills more than a few registers or wants more shared memory than a multiprocessor lends.
+Exits with code 1 if a kernel spills more than a few registers or requires more shared memory than a multiprocessor has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from . import attend_kernels, score_kernels
 from .fused import tile_of
 
 SHARED_BYTES = 227 << 10
-# The fastest tile of key_grad_kernel keeps 16 bytes of a thread outside its registers (train.attention.tune, H100).
+# The fastest tile of key_grad_kernel spills 16 bytes per thread (train.attention.tune, H100).
 MOST_SPILLED_BYTES = 32
 POINTERS = {"queries": "bf16", "keys": "bf16", "values": "bf16", "out_grad": "bf16", "mean": "bf16", "top_head": "i8"}
 NUMBERS = {"scale": "fp32", "lam": "fp32", "inverse_temperature": "fp32"}
@@ -33,7 +33,7 @@ SCALARS = {"first", "chunk", "tokens", "pages", "stored_pages"}
 
 
 def compile_kernel(kernel: Any, constants: dict[str, Any], launch: Any, capability: int, output: Any) -> str | None:
-    """One line of facts about a kernel; None where it is as it should be, else what is wrong."""
+    """Prints one line of facts about a kernel. Returns None if it is as expected, otherwise the problem."""
 
     def kind(name: str) -> str:
         if name in constants:
@@ -60,7 +60,7 @@ def compile_kernel(kernel: Any, constants: dict[str, Any], launch: Any, capabili
 
 
 def assemble(ptx: str, capability: int) -> Iterator[int]:
-    """Registers a thread and bytes that spill, as the assembler that comes with Triton tells them."""
+    """Registers per thread and spilled bytes, as reported by the assembler in Triton."""
     assembler = Path(triton.__path__[0]) / "backends/nvidia/bin/ptxas"
     with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
         file.write(ptx)
@@ -71,7 +71,7 @@ def assemble(ptx: str, capability: int) -> Iterator[int]:
 
 
 def kernels_of(head_dim: int) -> Any:
-    """(kernel, constants, launch options, dtype of `out`) of every kernel that training of such heads launches."""
+    """(kernel, constants, launch options, dtype of `out`) of every kernel that training launches for these heads."""
 
     def tile(name: str, columns: str) -> Any:
         rows, others, launch = tile_of(name, head_dim, 8)

@@ -1,14 +1,14 @@
-"""Soft-mask attention by Triton kernels, one chunk of queries after another.
+"""Soft-mask attention with Triton kernels, one chunk of queries after another.
 
-Held at any time beside inputs and outputs: for C queries of a chunk and P pages the log gates [B, Hk, C, P], and in the backward
-pass gradients [B, Hq, C, P] of gates and of scores; C is at most half of the queries, and such that the largest of these stays below
+Memory at any time besides inputs and outputs: for C queries of a chunk and P pages the log gates [B, Hk, C, P], and in the backward
+pass gradients [B, Hq, C, P] of gates and of scores; C is at most half of the queries, and the largest of these stays below
 SCRATCH_BYTES. Nothing is n x n or n x P.
 
 What the backward pass recomputes, and why. Saved are inputs, output, log-sum-exp and theta, all [B, H, n] or smaller. Weights are
 recomputed from the log-sum-exp, as flash attention does. Scores are recomputed too (a page of 8 has one score for 8 logits, so they
-cost an eighth of the product with the keys), but not the cut: theta is one number a query, and finding it is the longer half.
+cost an eighth of the product with the keys), but not the cut: theta is one number per query, and finding it is the longer half.
 The gate's own slope needs no scores: with g = sigmoid(x), d log(g) / dx = 1 - g = -expm1(log g), which is 0 for ungated pages.
-Statistics of pages are inputs here; autograd carries their gradients on to the keys.
+Statistics of pages are inputs here; autograd carries their gradients to the keys.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from . import attend_kernels, score_kernels
 from .policy import PagePolicy
 from .reference import page_statistics
 
-# 1 GiB: at 32,768 tokens and 8 heads that is 8,192 queries, 512 programs of the kernels over queries; 256 MiB left a GPU half empty.
+# 1 GiB: at 32,768 tokens and 8 heads that is 8,192 queries, 512 programs of the kernels over queries; 256 MiB left a GPU half idle.
 SCRATCH_BYTES = 1 << 30
 FEWEST_CHUNK_TOKENS = 128
 GRAD_BLOCK = 1024
@@ -36,7 +36,7 @@ TILES = {
 
 
 def tile_of(kernel: str, head_dim: int, page_size: int, dtype: torch.dtype = torch.bfloat16) -> tuple[int, int, dict[str, int]]:
-    """(queries, keys or pages, launch options) of a kernel's tile; f32 and the small heads of tests take small tiles."""
+    """(queries, keys or pages, launch options) of a kernel's tile; f32 and the small heads of tests use small tiles."""
     small = 32, 32 if kernel == "score" else max(32, page_size), 4, 1
     queries, keys, warps, stages = small if dtype == torch.float32 else TILES[kernel].get(head_dim, small)
     return queries, keys, dict(num_warps=warps, num_stages=stages)
@@ -50,7 +50,7 @@ def chunk_tokens(batch: int, heads: int, tokens: int, page_size: int, scratch_by
 
 
 class Chunk:
-    """Queries first .. first + size of all heads, and the numbers that the kernels take."""
+    """Queries first .. first + size of all heads, and the numbers that the kernels need."""
 
     def __init__(self, queries: torch.Tensor, keys: torch.Tensor, policy: PagePolicy, scale: float, first: int, size: int) -> None:
         batch, heads, self.tokens, self.dim = queries.shape
@@ -158,8 +158,8 @@ def chunks_of(queries: torch.Tensor, keys: torch.Tensor, policy: PagePolicy, sca
     return [Chunk(queries, keys, policy, scale, first, size) for first in range(0, tokens, size)]
 
 
-# Two operations of PyTorch, so that torch.compile keeps a layer in one graph. The temperature is a CPU tensor of one number, since a
-# Python number that changes from step to step would compile anew; `choice` holds the numbers of a PagePolicy.
+# Two PyTorch operations, so that torch.compile keeps a layer in one graph. The temperature is a CPU tensor of one number, because a
+# Python number that changes from step to step would compile again; `choice` contains the numbers of a PagePolicy.
 @torch.library.custom_op("pagesift::soft_mask_attention", mutates_args=())
 def soft_mask_forward(
     queries: torch.Tensor,
@@ -214,7 +214,7 @@ def soft_mask_backward(
     scale: float,
     scratch_bytes: int,
 ) -> list[torch.Tensor]:
-    """Gradients of queries, keys, values, mean and std, each in its tensor's dtype."""
+    """Gradients of queries, keys, values, mean and std, each in the dtype of its tensor."""
     policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
     queries, keys, values, mean, std, out_grad = (each.contiguous() for each in (queries, keys, values, mean, std, out_grad))
     delta = (out.float() * out_grad.float()).sum(-1)
@@ -259,7 +259,7 @@ soft_mask_forward.register_autograd(_backward, setup_context=_keep)
 
 
 def score_gradient(chunk: Chunk, gates: torch.Tensor, gate_grad: torch.Tensor, top_head: torch.Tensor, factor: float) -> torch.Tensor:
-    """[B*Hq, C, P] in the dtype of the queries: the gradients of the unscaled scores, 0 but for the head that gave the score."""
+    """[B*Hq, C, P] in the dtype of the queries: the gradients of the unscaled scores, 0 except for the head with the maximum score."""
     out, numbers = chunk.scratch(chunk.rows, gates.device, chunk.dtype), chunk.size * chunk.pages
     score_kernels.score_grad_kernel[(triton.cdiv(numbers, GRAD_BLOCK), chunk.kv_rows)](
         gates, gate_grad, top_head, out, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK
@@ -268,14 +268,14 @@ def score_gradient(chunk: Chunk, gates: torch.Tensor, gate_grad: torch.Tensor, t
 
 
 def beside(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """rows [..., d] and numbers [...] -> [..., d + 8]: the numbers in column d, then zeros, since products like multiples of 8."""
+    """rows [..., d] and numbers [...] -> [..., d + 8]: the numbers in column d, then zeros, because products prefer multiples of 8."""
     return torch.cat([rows, F.pad(numbers[..., None].to(rows.dtype), (0, 7))], -1)
 
 
 def add_score_gradient(
     chunk: Chunk, score_grad: torch.Tensor, queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, grads: tuple[torch.Tensor, ...]
 ) -> None:
-    """Adds what the scores pass on: to the query of the head that gave the largest score, and to mean and std of the page.
+    """Adds the gradients of the scores: to the query of the head with the maximum score, and to mean and std of the page.
 
     score = q . mean + lam * |q| * std, hence d/dq = mean + lam * std * q / |q|, d/dmean = q, d/dstd = lam * |q|: one product with
     means and stds side by side, one with queries and their norms.

@@ -1,4 +1,4 @@
-"""What a query may read: the same numbers that `pagesift generate` takes."""
+"""What a query may read: the same numbers as in `pagesift generate`."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ class PagePolicy:
 
     @property
     def ranked_pages(self) -> int:
-        """Places that scores compete for: the budget less what is always read."""
+        """Pages that scores compete for: the budget without the pages that are always read."""
         return self.budget_pages - self.sink_pages - self.recent_pages
 
     def check(self, budget: str = "Budget") -> Self:
-        """Raises TrainError unless training and decoding mean the same selection under these numbers. `budget`: its name in errors."""
+        """Raises TrainError unless training and decoding make the same selection with these numbers. `budget`: its name in errors."""
         if self.mask not in MASKS:
-            raise TrainError(f'Mask "{self.mask}" is unknown; wanted {", ".join(MASKS)}')
+            raise TrainError(f'Mask "{self.mask}" is unknown; expected {", ".join(MASKS)}')
         if self.page_size not in PAGE_SIZES:
-            raise TrainError(f"Page size is {self.page_size} tokens, wanted one of {PAGE_SIZES}")
+            raise TrainError(f"Page size is {self.page_size} tokens, expected one of {PAGE_SIZES}")
         if self.budget_tokens % self.page_size != 0 or self.budget_tokens < self.page_size:
-            raise TrainError(f"{budget} is {self.budget_tokens} tokens, wanted a multiple of the page size {self.page_size}")
+            raise TrainError(f"{budget} is {self.budget_tokens} tokens, expected a multiple of the page size {self.page_size}")
         if self.recent_pages < 1 or self.sink_pages < 0:
-            raise TrainError("The query's own page is always read: wanted at least 1 recent page and no fewer than 0 sink pages")
+            raise TrainError("The query's own page is always read: expected at least 1 recent page and at least 0 sink pages")
         if self.ranked_pages < 1:
             fewest = (self.sink_pages + self.recent_pages + 1) * self.page_size
-            raise TrainError(f"{budget} is {self.budget_tokens} tokens, wanted at least {fewest}: one page more than are always read")
+            raise TrainError(f"{budget} is {self.budget_tokens} tokens, expected at least {fewest}: one page more than are always read")
         if not self.lam >= 0:
-            raise TrainError(f"Lambda is {self.lam}, wanted a number from 0")
+            raise TrainError(f"Lambda is {self.lam}, expected a number of at least 0")
         return self

@@ -1,11 +1,11 @@
-"""Soft-mask attention in plain PyTorch: what the kernels are checked against, and what trains on the CPU.
+"""Soft-mask attention in plain PyTorch: the reference for the kernels, and the implementation on the CPU.
 
-Follows tests/fixtures/unique_reference.py (statistics, scores, forced pages) for every query of a causal pass at once.
-B sequences, Hq query heads in Hk groups of G, n tokens, S tokens a page, P complete pages, d head size.
+Follows tests/fixtures/unique_reference.py (statistics, scores, pages that are always read) for every query of a causal pass at once.
+B sequences, Hq query heads in Hk groups of G, n tokens, S tokens per page, P complete pages, d head size.
 
 Scores are multiplied by the attention's own scale, so the temperature is in units of a logit: 1 means that a page one logit below
-the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it says where the boundary is, and a gradient through it
-would push the two pages at the boundary on account of all others.
+the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it marks the boundary, and a gradient through it
+would push the two pages at the boundary on behalf of all others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HARD_LOG_GATE = -1e30  # finite, so that a block of closed pages gives no NaN
 
 
 def page_statistics(keys: torch.Tensor, page_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """keys [B, Hk, n, d] -> mean [B, Hk, P, d], std [B, Hk, P] of the complete pages, in f32 or better."""
+    """keys [B, Hk, n, d] -> mean [B, Hk, P, d], std [B, Hk, P] of the complete pages, in at least f32."""
     batch, heads, tokens, dim = keys.shape
     pages = tokens // page_size
     wide = keys.float() if keys.dtype in (torch.float16, torch.bfloat16) else keys
@@ -34,7 +34,7 @@ def page_statistics(keys: torch.Tensor, page_size: int) -> tuple[torch.Tensor, t
 
 
 def page_scores(queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, lam: float) -> torch.Tensor:
-    """queries [B, Hq, n, d] -> [B, Hk, n, P]: the largest score over the heads of a group, unscaled."""
+    """queries [B, Hq, n, d] -> [B, Hk, n, P]: the maximum score over the heads of a group, unscaled."""
     batch, kv_heads, _, dim = mean.shape
     grouped = queries.reshape(batch, kv_heads, -1, queries.shape[2], dim).to(mean.dtype)
     spread = lam * grouped.norm(dim=-1)[..., None] * std[:, :, None, None, :]
@@ -42,7 +42,7 @@ def page_scores(queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, la
 
 
 def candidate_pages(tokens: int, pages: int, policy: PagePolicy, device: torch.device) -> torch.Tensor:
-    """[n, P]: whether a page competes for a place in the selection of a query. False wherever P <= k, and for forced pages."""
+    """[n, P]: whether a page competes for a place in the selection of a query. False if P <= k, and for pages that are always read."""
     own = torch.arange(tokens, device=device)[:, None] // policy.page_size
     page = torch.arange(pages, device=device)[None]
     competes = (page >= policy.sink_pages) & (page <= own - policy.recent_pages)
@@ -50,7 +50,7 @@ def candidate_pages(tokens: int, pages: int, policy: PagePolicy, device: torch.d
 
 
 def cut_of(scores: torch.Tensor, candidates: torch.Tensor, ranked_pages: int) -> torch.Tensor:
-    """scores [B, Hk, n, P] -> theta [B, Hk, n], midway between the last score taken and the first left; -inf where none is left."""
+    """scores [B, Hk, n, P] -> theta [B, Hk, n], midway between the last selected score and the first one left out, or -inf."""
     masked = scores.detach().masked_fill(~candidates, float("-inf"))
     top = masked.topk(min(ranked_pages + 1, scores.shape[-1]), -1).values
     gated = candidates.any(-1)
@@ -63,7 +63,7 @@ def cut_of(scores: torch.Tensor, candidates: torch.Tensor, ranked_pages: int) ->
 def log_gate(
     scores: torch.Tensor, theta: torch.Tensor, candidates: torch.Tensor, mask: str, temperature: float | torch.Tensor
 ) -> torch.Tensor:
-    """[B, Hk, n, P]: what is added to the logits of a page's tokens; 0 for pages that do not compete."""
+    """[B, Hk, n, P]: added to the logits of a page's tokens; 0 for pages that do not compete."""
     if mask == "hard":
         gate = torch.where(scores.detach() >= theta[..., None], 0.0, HARD_LOG_GATE).to(scores.dtype)
     else:

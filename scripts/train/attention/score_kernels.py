@@ -11,7 +11,7 @@ HARD_LOG_GATE = tl.constexpr(-1e30)
 
 @triton.jit
 def log_gate_of(score, cut, inverse_temperature, HARD: tl.constexpr):
-    """Log of the gate; the soft one is log(sigmoid(x)) written so that neither end overflows."""
+    """Log of the gate; the soft one is log(sigmoid(x)), written so that neither end overflows."""
     if HARD:
         return tl.where(score >= cut, 0.0, HARD_LOG_GATE)
     x = (score - cut) * inverse_temperature
@@ -48,7 +48,7 @@ def score_kernel(
     """queries [B*Hk*G, n, D], mean [B*Hk, stored, D], std [B*Hk, stored] -> out [B*Hk, C, P].
 
     GATE false: scores, -inf where a page does not compete. GATE true (backward, theta [B*Hk, n] known): log gates, 0 where it does
-    not, and top_head [B*Hk, C, P], the head of the group whose score is the largest.
+    not, and top_head [B*Hk, C, P], the head of the group with the largest score.
     """
     kv = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -88,8 +88,8 @@ def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.co
     """gates, top_head [B*Hk, C, P], gate_grad [B*Hk*G, C, P] -> out as gate_grad: the gradient of a page's unscaled score, with the head
     that gave the score; 0 with the others. `numbers` is C * P.
 
-    The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. Where the gate is open or
-    the page does not compete (log 0) nothing flows, whatever gate_grad holds there: no tile of queries wrote the pages behind it.
+    The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. If the gate is open or
+    the page does not compete (log 0), the gradient is 0 whatever gate_grad contains: no tile of queries wrote the pages after it.
     """
     kv = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -106,7 +106,7 @@ def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.co
 
 @triton.jit
 def ordered(score):
-    """f32 as int32 of the same order."""
+    """f32 as int32 with the same order."""
     bits = score.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
@@ -133,7 +133,7 @@ def cut_kernel(
     BUDGET: tl.constexpr,
     HARD: tl.constexpr,
 ):
-    """One query a program: its row of `scores` lies in registers, the RANKED-th largest is found exactly, bit by bit.
+    """One query per program: its row of `scores` is in registers, and the RANKED-th largest is found exactly, bit by bit.
 
     Writes theta [B*Hk, n] and turns scores into log gates in place.
     """

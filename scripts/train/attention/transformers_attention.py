@@ -1,6 +1,6 @@
-"""Soft-mask attention as an attention implementation of the transformers library: no model's code is changed.
+"""Soft-mask attention as an attention implementation of the transformers library, without changes to model code.
 
-The library hands keyword arguments of a model's call through to the attention of every layer; `pages=` brings the policy of the step.
+The library passes keyword arguments of a model's call to the attention of every layer; `pages=` contains the policy of the step.
 Layers with a sliding window attend to their window and never select, as in decoding.
 """
 
@@ -21,7 +21,7 @@ NAME = "pagesift"
 
 @dataclass
 class StepPages:
-    """What the attention of one training step does. The temperature is a CPU tensor that `set_temperature` fills."""
+    """The attention of one training step. The temperature is a CPU tensor that `set_temperature` fills."""
 
     policy: PagePolicy
     fused: bool
@@ -32,7 +32,7 @@ class StepPages:
 
 
 def window_mask(queries: int, keys: int, window: int, device: torch.device) -> torch.Tensor:
-    """[queries, keys]: whether a query, the last of which stands at the last key, sees a key of its window."""
+    """[queries, keys]: whether a query sees a key in its window; the last query is at the last key."""
     at = torch.arange(keys - queries, keys, device=device)[:, None]
     key = torch.arange(keys, device=device)[None]
     return (key <= at) & (key > at - window)
@@ -78,7 +78,7 @@ def attend(
 
 
 def attend_step(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pages: StepPages, scale: float | None) -> torch.Tensor:
-    if pages.policy.mask == "none":  # not by dense_attention: torch.compile wants to see a plain True
+    if pages.policy.mask == "none":  # not through dense_attention: torch.compile needs a plain True
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scale, enable_gqa=True)
     if pages.fused:
         from .fused import fused_soft_mask_attention

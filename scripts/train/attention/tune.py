@@ -1,9 +1,9 @@
-"""Times tiles of the kernels on this GPU, one kernel after another, and prints what was fastest: for TILES in fused.py.
+"""Times tiles of the kernels on this GPU, one kernel after another, and prints the fastest, for TILES in fused.py.
 
     python -m train.attention.tune [--head-dim 64] [--tokens 32768] [--rounds 5]
 
-Each kernel is timed within the pass that launches it, forward or backward, with the other kernels as they are; the fastest tile stays
-for the kernels after it.
+Each kernel is timed in the pass that launches it, forward or backward, with the other kernels unchanged; later kernels use the fastest
+tile.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Passes:
 
 
 def median_seconds(work: Callable[[], object], rounds: int) -> float | None:
-    """None where the tile does not fit into a multiprocessor."""
+    """None if the tile does not fit into a multiprocessor."""
     try:
         work()
     except triton.runtime.errors.OutOfResources:
