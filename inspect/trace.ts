@@ -92,7 +92,12 @@ function parse(unpacked: Section): Recording {
   const comparedNumbers = numRows * scorers.length * COMPARED_FIGURES.length;
   return {
     facts,
-    text: { text: new TextDecoder().decode(text), tokenEnds: fromDeltas(ends!, promptTokens + steps), spans },
+    // A mark at the beginning is a character of the text, like any other.
+    text: {
+      text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(text),
+      tokenEnds: fromDeltas(ends!, promptTokens + steps),
+      spans,
+    },
     totals: { mass: new Uint16Array(sized(mass!, 2 * perPage)), score: new Uint16Array(sized(score!, 2 * perPage)) },
     rows: RowLog.fromBytes(rows!, numRows, pages),
     figures: new Float32Array(sized(figures!, 4 * numRows * FIGURES.length)),

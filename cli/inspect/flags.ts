@@ -43,8 +43,9 @@ function check(flag: string, value: number | undefined, least: number, most: num
 
 /** Refuses flags that exclude each other. */
 export function checkInspectFlags(flags: InspectFlags, words: readonly string[]): void {
-  const { replay, json, tsv } = flags;
-  if (json && tsv) throw new PagesiftError("usage", "--json and --tsv exclude each other");
+  const { replay, json, tsv, text } = flags;
+  const [first, second] = [json && "--json", tsv && "--tsv", text && "--text"].filter((flag) => flag !== false);
+  if (second) throw new PagesiftError("usage", `${first} and ${second} exclude each other; choose one`);
   if (replay === undefined) return;
   const prompt: string | undefined = [...flags.prompt, ...flags.files, ...words][0];
   const other = prompt !== undefined ? `the prompt "${prompt}"` : flags.trace !== undefined ? "--trace" : undefined;

@@ -19,7 +19,7 @@ import {
   type Table,
 } from "../../inspect/text/tables.ts";
 import type { InspectFlags } from "../options/inspect.ts";
-import { paintFor } from "../paint.ts";
+import { paintFor, takesColor } from "../paint.ts";
 import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
@@ -81,7 +81,12 @@ export async function showReport(
     return output.result(tabbedLines(columns, rows));
   }
   const width = world.stdout.isTerminal() ? world.columns() : PLAIN_COLUMNS;
-  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color) }));
+  const highlight = takesColor(world, world.stdout, flags.color) ? reversed : "quotes";
+  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color), highlight }));
+}
+
+function reversed(text: string): string {
+  return `\x1b[7m${text}\x1b[0m`;
 }
 
 function htmlOf(report: Report, { by }: InspectFlags): Promise<string> {

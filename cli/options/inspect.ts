@@ -61,6 +61,11 @@ export const inspectOptions = {
     fallback: undefined,
     help: "Mask each of the listed pages, or all pages of each file, and show how the answer's log-probability changes",
   }),
+  text: switchOption({
+    flags: ["--text"],
+    group,
+    help: "Show the passages around the top pages, like a search result, instead of the tables",
+  }),
   tsv: switchOption({ flags: ["--tsv"], group, help: "Print one table with tabs between its columns" }),
   json: switchOption({ flags: ["--json"], group, help: "Print one JSON object, as docs/inspect.md has it" }),
   html: textOption({

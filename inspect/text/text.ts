@@ -13,6 +13,7 @@ import {
   scorersTable,
   type Table,
 } from "./tables.ts";
+import { type Highlight, passageLines } from "./passages.ts";
 import { stripLines } from "./strip.ts";
 import type { Paint } from "./paint.ts";
 import { textWidth } from "./width.ts";
@@ -22,9 +23,12 @@ export interface TextStyle {
   by: Order;
   top: number;
   byFile: boolean;
+  /** Passages around the top pages take the place of strip, lists and layers. */
+  text: boolean;
   /** Columns of the terminal. */
   width: number;
   paint: Paint;
+  highlight: Highlight;
 }
 
 const BAR_CELLS = { most: 30, least: 5, beside: 30 } as const;
@@ -36,16 +40,18 @@ export function inspectText(report: Report, style: TextStyle): string {
   const cells = forPeople(style.width);
   const sections = [
     header(report, style),
-    heat(report, style),
-    titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, cells), style),
-    layersSection(report, style),
-    report.misses.length > 0
-      ? titled(
-        "Missed: exact attention wanted them, the scorer left them out",
-        missesTable(report, style.top, cells),
-        style,
-      )
-      : ["Missed: none"],
+    ...style.text ? [passages(report, style)] : [
+      heat(report, style),
+      titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, cells), style),
+      layersSection(report, style),
+      report.misses.length > 0
+        ? titled(
+          "Missed: among the pages with the most attention, but not read",
+          missesTable(report, style.top, cells),
+          style,
+        )
+        : ["Missed: none"],
+    ],
     style.byFile ? titled("By file", filesTable(report, cells), style) : [],
     recording.comparison ? titled("Scorers on the same steps", scorersTable(report, cells), style) : [],
     recording.ablations ? ablations(report, style) : [],
@@ -136,6 +142,12 @@ function heat(report: Report, { by, width, paint }: TextStyle): string[] {
       width,
     ).map(paint.dim),
   ];
+}
+
+function passages(report: Report, style: TextStyle): string[] {
+  const lines = passageLines(report, style);
+  const title = `Passages by ${style.by}`;
+  return lines.length === 0 ? [`${style.paint.bold(title)}: none`] : [style.paint.bold(title), "", ...lines];
 }
 
 function titled(title: string, { columns, rows }: Table, { width, paint }: TextStyle): string[] {

@@ -25,7 +25,13 @@ function replay(trace: string, args: string[] = [], terminal = false): Promise<R
 
 Deno.test("inspect-pages --replay shows every view as the run did", async () => {
   for (
-    const view of [["--by-file"], ["--json", "--layer", "3", "--top", "40"], ["--tsv", "--by", "missed", "--step", "2"]]
+    const view of [["--by-file"], ["--text", "--by", "missed"], ["--json", "--layer", "3", "--top", "40"], [
+      "--tsv",
+      "--by",
+      "missed",
+      "--step",
+      "2",
+    ]]
   ) {
     await withTrace(view, async (trace, _, live) => {
       const { stdout, ending } = await replay(trace, view);
@@ -92,6 +98,20 @@ Deno.test("inspect-pages --replay on a terminal under NO_COLOR is plain", async 
       world.stdout.terminal = true;
       world.variables["NO_COLOR"] = "1";
     });
+    assertEquals(stdout.includes("\x1b"), false);
+  });
+});
+
+Deno.test("inspect-pages --replay --text shows the page of the fact in reverse, and between marks under NO_COLOR", async () => {
+  await withTrace([], async (trace) => {
+    const view = ["--text", "--layer", "4", "--top", "1"];
+    // deno-lint-ignore no-control-regex
+    assertMatch((await replay(trace, view, true)).stdout, /\x1b\[7m[^\x1b»]*48213[^\x1b«]*\x1b\[0m/);
+    const { stdout } = await runFake(["inspect-pages", "--replay", trace, ...view], (world) => {
+      world.stdout.terminal = true;
+      world.variables["NO_COLOR"] = "1";
+    });
+    assertMatch(stdout, /\nb\.txt:3 {2}[\d.]+ % {2}page 105\n[^«]*»[^«]*48213[^«]*«/);
     assertEquals(stdout.includes("\x1b"), false);
   });
 });
