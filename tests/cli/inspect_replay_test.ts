@@ -119,7 +119,8 @@ Deno.test("inspect-pages --replay --text shows the page of the fact in reverse, 
 Deno.test("inspect-pages --replay refuses what the trace does not hold, with 2 and the legal range", async () => {
   await withTrace([], async (trace) => {
     const step = await replay(trace, ["--step", "9"]);
-    assertEquals([step.ending, step.stderr], [{ code: 2 }, "Error: --step 9 is out of range: wanted 1 to 5\n"]);
+    assertEquals(step.ending, { code: 2 });
+    assertMatch(step.stderr, /^Error: --step 9 .*\b1 to 5\n$/);
     const compare = await replay(trace, ["--compare", "quest"]);
     assertMatch(
       compare.stderr,
@@ -140,8 +141,8 @@ Deno.test("inspect-pages --replay ends with 3 and one line for a trace cut anywh
     flipped[Math.floor(bytes.length / 2)]! ^= 4;
     const later = new Uint8Array([...new TextEncoder().encode("PAGESIFT-TRACE/2\n"), ...bytes.subarray(17)]);
     const bad: [name: string, content: Uint8Array, message: RegExp][] = [
-      ["empty", new Uint8Array(), /is no trace of inspect-pages/],
-      ["text", new TextEncoder().encode("Once upon a time\n"), /is no trace of inspect-pages/],
+      ["empty", new Uint8Array(), /not a trace/],
+      ["text", new TextEncoder().encode("Once upon a time\n"), /not a trace/],
       ["headless", bytes.subarray(0, 17), /damaged or cut short/],
       ["half", bytes.subarray(0, bytes.length >> 1), /damaged or cut short/],
       ["almost", bytes.subarray(0, -1), /damaged or cut short/],
