@@ -31,7 +31,7 @@ export interface TextStyle {
   highlight: Highlight;
 }
 
-const BAR_CELLS = { most: 30, least: 5, beside: 34 } as const;
+const BAR_CELLS = { most: 30, least: 4, beside: 34 } as const;
 const BAR_PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"] as const;
 
 /** The whole view for a terminal, or for a file, without color. */
