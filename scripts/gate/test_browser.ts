@@ -1,6 +1,6 @@
 /**
- * The tests of the HTML report in headless Chromium. Where there is no Chromium, `--install` installs Debian's package; where that
- * cannot be done the tests are counted and skipped.
+ * Runs the tests of the HTML report in headless Chromium. `--install` installs Debian's package if there is no Chromium. Without one,
+ * the tests are counted as skipped.
  */
 import { findChromium, installChromium } from "./chromium.ts";
 import { print } from "../output.ts";
@@ -12,7 +12,7 @@ async function whyNoBrowser(): Promise<string | undefined> {
   if (findChromium() !== undefined) return undefined;
   if (!Deno.args.includes("--install")) return "Chromium is not installed; --install installs Debian's";
   const reason = await installChromium();
-  return reason ?? (findChromium() === undefined ? "the package brought no Chromium" : undefined);
+  return reason ?? (findChromium() === undefined ? "the package contains no Chromium" : undefined);
 }
 
 if (import.meta.main) {
