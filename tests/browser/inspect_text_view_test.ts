@@ -71,7 +71,7 @@ browserTest("choosing a word shows its steps and goes to their strongest page", 
     assertMatch(await textOf(page, "live"), /^Step 2 of 5, “8”: Page \d+, /);
     await page.getByRole("radio", { name: "All steps" }).click();
     assertEquals(await textOf(page, "top"), all);
-  });
+  }, { fragment: "#page=0" });
 });
 
 browserTest("arrow keys choose words, and Escape returns to all steps", async () => {
@@ -93,16 +93,16 @@ browserTest("a token that the prefill gave cannot be chosen", async () => {
 });
 
 browserTest("find counts hits, and Enter and Shift-Enter step through them", async () => {
-  await withText(`first NEEDLE\n${"hay\n".repeat(900)}a nee\ndle and a needle\n`, async ({ page }) => {
+  await withText(`first NEEDLE\n${"hay\n".repeat(900)}a nee\ndle and a needle, needle\n`, async ({ page }) => {
     await page.keyboard.press("/");
     await page.keyboard.type("needle");
-    assertEquals(await textOf(page, "hits"), "1 of 2");
+    assertEquals(await textOf(page, "hits"), "1 of 3");
     await page.keyboard.press("Enter");
-    assertEquals([await textOf(page, "hits"), await page.locator("mark.current").textContent()], ["2 of 2", "needle"]);
+    assertEquals([await textOf(page, "hits"), await page.locator("mark.current").textContent()], ["2 of 3", "needle"]);
     assertEquals(await page.locator("mark.current").evaluate((mark) => mark.getBoundingClientRect().top > 0), true);
     await page.keyboard.press("Shift+Enter");
-    assertEquals([await textOf(page, "hits"), await page.locator("mark.current").textContent()], ["1 of 2", "NEEDLE"]);
-    assertMatch(await textOf(page, "live"), /^Hit 1 of 2, page 0: first NEEDLE/);
+    assertEquals([await textOf(page, "hits"), await page.locator("mark.current").textContent()], ["1 of 3", "NEEDLE"]);
+    assertMatch(await textOf(page, "live"), /^Hit 1 of 3, page 0: first NEEDLE/);
   });
 });
 
@@ -196,7 +196,24 @@ browserTest("text far from view is not in the page, and comes when it is scrolle
   }, { fragment: "#page=0" });
 });
 
-browserTest("print contains the whole text", async () => {
+browserTest("the text shows the chosen page again after another tab", async () => {
+  await withText("", async ({ page }) => {
+    await page.getByRole("tab", { name: "Heat map" }).click();
+    await page.getByRole("application", { name: "All pages" }).press("PageDown");
+    await page.getByRole("tab", { name: "Text" }).click();
+    await page.waitForTimeout(100); // blocks in view are filled after the next frames
+    assertEquals([await textOf(page, "page-title"), await chosenInView(page)], ["Page 232", true]);
+  }, { fragment: "#page=200" });
+});
+
+browserTest("the browser prints the whole text", async () => {
+  await withText("", async ({ page }) => {
+    const empty = "dispatchEvent(new Event('beforeprint')), document.querySelectorAll('.block:empty').length";
+    assertEquals(await page.evaluate(empty), 0);
+  }, { fragment: "#page=0" });
+});
+
+browserTest("paper shows all of the text and no controls", async () => {
   await withText("", async ({ page }) => {
     await page.emulateMedia({ media: "print" });
     await page.locator("[data-page='399']").waitFor();

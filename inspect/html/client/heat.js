@@ -1,4 +1,4 @@
-/** Colours, and the heat maps: pages from left to right, layers from top to bottom. */
+/** Colors, and the heat maps: pages from left to right, layers from top to bottom. */
 import { alwaysRead } from "./recording.js";
 
 const MARK_PIXELS = 4;
@@ -8,7 +8,7 @@ function parseColor(text) {
   return text.trim().match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
 }
 
-/** The colours of the page's style, so that both schemes are right. `map` and `text` give a colour for 0 .. 1. */
+/** The colors of the page's style, so that both schemes are right. `map` and `text` give a color for 0 .. 1. */
 export function readColors() {
   const style = getComputedStyle(document.documentElement);
   const ramp = (names) => names.map((name) => parseColor(style.getPropertyValue(name)));
@@ -22,7 +22,7 @@ export function readColors() {
   };
 }
 
-/** One of 64 colours along a ramp. */
+/** One of 64 colors along a ramp. */
 function colorOf(ramp, level) {
   const place = Math.round(level * LEVELS) / LEVELS * (ramp.length - 1);
   const low = Math.min(Math.floor(place), ramp.length - 2);

@@ -100,7 +100,7 @@ class Report {
     this.paint();
   }
 
-  /** Colours everything. */
+  /** Colors everything. */
   paint() {
     const { data, colors } = this;
     const level = (page) => this.levels(this.values.pages[page]);

@@ -46,9 +46,11 @@ export class Reader {
     }, { passive: true });
     let width = column.clientWidth;
     new ResizeObserver(() => {
-      if (column.clientWidth === width) return onView(this.view());
-      width = column.clientWidth;
-      this.#estimate();
+      if (this.#isHidden) return;
+      if (column.clientWidth !== width) {
+        width = column.clientWidth;
+        this.#estimate();
+      }
       onView(this.view());
     }).observe(column);
   }
@@ -77,7 +79,13 @@ export class Reader {
     });
   }
 
+  /** On another tab blocks have no size, and keep what they have. */
+  get #isHidden() {
+    return this.scroller.clientHeight === 0;
+  }
+
   #onSight(entries) {
+    if (this.#isHidden) return;
     for (const { target, isIntersecting, boundingClientRect } of entries) {
       const index = Number(target.dataset.index);
       if (isIntersecting) this.#fill(index);
@@ -137,7 +145,7 @@ export class Reader {
     }
   }
 
-  /** Shades every page by a function that gives its colour. */
+  /** Shades every page by a function that gives its color. */
   shade(color) {
     this.#shade = color;
     this.#paintAll();

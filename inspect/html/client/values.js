@@ -141,13 +141,13 @@ function entryOf({ starts, page: pages }, row, page) {
   return low < starts[row + 1] && pages[low] === page ? low : -1;
 }
 
-/** Decades that the colours of the heat map span, for measures that are shares, and its faintest colour. */
+/** Decades that the colors of the heat map span, for measures that are shares, and its faintest color. */
 const DECADES = 3;
 const LEAST = 0.04;
-/** Below 1, so that shading shows small values too; text has few readable colours, so a logarithm would make them all alike. */
+/** Below 1, so that shading shows small values too; text has few readable colors, so a logarithm would make them all alike. */
 const TEXT_POWER = 0.7;
 
-/** A function from values to 0 .. 1, for the colours of "text" or "map"; pages that are always read do not set the scale. */
+/** A function from values to 0 .. 1, for the colors of "text" or "map"; pages that are always read do not set the scale. */
 export function scaleOf(data, measure, values, use) {
   let top = 0;
   for (let at = 0; at < values.length; at++) {
