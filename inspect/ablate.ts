@@ -24,8 +24,8 @@ export function pageMasks(report: Report, by: Order, top: number): Mask[] {
 }
 
 /**
- * A mask for each source: the pages that hold more of it than of others, or, of a source too short for that, those that hold any of it;
- * but for those that hold tokens of the answer.
+ * A mask for each source. It covers the pages that contain more of this source than of any other. A source too short for that
+ * gets the pages that contain any of it. Pages with tokens of the answer stay out of every mask.
  */
 export function fileMasks(report: Report): Mask[] {
   const bySource = new Map<string, { most: number[]; some: number[] }>();
@@ -40,14 +40,14 @@ export function fileMasks(report: Report): Mask[] {
   return [...bySource].map(([label, { most, some }]) => ({ label, pages: most.length > 0 ? most : some }));
 }
 
-/** A step must see the token that it is about, so its page cannot be masked. */
+/** A step must see its own token, so the page of that token cannot be masked. */
 function firstAnswerPage({ recording: { facts } }: Report): number {
   return Math.floor(facts.promptTokens / facts.pageSize);
 }
 
 /**
- * Takes the answer in again with pages left out of what every layer reads, and says how likely each of its tokens then is. No other
- * page takes the place of a masked one. Layers with a sliding window read their window whole.
+ * Replays the steps of the answer with pages masked in every layer and returns how likely its tokens become. No other page replaces
+ * a masked one. Layers with a sliding window still read their whole window.
  */
 export async function ablate(
   run: InspectedRun,
@@ -66,12 +66,12 @@ export async function ablate(
       ablations.push({ label, pages, logProbability, baseline, mass });
     }
   } catch (error) {
-    if (!(error instanceof Aborted)) throw error; // an interrupt leaves what is there
+    if (!(error instanceof Aborted)) throw error; // an interrupt keeps the results so far
   }
   return ablations;
 }
 
-/** Runs the steps of an answer again over the prompt that is in the cache. */
+/** Runs the steps of an answer again over the prompt in the cache. */
 class MaskedReplay implements Disposable {
   readonly #all: Selection;
   readonly #owned: DisposableStack;
@@ -123,7 +123,7 @@ class MaskedReplay implements Disposable {
     return Array.from({ length: pool.shape.numKvHeads }, () => pages);
   }
 
-  /** Writes the pages of each head without the masked ones; a head that has none left reads the token's own page. */
+  /** Writes the pages of each head without the masked ones; a head with no page left reads the token's own page. */
   #leaveOut({ selected, counts }: Selection, pages: readonly Int32Array[]): void {
     const places = selected.shape[2] ?? 0;
     const own = this.run.sequence.pages.length - 1;

@@ -1,22 +1,22 @@
 import { forcedKind } from "./recording.ts";
 import type { Report } from "./report.ts";
 
-/** What the pages of one source add up to; a page that lies in several counts for each by its share. */
+/** Sums over the pages of one source. A page with text of several sources counts towards each by its share. */
 export interface FileFigures {
   source: string;
   /** Pages, and those of them that are always read. */
   pages: number;
   forcedPages: number;
-  /** Share of exact mass, and of that in pages that are not always read. */
+  /** Share of attention mass, and the part of it in pages that are not always read. */
   mass: number;
   freeMass: number;
   /** Pages read, by row, as a share of all pages read. */
   selectedShare: number;
-  /** Exact mass that was wanted and not read. */
+  /** Attention mass of missed pages. */
   lost: number;
 }
 
-/** Importance summed by source, the heaviest first. */
+/** Importance summed by source, the most important first. */
 export function sumByFile({ recording: { facts }, texts, pages }: Report): FileFigures[] {
   const files = new Map<string, FileFigures>();
   const reads = Math.max(1, pages.selected.reduce((sum, count) => sum + count, 0));

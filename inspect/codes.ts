@@ -1,7 +1,7 @@
-/** Numbers of a recording in 16 bits, so that what is kept stays small and a replay shows what was shown. */
+/** 16-bit codes for the numbers of a recording. They keep it small, and a replay shows exactly what the run showed. */
 
 const HIGHEST = 65535;
-/** Masses are logarithms from 2^-32 to 1: exact to 0.02 %. Less is 0. */
+/** Masses are logarithms from 2^-32 to 1: accurate to 0.02 %. Smaller masses become 0. */
 const LOG_RANGE = 32;
 /** Scores are thousandths of a standard deviation. */
 const SCORE_STEPS = 1000;

@@ -7,13 +7,13 @@ export interface ComparedFigures {
   scorer: ComparedScorer | undefined;
   kept: number;
   recall: number;
-  /** Share of its pages that the run read too, those that are always read left out. */
+  /** Share of its pages that the run also read, not counting pages that are always read. */
   overlap: number;
 }
 
 /**
- * The run and the compared scorers on the same steps; empty where nothing was compared. Dense layers count only where no layer selects:
- * there the run reads what no scorer chose.
+ * The run and the compared scorers on the same steps; empty if nothing was compared. Dense layers count only if no layer selects,
+ * because in a dense layer no scorer chooses what the run reads.
  */
 export function compareScorers({ recording, selectors }: Report): ComparedFigures[] {
   const { comparison, facts } = recording;

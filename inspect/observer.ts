@@ -8,21 +8,21 @@ import { RowLog } from "./row_log.ts";
 import { countShared, rowFigures, standardize, sumOver, toRow } from "./row_math.ts";
 import { PageProbe, readSelection } from "./scorers.ts";
 
-/** What one step shows of one layer, by KV head. */
+/** One step in one layer, by KV head. */
 interface LayerView {
   kind: LayerKind;
   pages: number;
   /** `[Hk, M]` */
   mass: Float32Array<ArrayBuffer>;
   scores: Float32Array | undefined;
-  /** Undefined where all pages were read. */
+  /** Undefined if all pages were read. */
   selected: Int32Array[] | undefined;
   wanted: Int32Array[];
 }
 
 /**
- * Watches the decode steps of one sequence: for every layer it computes scores and exact masses, and keeps which pages were read,
- * which were wanted, and sums over the steps.
+ * Observes the decode steps of one sequence. For every layer it computes scores and exact attention masses and records which pages
+ * were read, which have the most mass, and sums over the steps.
  */
 export class PageObserver implements StepObserver, Disposable {
   /** `[L, H, M]`, sums over the steps. */
@@ -35,9 +35,9 @@ export class PageObserver implements StepObserver, Disposable {
   readonly #compare: readonly ComparedScorer[];
   #lengthTokens = 0;
   #selectedStep = -1;
-  /** Steps in which a page was left out. */
+  /** Steps that skipped at least one page. */
   selectedSteps = 0;
-  /** KV pages that attention read, and that dense attention would have read, over all rows. */
+  /** KV pages read by attention, and by dense attention in its place, over all rows. */
   pagesRead = 0;
   pagesDense = 0;
 
@@ -50,7 +50,7 @@ export class PageObserver implements StepObserver, Disposable {
     this.#score = new Float32Array(numbers);
   }
 
-  /** Steps that were watched to their last layer. */
+  /** Steps observed to the last layer. */
   get steps(): number {
     const { numLayers, numKvHeads } = this.pool.shape;
     return Math.floor(this.rows.length / (numLayers * numKvHeads));
@@ -73,7 +73,7 @@ export class PageObserver implements StepObserver, Disposable {
     return this.#probe.columns;
   }
 
-  /** As `Recording.figures` has them. */
+  /** In the layout of `Recording.figures`. */
   get figures(): Float32Array {
     return Float32Array.from(this.#figures);
   }
@@ -120,7 +120,7 @@ export class PageObserver implements StepObserver, Disposable {
     this.#figures.push(...view.kind === "window" ? [NaN, NaN, NaN, NaN] : [kept, best, found, wanted]);
   }
 
-  /** Counts what the kernels left in the selection, not what they were asked for. */
+  /** Counts the pages in the selection that the kernels wrote, not the pages requested. */
   #count(read: number, { kind, pages }: LayerView): void {
     if (kind === "window") return;
     this.pagesRead += read;

@@ -8,36 +8,36 @@ export interface PromptPart {
   end: number;
 }
 
-/** A stretch of the tokens' text that stands in a source. */
+/** A range of the tokens' text that comes from one source. */
 export interface Span {
   source: string;
   /** Characters `[start, end)` of the tokens' text. */
   start: number;
   end: number;
-  /** Line of the source at `start`, from 1; 0 where the source has no lines. */
+  /** Line of the source at `start`, from 1; 0 if the source has no lines. */
   line: number;
 }
 
-/** What one page holds of one source. */
+/** The part of a page that comes from one source. */
 export interface Place {
   source: string;
-  /** Lines, both ends included; 0 where the source has none. */
+  /** First and last line, both included; 0 if the source has no lines. */
   firstLine: number;
   lastLine: number;
-  /** How much of the page it is; the places of a page sum to 1. */
+  /** Share of the page's characters; the places of a page sum to 1. */
   share: number;
 }
 
-/** Names of what comes from no source. */
+/** Names for text without a source. */
 export const TEMPLATE = "<template>";
 export const ANSWER = "<answer>";
 
-/** Text of all tokens, where each ends in it, and what stands where. */
+/** The text of all tokens, the end of each token, and the source of each range. */
 export interface PromptText {
   text: string;
   /** `[T]` */
   tokenEnds: Uint32Array;
-  /** In ascending order, disjoint. */
+  /** Ascending and disjoint. */
   spans: readonly Span[];
 }
 
@@ -48,7 +48,7 @@ export interface Decoder {
   stream(): { push(id: number): string; flush(): string };
 }
 
-/** The text of all ids, special tokens spelt out, and where each token ends. */
+/** The text of all ids, special tokens spelled out, and the end of each token. */
 export function spellTokens(decoder: Decoder, ids: readonly number[]): { text: string; tokenEnds: Uint32Array } {
   const stream = decoder.stream();
   const pieces: string[] = [];
@@ -64,7 +64,7 @@ export function spellTokens(decoder: Decoder, ids: readonly number[]): { text: s
   return { text: pieces.join("") + rest, tokenEnds };
 }
 
-/** A stretch of the prompt in the tokens' text. */
+/** A range of the prompt found in the tokens' text. */
 interface Match {
   inText: number;
   inPrompt: number;
@@ -74,8 +74,8 @@ interface Match {
 const ANCHOR = 48;
 
 /**
- * Finds the prompt in the text of its tokens: as a whole, without the white space around it (which templates trim), or, where it
- * was truncated, its beginning and its end.
+ * Finds the prompt in the text of its tokens: the whole prompt, or the prompt without surrounding white space (templates trim it), or
+ * the beginning and the end of a truncated prompt.
  */
 function matchPrompt(text: string, prompt: string): Match[] {
   for (const [wanted, inPrompt] of [[prompt, 0], [prompt.trim(), prompt.length - prompt.trimStart().length]] as const) {
@@ -102,7 +102,7 @@ function matchPrompt(text: string, prompt: string): Match[] {
   return matches;
 }
 
-/** Where the parts of a prompt stand in the text of its tokens; `unmatched` counts characters of the text that were not found. */
+/** Locates the parts of a prompt in the text of its tokens; `unmatched` counts characters of the text that were not found. */
 export function locateParts(
   text: string,
   prompt: string,
@@ -131,7 +131,7 @@ export class LineIndex {
     for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) this.#breaks.push(at);
   }
 
-  /** Line of the character, from 1; a line break belongs to the line that it ends. */
+  /** Line of a character, from 1. A line break belongs to the line it ends. */
   at(character: number): number {
     let [low, high] = [0, this.#breaks.length];
     while (low < high) {
@@ -143,7 +143,7 @@ export class LineIndex {
   }
 }
 
-/** Pages of a prompt as people read them. */
+/** The text and places of a prompt's pages. */
 export class PageTexts {
   readonly #lines: LineIndex;
 
@@ -169,7 +169,7 @@ export class PageTexts {
     return this.prompt.text.slice(start, end);
   }
 
-  /** The sources of a page, that with most of it first. */
+  /** The sources of a page, largest share first. */
   places(page: number): Place[] {
     const { start, end } = this.characters(page);
     const length = Math.max(1, end - start);
@@ -190,7 +190,7 @@ export class PageTexts {
   #place({ source, start, line }: Span, from: number, to: number, share: number): Place {
     if (line === 0) return { source, firstLine: 0, lastLine: 0, share };
     let last = Math.max(from, to - 1);
-    while (last > from && /[\r\n]/.test(this.prompt.text[last] ?? "")) last--; // the break between two parts is no line of either
+    while (last > from && /[\r\n]/.test(this.prompt.text[last] ?? "")) last--; // the line break between two parts belongs to neither
     const lineAt = (character: number): number => line + this.#lines.at(character) - this.#lines.at(start);
     return { source, firstLine: lineAt(from), lastLine: lineAt(last), share };
   }

@@ -15,10 +15,10 @@ import type { ComparedScorer, Facts, Recording } from "./recording.ts";
 /** What is inspected. */
 export interface InspectRequest {
   ids: readonly number[];
-  /** The prompt and its parts, before it was truncated or put into a template. */
+  /** The prompt and its parts, before truncation and chat template. */
   prompt: string;
   parts: readonly PromptPart[];
-  /** Decode steps to watch at most. */
+  /** Most decode steps to observe. */
   steps: number;
   sampling: SamplingOptions & { stop?: string[] };
   sparse: SparseOptions;
@@ -27,10 +27,10 @@ export interface InspectRequest {
   onPrefill: (progress: PrefillProgress) => void;
 }
 
-/** What the caller knows of a run. */
+/** The facts that the caller supplies. */
 export type RunFacts = Pick<Facts, "version" | "model" | "command" | "date">;
 
-/** A finished run whose cache is still there, so that its steps can be run again with pages masked. */
+/** A finished run that still holds its cache, so its steps can run again with pages masked. */
 export interface InspectedRun extends Disposable {
   recording: Recording;
   stats: EngineStats;
@@ -41,7 +41,7 @@ export interface InspectedRun extends Disposable {
   unmatched: number;
 }
 
-/** Generates as the engine does, one request alone, and watches every decode step. */
+/** Generates like the engine, one request alone, and observes every decode step. */
 export async function record(engine: Engine, request: InspectRequest, about: RunFacts): Promise<InspectedRun> {
   const policy = engine.policy(request.sparse);
   using owned = new DisposableStack();
@@ -100,7 +100,7 @@ function nothingWatched(finish: FinishReason): PagesiftError {
   const why = finish === "context"
     ? "the prompt fills the context"
     : `the answer ended with its first token (${finish})`;
-  return new PagesiftError("usage", `There is no decode step to inspect: ${why}; change the prompt or the context`);
+  return new PagesiftError("usage", `No decode step to inspect: ${why}; change the prompt or the context`);
 }
 
 /** The texts of prompt and answer, with the places of the prompt's parts. */
@@ -109,7 +109,7 @@ function promptText(
   { ids, prompt, parts }: InspectRequest,
   answerIds: readonly number[],
 ): { text: PromptText; unmatched: number } {
-  // The answer's last token never went in, so it is in no page.
+  // The last token of the answer never enters the context, so no page contains it.
   const all = [...ids, ...answerIds.slice(0, -1)];
   const { text, tokenEnds } = spellTokens(engine.tokenizer, all);
   const promptEnd = tokenEnds[ids.length - 1] ?? 0;

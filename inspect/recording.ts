@@ -1,15 +1,15 @@
-/** All that an inspection keeps, from which every view is made, now or on replay. */
+/** Everything that an inspection records. Every view is made from it, in the run or on replay. */
 import type { FinishReason, Scorer } from "../engine/types.ts";
 import type { PromptText } from "./prompt_text.ts";
 import type { RowLog } from "./row_log.ts";
 
-/** Scorers that can be compared; `oracle` takes the pages of highest exact mass. */
+/** Scorers that can be compared; `oracle` takes the pages with the most attention mass. */
 export type ComparedScorer = Scorer | "oracle";
 export const COMPARED_SCORERS: readonly ComparedScorer[] = ["unique", "diag", "quest", "mean", "oracle"];
 
 export type LayerKind = "sparse" | "dense" | "window";
 
-/** What was inspected, and how. Counts unless the name has another unit. */
+/** What was inspected, and how. Numbers are counts unless the name has another unit. */
 export interface Facts {
   /** Of the program. */
   version: string;
@@ -19,10 +19,10 @@ export interface Facts {
   /** ISO 8601. */
   date: string;
   promptTokens: number;
-  /** Decode steps that were watched. */
+  /** Observed decode steps. */
   steps: number;
   pageSize: number;
-  /** Pages that the context had at the last step. */
+  /** Pages of the context at the last step. */
   pages: number;
   layers: LayerKind[];
   /** KV heads, and query heads in all. */
@@ -32,14 +32,14 @@ export interface Facts {
   scorer: Scorer;
   lambda: number;
   sinkPages: number;
-  /** First page that was among the recent ones in some step; later ones are recent too. */
+  /** First page that was recent in any step; all later pages are recent too. */
   firstRecentPage: number;
-  /** Steps in which at least one page was left out, as the kernels had it. */
+  /** Steps that skipped at least one page, counted by the kernels. */
   selectedSteps: number;
-  /** KV pages that attention read, and that dense attention would have read, over steps, layers and KV heads. */
+  /** KV pages read by attention, and by dense attention in its place, over steps, layers and KV heads. */
   pagesRead: number;
   pagesDense: number;
-  /** All tokens of the answer, the prompt's own first; the last one never went in. */
+  /** All tokens of the answer, the one from the prefill first; the last one never entered the context. */
   answerIds: number[];
   answerText: string;
   finish: FinishReason;
@@ -55,39 +55,39 @@ export interface Totals {
   score: Uint16Array;
 }
 
-/** Numbers of one row, in the order that {@link Recording.figures} has them. */
+/** Numbers of one row, in the order of {@link Recording.figures}. */
 export const FIGURES = ["kept", "best", "found", "wanted"] as const;
-/** Numbers of one row and scorer, in the order that {@link Comparison.figures} has them. */
+/** Numbers of one row and scorer, in the order of {@link Comparison.figures}. */
 export const COMPARED_FIGURES = ["kept", "found", "shared"] as const;
 
 /** Scorers side by side on the same steps. */
 export interface Comparison {
   scorers: readonly ComparedScorer[];
-  /** `[N, L, H, scorers, 3]`: exact mass kept, wanted pages found, pages that the run read as well; NaN in window layers. */
+  /** `[N, L, H, scorers, 3]`: attention mass retained, best pages found, pages that the run also read; NaN in window layers. */
   figures: Float32Array;
 }
 
 /** The answer's probability with some pages masked. */
 export interface Ablation {
-  /** What was masked, as people read it. */
+  /** What was masked, for display. */
   label: string;
   pages: number[];
-  /** Sum of the log-probabilities of the tokens that the steps gave, with the mask and without, in nats. */
+  /** Sum of the log-probabilities of the generated tokens, with and without the mask, in nats. */
   logProbability: number;
   baseline: number;
-  /** Share of exact mass, averaged over steps, layers and heads. */
+  /** Share of attention mass, averaged over steps, layers and heads. */
   mass: number;
 }
 
 /** What `--ablate` masks. */
 export type Ablated = "page" | "file";
 
-/** How a page that is masked alone is called. */
+/** The label of a page that is masked alone. */
 export function pageLabel(page: number): string {
   return `page ${page}`;
 }
 
-/** What was masked; undefined where nothing was. */
+/** What was masked; undefined if nothing was. */
 export function ablatedOf(ablations: readonly Ablation[] | undefined): Ablated | undefined {
   const isPage = ({ label, pages: [page] }: Ablation): boolean => page !== undefined && label === pageLabel(page);
   return ablations && (ablations.every(isPage) ? "page" : "file");
@@ -100,8 +100,8 @@ export interface Recording {
   /** `[N, L, H]` */
   rows: RowLog;
   /**
-   * `[N, L, H, 4]`: exact mass in the pages that were read, and in the best ones of the same number; wanted pages that were read, and
-   * wanted pages, those that are always read left out of both. NaN in window layers.
+   * `[N, L, H, 4]`: attention mass in the pages that were read, and in as many best pages; best pages that were read, and best pages,
+   * both without pages that are always read. NaN in window layers.
    */
   figures: Float32Array;
   comparison?: Comparison | undefined;
@@ -113,7 +113,7 @@ export function rowIndex({ layers, heads }: Facts, step: number, layer: number, 
   return (step * layers.length + layer) * heads + head;
 }
 
-/** Why a page is read whatever its score. */
+/** Why a page is always read; undefined if the scorer decides. */
 export function forcedKind({ sinkPages, firstRecentPage }: Facts, page: number): "sink" | "recent" | undefined {
   return page < sinkPages ? "sink" : page >= firstRecentPage ? "recent" : undefined;
 }

@@ -1,4 +1,4 @@
-/** A recording seen through selectors: what a view shows. */
+/** The part of a recording that selectors choose, ready for a view. */
 import { type Facts, forcedKind, type Recording, rowIndex } from "./recording.ts";
 import { massOf, scoreOf } from "./codes.ts";
 import { PageTexts } from "./prompt_text.ts";
@@ -7,44 +7,44 @@ import type { Row } from "./row_log.ts";
 export const ORDERS = ["score", "mass", "selected", "missed"] as const;
 export type Order = (typeof ORDERS)[number];
 
-/** Which steps, layers and KV heads are looked at; what is not named is averaged over. All count from 0. */
+/** The step, layer and KV head to look at, from 0. Undefined averages over all of them. */
 export interface Selectors {
   layer?: number | undefined;
   head?: number | undefined;
   step?: number | undefined;
 }
 
-/** Numbers by page `[P]`, over the rows that the selectors leave. */
+/** Numbers by page `[P]`, over the selected rows. */
 export interface PageTable {
-  /** Mean share of exact mass. */
+  /** Mean share of attention mass. */
   mass: Float64Array;
   /** Mean score in standard deviations. */
   score: Float64Array;
   /** Rows that read the page. */
   selected: Uint32Array;
-  /** Rows that wanted it and did not read it, and the mean share of mass that they lost. */
+  /** Rows that missed the page, and the mean share of attention mass that they lost. */
   missed: Uint32Array;
   lost: Float64Array;
 }
 
-/** How much of exact attention a set of rows kept. Shares of 1; NaN where no row counts. */
+/** How much of dense attention a set of rows retained. Shares of 1; NaN if no row counts. */
 export interface Fidelity {
   /** Mass in the pages that were read. */
   kept: number;
-  /** Mass in as many pages, had they been the best. */
+  /** Mass in the best pages, as many as were read. */
   best: number;
   /** Share of the best pages that were read; pages that are always read do not count. */
   recall: number;
 }
 
-/** A page that exact attention wanted and the scorer left out. */
+/** A page with enough attention mass to be among the best, which the scorer left out. */
 export interface Miss {
   page: number;
   layer: number;
   head: number;
   /** Steps that missed it. */
   steps: number;
-  /** Sum of its shares of exact mass in these steps, divided by all steps. */
+  /** Sum of its shares of attention mass in these steps, divided by all steps. */
   lost: number;
 }
 
@@ -62,7 +62,7 @@ export interface Report {
   misses: readonly Miss[];
 }
 
-/** Steps, layers and heads that the selectors leave. */
+/** The selected steps, layers and heads. */
 interface Scope {
   steps: number[];
   layers: number[];
@@ -118,7 +118,7 @@ function* rowsOf(
   }
 }
 
-/** Pages that the context has at a step. */
+/** Pages of the context at a step. */
 export function pagesAt({ facts }: Recording, step: number): number {
   return Math.ceil((facts.promptTokens + step + 1) / facts.pageSize);
 }
@@ -154,7 +154,7 @@ function tabulate(recording: Recording, scope: Scope, oneStep: boolean): { pages
   return { pages: table, misses: [...misses.values()].sort((a, b) => b.lost - a.lost || a.page - b.page) };
 }
 
-/** Whether a row read every page of the context; layers with a sliding window read their window and select nothing. */
+/** Whether a row read every page of the context. Layers with a sliding window read their window and select nothing. */
 export function readsAll({ layers }: Facts, layer: number, { allRead }: Row): boolean {
   return allRead && layers[layer] !== "window";
 }
@@ -192,7 +192,7 @@ function tableOfTotals({ facts, totals }: Recording, { layers, heads }: Scope): 
   return table;
 }
 
-/** Pages in order, best first; pages that are always read are left out, as they say nothing of the scorer. */
+/** Pages in order, best first, without pages that are always read: these say nothing about the scorer. */
 export function rankPages({ recording: { facts }, pages }: Report, by: Order, top: number): number[] {
   const values = by === "missed" ? pages.lost : pages[by];
   const ranked = Array.from(values.keys()).filter((page) =>
@@ -201,7 +201,7 @@ export function rankPages({ recording: { facts }, pages }: Report, by: Order, to
   return ranked.sort((a, b) => values[b]! - values[a]! || pages.mass[b]! - pages.mass[a]! || a - b).slice(0, top);
 }
 
-/** What the pages that are always read hold of the exact mass. */
+/** The attention mass of pages that are always read. */
 export function forcedMass(
   { recording: { facts }, pages }: Report,
 ): Record<"sink" | "recent", { pages: number; mass: number }> {

@@ -1,21 +1,21 @@
 import { massCode, massOf, scoreCode, scoreOf } from "./codes.ts";
 import { ByteReader, ByteWriter } from "./varint.ts";
 
-/** A page that a step read, or that exact attention wanted, or both. */
+/** A page that a step read, or that is among the best pages, or both. */
 export interface Entry {
   page: number;
   selected: boolean;
-  /** Among the pages of highest exact mass, as many as the budget holds. */
+  /** Among the pages with the most attention mass, as many as fit the budget. */
   wanted: boolean;
   /** Share of the exact softmax, averaged over the query heads of the KV head. */
   mass: number;
-  /** In standard deviations from the mean of the row's pages; 0 where pages were not scored. */
+  /** In standard deviations from the mean of the row's pages; 0 if pages were not scored. */
   score: number;
 }
 
-/** What one step did in one layer and KV head. */
+/** One step in one layer and KV head. */
 export interface Row {
-  /** Every page was read; then only the wanted ones are entries. */
+  /** Every page was read; then only the best pages are entries. */
   allRead: boolean;
   /** In ascending order of pages. */
   entries: readonly Entry[];
@@ -24,13 +24,13 @@ export interface Row {
 const SELECTED = 1;
 const WANTED = 2;
 
-/** Rows one after the other, a few bytes an entry. */
+/** Rows one after the other, a few bytes per entry. */
 export class RowLog {
   readonly #writer = new ByteWriter();
   readonly #starts: number[] = [];
   #sealed: Uint8Array | undefined;
 
-  /** Rows from the bytes of {@link toBytes}. @throws {RangeError} when they hold no `count` rows of pages below `numPages` */
+  /** Rows from the bytes of {@link toBytes}. @throws {RangeError} if they do not contain exactly `count` rows of pages below `numPages` */
   static fromBytes(bytes: Uint8Array, count: number, numPages: number): RowLog {
     const log = new RowLog();
     log.#sealed = bytes;

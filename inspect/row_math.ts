@@ -1,14 +1,14 @@
 import type { Entry, Row } from "./row_log.ts";
 
-/** What one step gave in one layer and KV head, by page. */
+/** One step in one layer and KV head, by page. */
 export interface RowData {
   /** Exact softmax shares, averaged over the query heads of the group. */
   mass: Float32Array;
-  /** In standard deviations from their mean; undefined where pages are not scored. */
+  /** In standard deviations from their mean; undefined if pages are not scored. */
   score: Float32Array | undefined;
   /** Pages that were read, ascending; undefined for all. */
   selected: Int32Array | undefined;
-  /** Pages of highest mass, as many as the budget holds, ascending. */
+  /** Pages with the most attention mass, as many as fit the budget, ascending. */
   wanted: Int32Array;
 }
 
@@ -35,7 +35,7 @@ export function averageGroups(
   return out;
 }
 
-/** Scores as standard deviations from their mean, since those of different heads have no common scale; 0 where all are equal. */
+/** Scores as standard deviations from their mean, because scores of different heads have no common scale; 0 if all are equal. */
 export function standardize(scores: Float32Array): Float32Array {
   let [sum, squares] = [0, 0];
   for (const score of scores) sum += score;
@@ -52,7 +52,7 @@ export function sumOver(mass: Float32Array, pages: Int32Array): number {
   return sum;
 }
 
-/** How many of the wanted pages are among others; both ascend, and pages that are always read do not count. */
+/** How many of the best pages are among others. Both ascend; pages that are always read do not count. */
 export function countShared(
   wanted: Int32Array,
   others: Int32Array | undefined,
@@ -76,7 +76,7 @@ export function rowFigures({ mass, selected, wanted }: RowData, isForced: (page:
   };
 }
 
-/** The row as it is kept. */
+/** The row as it is recorded. */
 export function toRow({ mass, score, selected, wanted }: RowData): Row {
   const entries: Entry[] = [];
   const add = (page: number, isSelected: boolean, isWanted: boolean): void => {

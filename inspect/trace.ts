@@ -1,4 +1,7 @@
-/** A recording as a file: a line that names format and version, then one gzip stream, whose checksum reveals damage. */
+/**
+ * A recording as a file: a line with format and version, then one gzip stream, whose checksum reveals damage. The HTML report contains a
+ * trace too; inspect/html/client/recording.js reads it.
+ */
 import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { checkHeader, type TraceHeader } from "./trace_header.ts";
 import type { Recording } from "./recording.ts";
@@ -9,7 +12,7 @@ import { ByteReader, ByteWriter } from "./varint.ts";
 const NAME = "PAGESIFT-TRACE";
 export const TRACE_VERSION = 1;
 const FIRST_LINE_BYTES = 64;
-/** Bytes that a trace may unpack to; one of a million tokens, 64 layers and 8 heads takes less. */
+/** Most bytes that a trace may unpack to. A million tokens, 64 layers and 8 heads need less. */
 const MAX_UNPACKED_BYTES = 2 ** 31;
 
 type Section = Uint8Array<ArrayBuffer>;
@@ -39,7 +42,7 @@ export async function writeTrace(recording: Recording): Promise<Uint8Array<Array
   return joined([new TextEncoder().encode(`${NAME}/${TRACE_VERSION}\n`), packed]);
 }
 
-/** @throws {PagesiftError} of kind "model" for what is no trace, of another version, damaged or cut short */
+/** @throws {PagesiftError} of kind "model" if the file is not a trace, has another version, is damaged or cut short */
 export async function readTrace(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<Recording> {
   const start = checkFirstLine(bytes, name);
   try {
@@ -62,7 +65,7 @@ function checkFirstLine(bytes: Uint8Array, name: string): number {
   const line = new TextDecoder().decode(bytes.subarray(0, Math.max(end, 0)));
   const [format, version] = line.split("/");
   if (format !== NAME || version === undefined) {
-    throw new PagesiftError("model", `"${name}" is no trace of inspect-pages; --trace writes one`);
+    throw new PagesiftError("model", `"${name}" is not a trace of inspect-pages; --trace writes one`);
   }
   if (version === String(TRACE_VERSION)) return end + 1;
   throw new PagesiftError(
@@ -92,7 +95,12 @@ function parse(unpacked: Section): Recording {
   const comparedNumbers = numRows * scorers.length * COMPARED_FIGURES.length;
   return {
     facts,
-    text: { text: new TextDecoder().decode(text), tokenEnds: fromDeltas(ends!, promptTokens + steps), spans },
+    // A byte order mark is a character of the text like any other.
+    text: {
+      text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(text),
+      tokenEnds: fromDeltas(ends!, promptTokens + steps),
+      spans,
+    },
     totals: { mass: new Uint16Array(sized(mass!, 2 * perPage)), score: new Uint16Array(sized(score!, 2 * perPage)) },
     rows: RowLog.fromBytes(rows!, numRows, pages),
     figures: new Float32Array(sized(figures!, 4 * numRows * FIGURES.length)),
@@ -103,7 +111,7 @@ function parse(unpacked: Section): Recording {
 }
 
 function sized(section: Section, bytes: number): ArrayBuffer {
-  if (section.length !== bytes) throw new RangeError(`a section has ${section.length} bytes, wanted ${bytes}`);
+  if (section.length !== bytes) throw new RangeError(`a section has ${section.length} bytes instead of ${bytes}`);
   return section.buffer;
 }
 
@@ -115,7 +123,7 @@ function deltas(ends: Uint32Array): Section {
 
 function fromDeltas(section: Section, count: number): Uint32Array {
   const reader = new ByteReader(section);
-  if (count > section.length) throw new RangeError(`${section.length} bytes hold no ${count} token ends`);
+  if (count > section.length) throw new RangeError(`${section.length} bytes are too few for ${count} token ends`);
   const ends = new Uint32Array(count);
   let end = 0;
   for (let index = 0; index < count; index++) ends[index] = end += reader.varint();

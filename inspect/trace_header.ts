@@ -7,7 +7,7 @@ export interface TraceHeader {
   spans: readonly Span[];
   scorers: readonly ComparedScorer[];
   ablations?: Ablation[];
-  /** Of text, token ends, masses, scores, rows, figures, compared figures. */
+  /** Sizes of text, token ends, masses, scores, rows, figures, compared figures. */
   sectionBytes: number[];
 }
 
@@ -18,10 +18,10 @@ const COUNTS = [
   ...["promptTokens", "steps", "pageSize", "pages", "heads", "queryHeads", "budgetPages", "sinkPages"] as const,
   ...["firstRecentPage", "selectedSteps", "pagesRead", "pagesDense"] as const,
 ];
-/** Nothing that is counted comes near. */
+/** No real count comes near. */
 const LARGEST = 2 ** 48;
 
-/** Refuses a header that no trace of ours has, whatever its checksum. @throws {TypeError} that names the field */
+/** Refuses a header that Pagesift never writes, even with a valid checksum. @throws {TypeError} that names the field */
 export function checkHeader(value: unknown): asserts value is TraceHeader {
   const header = objectOf(value, "header");
   const facts = objectOf(header["facts"], "facts");

@@ -1,4 +1,4 @@
-/** Bytes that grow as numbers are added: small numbers take few. */
+/** Collects numbers as bytes; small numbers take few. */
 export class ByteWriter {
   #bytes = new Uint8Array(4096);
   #length = 0;
@@ -7,7 +7,7 @@ export class ByteWriter {
     return this.#length;
   }
 
-  /** A whole number from 0, seven bits a byte. */
+  /** A whole number from 0, seven bits per byte. */
   varint(value: number): void {
     for (let rest = value;; rest = Math.floor(rest / 128)) {
       const last = rest < 128;
@@ -35,11 +35,11 @@ export class ByteWriter {
   }
 }
 
-/** Reads what a {@link ByteWriter} wrote. Every read is checked against the end. */
+/** Reads the bytes of a {@link ByteWriter}. Every read checks for the end. */
 export class ByteReader {
   constructor(readonly bytes: Uint8Array, public at = 0) {}
 
-  /** @throws {RangeError} past the end, and for numbers that no writer makes */
+  /** @throws {RangeError} past the end, and for numbers that no writer produces */
   varint(): number {
     let value = 0;
     for (let scale = 1; scale <= 2 ** 42; scale *= 128) {

@@ -10,25 +10,25 @@ import {
 import type { Selectors } from "../../inspect/report.ts";
 import type { InspectFlags } from "../options/inspect.ts";
 
-/** What selectors may name. */
+/** The counts that selectors must stay below. */
 export interface SelectorRange {
   layers: number;
   heads: number;
   steps: number;
 }
 
-/** The scorers of `--compare`, each once. */
+/** The scorers of `--compare`, without duplicates. */
 export function comparedScorers(list: string | undefined): ComparedScorer[] {
   if (list === undefined) return [];
   const names = list.split(",").map((name) => name.trim());
   return [...new Set(names)].map((name) => {
     const scorer = COMPARED_SCORERS.find((each) => each === name);
     if (scorer) return scorer;
-    throw new PagesiftError("usage", `--compare "${name}" is no scorer: wanted some of ${COMPARED_SCORERS.join(",")}`);
+    throw new PagesiftError("usage", `--compare "${name}" is not a scorer; choose from ${COMPARED_SCORERS.join(",")}`);
   });
 }
 
-/** The selectors as counts from 0. @throws {PagesiftError} of kind "usage" that names the legal range */
+/** The selectors, from 0. @throws {PagesiftError} of kind "usage" that names the valid range */
 export function selectorsOf({ layer, head, step }: InspectFlags, range: SelectorRange): Selectors {
   check("--layer", layer, 0, range.layers - 1);
   check("--head", head, 0, range.heads - 1);
@@ -38,20 +38,21 @@ export function selectorsOf({ layer, head, step }: InspectFlags, range: Selector
 
 function check(flag: string, value: number | undefined, least: number, most: number): void {
   if (value === undefined || value >= least && value <= most) return;
-  throw new PagesiftError("usage", `${flag} ${value} is out of range: wanted ${least} to ${most}`);
+  throw new PagesiftError("usage", `${flag} ${value} is out of range; valid values are ${least} to ${most}`);
 }
 
 /** Refuses flags that exclude each other. */
 export function checkInspectFlags(flags: InspectFlags, words: readonly string[]): void {
-  const { replay, json, tsv } = flags;
-  if (json && tsv) throw new PagesiftError("usage", "--json and --tsv exclude each other");
+  const { replay, json, tsv, text } = flags;
+  const [first, second] = [json && "--json", tsv && "--tsv", text && "--text"].filter((flag) => flag !== false);
+  if (second) throw new PagesiftError("usage", `${first} and ${second} exclude each other; choose one`);
   if (replay === undefined) return;
   const prompt: string | undefined = [...flags.prompt, ...flags.files, ...words][0];
   const other = prompt !== undefined ? `the prompt "${prompt}"` : flags.trace !== undefined ? "--trace" : undefined;
   if (other !== undefined) throw new PagesiftError("usage", `--replay ${replay} and ${other} exclude each other`);
 }
 
-/** Refuses to show masked pages that a trace does not hold: to mask others would need the model. */
+/** Refuses `--ablate` on a trace without it: masking pages requires the model. */
 export function checkAblations({ ablations }: Recording, wanted: Ablated | undefined, file: string): void {
   const held = ablatedOf(ablations);
   if (wanted === undefined || wanted === held || ablations?.length === 0) return;
@@ -62,7 +63,7 @@ export function checkAblations({ ablations }: Recording, wanted: Ablated | undef
   );
 }
 
-/** Leaves the scorers of `--compare` in a recording. @throws {PagesiftError} of kind "usage" where one was not recorded */
+/** The recording with the scorers of `--compare` only. @throws {PagesiftError} of kind "usage" if one was not recorded */
 export function withScorers(recording: Recording, wanted: readonly ComparedScorer[], file: string): Recording {
   if (wanted.length === 0) return recording;
   const { scorers, figures } = recording.comparison ?? { scorers: [], figures: new Float32Array() };

@@ -8,19 +8,19 @@ const help = {
     "inspect-pages --replay FILE [OPTIONS]",
   ],
   description: [
-    "Reads a prompt and takes decode steps as generate does, and shows which pages of the text mattered: which the scorer\n" +
-    "chose, what share of exact attention each had, and which were wanted and missed.",
-    "Share of attention is not cause: a page may be looked at and change nothing. --ablate shows whether it did.",
+    "Answers a prompt like generate and shows which pages of the text mattered: which pages each decode step read, what\n" +
+    "share of dense attention each page has, and which important pages the scorer missed.",
+    "Attention is not cause: the model may look at a page and change nothing. --ablate shows whether a page mattered.",
   ],
   notes: [
-    "Layers and KV heads count from 0, steps from 1. What is not named is averaged over. Score is in standard deviations\n" +
-    "from the mean page. Pages that are always read, the first and the latest, are summed and never listed.",
-    "Exit codes: those of generate; 3 too for a trace that is damaged, cut short or of another version. --html and --trace\n" +
-    "are tried before anything is computed.",
+    "Layers and KV heads count from 0, steps from 1. Without a selector, figures are averages. Score is in standard\n" +
+    "deviations from the mean page. The first and latest pages are always read; they are summed and never listed.",
+    "Exit codes are those of generate. Code 3 also means that a trace is damaged, cut short or of another version. The files\n" +
+    "of --html and --trace are opened before the model runs.",
   ],
 };
 
-/** `pagesift inspect-pages`: which pages of a prompt mattered. What it needs is imported when it runs. */
+/** `pagesift inspect-pages`: which pages of a prompt mattered. Imports its implementation when it runs. */
 export const inspectPages: Command = defineCommand({
   name: "inspect-pages",
   summary: "See which pages of a prompt mattered, and which were missed",

@@ -39,7 +39,7 @@ export async function runInspect(flags: InspectFlags, words: readonly string[], 
   }
 }
 
-/** Shows a trace as the run that wrote it would have been shown. */
+/** Shows a trace like the run that wrote it. */
 async function replay(
   file: string,
   compare: readonly ComparedScorer[],
@@ -87,9 +87,9 @@ async function ablateAsked(
 ): Promise<Ablation[]> {
   const masks = what === "file" ? fileMasks(report) : pageMasks(report, by, top);
   if (run.recording.facts.layers.includes("window")) {
-    output.warn("Layers with a sliding window read it whole, masked pages too");
+    output.warn("Layers with a sliding window still read masked pages inside the window");
   }
-  output.status(`Taking the answer in again, ${plural(masks.length, "time")} with pages masked`);
+  output.status(`Replaying the answer ${plural(masks.length, "time")} with pages masked`);
   return await ablate(run, report, masks, interrupt.signal);
 }
 
@@ -114,7 +114,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
   return { engine, name, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
 }
 
-/** The prompt as `generate` would take it, and what is done with it. */
+/** The prompt as `generate` encodes it, and how to inspect it. */
 function requestOf(
   flags: InspectFlags,
   { prompt, parts }: NamedPrompt,
@@ -137,13 +137,11 @@ function requestOf(
   };
 }
 
-/** Lines are only known of text that the tokens still spell as the files did. */
+/** Line numbers are known only for text that the tokens spell exactly as the files do. */
 function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }: CommandRun): void {
   if (unmatched === 0 || flags.chat || flags.system !== undefined) return;
   output.warn(
-    `${
-      formatCount(unmatched)
-    } characters of the tokens' text were not found in the prompt; they are listed as <template>`,
+    `${formatCount(unmatched)} characters of the tokens' text are not in the prompt; they are listed as <template>`,
   );
 }
 

@@ -19,20 +19,20 @@ import {
   type Table,
 } from "../../inspect/text/tables.ts";
 import type { InspectFlags } from "../options/inspect.ts";
-import { paintFor } from "../paint.ts";
+import { paintFor, takesColor } from "../paint.ts";
 import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
-/** Columns of a view that goes to a file or a pipe. */
+/** Columns of a view in a file or pipe. */
 const PLAIN_COLUMNS = 120;
 
-/** Files that a run writes beside its view. */
+/** Files that a run writes in addition to its view. */
 export interface TargetFiles {
   html: TargetFile | undefined;
   trace: TargetFile | undefined;
 }
 
-/** Tries the files of `--html` and `--trace`. @throws {PagesiftError} of kind "usage" */
+/** Opens the files of `--html` and `--trace` before the run. @throws {PagesiftError} of kind "usage" */
 export function targetFiles({ html, trace, files, replay }: InspectFlags): TargetFiles {
   const others = [...files, ...replay === undefined ? [] : [replay]].map(realPath);
   const open = (flag: string, path: string | undefined): TargetFile | undefined => {
@@ -44,18 +44,18 @@ export function targetFiles({ html, trace, files, replay }: InspectFlags): Targe
     }
     throw new PagesiftError(
       "usage",
-      `${flag} "${path}" would take the place of another file of this run; name a new one`,
+      `${flag} "${path}" would overwrite another file of this run; name a new one`,
     );
   };
   return { html: open("--html", html), trace: open("--trace", trace) };
 }
 
-/** The path of a file under all its names; of none that is not there yet, but absolute. */
+/** The real path of a file, or the absolute path of one that does not exist. */
 function realPath(path: string): string {
   try {
     return Deno.realPathSync(path);
   } catch {
-    return resolve(path); // it is read or written later, where it fails with a clear message
+    return resolve(path); // a later read or write reports the error
   }
 }
 
@@ -65,7 +65,7 @@ export function reportOf(recording: Recording, flags: InspectFlags): Report {
   return makeReport(recording, selectorsOf(flags, { layers: layers.length, heads, steps }));
 }
 
-/** Writes the files, then prints the view that the flags ask for. */
+/** Writes the files, then prints the requested view. */
 export async function showReport(
   report: Report,
   flags: InspectFlags,
@@ -81,7 +81,12 @@ export async function showReport(
     return output.result(tabbedLines(columns, rows));
   }
   const width = world.stdout.isTerminal() ? world.columns() : PLAIN_COLUMNS;
-  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color) }));
+  const highlight = takesColor(world, world.stdout, flags.color) ? reversed : "quotes";
+  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color), highlight }));
+}
+
+function reversed(text: string): string {
+  return `\x1b[7m${text}\x1b[0m`;
 }
 
 function htmlOf(report: Report, { by }: InspectFlags): Promise<string> {
@@ -106,7 +111,7 @@ function htmlOf(report: Report, { by }: InspectFlags): Promise<string> {
   });
 }
 
-/** The one table that `--tsv` prints: of what was asked for beside the pages, or the pages. */
+/** The one table that `--tsv` prints: ablations, scorers or files if requested, else pages. */
 function askedTable(report: Report, { ablate, compare, byFile, by, top }: InspectFlags): Table {
   if (ablate) return ablationsTable(report, FOR_PROGRAMS);
   if (compare !== undefined) return scorersTable(report, FOR_PROGRAMS);

@@ -6,7 +6,7 @@ const { jsonl: _jsonl, json: _json, noStream: _noStream, maxTokens, ...inherited
 
 const group = "Inspection";
 
-/** The option table of `inspect-pages`: that of `generate`, with other output. */
+/** The option table of `inspect-pages`: the options of `generate` with other output. */
 export const inspectOptions = {
   layer: countOption({
     flags: ["--layer"],
@@ -14,7 +14,7 @@ export const inspectOptions = {
     range: { min: 0 },
     fallback: undefined,
     fallbackText: "all",
-    help: "Look at one layer, from 0",
+    help: "Show one layer, from 0",
   }),
   head: countOption({
     flags: ["--head"],
@@ -22,7 +22,7 @@ export const inspectOptions = {
     range: { min: 0 },
     fallback: undefined,
     fallbackText: "all",
-    help: "Look at one KV head, from 0",
+    help: "Show one KV head, from 0",
   }),
   step: countOption({
     flags: ["--step"],
@@ -30,7 +30,7 @@ export const inspectOptions = {
     range: { min: 1 },
     fallback: undefined,
     fallbackText: "all",
-    help: "Look at one decode step, from 1",
+    help: "Show one decode step, from 1",
   }),
   top: countOption({
     flags: ["--top"],
@@ -44,52 +44,58 @@ export const inspectOptions = {
     group,
     choices: ORDERS,
     fallback: "mass",
-    help: "What pages are ordered by: the scorer's score, exact attention mass, times selected, or mass missed",
+    help:
+      "Order pages by the scorer's score, share of dense attention (mass), times read (selected), or attention missed",
   }),
-  byFile: switchOption({ flags: ["--by-file"], group, help: "Sum the importance of pages by input file" }),
+  byFile: switchOption({ flags: ["--by-file"], group, help: "Add a table of importance by input file" }),
   compare: textOption({
     flags: ["--compare"],
     group,
     placeholder: "LIST",
     fallback: undefined,
-    help: "Put scorers side by side on the same steps, of unique, diag, quest, mean and oracle",
+    help: "Compare scorers on the same steps: unique, diag, quest, mean, oracle",
   }),
   ablate: choiceOption({
     flags: ["--ablate"],
     group,
     choices: ["page", "file"],
     fallback: undefined,
-    help: "Mask each of the listed pages, or all pages of each file, and show how the answer's log-probability changes",
+    help: "Mask each listed page, or all pages of each file, and show how the answer's log-probability changes",
   }),
-  tsv: switchOption({ flags: ["--tsv"], group, help: "Print one table with tabs between its columns" }),
-  json: switchOption({ flags: ["--json"], group, help: "Print one JSON object, as docs/inspect.md has it" }),
+  text: switchOption({
+    flags: ["--text"],
+    group,
+    help: "Show the passages around the top pages, like a search result, instead of the tables",
+  }),
+  tsv: switchOption({ flags: ["--tsv"], group, help: "Print one table with tab-separated columns" }),
+  json: switchOption({ flags: ["--json"], group, help: "Print one JSON object, described in docs/inspect.md" }),
   html: textOption({
     flags: ["--html"],
     group,
     placeholder: "FILE",
     fallback: undefined,
-    help: "Write a report for a browser as well: one file that loads nothing",
+    help: "Also write a report for a browser: one file that loads nothing",
   }),
   trace: textOption({
     flags: ["--trace"],
     group,
     placeholder: "FILE",
     fallback: undefined,
-    help: "Keep all that was seen, the prompt's text too, so that --replay can show it again",
+    help: "Save the whole inspection, with the prompt's text, for --replay",
   }),
   replay: textOption({
     flags: ["--replay"],
     group,
     placeholder: "FILE",
     fallback: undefined,
-    help: "Show a trace instead of running a model; takes no prompt",
+    help: "Show a trace without running a model; takes no prompt",
   }),
   maxTokens: {
     ...maxTokens,
     flags: ["-n", "--n-predict", "--max-tokens", "--steps"],
     group,
     fallback: 16,
-    help: "Decode steps to look at, at most",
+    help: "Most decode steps to inspect",
   },
   ...inherited,
 };

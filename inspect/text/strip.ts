@@ -3,14 +3,14 @@ import type { Order, Report } from "../report.ts";
 import type { Paint } from "./paint.ts";
 
 const BLOCKS = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"] as const;
-/** Colours of the 256-colour palette from cold to hot, one a block. */
+/** Colors of the 256-color palette from cold to hot, one per block. */
 const HEAT = [0, 24, 31, 37, 71, 142, 178, 208, 196] as const;
 const SINK_COLOR = 45;
 const RECENT_COLOR = 141;
-/** Decades of the value that the blocks span. */
+/** Decades that the blocks span. */
 const DECADES = 3;
 
-/** The whole context in one line of blocks, with a line under it that marks pages that are always read. */
+/** The whole context as one line of blocks, and a line below that marks pages that are always read. */
 export function stripLines(
   { recording: { facts }, pages }: Report,
   by: Order,
@@ -40,14 +40,14 @@ function binOf(cell: number, cells: number, pages: number): { first: number; las
   return { first, last: Math.max(first, Math.floor((cell + 1) * pages / cells) - 1) };
 }
 
-/** Shares and counts add up; of scores the best says more. */
+/** The sum of shares and counts, the best of scores. */
 function peak(values: ArrayLike<number>, first: number, last: number, isScore: boolean): number {
   let sum = isScore ? -Infinity : 0;
   for (let page = first; page <= last; page++) sum = isScore ? Math.max(sum, values[page]!) : sum + values[page]!;
   return sum;
 }
 
-/** Scores on a plain scale, all else on a logarithmic one of three decades; pages that are always read may exceed it. */
+/** Scores have a linear scale, everything else a logarithmic one of three decades. Pages that are always read may exceed it. */
 function heightOf(value: number, top: number, isScore: boolean): number {
   const most = BLOCKS.length - 1;
   if (value <= 0) return 0;

@@ -1,21 +1,21 @@
 import { oneLine } from "../../engine/text/escape.ts";
 import { textWidth } from "./width.ts";
 
-/** One column: its title, and how its cells stand. */
+/** The title and layout of one column. */
 export interface TableColumn {
   title: string;
-  /** Numbers stand to the right. */
+  /** Right-aligned, for numbers. */
   right?: boolean;
-  /** Takes what the line leaves; of the last column only. */
+  /** Takes the rest of the line; only for the last column. */
   fills?: boolean;
-  /** Left out where the terminal is too narrow for all columns, the lowest number first. */
+  /** Columns that a narrow terminal leaves out, the lowest number first. */
   spare?: number;
 }
 
 const LEAST_FILL = 12;
 const GAP = "  ";
 
-/** Lines of a table, title line first, none wider than `width` where columns can be left out and the last one cut. */
+/** Lines of a table, titles first. Leaves out columns and cuts the last one to stay within `width`. */
 export function tableLines(
   columns: readonly TableColumn[],
   rows: readonly (readonly string[])[],
@@ -37,7 +37,7 @@ export function tableLines(
   });
 }
 
-/** The places of the columns that a width has room for, those that cannot be spared among them. */
+/** The indexes of the columns that fit a width; required columns are always among them. */
 function fittingColumns(columns: readonly TableColumn[], widths: readonly number[], width: number): Set<number> {
   const shown = new Set(columns.keys());
   const least = (at: number): number => columns[at]!.fills ? Math.min(LEAST_FILL, widths[at]!) : widths[at]!;
@@ -50,13 +50,13 @@ function fittingColumns(columns: readonly TableColumn[], widths: readonly number
   return shown;
 }
 
-/** The same as lines with tabs; cells hold neither tabs nor line ends. */
+/** The same as lines with tabs. Cells contain neither tabs nor line breaks. */
 export function tabbedLines(columns: readonly TableColumn[], rows: readonly (readonly string[])[]): string {
   const lines = [columns.map(({ title }) => title.replaceAll(" ", "_")), ...rows.map((row) => row.map(oneLine))];
   return lines.map((line) => `${line.join("\t")}\n`).join("");
 }
 
-/** The first `columns` columns of a text, with an ellipsis where it is longer. */
+/** The first `columns` columns of a text, with an ellipsis if it is longer. */
 export function cutTo(text: string, columns: number): string {
   if (textWidth(text) <= columns) return text;
   let [kept, used] = ["", 0];

@@ -1,4 +1,4 @@
-/** The tables of `inspect-pages`, for people and with tabs. */
+/** The tables of `inspect-pages`, for people and for programs. */
 import { sumByFile } from "../by_file.ts";
 import { compareScorers } from "../compared.ts";
 import type { Place } from "../prompt_text.ts";
@@ -14,24 +14,24 @@ export interface Table {
 
 const SNIPPET_CHARACTERS = 400;
 
-/** How cells are written: for people, or for programs. */
+/** Formats cells for people or for programs. */
 export interface CellStyle {
   share(share: number): string;
   count(count: number, of: number): string;
   place(places: readonly Place[]): string;
 }
 
-/** A share as percent, `-` where there is none. */
+/** A share as a percentage, `-` if undefined. */
 export function percent(share: number): string {
   if (Number.isNaN(share)) return "-";
   const value = 100 * share;
   return value > 0 && value < 0.01 ? "<0.01 %" : `${value.toFixed(value < 10 ? 2 : 1)} %`;
 }
 
-/** Columns of a place: as many as a wide terminal leaves beside the text of a page. */
+/** Columns of a place: as many as a wide terminal has left next to the text of a page. */
 const PLACE_COLUMNS = { least: 12, most: 36, beside: 88 } as const;
 
-/** For a terminal of this width. */
+/** Cells for a terminal of this width. */
 export function forPeople(width: number): CellStyle {
   const { least, most, beside } = PLACE_COLUMNS;
   const columns = Math.max(least, Math.min(most, width - beside));
@@ -46,7 +46,7 @@ export function forPeople(width: number): CellStyle {
   };
 }
 
-/** A place in few columns: its folders go first, then its beginning. */
+/** A place in few columns: drops its folders first, then its beginning. */
 function shortened(place: string, columns: number): string {
   if (textWidth(place) <= columns) return place;
   const name = `…/${place.slice(place.lastIndexOf("/") + 1)}`;
@@ -63,7 +63,7 @@ export const FOR_PROGRAMS: CellStyle = {
   place: placeText,
 };
 
-/** `a.txt:3-5`, with the other sources of the page behind it. */
+/** `a.txt:3-5`, followed by the other sources of the page. */
 export function placeText(places: readonly Place[]): string {
   return places.map(({ source, firstLine, lastLine }) => {
     if (firstLine === 0) return source;

@@ -13,39 +13,45 @@ import {
   scorersTable,
   type Table,
 } from "./tables.ts";
+import { type Highlight, passageLines } from "./passages.ts";
 import { stripLines } from "./strip.ts";
 import type { Paint } from "./paint.ts";
 import { textWidth } from "./width.ts";
 
-/** What the terminal view shows beside the report. */
+/** What the terminal view shows, and how. */
 export interface TextStyle {
   by: Order;
   top: number;
   byFile: boolean;
+  /** Passages around the top pages replace the strip, the lists and the layers. */
+  text: boolean;
   /** Columns of the terminal. */
   width: number;
   paint: Paint;
+  highlight: Highlight;
 }
 
-const BAR_CELLS = { most: 30, least: 5, beside: 30 } as const;
+const BAR_CELLS = { most: 30, least: 4, beside: 34 } as const;
 const BAR_PARTS = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"] as const;
 
-/** The whole view for a terminal, or for a file where nothing is painted. */
+/** The whole view for a terminal, or for a file, without color. */
 export function inspectText(report: Report, style: TextStyle): string {
   const { recording } = report;
   const cells = forPeople(style.width);
   const sections = [
     header(report, style),
-    heat(report, style),
-    titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, cells), style),
-    layersSection(report, style),
-    report.misses.length > 0
-      ? titled(
-        "Missed: exact attention wanted them, the scorer left them out",
-        missesTable(report, style.top, cells),
-        style,
-      )
-      : ["Missed: none"],
+    ...style.text ? [passages(report, style)] : [
+      heat(report, style),
+      titled(`Pages by ${style.by}`, pagesTable(report, style.by, style.top, cells), style),
+      layersSection(report, style),
+      report.misses.length > 0
+        ? titled(
+          "Missed: among the pages with the most attention, but not read",
+          missesTable(report, style.top, cells),
+          style,
+        )
+        : ["Missed: none"],
+    ],
     style.byFile ? titled("By file", filesTable(report, cells), style) : [],
     recording.comparison ? titled("Scorers on the same steps", scorersTable(report, cells), style) : [],
     recording.ablations ? ablations(report, style) : [],
@@ -53,7 +59,7 @@ export function inspectText(report: Report, style: TextStyle): string {
   return sections.filter((lines) => lines.length > 0).map((lines) => lines.join("\n")).join("\n\n") + "\n";
 }
 
-/** What stands above every view: labels and texts. */
+/** The header of every view: labels and texts. */
 export function headerTexts(report: Report): [label: string, text: string][] {
   const { facts } = report.recording;
   const { kept, best, recall } = report.whole;
@@ -64,8 +70,8 @@ export function headerTexts(report: Report): [label: string, text: string][] {
     ["sparse", sparseText(facts)],
     ["shown", shownText(report)],
     [
-      "kept",
-      `${percent(kept)} of dense attention mass; the best pages of the same number hold ${percent(best)}; page recall ${
+      "retained",
+      `${percent(kept)} of dense attention; as many best pages would retain ${percent(best)}; page recall ${
         percent(recall)
       }`,
     ],
@@ -73,9 +79,9 @@ export function headerTexts(report: Report): [label: string, text: string][] {
   ];
 }
 
-const LABEL_COLUMNS = 8;
+const LABEL_COLUMNS = 10;
 
-/** The texts behind their labels, each in as many lines as it takes. */
+/** The texts after their labels, wrapped. */
 function header(report: Report, { paint, width }: TextStyle): string[] {
   return headerTexts(report).flatMap(([label, text]) =>
     wrapped(oneLine(text), width - LABEL_COLUMNS).map((line, index) => {
@@ -85,7 +91,7 @@ function header(report: Report, { paint, width }: TextStyle): string[] {
   );
 }
 
-/** Lines of up to `columns` columns, broken at spaces; a longer word is cut. */
+/** Lines of up to `columns` columns, broken at spaces. Cuts a word that is longer. */
 function wrapped(text: string, columns: number): string[] {
   const lines = [""];
   for (const word of text.split(" ")) {
@@ -103,12 +109,12 @@ function sparseText(facts: Facts): string {
   const budget = `${formatCount(budgetPages * pageSize)} tokens = ${plural(budgetPages, "page")}`;
   const read = `read ${percent(pagesRead / pagesDense)} of KV pages`;
   if (!layers.includes("sparse")) {
-    if (pagesDense === 0) return "every layer has a sliding window, none selects pages";
+    if (pagesDense === 0) return "every layer has a sliding window, so none selects pages";
     const why = pages <= budgetPages ? `every page fits the budget of ${budget}` : "no layer selects";
     return `${why}, ${read}; scores are of ${scorer}${weight}`;
   }
   const always = facts.sinkPages + Math.ceil((facts.promptTokens + 1) / pageSize) - facts.firstRecentPage;
-  const choice = budgetPages > always ? "" : ", none left to choose beside the first and the latest";
+  const choice = budgetPages > always ? "" : ", all taken by the first and latest pages";
   return `${scorer}${weight}, budget ${budget}${choice}, selected in ${selectedSteps} of ${
     plural(steps, "step")
   }, ${read}`;
@@ -132,10 +138,16 @@ function heat(report: Report, { by, width, paint }: TextStyle): string[] {
     strip,
     ...marks.trim() === "" ? [] : [paint.dim(marks)],
     ...wrapped(
-      `Always read, not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of mass`,
+      `Always read, not listed: ${always("sink (s)", sink)}, ${always("recent (r)", recent)} of attention`,
       width,
     ).map(paint.dim),
   ];
+}
+
+function passages(report: Report, style: TextStyle): string[] {
+  const lines = passageLines(report, style);
+  const title = `Passages by ${style.by}`;
+  return lines.length === 0 ? [`${style.paint.bold(title)}: none`] : [style.paint.bold(title), "", ...lines];
 }
 
 function titled(title: string, { columns, rows }: Table, { width, paint }: TextStyle): string[] {
@@ -153,7 +165,7 @@ function layersSection(report: Report, { paint, width }: TextStyle): string[] {
     const name = `layer ${String(layer).padStart(digits)}`;
     if (facts.layers[layer] === "window") return `${name}  sliding window, never selects`;
     if (facts.layers[layer] === "dense") return `${name}  dense, reads every page`;
-    return `${name}  ${paint.color(71, bar(recall, cells))} ${percent(recall).padStart(7)}  kept ${
+    return `${name}  ${paint.color(71, bar(recall, cells))} ${percent(recall).padStart(7)}  retained ${
       percent(kept).padStart(7)
     }`;
   });
@@ -167,7 +179,7 @@ function bar(share: number, cells: number): string {
 
 function ablations(report: Report, style: TextStyle): string[] {
   const [first] = report.recording.ablations ?? [];
-  if (!first) return ["Did it matter? There is nothing to mask"];
+  if (!first) return ["Did it matter? No page to mask"];
   return [
     ...titled(
       "Did it matter? The answer's log-probability (nats) with pages masked",
@@ -175,8 +187,8 @@ function ablations(report: Report, style: TextStyle): string[] {
       style,
     ),
     ...[
-      `Without a mask: ${first.baseline.toFixed(4)}. Masked while the answer is taken, not while the prompt was read:`,
-      "later text may have carried the page's content on. Share of attention is not cause.",
+      `Without a mask: ${first.baseline.toFixed(4)}. The mask applies to the answer, not to the prompt: later text`,
+      "may already contain what a page says. Attention is not cause.",
     ].flatMap((text) => wrapped(text, style.width).map(style.paint.dim)),
   ];
 }

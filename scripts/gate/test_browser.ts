@@ -1,6 +1,6 @@
 /**
- * The tests of the HTML report in headless Chromium. Without Chromium, `--install` installs Debian's package; if that
- * is impossible, the tests are counted and skipped.
+ * Runs the tests of the HTML report in headless Chromium. `--install` installs Debian's package if there is no Chromium. Without one,
+ * the tests are counted as skipped.
  */
 import { findChromium, installChromium } from "./chromium.ts";
 import { print } from "../output.ts";

@@ -1,5 +1,5 @@
 /**
- * Measures the cost of inspecting decode steps: one prefill, then the same steps dense, sparse and inspected, alternating.
+ * Measures the cost of inspection: one prefill, then the same decode steps dense, sparse and inspected in turn.
  *
  *     deno run -A scripts/studies/bench_inspect.ts --text FILE [--tokens 32000] [--steps 16] [--rounds 5] [--device cpu] [--model FOLDER]
  */
@@ -19,7 +19,7 @@ const ARMS: Readonly<Record<string, { sparse: SparseOptions; inspected: boolean 
   inspected: { sparse: {}, inspected: true },
 };
 
-/** Seconds of `steps` greedy steps after the prompt; the cache is unchanged afterwards. */
+/** Seconds for `steps` greedy steps after the prompt. Restores the cache. */
 function time(session: Session, sequence: Sequence, policy: PagePolicy, inspected: boolean, steps: number): number {
   const promptTokens = sequence.length;
   using observer = inspected ? new PageObserver(session.pool, policy) : undefined;
@@ -60,7 +60,7 @@ async function main(): Promise<void> {
   for (const arm of Object.keys(ARMS)) {
     const all = (prefill + middle(arm)) / (prefill + middle("dense"));
     print(
-      `${arm.padEnd(10)} ${(1000 * middle(arm) / steps!).toFixed(1)} ms a step, with prefill ${
+      `${arm.padEnd(10)} ${(1000 * middle(arm) / steps!).toFixed(1)} ms per step, with prefill ${
         all.toFixed(3)
       } of dense`,
     );

@@ -20,6 +20,9 @@ export interface OpenReport {
 
 export interface ReportOptions {
   colorScheme?: "light" | "dark";
+  viewport?: { width: number; height: number };
+  /** Of the address, with its `#`. */
+  fragment?: string;
 }
 
 /** Defines a test that is counted as ignored where there is no Chromium. */
@@ -63,7 +66,11 @@ export async function withReport(
   await withHtml(await reportOfRun(), work, options);
 }
 
-async function open(path: string, work: (report: OpenReport) => Promise<void>, options: ReportOptions): Promise<void> {
+async function open(
+  path: string,
+  work: (report: OpenReport) => Promise<void>,
+  { fragment = "", ...options }: ReportOptions,
+): Promise<void> {
   const browser = await launch();
   try {
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, offline: true, ...options });
@@ -72,8 +79,12 @@ async function open(path: string, work: (report: OpenReport) => Promise<void>, o
     const url = toFileUrl(path).href;
     page.on("console", (message) => complaints.push(message.text()));
     page.on("pageerror", (error) => complaints.push(error.message));
-    page.on("request", (request) => request.url() === url || complaints.push(`request ${request.url().slice(0, 100)}`));
-    await page.goto(url);
+    page.on(
+      "request",
+      (request) => request.url().split("#")[0] === url || complaints.push(`request ${request.url().slice(0, 100)}`),
+    );
+    await page.goto(url + fragment);
+    await page.locator("body[data-ready]").waitFor();
     await work({ page, complaints });
   } finally {
     await browser.close();

@@ -20,7 +20,7 @@ Deno.test("inspect-pages names the page of the fact by file and line, and shows 
   await withPrompt(async ({ ask }) => {
     const { code, stdout, stderr } = await ask();
     assertEquals([code, stderr], [0, ""]);
-    assertMatch(stdout, /\nanswer {2}" 48213"\n/);
+    assertMatch(stdout, /\nanswer +" 48213"\n/);
     assertMatch(stdout, /\n +\d+ +105 +840-847 +b\.txt:3 .* 48213\. From the\n/);
   });
 });
@@ -121,7 +121,7 @@ Deno.test("inspect-pages --ablate file finds that the file with the fact matters
 
 Deno.test("inspect-pages --ablate says that share of attention is not cause", async () => {
   await withPrompt(async ({ ask }) => {
-    assertStringIncludes((await ask("--ablate", "page", "--top", "1")).stdout, "Share of attention is not cause.");
+    assertStringIncludes((await ask("--ablate", "page", "--top", "1")).stdout, "not cause");
   });
 });
 
@@ -136,14 +136,14 @@ Deno.test("inspect-pages says that a context fits the budget", async () => {
     const { stdout } = await ask("--sparse-budget", "4096");
     assertMatch(
       stdout,
-      /\nsparse {2}every page fits the budget of 4,096 tokens = 512 pages, read 100\.0 % of KV pages; /,
+      /\nsparse +every page fits the budget of 4,096 tokens = 512 pages, read 100\.0 % of KV pages; /,
     );
   });
 });
 
 Deno.test("inspect-pages says that no layer selects under --sparse off", async () => {
   await withPrompt(async ({ ask }) => {
-    assertMatch((await ask("--sparse", "off")).stdout, /\nsparse {2}no layer selects, read 100\.0 % of KV pages; /);
+    assertMatch((await ask("--sparse", "off")).stdout, /\nsparse +no layer selects, read 100\.0 % of KV pages; /);
   });
 });
 
@@ -152,7 +152,7 @@ Deno.test("inspect-pages says that a budget leaves the scorer no choice", async 
     const { stdout } = await ask("--page-size", "64");
     assertStringIncludes(
       stdout.replaceAll(/\s+/g, " "),
-      " = 2 pages, none left to choose beside the first and the latest, selected in",
+      " = 2 pages, all taken by the first and latest pages, selected in",
     );
   });
 });
@@ -161,7 +161,7 @@ Deno.test("inspect-pages says that layers with a sliding window select nothing",
   const model = fromFileUrl(new URL("../fixtures/hf/mistral-sliding-bf16", import.meta.url));
   await withPrompt(async ({ run }) => {
     const { stdout } = await run("-m", model, "--device", "cpu", "-n", "1", "-f", "a.txt", "--no-stdin");
-    assertStringIncludes(stdout, "\nsparse  every layer has a sliding window, none selects pages\n");
+    assertMatch(stdout, /\nsparse +every layer has a sliding window/);
   }, { "a.txt": "A text of two lines,\nwhich ends here." });
 });
 
@@ -226,12 +226,12 @@ Deno.test("inspectOptions gives no flag to two options", () => {
 });
 
 const refused: [args: string[], code: number, message: RegExp][] = [
-  [["--layer", "8"], 2, /^Error: --layer 8 is out of range: wanted 0 to 7\n$/],
-  [["--head", "2"], 2, /^Error: --head 2 is out of range: wanted 0 to 1\n$/],
-  [["--step", "6"], 2, /^Error: --step 6 is out of range: wanted 1 to 5\n$/],
+  [["--layer", "8"], 2, /^Error: --layer 8 .*\b0 to 7\n$/],
+  [["--head", "2"], 2, /^Error: --head 2 .*\b0 to 1\n$/],
+  [["--step", "6"], 2, /^Error: --step 6 .*\b1 to 5\n$/],
   [["--step", "0"], 2, /^Error: --step 0 is out of range: .*\n$/],
   [["--by", "luck"], 2, /^Error: --by "luck" .*score, mass, selected or missed\n$/],
-  [["--compare", "unique,best"], 2, /^Error: --compare "best" is no scorer: .*oracle\n$/],
+  [["--compare", "unique,best"], 2, /^Error: --compare "best" .*oracle\n$/],
   [["--html", "absent/r.html"], 2, /^Error: --html "absent\/r\.html" cannot be written: .*\n$/],
   [["--trace", "/dev/null"], 2, /^Error: --trace "\/dev\/null" cannot be written: it is no plain file\n$/],
   [
@@ -243,10 +243,12 @@ const refused: [args: string[], code: number, message: RegExp][] = [
   [
     ["--html", "r", "--trace", "./r"],
     2,
-    /^Error: --trace "\.\/r" would take the place of another file of this run; .*\n$/,
+    /^Error: --trace "\.\/r" .*another file of this run; .*\n$/,
   ],
-  [["--trace", "./b.txt"], 2, /^Error: --trace "\.\/b\.txt" would take the place of another file of this run; .*\n$/],
-  [["--json", "--tsv"], 2, /^Error: --json and --tsv exclude each other\n$/],
+  [["--trace", "./b.txt"], 2, /^Error: --trace "\.\/b\.txt" .*another file of this run; .*\n$/],
+  [["--json", "--tsv"], 2, /^Error: --json and --tsv .*\n$/],
+  [["--text", "--json"], 2, /^Error: --json and --text .*\n$/],
+  [["--text", "--tsv"], 2, /^Error: --tsv and --text .*\n$/],
   [["--replay", "absent"], 2, /^Error: --replay absent and the prompt .* exclude each other\n$/],
   [["--jsonl", "x"], 2, /^Error: Unknown option "--jsonl".*\n$/],
   [["-m", "."], 3, /^Error: .*\n$/],

@@ -19,6 +19,12 @@ Deno.test("readTrace() gives back what writeTrace() was given", async () => {
   assertEquals(rows.toBytes(), ours.toBytes());
 });
 
+Deno.test("readTrace() keeps a byte order mark at the beginning of the text", async () => {
+  const recording = syntheticRecording(SHAPE);
+  recording.text.text = `\ufeff${recording.text.text.slice(1)}`;
+  assertEquals((await readTrace(await writeTrace(recording), "t")).text.text, recording.text.text);
+});
+
 Deno.test("writeTrace() takes a fraction of what full precision would", async () => {
   const recording = syntheticRecording({ pages: 4096, layers: 8, heads: 2, steps: 16, budgetPages: 64 });
   const floats = 16 * 8 * 2 * 4096 * 2 * 4; // mass and score of every page at every step
