@@ -41,10 +41,10 @@ export async function printAnswer(
 
 /** What was printed stays; the exit code says that it is not all. */
 export function exhausted(tokens: number): PagesiftError {
-  const problem = `The KV pool has no page left after ${plural(tokens, "token")}`;
+  const problem = `The KV pool ran out of pages after ${plural(tokens, "token")}`;
   return new PagesiftError(
     "memory",
-    `${problem}; a lower --max-tokens or --ctx-size, or a shorter prompt, needs fewer`,
+    `${problem}; lower --max-tokens or --ctx-size, or shorten the prompt`,
   );
 }
 

@@ -54,7 +54,7 @@ function checkCombination(flags: GenerateFlags, file: string, words: readonly st
   if (other !== undefined) throw new PagesiftError("usage", `--jsonl ${file} and ${other} exclude each other`);
 }
 
-/** Names the lines whose logits were not finite; the others are printed and right. */
+/** Reports the lines whose logits were not finite; the other lines are printed and correct. */
 function failOnNumeric(lines: readonly PromptLine[], answers: readonly BatchAnswer[], output: Output): void {
   const failed = answers.flatMap(({ finish, error }, index) => finish === "numeric" ? [{ index, error }] : []);
   for (const { index, error } of failed) output.warn(`${lines[index]!.place}: ${error}`);
@@ -117,7 +117,7 @@ class BatchAnswer {
   readonly ids: number[] = [];
   #text = "";
 
-  /** @param own fields of the line that are repeated */
+  /** @param own the user's own fields of the line, copied to the output */
   constructor(readonly own: Readonly<Record<string, unknown>>) {}
 
   add(piece: BatchPiece): void {

@@ -6,7 +6,7 @@ import type { PromptEncoder } from "./prompt_encoder.ts";
 /** Which part of a prompt is dropped. */
 export type Cut = "head" | "middle" | "tail";
 
-/** What a prompt has to fit into. */
+/** The space that a prompt must fit in. */
 export interface Room {
   /** Tokens of the context. */
   limit: number;
@@ -41,14 +41,17 @@ export function fitPrompt(
 function withEarlyEndWarning(ids: number[], name: string, { limit, maxTokens }: Room): FittedPrompt {
   const possible = limit - ids.length + 1; // the last token is printed, not fed back
   if (maxTokens <= possible) return { ids };
-  const left = `leaves ${formatCount(possible)} of the ${plural(maxTokens, "token")} asked for`;
-  return { ids, warning: `${name} of ${plural(ids.length, "token")} ${left}; the context holds ${formatCount(limit)}` };
+  const left = `leaves room for ${formatCount(possible)} of the ${plural(maxTokens, "token")} requested`;
+  return {
+    ids,
+    warning: `${name} of ${plural(ids.length, "token")} ${left}; the context is ${plural(limit, "token")}`,
+  };
 }
 
 function noTokens(name: string): PagesiftError {
   return new PagesiftError(
     "usage",
-    `${name} has no tokens: the tokenizer drops every character of it; change the text`,
+    `${name} has no tokens: the tokenizer drops every character; change the text`,
   );
 }
 
@@ -71,14 +74,14 @@ function truncated(
   encode: PromptEncoder,
   tokenizer: TokenizerPort,
 ): number[] {
-  const wanted = room.limit - Math.min(room.maxTokens, Math.floor(room.limit / 2));
+  const target = room.limit - Math.min(room.maxTokens, Math.floor(room.limit / 2));
   const textIds = tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: encode.parsesSpecial });
   const overhead = tokens - textIds.length;
-  let keep = Math.max(0, wanted - overhead);
+  let keep = Math.max(0, target - overhead);
   for (;;) {
     const ids = encode(cutText(textIds, keep, room.truncate!, tokenizer));
-    if (ids.length <= wanted || keep === 0) return ids;
-    keep = Math.max(0, keep - (ids.length - wanted));
+    if (ids.length <= target || keep === 0) return ids;
+    keep = Math.max(0, keep - (ids.length - target));
   }
 }
 

@@ -8,13 +8,13 @@ export interface PromptSources {
   /** Texts of `--prompt`. */
   prompt: readonly string[];
   files: readonly string[];
-  /** Words of the command line that are no option. */
+  /** Words of the command line that are not options. */
   words: readonly string[];
   noStdin: boolean;
   lossy: boolean;
 }
 
-/** True when the call names no prompt and none can come through stdin. */
+/** True when the command line names no prompt and stdin cannot supply one. */
 export function hasNoPrompt(sources: PromptSources, stdin: Source): boolean {
   return sources.prompt.length + sources.files.length + sources.words.length === 0 && !readsStdin(sources, stdin);
 }
@@ -26,7 +26,7 @@ export interface NamedPart {
   end: number;
 }
 
-/** A prompt and what it is made of. */
+/** A prompt and its parts. */
 export interface NamedPrompt {
   prompt: string;
   parts: NamedPart[];
@@ -53,7 +53,7 @@ export async function readNamedPrompt(sources: PromptSources, session: CommandRu
   const texts = [...read, ...typed.map((text) => ({ name: TYPED_NAME, text }))].filter(({ text }) => text !== "");
   const joined = joinParts(texts.map(({ text }) => text));
   const prompt = typed.length > 0 ? joined.prompt : dropLastNewline(joined.prompt);
-  if (prompt.trim() === "") throw new PagesiftError("usage", "Prompt is empty; give one with -p, -f or through stdin");
+  if (prompt.trim() === "") throw new PagesiftError("usage", "Prompt is empty; pass text with -p, -f or on stdin");
   const parts = texts.map(({ name }, index) => ({
     name,
     start: joined.starts[index] ?? 0,
@@ -64,7 +64,9 @@ export async function readNamedPrompt(sources: PromptSources, session: CommandRu
 
 function readsStdin({ prompt, files, words, noStdin }: PromptSources, stdin: Source): boolean {
   const named = [...prompt, ...words].includes(STDIN) || files.some(isStdin);
-  if (named && noStdin) throw new PagesiftError("usage", `"-" reads stdin, which --no-stdin forbids; leave one out`);
+  if (named && noStdin) {
+    throw new PagesiftError("usage", `"-" reads stdin, but --no-stdin forbids it; omit one of them`);
+  }
   return named || !noStdin && !stdin.isTerminal();
 }
 

@@ -48,8 +48,8 @@ export class Interrupt implements Disposable {
   }
 
   /**
-   * Runs work that keeps the event loop for seconds, such as reading a book into tokens. A listener would not be called meanwhile, so
-   * nobody listens: a signal ends the process at once, which loses nothing as long as nothing is printed.
+   * Runs work that blocks the event loop for seconds, such as tokenizing a book. A listener would not be called in the meantime, so
+   * none is installed: a signal ends the process at once, which loses nothing while nothing has been printed.
    */
   blocking<T>(work: () => T): T {
     this.signal.throwIfAborted();

@@ -44,7 +44,7 @@ export function parsePromptLines(text: string, file: string, lossy: boolean): Pr
     parseLine(line, place, lossy)
   );
   if (prompts.length === 0) {
-    throw new PagesiftError("usage", `${file} holds no prompts; wanted lines {"prompt": "..."}`);
+    throw new PagesiftError("usage", `${file} contains no prompts; expected lines such as {"prompt": "..."}`);
   }
   return prompts;
 }
@@ -62,7 +62,7 @@ function checkOwnField(name: string, place: string): void {
   const meant = FIELDS.find((field) => isMisspelling(name, field));
   if (meant !== undefined) throw bad(place, `unknown field "${name}", did you mean "${meant}"?`);
   if (!OUTPUT_FIELDS.includes(name)) return;
-  throw bad(place, `the field "${name}" has the name of a field of the output line; rename it`);
+  throw bad(place, `the field "${name}" clashes with a field of the output line; rename it`);
 }
 
 function parseObject(line: string, place: string): Record<string, unknown> {
@@ -74,11 +74,11 @@ function parseObject(line: string, place: string): Record<string, unknown> {
     throw bad(place, `not JSON: ${(error as Error).message}`);
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw bad(place, `wanted an object {"prompt": "..."}, found ${JSON.stringify(value).slice(0, 40)}`);
+  throw bad(place, `expected an object {"prompt": "..."}, found ${JSON.stringify(value).slice(0, 40)}`);
 }
 
 function promptOf({ prompt }: Record<string, unknown>, place: string, lossy: boolean): string {
-  if (typeof prompt !== "string") throw bad(place, `"prompt" wanted as a string, found ${JSON.stringify(prompt)}`);
+  if (typeof prompt !== "string") throw bad(place, `"prompt" must be a string, found ${JSON.stringify(prompt)}`);
   if (prompt.trim() === "") throw bad(place, `"prompt" is empty`);
   return checkText(prompt, `The prompt of ${place}`, lossy).text;
 }
@@ -95,7 +95,7 @@ function lineOptions(fields: Record<string, unknown>, place: string): LineOption
 /** Goes through the option's own parser, so that a line and the command line have the same ranges. */
 function numberOf(raw: unknown, field: string, option: Option<number | undefined>, place: string): number {
   const value: unknown = JSON.parse(JSON.stringify(raw));
-  if (typeof value !== "number") throw bad(place, `"${field}" wanted as a number, found ${JSON.stringify(value)}`);
+  if (typeof value !== "number") throw bad(place, `"${field}" must be a number, found ${JSON.stringify(value)}`);
   try {
     return option.parse(String(value), field, undefined)!;
   } catch (error) {
@@ -106,7 +106,7 @@ function numberOf(raw: unknown, field: string, option: Option<number | undefined
 function stopOf(value: unknown, place: string): string[] {
   const texts: unknown[] = Array.isArray(value) ? value : [value];
   if (texts.every((text) => typeof text === "string" && text !== "")) return texts as string[];
-  throw bad(place, `"stop" wanted as a string or a list of strings, found ${JSON.stringify(value)}`);
+  throw bad(place, `"stop" must be a string or a list of strings, found ${JSON.stringify(value)}`);
 }
 
 /** What TypeScript does not declare yet: a number that is written as this text. */

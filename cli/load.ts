@@ -14,11 +14,11 @@ export interface LoadedModel {
   engine: EnginePort;
   /** The model as the user named it, for the stats. */
   name: string;
-  /** Tokens that the context holds. */
+  /** Length of the context in tokens. */
   limit: number;
 }
 
-/** Finds the folder of the flags' model; downloads it where it is one of a hub. */
+/** Finds the folder of the flags' model; downloads it if it is a hub name. */
 export async function findModel(
   flags: Partial<Pick<LoadFlags, "model" | "revision" | "offline">>,
   { world, interrupt }: CommandRun,
@@ -54,11 +54,13 @@ export async function loadModel(
   return { engine, name, limit };
 }
 
-/** The defaults of a model that was trained to be read sparsely. */
+/** The defaults of a model that was trained for sparse attention. */
 function sparsityLine({ defaults, method }: ModelSparsity): string {
   const { budgetTokens, pageSize, scorer, lambda } = defaults;
   const score = `${scorer}${lambda === undefined ? "" : ` ${lambda}`}`;
-  return `Sparse defaults of the model: budget ${budgetTokens}, page ${pageSize}, ${score}${method && `; ${method}`}`;
+  return `Sparse defaults of the model: budget ${budgetTokens} tokens, ${pageSize} tokens per page, scorer ${score}${
+    method && `; ${method}`
+  }`;
 }
 
 /** Found from this file, since the working directory is the user's. */

@@ -31,7 +31,7 @@ const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
   numeric: 8,
 };
 
-/** Milliseconds in which a signal that we sent ourselves has surely arrived. */
+/** Milliseconds to wait for a signal that the process has sent to itself. */
 const SIGNAL_GRACE_MS = 1000;
 
 /** Runs the program in a world and says how the process is to end. */
@@ -79,7 +79,9 @@ function runWithoutCommand(menu: Menu, path: string, args: readonly string[], ou
 }
 
 function programLine(): string {
-  return `${denoConfig.name.split("/")[1]} reads long text with a language model and only the pages that matter.`;
+  return `${
+    denoConfig.name.split("/")[1]
+  } runs language models over long text and reads only the pages of the KV cache that matter.`;
 }
 
 function versionLine(): string {
@@ -96,14 +98,14 @@ function reportFailure(error: unknown, { output, interrupt }: CommandRun): numbe
   return code;
 }
 
-/** Exit code and message of a failure; a reader of stdout that went away, as `head` does, is none. */
+/** Exit code and message of a failure. A reader that closes stdout early, as `head` does, is not a failure. */
 function describeFailure(error: unknown): { code: number; message?: string } {
   if (error instanceof PagesiftError) return { code: EXIT_CODES[error.kind], message: error.message };
   if (error instanceof OutputError) {
     return error.closed ? { code: 0 } : { code: INTERNAL_ERROR, message: error.message };
   }
   if (isOutOfMemory(error)) return { code: EXIT_CODES.memory, message: `Not enough memory: ${error.message}` };
-  return { code: INTERNAL_ERROR, message: `Internal error: ${reasonOf(error)}; --verbose shows where` };
+  return { code: INTERNAL_ERROR, message: `Internal error: ${reasonOf(error)}; --verbose shows the stack` };
 }
 
 /** What the JavaScript engine throws when a buffer cannot be allocated. */

@@ -4,7 +4,7 @@ import { renderHelp } from "./help.ts";
 import { commonOptions } from "./options/common.ts";
 import { didYouMean } from "./suggest.ts";
 
-/** A word of the command line that another word must follow. */
+/** A word of the command line that requires another word after it. */
 export interface Menu {
   readonly name: string;
   /** One line for the program's own help. */
@@ -20,7 +20,7 @@ export function isMenu(entry: Entry): entry is Menu {
   return "commands" in entry;
 }
 
-/** The entry of this name. @throws {PagesiftError} of kind "usage" that names what there is, or what was probably meant */
+/** The entry of this name. @throws {PagesiftError} of kind "usage" that lists the entries, or suggests the closest one */
 export function entryOf(menu: Menu, name: string): Entry {
   const entry = menu.commands.find((each) => each.name === name);
   if (entry !== undefined) return entry;
@@ -44,7 +44,7 @@ export function menuHelp(menu: Menu, path: string, description: string): string 
   return renderHelp({
     usage: [`${path}${noun} [OPTIONS]`],
     description: [description],
-    notes: [`${title}:\n${list}`, `pagesift ${path}${noun} --help lists the options of a ${menu.noun}.`],
+    notes: [`${title}:\n${list}`, `pagesift ${path}${noun} --help lists the options of one ${menu.noun}.`],
   }, { help: { ...help, group: "Options" }, version: { ...version, group: "Options" } });
 }
 

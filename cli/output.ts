@@ -3,7 +3,7 @@ import type { Notice } from "../engine/types.ts";
 import { dim, plain, red, type Style, takesColor, yellow } from "./paint.ts";
 import type { Sink, World } from "./world.ts";
 
-/** How much is shown beside the answer. */
+/** How much is shown besides the answer. */
 export interface Display {
   quiet: boolean;
   verbose: boolean;
@@ -14,9 +14,9 @@ export interface Display {
 export class OutputError extends Error {
   override readonly name = "OutputError";
 
-  /** `closed`: the reader went away, as `head` does, which is no failure. */
+  /** `closed`: the reader closed the stream early, as `head` does, which is not a failure. */
   constructor(readonly closed: boolean, options: ErrorOptions) {
-    super(`The output could not be written: ${(options.cause as Error).message}`, options);
+    super(`Cannot write the output: ${(options.cause as Error).message}`, options);
   }
 }
 
@@ -72,7 +72,7 @@ export class Output {
 
   /** Prints why the run failed, on a line of its own even when an answer has begun. */
   error(message: string): void {
-    if (this.#lineOpen) writeQuietly(this.#world.stdout, "\n");
+    if (this.#lineOpen) writeBestEffort(this.#world.stdout, "\n");
     this.#message("Error: ", red, message);
   }
 
@@ -114,13 +114,13 @@ export class Output {
   status(text: string): void {
     if (!this.#showsProgress) return;
     this.#hasStatus = true;
-    writeQuietly(this.#world.stderr, CLEAR_LINE + oneLine(text).slice(0, this.#world.columns() - 1));
+    writeBestEffort(this.#world.stderr, CLEAR_LINE + oneLine(text).slice(0, this.#world.columns() - 1));
   }
 
   clearStatus(): void {
     if (!this.#hasStatus) return;
     this.#hasStatus = false;
-    writeQuietly(this.#world.stderr, CLEAR_LINE);
+    writeBestEffort(this.#world.stderr, CLEAR_LINE);
   }
 
   #message(prefix: string, style: Style, message: string): void {
@@ -129,12 +129,12 @@ export class Output {
 
   #write(text: string): void {
     this.clearStatus();
-    writeQuietly(this.#world.stderr, text);
+    writeBestEffort(this.#world.stderr, text);
   }
 }
 
 /** Messages are best effort: a closed stderr must not end a run whose answer still has a reader. */
-function writeQuietly(sink: Sink, text: string): void {
+function writeBestEffort(sink: Sink, text: string): void {
   try {
     writeAll(sink, text);
   } catch (error) {

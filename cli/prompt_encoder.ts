@@ -35,7 +35,7 @@ export function promptEncoder(style: PromptStyle, tokenizer: TokenizerPort): Pro
     return Object.assign((text: string) => tokenizer.encode(text, options), { parsesSpecial: style.raw });
   }
   if (!tokenizer.hasChatTemplate) {
-    throw new PagesiftError("usage", "The model has no chat template; leave --chat and --system out");
+    throw new PagesiftError("usage", "The model has no chat template; omit --chat and --system");
   }
   const system: ChatMessage[] = style.system === undefined ? [] : [{ role: "system", content: style.system }];
   const encode = (text: string): number[] =>

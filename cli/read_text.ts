@@ -25,13 +25,13 @@ export async function readText(path: string, session: CommandRun, lossy: boolean
   const name = isStdin(path) ? "Text on stdin" : `Prompt file "${path}"`;
   const bytes = isStdin(path) ? await readStdin(name, session) : await readFile(path, name, session);
   const { text, replaced } = decodeText(bytes, name, lossy);
-  if (replaced > 0) session.output.warn(`${name}: replaced ${plural(replaced, "character")} that are no text`);
+  if (replaced > 0) session.output.warn(`${name}: replaced ${plural(replaced, "invalid character")}`);
   return text;
 }
 
 /** A pipe that nobody writes to would otherwise look like a program that hangs. */
 async function readStdin(name: string, { world, output, interrupt }: CommandRun): Promise<Uint8Array> {
-  const notice = "Waiting for text on stdin; end it with Ctrl-D, or give --no-stdin to leave it unread";
+  const notice = "Waiting for text on stdin; end it with Ctrl-D, or pass --no-stdin to ignore stdin";
   const timer = setTimeout(() => output.note(notice), STDIN_NOTICE_MS);
   const read: Read = async (buffer) => {
     const count = await interrupt.race(world.stdin.read(buffer));
@@ -73,7 +73,7 @@ function doubled(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
 }
 
 function tooLong(name: string): PagesiftError {
-  return new PagesiftError("usage", `${name} is longer than ${formatCount(MAX_BYTES)} bytes; give a part of it`);
+  return new PagesiftError("usage", `${name} is longer than ${formatCount(MAX_BYTES)} bytes; pass a part of it`);
 }
 
 /** An abort passes through, since it is no fault of the file. */
@@ -88,6 +88,6 @@ function readFailure(error: unknown): string {
   }
   if (error instanceof Deno.errors.NotFound) return "not found";
   if (error instanceof Deno.errors.PermissionDenied) return "cannot be read: permission denied";
-  if (/EISDIR|is a directory/i.test(String(error))) return "is a folder, wanted a text file";
+  if (/EISDIR|is a directory/i.test(String(error))) return "is a folder, expected a text file";
   return `cannot be read: ${reasonOf(error)}`;
 }

@@ -16,7 +16,7 @@ export function statsLines(stats: EngineStats, model: string, newTokens: number)
   ];
 }
 
-/** What the kernels counted, so that a run shows whether selection was on. */
+/** The kernels' own counters, so that a run shows whether selection was active. */
 function sparseLine(stats: EngineStats): string {
   const steps = `selected in ${formatCount(stats.selectedSteps)} of ${plural(stats.decodeSteps, "step")}`;
   const share = stats.pagesDense > 0 ? ` (${formatTenths(100 * stats.pagesRead / stats.pagesDense)} %)` : "";

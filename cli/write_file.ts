@@ -31,7 +31,7 @@ function resolved(path: string): string {
   if (!exists(path)) return path;
   const real = Deno.realPathSync(path);
   const { isFile, isDirectory } = Deno.statSync(real);
-  if (!isFile) throw new Error(isDirectory ? "it is a folder" : "it is no plain file");
+  if (!isFile) throw new Error(isDirectory ? "it is a folder" : "it is not a regular file");
   return real;
 }
 

@@ -59,23 +59,23 @@ function readText(file: string | undefined): string {
     const what = file === undefined
       ? "The shipped text is not part of this installation"
       : `--text "${file}" cannot be read`;
-    throw new PagesiftError("usage", `${what}: ${reasonOf(error)}; name a text file with --text`);
+    throw new PagesiftError("usage", `${what}: ${reasonOf(error)}; pass a text file with --text`);
   }
 }
 
 function notesOf({ documents, facts, proseTokens, tasks, seed }: QualityPlan): string[] {
   const asked = tasks.some((task) => task !== "prose")
     ? [
-      `${documents} documents a length with ${facts} questions each, seed ${seed}; all digits must be right. "by depth": first, middle and last third.`,
+      `${documents} documents per length with ${facts} questions each, seed ${seed}; an answer counts when all digits are right. "by depth": first, middle and last third.`,
     ]
     : [];
   const fed = tasks.includes("prose")
     ? [
-      `Prose: ${proseTokens} tokens behind each of ${documents} documents; intervals of paired differences in blocks of ${LOSS_BLOCK} tokens.`,
+      `Prose: ${proseTokens} tokens after each of ${documents} documents; intervals of paired differences in blocks of ${LOSS_BLOCK} tokens.`,
     ]
     : [];
   return [
-    "Question, answer and prose are fed a token at a time, so every step decodes as the arm says.",
+    "Question, answer and prose are fed one token at a time, so every step decodes with the settings of its row.",
     ...asked,
     ...fed,
   ];

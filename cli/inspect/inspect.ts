@@ -8,19 +8,20 @@ const help = {
     "inspect-pages --replay FILE [OPTIONS]",
   ],
   description: [
-    "Reads a prompt and takes decode steps as generate does, and shows which pages of the text mattered: which the scorer\n" +
-    "chose, what share of exact attention each had, and which were wanted and missed.",
-    "Share of attention is not cause: a page may be looked at and change nothing. --ablate shows whether it did.",
+    "Reads a prompt, decodes as generate does, and shows which pages of the text mattered: which pages the scorer chose,\n" +
+    "what share of the exact attention each received, and which important pages it missed.",
+    "Attention is not cause: a page can receive attention and change nothing. --ablate shows whether a page mattered.",
   ],
   notes: [
-    "Layers and KV heads count from 0, steps from 1. What is not named is averaged over. Score is in standard deviations\n" +
-    "from the mean page. Pages that are always read, the first and the latest, are summed and never listed.",
-    "Exit codes: those of generate; 3 too for a trace that is damaged, cut short or of another version. --html and --trace\n" +
-    "are tried before anything is computed.",
+    "Layers and KV heads count from 0, steps from 1. Without --layer, --head or --step, values are averages over all of\n" +
+    "them. Scores are in standard deviations from the mean page. Pages that are always read, the first and the latest,\n" +
+    "are summed and not listed.",
+    "Exit codes: as for generate; 3 also for a trace that is damaged, truncated or of another version. The files of --html\n" +
+    "and --trace are checked before the run starts.",
   ],
 };
 
-/** `pagesift inspect-pages`: which pages of a prompt mattered. What it needs is imported when it runs. */
+/** `pagesift inspect-pages`: which pages of a prompt mattered. Its modules are imported when it runs. */
 export const inspectPages: Command = defineCommand({
   name: "inspect-pages",
   summary: "See which pages of a prompt mattered, and which were missed",

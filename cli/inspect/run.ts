@@ -87,9 +87,9 @@ async function ablateAsked(
 ): Promise<Ablation[]> {
   const masks = what === "file" ? fileMasks(report) : pageMasks(report, by, top);
   if (run.recording.facts.layers.includes("window")) {
-    output.warn("Layers with a sliding window read it whole, masked pages too");
+    output.warn("Layers with a sliding window always read the whole window, including masked pages");
   }
-  output.status(`Taking the answer in again, ${plural(masks.length, "time")} with pages masked`);
+  output.status(`Replaying the answer ${plural(masks.length, "time")} with pages masked`);
   return await ablate(run, report, masks, interrupt.signal);
 }
 
@@ -141,13 +141,11 @@ function requestOf(
 function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }: CommandRun): void {
   if (unmatched === 0 || flags.chat || flags.system !== undefined) return;
   output.warn(
-    `${
-      formatCount(unmatched)
-    } characters of the tokens' text were not found in the prompt; they are listed as <template>`,
+    `${formatCount(unmatched)} characters of the decoded tokens do not match the prompt; they are listed as <template>`,
   );
 }
 
 function nothingToDo(): PagesiftError {
-  const ways = `give a prompt, as in: pagesift inspect-pages -f book.txt "Question", or --replay FILE`;
+  const ways = `give a prompt, for example pagesift inspect-pages -f book.txt "Question", or use --replay FILE`;
   return new PagesiftError("usage", `Nothing to do; ${ways}; --help lists all options`);
 }

@@ -44,7 +44,7 @@ export function targetFiles({ html, trace, files, replay }: InspectFlags): Targe
     }
     throw new PagesiftError(
       "usage",
-      `${flag} "${path}" would take the place of another file of this run; name a new one`,
+      `${flag} "${path}" would overwrite another file of this run; choose another name`,
     );
   };
   return { html: open("--html", html), trace: open("--trace", trace) };

@@ -68,7 +68,7 @@ export function choiceOption<C extends string, F extends C | undefined>(
 ): Option<C | F> {
   const parse = (value: string, flag: string): C => {
     const choice = text.choices.find((each) => each === value);
-    if (choice === undefined) throw unusable(flag, value, `wanted ${listWords(text.choices)}`);
+    if (choice === undefined) throw unusable(flag, value, `expected ${listWords(text.choices)}`);
     return choice;
   };
   return { placeholder: text.choices.join("|"), ...text, parse };
@@ -79,7 +79,7 @@ export function numberOption<F extends number | undefined>(
   text: OptionText & { range: Range; fallback: F },
 ): Option<number | F> {
   const parse = (value: string, flag: string): number => {
-    if (!NUMBER.test(value)) throw unusable(flag, value, `wanted ${describeRange("number", text.range)}`);
+    if (!NUMBER.test(value)) throw unusable(flag, value, `expected ${describeRange("number", text.range)}`);
     return checkRange(flag, value, Number(value), "number", text.range);
   };
   return { placeholder: "X", ...text, parse };
@@ -90,7 +90,7 @@ export function countOption<F extends number | undefined>(
   text: OptionText & { range: Range; fallback: F },
 ): Option<number | F> {
   const parse = (value: string, flag: string): number => {
-    if (!NUMBER.test(value)) throw unusable(flag, value, `wanted ${describeRange("whole number", text.range)}`);
+    if (!NUMBER.test(value)) throw unusable(flag, value, `expected ${describeRange("whole number", text.range)}`);
     return checkRange(flag, value, Number(value), "whole number", text.range);
   };
   return { placeholder: "N", ...text, parse };
@@ -103,7 +103,7 @@ export function tokenCountOption<F extends number | undefined>(
   const parse = (value: string, flag: string): number => {
     const [, digits, suffix] = TOKEN_COUNT.exec(value) ?? [];
     if (digits === undefined) {
-      throw unusable(flag, value, `wanted ${describeRange("whole number", text.range)}, or such as 32k`);
+      throw unusable(flag, value, `expected ${describeRange("whole number", text.range)}, or a count such as 32k`);
     }
     return checkRange(flag, value, Number(digits) * (suffix ? 1024 : 1), "whole number", text.range);
   };
@@ -116,7 +116,7 @@ export function numberChoiceOption<F extends number | undefined>(
 ): Option<number | F> {
   const parse = (value: string, flag: string): number => {
     const choice = text.choices.find((each) => String(each) === value);
-    if (choice === undefined) throw unusable(flag, value, `wanted ${listWords(text.choices.map(String))}`);
+    if (choice === undefined) throw unusable(flag, value, `expected ${listWords(text.choices.map(String))}`);
     return choice;
   };
   return { placeholder: text.choices.join("|"), ...text, parse };
@@ -140,11 +140,11 @@ function checkRange(flag: string, text: string, value: number, noun: string, ran
   const { min = -Infinity, max = noun === "number" ? Number.MAX_VALUE : LARGEST_COUNT, above } = range;
   const whole = noun === "number" || Number.isInteger(value);
   if (whole && value <= max && (above ? value > min : value >= min)) return value;
-  throw new PagesiftError("usage", `${flag} ${text} is out of range: wanted ${describeRange(noun, range)}`);
+  throw new PagesiftError("usage", `${flag} ${text} is out of range: expected ${describeRange(noun, range)}`);
 }
 
-function unusable(flag: string, value: string, wanted: string): PagesiftError {
-  return new PagesiftError("usage", `${flag} "${value}" cannot be used: ${wanted}`);
+function unusable(flag: string, value: string, expected: string): PagesiftError {
+  return new PagesiftError("usage", `${flag} "${value}" is invalid: ${expected}`);
 }
 
 function listWords(words: readonly string[]): string {

@@ -99,7 +99,8 @@ Deno.test("inspect-pages --replay on a terminal under NO_COLOR is plain", async 
 Deno.test("inspect-pages --replay refuses what the trace does not hold, with 2 and the legal range", async () => {
   await withTrace([], async (trace) => {
     const step = await replay(trace, ["--step", "9"]);
-    assertEquals([step.ending, step.stderr], [{ code: 2 }, "Error: --step 9 is out of range: wanted 1 to 5\n"]);
+    assertEquals(step.ending, { code: 2 });
+    assertMatch(step.stderr, /^Error: --step 9 .*1 to 5\n$/);
     const compare = await replay(trace, ["--compare", "quest"]);
     assertMatch(
       compare.stderr,

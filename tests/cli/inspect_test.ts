@@ -226,14 +226,14 @@ Deno.test("inspectOptions gives no flag to two options", () => {
 });
 
 const refused: [args: string[], code: number, message: RegExp][] = [
-  [["--layer", "8"], 2, /^Error: --layer 8 is out of range: wanted 0 to 7\n$/],
-  [["--head", "2"], 2, /^Error: --head 2 is out of range: wanted 0 to 1\n$/],
-  [["--step", "6"], 2, /^Error: --step 6 is out of range: wanted 1 to 5\n$/],
+  [["--layer", "8"], 2, /^Error: --layer 8 .*0 to 7\n$/],
+  [["--head", "2"], 2, /^Error: --head 2 .*0 to 1\n$/],
+  [["--step", "6"], 2, /^Error: --step 6 .*1 to 5\n$/],
   [["--step", "0"], 2, /^Error: --step 0 is out of range: .*\n$/],
   [["--by", "luck"], 2, /^Error: --by "luck" .*score, mass, selected or missed\n$/],
-  [["--compare", "unique,best"], 2, /^Error: --compare "best" is no scorer: .*oracle\n$/],
+  [["--compare", "unique,best"], 2, /^Error: --compare "best" .*oracle\n$/],
   [["--html", "absent/r.html"], 2, /^Error: --html "absent\/r\.html" cannot be written: .*\n$/],
-  [["--trace", "/dev/null"], 2, /^Error: --trace "\/dev\/null" cannot be written: it is no plain file\n$/],
+  [["--trace", "/dev/null"], 2, /^Error: --trace "\/dev\/null" cannot be written: .*\n$/],
   [
     ["--html", "/proc/r.html"],
     2,
@@ -243,9 +243,9 @@ const refused: [args: string[], code: number, message: RegExp][] = [
   [
     ["--html", "r", "--trace", "./r"],
     2,
-    /^Error: --trace "\.\/r" would take the place of another file of this run; .*\n$/,
+    /^Error: --trace "\.\/r" would overwrite .*\n$/,
   ],
-  [["--trace", "./b.txt"], 2, /^Error: --trace "\.\/b\.txt" would take the place of another file of this run; .*\n$/],
+  [["--trace", "./b.txt"], 2, /^Error: --trace "\.\/b\.txt" would overwrite .*\n$/],
   [["--json", "--tsv"], 2, /^Error: --json and --tsv exclude each other\n$/],
   [["--replay", "absent"], 2, /^Error: --replay absent and the prompt .* exclude each other\n$/],
   [["--jsonl", "x"], 2, /^Error: Unknown option "--jsonl".*\n$/],
