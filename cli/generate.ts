@@ -19,6 +19,10 @@ const help = {
     'generate [OPTIONS] -f FILE "QUESTION"',
     'generate [OPTIONS] "QUESTION" < FILE',
   ],
+  examples: [
+    'pagesift generate "Once upon a time" -n 60',
+    'pagesift generate --temp 0.8 --seed 1 "Who tells this story?" < book.txt',
+  ],
   description: [
     "Continues a prompt with a language model and prints the new text to stdout.",
     "The prompt is stdin (unless it is a terminal), then the files of -f, then -p, then PROMPT, with a blank line\n" +

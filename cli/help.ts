@@ -7,6 +7,8 @@ const LINE_WIDTH = 100;
 export interface HelpText {
   /** Synopsis lines, without the program's name. */
   usage: readonly string[];
+  /** Whole command lines to copy. */
+  examples: readonly string[];
   /** Paragraphs before the options, each already broken into lines. */
   description: readonly string[];
   /** Lines after the options. */
@@ -18,7 +20,8 @@ export function renderHelp(text: HelpText, table: OptionTable): string {
   const groups = Map.groupBy(Object.values(table), (option) => option.group);
   const sections = [...groups].map(([group, options]) => `${group}:\n${options.map(describeOption).join("\n")}`);
   const usage = text.usage.map((line, index) => `${index === 0 ? "Usage:" : "      "} pagesift ${line}`).join("\n");
-  return [usage, ...text.description, ...sections, ...text.notes ?? []].join("\n\n") + "\n";
+  const examples = `Examples:\n${text.examples.map((line) => `  ${line}`).join("\n")}`;
+  return [usage, examples, ...text.description, ...sections, ...text.notes ?? []].join("\n\n") + "\n";
 }
 
 function describeOption(option: Option<unknown>): string {
@@ -31,7 +34,8 @@ function describeOption(option: Option<unknown>): string {
   return [first, ...lines.map((line) => indent + line)].join("\n");
 }
 
-function describeFallback(option: Option<unknown>): string {
+/** The end of an option's help that shows its default, or nothing. */
+export function describeFallback(option: Option<unknown>): string {
   const text = option.fallbackText ?? (option.fallback === undefined ? "" : String(option.fallback));
   return text === "" ? "" : ` [default: ${text}]`;
 }

@@ -1,23 +1,18 @@
 import denoConfig from "../deno.json" with { type: "json" };
 import { type ErrorKind, PagesiftError, reasonOf } from "../engine/errors.ts";
 import { parseArguments } from "./args.ts";
-import { bench } from "./bench/bench.ts";
 import type { Command } from "./command.ts";
-import { generate } from "./generate.ts";
 import { renderHelp } from "./help.ts";
-import { inspectPages } from "./inspect/inspect.ts";
 import { Interrupt } from "./interrupt.ts";
-import { entryOf, isMenu, type Menu, menuHelp, noEntry } from "./menu.ts";
-import { commonOptions } from "./options/common.ts";
+import { entryOf, isMenu, type Menu, menuHelp, menuOptions, noEntry } from "./menu.ts";
 import { Output, OutputError } from "./output.ts";
 import type { CommandRun } from "./command_run.ts";
+import { orientation, program } from "./program.ts";
 import { systemWorld } from "./system_world.ts";
 import type { EndSignal, World } from "./world.ts";
 
 /** How the process is to end. */
 export type Ending = { code: number } | { signal: EndSignal };
-
-const program: Menu = { name: "", summary: "", noun: "command", commands: [generate, bench, inspectPages] };
 
 const INTERNAL_ERROR = 1;
 
@@ -70,18 +65,12 @@ interface MutableRun extends CommandRun {
 }
 
 function runWithoutCommand(menu: Menu, path: string, args: readonly string[], output: Output): number {
-  const { help, version } = commonOptions;
-  const { values } = parseArguments({ help, version }, args);
-  if (values.help) output.result(menuHelp(menu, path, menu.summary ? `${menu.summary}.` : programLine()));
+  const { values } = parseArguments(menuOptions, args);
+  if (values.help) output.result(menuHelp(menu, path));
   else if (values.version) output.result(versionLine());
+  else if (menu === program) output.result(orientation());
   else throw noEntry(menu);
   return 0;
-}
-
-function programLine(): string {
-  return `${
-    denoConfig.name.split("/")[1]
-  } runs language models over long text and reads only the pages of the KV cache that matter.`;
 }
 
 function versionLine(): string {

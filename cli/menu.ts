@@ -11,6 +11,8 @@ export interface Menu {
   readonly summary: string;
   /** What its entries are called in messages. */
   readonly noun: string;
+  /** Whole command lines to copy. */
+  readonly examples: readonly string[];
   readonly commands: readonly Entry[];
 }
 
@@ -36,17 +38,23 @@ export function noEntry(menu: Menu): PagesiftError {
 }
 
 /** The help of a menu. `path` are the words that lead to it. */
-export function menuHelp(menu: Menu, path: string, description: string): string {
+export function menuHelp(menu: Menu, path: string): string {
   const list = menu.commands.map(({ name, summary }) => `  ${name.padEnd(16)}${summary}`).join("\n");
-  const { help, version } = commonOptions;
   const noun = menu.noun.toUpperCase();
   const title = `${noun.charAt(0)}${menu.noun.slice(1)}s`;
   return renderHelp({
     usage: [`${path}${noun} [OPTIONS]`],
-    description: [description],
+    examples: menu.examples,
+    description: [`${menu.summary}.`],
     notes: [`${title}:\n${list}`, `pagesift ${path}${noun} --help lists the options of one ${menu.noun}.`],
-  }, { help: { ...help, group: "Options" }, version: { ...version, group: "Options" } });
+  }, menuOptions);
 }
+
+/** The option table of a menu. */
+export const menuOptions = {
+  help: { ...commonOptions.help, group: "Options" },
+  version: { ...commonOptions.version, group: "Options" },
+};
 
 function namesOf(menu: Menu): string {
   return menu.commands.map(({ name }) => name).join(", ");

@@ -21,6 +21,10 @@ const attention: Command = defineCommand({
   summary: "One layer of decode attention, in parts, sparse and dense",
   help: {
     usage: ["bench attention [OPTIONS]"],
+    examples: [
+      "pagesift bench attention -c 4k,32k",
+      "pagesift bench attention -c 32k --budget 256,512 --scorer unique,quest --plot attention.svg",
+    ],
     description: [
       "Times one layer of a decode step over synthetic keys whose means drift from page to page: append, score, select,\n" +
       "attend, sparse (all but append in one call, as generate runs it) and dense. Page recall compares the chosen pages\n" +
@@ -39,6 +43,10 @@ const generate: Command = defineCommand({
   summary: "Prompts and decode steps of a model, dense and sparse",
   help: {
     usage: ["bench generate [OPTIONS]"],
+    examples: [
+      "pagesift bench generate -p 512 -n 32 -d 0,8k",
+      "pagesift bench generate --shape qwen3-0.6b -p 0 -n 16 -d 16k -o md",
+    ],
     description: [
       "Times a whole model, loaded from a folder or generated from a shape with random weights: prompts (pp512) and decode\n" +
       "steps (tg128), after a given depth of cached tokens (tg128 @ d32768). Decode steps alternate between dense and\n" +
@@ -56,6 +64,10 @@ const quality: Command = defineCommand({
   summary: "Retrieval and prose loss, by budget and scorer",
   help: {
     usage: ["bench quality [OPTIONS]"],
+    examples: [
+      "pagesift bench quality --task needle --budget 256",
+      "pagesift bench quality --text book.txt -l 4k,8k --plot quality.svg",
+    ],
     description: [
       "Asks a model for facts planted in prose, and has it predict the prose itself: with dense attention, with the pages of\n" +
       "highest exact softmax mass (oracle), and with every scorer at every budget. Documents are read densely. Question,\n" +
@@ -74,5 +86,6 @@ export const bench: Menu = {
   name: "bench",
   summary: "Measure what sparse attention costs and buys on this machine",
   noun: "subject",
+  examples: ["pagesift bench attention -c 4k,32k", "pagesift bench generate -p 512 -n 32 -d 0,8k"],
   commands: [attention, generate, quality],
 };

@@ -7,6 +7,10 @@ const help = {
     'inspect-pages [OPTIONS] -f FILE -f FILE "QUESTION"',
     "inspect-pages --replay FILE [OPTIONS]",
   ],
+  examples: [
+    'pagesift inspect-pages -f book.txt "Who tells this story?" --html report.html',
+    'pagesift inspect-pages -f notes.txt -f mail.txt "When is the meeting?" --by-file',
+  ],
   description: [
     "Reads a prompt, decodes as generate does, and shows which pages of the text mattered: which pages the scorer chose,\n" +
     "what share of the exact attention each received, and which important pages it missed.",

@@ -8,11 +8,15 @@ export interface Option<V> {
   readonly group: string;
   /** What the value stands for, such as `N` or `FILE`; a switch has none. */
   readonly placeholder?: string;
+  /** The legal values, where they are few words; completions offer them. */
+  readonly choices?: readonly string[];
   readonly help: string;
   /** Value when the option is not given. */
   readonly fallback: V;
   /** What `--help` shows as the default when the fallback does not say it, `""` to show none. */
   readonly fallbackText?: string;
+  /** Completions offer the flag again after it was given. */
+  readonly repeats?: boolean;
   /** Turns the text after the flag into a value; `previous` is what the flag held before, for flags that add up. */
   parse(text: string, flag: string, previous: V): V;
 }
@@ -59,7 +63,7 @@ export function textOption<F extends string | undefined>(text: OptionText & { fa
 export function listOption(text: OptionText, convert: (value: string) => string = (value) => value): Option<string[]> {
   const help = `${text.help} (may be repeated)`;
   const parse = (value: string, _: string, previous: string[]): string[] => [...previous, convert(value)];
-  return { placeholder: "TEXT", ...text, help, fallback: [], fallbackText: "", parse };
+  return { placeholder: "TEXT", ...text, help, repeats: true, fallback: [], fallbackText: "", parse };
 }
 
 /** A flag whose value is one of a few words. */
@@ -119,7 +123,7 @@ export function numberChoiceOption<F extends number | undefined>(
     if (choice === undefined) throw unusable(flag, value, `expected ${listWords(text.choices.map(String))}`);
     return choice;
   };
-  return { placeholder: text.choices.join("|"), ...text, parse };
+  return { placeholder: text.choices.join("|"), ...text, choices: text.choices.map(String), parse };
 }
 
 /** Says which numbers a range holds, as in "a number above 0 and up to 1". */

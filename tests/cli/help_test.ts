@@ -3,7 +3,7 @@ import { renderHelp } from "../../cli/help.ts";
 import { generateOptions } from "../../cli/options/generate.ts";
 import { runFake } from "./fake_world.ts";
 
-const help = renderHelp({ usage: ["generate"], description: [] }, generateOptions);
+const help = renderHelp({ usage: ["generate"], examples: [], description: [] }, generateOptions);
 
 for (const { flags, group } of Object.values(generateOptions)) {
   Deno.test(`renderHelp() lists ${flags.at(-1)}`, () => assertStringIncludes(help, `  ${flags.join(", ")}`));
