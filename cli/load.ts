@@ -1,9 +1,9 @@
-import { fromFileUrl } from "@std/path";
 import type { ModelSparsity } from "../engine/folder/sparsity_file.ts";
 import type { SparseOptions } from "../engine/types.ts";
 import type { EnginePort, LoadOptions } from "./engine_port.ts";
 import type { GenerateFlags } from "./options/generate.ts";
 import type { Progress } from "./progress.ts";
+import { shippedPath } from "./shipped.ts";
 import type { CommandRun } from "./command_run.ts";
 
 /** Flags that say which model to load and where to run it. */
@@ -25,7 +25,7 @@ export async function findModel(
   progress: Progress,
 ): Promise<{ folder: string; name: string; label: string }> {
   const named = flags.model ?? (world.env("PAGESIFT_MODEL") || undefined);
-  const folder = await interrupt.race(world.models.findModelFolder(named ?? shippedModel(), {
+  const folder = await interrupt.race(world.models.findModelFolder(named ?? shippedPath("models/default"), {
     offline: flags.offline ?? false,
     signal: interrupt.signal,
     onProgress: (state) => progress.download(state),
@@ -61,11 +61,6 @@ function sparsityLine({ defaults, method }: ModelSparsity): string {
   return `Sparse defaults of the model: budget ${budgetTokens} tokens, ${pageSize} tokens per page, scorer ${score}${
     method && `; ${method}`
   }`;
-}
-
-/** Found from this file, since the working directory is the user's. */
-function shippedModel(): string {
-  return fromFileUrl(new URL("../models/default", import.meta.url));
 }
 
 function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {
