@@ -114,6 +114,21 @@ Deno.test({ name: "deno task package makes a program that runs by itself", ignor
     assertEquals((await unpacked.call(launcher, ["generate", "--tmp", "1"])).code, 2);
   });
 
+  await context.step(
+    "the npm package depends on this Deno, and contains program, model, CPU library and licences",
+    async () => {
+      const archive = join(place, "dist", `pagesift-${config.version}.tgz`);
+      const manifest = await run("tar", ["-xzOf", archive, "package/package.json"]);
+      const { name, version, bin, dependencies } = JSON.parse(manifest.stdout);
+      assertEquals([name, version, bin.pagesift], ["pagesift", config.version, "bin/pagesift"]);
+      assertEquals(dependencies, { deno: Deno.version.deno });
+      const files = (await run("tar", ["-tzf", archive])).stdout.split("\n");
+      const parts = ["app/pagesift.js", "build/cpu/libpagesift_cpu.so", "models/default/config.json", "pagesift.1"];
+      const expected = [...parts, "bin/pagesift", "LICENSE", "THIRD_PARTY_LICENSES"];
+      assertEquals(expected.filter((path) => !files.includes(`package/${path}`)), []);
+    },
+  );
+
   await context.step("pagesift leaves nothing behind", () => {
     assertEquals([...Deno.readDirSync(place)].map(({ name }) => name).sort(), before);
   });
