@@ -41,7 +41,7 @@ function optionNames(table: OptionTable): Map<string, string> {
   return new Map(Object.entries(table).flatMap(([name, option]) => option.flags.map((flag) => [flag, name] as const)));
 }
 
-/** A dash alone stands for stdin, and a word with a space after its dashes is text. */
+/** A lone dash means stdin, and a word with a space after its dashes is text. */
 function looksLikeOption(word: string): boolean {
   return /^--?[^\s-]/.test(word) && !/^-\d/.test(word);
 }

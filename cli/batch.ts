@@ -73,7 +73,7 @@ function requestOf(
   model: LoadedModel,
   { interrupt, output }: CommandRun,
 ): GenerateRequest {
-  // A seed of its own for every line, so that equal prompts do not draw the same.
+  // Each line has its own seed, so that equal prompts do not give equal answers.
   const seed = flags.seed === undefined ? {} : { seed: (flags.seed + index) % 2 ** 32 };
   const options = { ...samplingOf(flags), ...seed, ...line.options };
   const room = { limit: model.limit, maxTokens: options.maxTokens, truncate: flags.truncate };
@@ -86,8 +86,8 @@ function requestOf(
 }
 
 /**
- * Prints a line for each request as soon as all earlier ones are done; what an abort kept from starting gets none.
- * Gives the answers.
+ * Prints a line for each request as soon as all earlier requests are done. Requests that an abort prevented get no line.
+ * Returns the answers.
  */
 async function printInOrder(
   lines: readonly PromptLine[],

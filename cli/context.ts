@@ -8,19 +8,19 @@ export type Cut = "head" | "middle" | "tail";
 
 /** The space that a prompt must fit in. */
 export interface Room {
-  /** Tokens of the context. */
+  /** Length of the context in tokens. */
   limit: number;
   maxTokens: number;
   truncate: Cut | undefined;
 }
 
-/** A prompt that fits the context, and what the user should know about that. */
+/** A prompt that fits the context, and a warning if it was shortened or leaves little room. */
 export interface FittedPrompt {
   ids: number[];
   warning?: string;
 }
 
-/** Encodes a prompt and makes sure that it fits; `name` stands for it in messages. */
+/** Encodes a prompt and makes sure that it fits; `name` names it in messages. */
 export function fitPrompt(
   text: string,
   name: string,
@@ -64,7 +64,7 @@ function tooLong(name: string, tokens: number, limit: number): PagesiftError {
 }
 
 /**
- * Cuts the text rather than the encoded prompt, so that what a template or the tokenizer puts around it stays whole.
+ * Cuts the text rather than the encoded prompt, so that the template and special tokens around it stay whole.
  * Tokens may join differently at a seam, so the cut is repeated until the prompt is short enough.
  */
 function truncated(
@@ -92,7 +92,7 @@ function cutText(ids: readonly number[], keep: number, cut: Cut, tokenizer: Toke
   return start + end;
 }
 
-/** Text of ids; a cut inside a character leaves a replacement character, which the caller takes off the seam. */
+/** Text of ids. A cut inside a character leaves a replacement character, which the caller removes. */
 function decode(ids: readonly number[], tokenizer: TokenizerPort): string {
   return ids.length === 0 ? "" : tokenizer.decode(ids, { skipSpecialTokens: false });
 }

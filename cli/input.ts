@@ -40,7 +40,7 @@ export async function readPrompt(sources: PromptSources, session: CommandRun): P
   return (await readNamedPrompt(sources, session)).prompt;
 }
 
-/** {@link readPrompt}, with the place of each part; a separator belongs to the part before it. */
+/** {@link readPrompt}, with the position of each part; a separator belongs to the part before it. */
 export async function readNamedPrompt(sources: PromptSources, session: CommandRun): Promise<NamedPrompt> {
   const paths = sources.files.filter((path) => !isStdin(path));
   if (readsStdin(sources, session.world.stdin)) paths.unshift(STDIN);
@@ -79,7 +79,7 @@ interface NamedText {
   text: string;
 }
 
-/** Parts are separated as paragraphs are; newlines that end a part already count. Says where each part starts. */
+/** Parts are separated as paragraphs are; newlines at the end of a part count. Returns where each part starts. */
 function joinParts(parts: readonly string[]): { prompt: string; starts: number[] } {
   const starts: number[] = [];
   let prompt = "";
@@ -91,7 +91,7 @@ function joinParts(parts: readonly string[]): { prompt: string; starts: number[]
   return { prompt, starts };
 }
 
-/** The newline that ends a text file is no part of the prompt: the model would go on in a new line after it. */
+/** The newline at the end of a text file is not part of the prompt: the model would continue on a new line. */
 function dropLastNewline(text: string): string {
   return text.replace(/\r?\n$/, "");
 }

@@ -5,7 +5,7 @@ import { generateOptions } from "./options/generate.ts";
 import { isMisspelling } from "./suggest.ts";
 import { checkText } from "./text_decode.ts";
 
-/** What a line may set; what it leaves out comes from the flags. */
+/** Options that a line may set; the flags supply the others. */
 export interface LineOptions extends SamplingOptions {
   maxTokens?: number;
   stop?: string[];
@@ -13,11 +13,11 @@ export interface LineOptions extends SamplingOptions {
 
 /** One line of a prompts file. */
 export interface PromptLine {
-  /** Where it stands, as in `prompts.jsonl:3`. */
+  /** Position of the line, such as `prompts.jsonl:3`. */
   place: string;
   prompt: string;
   options: LineOptions;
-  /** Fields of the user's own, which the output line repeats. Numbers keep their digits. */
+  /** The user's own fields, which are copied to the output line. Numbers keep their digits. */
   own: Record<string, unknown>;
 }
 
@@ -34,10 +34,10 @@ const NUMBER_FIELDS = {
 } as const;
 
 const FIELDS = ["prompt", "stop", ...Object.keys(NUMBER_FIELDS)];
-/** What an output line says itself. */
+/** Fields of an output line. */
 const OUTPUT_FIELDS = ["text", "ids", "finish", "error"];
 
-/** Reads all lines of a prompts file, so that nothing runs when one of them is bad. Blank lines are passed over. */
+/** Reads all lines of a prompts file, so that nothing runs if one of them is invalid. Blank lines are skipped. */
 export function parsePromptLines(text: string, file: string, lossy: boolean): PromptLine[] {
   const lines = text.split("\n").map((line, index) => ({ line, place: `${file}:${index + 1}` }));
   const prompts = lines.filter(({ line }) => line.trim() !== "").map(({ line, place }) =>
@@ -68,7 +68,7 @@ function checkOwnField(name: string, place: string): void {
 function parseObject(line: string, place: string): Record<string, unknown> {
   let value: unknown;
   try {
-    // Numbers of fields that are only repeated keep all their digits.
+    // Numbers in the user's own fields keep all their digits.
     value = JSON.parse(line, keepDigits);
   } catch (error) {
     throw bad(place, `not JSON: ${(error as Error).message}`);
@@ -92,7 +92,7 @@ function lineOptions(fields: Record<string, unknown>, place: string): LineOption
   return options;
 }
 
-/** Goes through the option's own parser, so that a line and the command line have the same ranges. */
+/** Uses the option's own parser, so that a line and the command line accept the same ranges. */
 function numberOf(raw: unknown, field: string, option: Option<number | undefined>, place: string): number {
   const value: unknown = JSON.parse(JSON.stringify(raw));
   if (typeof value !== "number") throw bad(place, `"${field}" must be a number, found ${JSON.stringify(value)}`);
@@ -109,7 +109,7 @@ function stopOf(value: unknown, place: string): string[] {
   throw bad(place, `"stop" must be a string or a list of strings, found ${JSON.stringify(value)}`);
 }
 
-/** What TypeScript does not declare yet: a number that is written as this text. */
+/** A number that is written as this text; TypeScript does not declare it yet. */
 const { rawJSON } = JSON as unknown as { rawJSON: (text: string) => unknown };
 
 function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {

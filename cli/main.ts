@@ -11,7 +11,7 @@ import { orientation, program } from "./program.ts";
 import { systemWorld } from "./system_world.ts";
 import type { EndSignal, World } from "./world.ts";
 
-/** How the process is to end. */
+/** How the process ends. */
 export type Ending = { code: number } | { signal: EndSignal };
 
 const INTERNAL_ERROR = 1;
@@ -29,7 +29,7 @@ const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
 /** Milliseconds to wait for a signal that the process has sent to itself. */
 const SIGNAL_GRACE_MS = 1000;
 
-/** Runs the program in a world and says how the process is to end. */
+/** Runs the program in a world and returns how the process must end. */
 export async function run(args: readonly string[], world: World): Promise<Ending> {
   using interrupt = new Interrupt(world);
   const session = { world, interrupt, output: new Output(world) };
@@ -41,7 +41,7 @@ function runProgram(args: readonly string[], session: MutableRun): Promise<numbe
   return runMenu(program, "", args, session);
 }
 
-/** `path`: the words that led to this menu, each with a space behind it. */
+/** `path`: the words that lead to this menu, each followed by a space. */
 async function runMenu(menu: Menu, path: string, args: readonly string[], session: MutableRun): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined || name.startsWith("-")) return runWithoutCommand(menu, path, args, session.output);
@@ -59,7 +59,7 @@ async function runCommand(command: Command, args: readonly string[], session: Mu
   return 0;
 }
 
-/** The flags decide how the output looks, so it is replaced once they are known. */
+/** The output depends on the flags, so it is replaced once they are parsed. */
 interface MutableRun extends CommandRun {
   output: Output;
 }
@@ -77,7 +77,7 @@ function versionLine(): string {
   return `pagesift ${denoConfig.version}\n`;
 }
 
-/** Prints what ended the run and returns its exit code; prints nothing where a signal ended it. */
+/** Prints why the run failed and returns its exit code; prints nothing if a signal ended the run. */
 function reportFailure(error: unknown, { output, interrupt }: CommandRun): number {
   output.clearStatus();
   const { code, message } = describeFailure(error);
@@ -103,7 +103,7 @@ function isOutOfMemory(error: unknown): error is RangeError {
     /allocation failed|invalid (typed )?array( buffer)? length/i.test(error.message);
 }
 
-/** Dies by the signal rather than with a code, so that a calling script sees it and stops too. */
+/** Dies by the signal rather than with a code, so that a calling script sees it and stops as well. */
 function dieBySignal(signal: EndSignal): void {
   Deno.kill(Deno.pid, signal);
 }

@@ -9,7 +9,7 @@ export interface Menu {
   readonly name: string;
   /** One line for the program's own help. */
   readonly summary: string;
-  /** What its entries are called in messages. */
+  /** The word for its entries in messages. */
   readonly noun: string;
   /** Whole command lines to copy. */
   readonly examples: readonly string[];
@@ -37,7 +37,7 @@ export function noEntry(menu: Menu): PagesiftError {
   return new PagesiftError("usage", `No ${menu.noun} given; ${menu.noun}s: ${namesOf(menu)}; --help shows more`);
 }
 
-/** The help of a menu. `path` are the words that lead to it. */
+/** The help of a menu. `path`: the words that lead to it, each followed by a space. */
 export function menuHelp(menu: Menu, path: string): string {
   const list = menu.commands.map(({ name, summary }) => `  ${name.padEnd(16)}${summary}`).join("\n");
   const noun = menu.noun.toUpperCase();

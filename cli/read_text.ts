@@ -3,13 +3,13 @@ import { formatCount, plural } from "../engine/text/format.ts";
 import type { CommandRun } from "./command_run.ts";
 import { decodeText } from "./text_decode.ts";
 
-/** The path that stands for stdin. */
+/** The path that means stdin. */
 export const STDIN = "-";
 
-/** Other names of stdin, which Deno opens only for programs with all permissions. */
+/** Other names of stdin, which Deno opens only with all permissions. */
 const STDIN_PATHS = new Set([STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]);
 
-/** Whether a path stands for stdin. */
+/** Whether a path means stdin. */
 export function isStdin(path: string): boolean {
   return STDIN_PATHS.has(path);
 }
@@ -29,7 +29,7 @@ export async function readText(path: string, session: CommandRun, lossy: boolean
   return text;
 }
 
-/** A pipe that nobody writes to would otherwise look like a program that hangs. */
+/** Without a notice, a pipe that receives no data would look like a hanging program. */
 async function readStdin(name: string, { world, output, interrupt }: CommandRun): Promise<Uint8Array> {
   const notice = "Waiting for text on stdin; end it with Ctrl-D, or pass --no-stdin to ignore stdin";
   const timer = setTimeout(() => output.note(notice), STDIN_NOTICE_MS);
@@ -76,7 +76,7 @@ function tooLong(name: string): PagesiftError {
   return new PagesiftError("usage", `${name} is longer than ${formatCount(MAX_BYTES)} bytes; pass a part of it`);
 }
 
-/** An abort passes through, since it is no fault of the file. */
+/** An abort is passed on, since the file did not cause it. */
 function unreadable(name: string, error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return error;
   return new PagesiftError("usage", `${name} ${readFailure(error)}`, { cause: error });

@@ -11,7 +11,7 @@ export interface DecodedText {
 
 /**
  * Decodes UTF-8 and drops one byte order mark. Invalid bytes are refused with their offset, since a model would
- * answer to a damaged prompt without a word; `lossy` replaces them instead.
+ * answer a damaged prompt without complaint; `lossy` replaces them instead.
  */
 export function decodeText(bytes: Uint8Array, name: string, lossy: boolean): DecodedText {
   if (lossy) return decodeLossy(bytes);
@@ -65,7 +65,7 @@ function countEncodedReplacements(bytes: Uint8Array): number {
   return found;
 }
 
-/** Offset of the first byte that does not begin a whole character, or -1. */
+/** Offset of the first byte that does not begin a complete character, or -1. */
 function firstInvalidByte(bytes: Uint8Array): number {
   for (let at = 0; at < bytes.length;) {
     const length = characterLength(bytes, at);
@@ -75,7 +75,7 @@ function firstInvalidByte(bytes: Uint8Array): number {
   return -1;
 }
 
-/** Bytes of the character at an offset, or 0 where none begins; the table is that of the Unicode standard, 3-7. */
+/** Length in bytes of the character at an offset, or 0 if none begins there; after table 3-7 of the Unicode standard. */
 function characterLength(bytes: Uint8Array, at: number): number {
   const first = bytes[at]!;
   if (first < 0x80) return 1;

@@ -51,7 +51,7 @@ async function chooseModel(flags: BenchGenerateFlags, session: CommandRun): Prom
   return { ...where, folder, name };
 }
 
-/** Opens the device only to ask what fits, so that no weight is read in vain. */
+/** Opens the device only to check what fits, before any weight is read. */
 function checkFits(choice: ModelChoice, plan: GeneratePlan, planned: PlannedModel): void {
   const { device } = openDevice(choice.device, choice.threads);
   using _device = device;

@@ -47,7 +47,7 @@ function readText(file: string): string {
   }
 }
 
-/** Shows how far a run is. */
+/** Shows the progress of a run. */
 export function progressShower({ output }: CommandRun): (progress: Progress) => void {
   return ({ done, total, label }) => {
     const text = `Measuring ${done + 1} of ${total}: ${label}`;

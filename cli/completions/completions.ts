@@ -6,7 +6,7 @@ import { bashCompletions } from "./bash.ts";
 import { fishCompletions } from "./fish.ts";
 import { zshCompletions } from "./zsh.ts";
 
-/** A shell, and how its completions are switched on. */
+/** A shell, and how to turn its completions on. */
 interface Shell {
   name: string;
   examples: readonly string[];
@@ -41,7 +41,7 @@ export const SHELLS: readonly Shell[] = [
   },
 ];
 
-/** `pagesift completions`. The program contains this menu, so it is asked for only when a script is printed. */
+/** `pagesift completions`. The program contains this menu, so it is passed as a function. */
 export function completionsMenu(program: () => Menu): Menu {
   return {
     name: "completions",
@@ -60,7 +60,7 @@ function completionsCommand({ name, examples, script }: Shell, program: () => Me
       usage: [`completions ${name}`],
       examples,
       description: [
-        `Prints a script that completes commands, flags, choices and file names in ${name}. The first example switches it\n` +
+        `Prints a script that completes commands, flags, choices and file names in ${name}. The first example turns it\n` +
         "on in the running shell, the second in every new one. 'deno task install' installs the script by itself.",
       ],
     },

@@ -10,7 +10,7 @@ export interface Place {
   readonly options: readonly Option<unknown>[];
 }
 
-/** What the value of an option is. */
+/** How the value of an option is completed. */
 export type ValueKind = "none" | "choice" | "file" | "folder" | "text";
 
 /** All places of a program, each menu before its entries. */
@@ -22,7 +22,7 @@ export function placesOf(menu: Menu, path: readonly string[] = []): Place[] {
   return [{ path, words: menu.commands, options: Object.values(menuOptions) }, ...entries];
 }
 
-/** Read from the placeholder, which says the same to people. */
+/** The kind of an option's value, read from its placeholder. */
 export function valueKind({ placeholder, choices }: Option<unknown>): ValueKind {
   if (placeholder === undefined) return "none";
   if (choices !== undefined) return "choice";

@@ -10,7 +10,7 @@ import {
 import type { Selectors } from "../../inspect/report.ts";
 import type { InspectFlags } from "../options/inspect.ts";
 
-/** What selectors may name. */
+/** The legal range of the selectors. */
 export interface SelectorRange {
   layers: number;
   heads: number;

@@ -39,7 +39,7 @@ export async function runInspect(flags: InspectFlags, words: readonly string[], 
   }
 }
 
-/** Shows a trace as the run that wrote it would have been shown. */
+/** Shows a trace as its run would have been shown. */
 async function replay(
   file: string,
   compare: readonly ComparedScorer[],
@@ -78,7 +78,7 @@ async function inspect(
   await showReport(report, flags, files, session);
 }
 
-/** Masks each of the listed pages, or each source. */
+/** Masks each of the listed pages, or the pages of each file. */
 async function ablateAsked(
   run: InspectedRun,
   report: Report,
@@ -114,7 +114,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
   return { engine, name, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
 }
 
-/** The prompt as `generate` would take it, and what is done with it. */
+/** The prompt as `generate` encodes it, with the options of the run. */
 function requestOf(
   flags: InspectFlags,
   { prompt, parts }: NamedPrompt,
@@ -137,7 +137,7 @@ function requestOf(
   };
 }
 
-/** Lines are only known of text that the tokens still spell as the files did. */
+/** Line numbers are known only for text that the decoded tokens spell exactly as the files do. */
 function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }: CommandRun): void {
   if (unmatched === 0 || flags.chat || flags.system !== undefined) return;
   output.warn(

@@ -23,10 +23,10 @@ import { paintFor } from "../paint.ts";
 import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
-/** Columns of a view that goes to a file or a pipe. */
+/** Width of a view that goes to a file or a pipe, in columns. */
 const PLAIN_COLUMNS = 120;
 
-/** Files that a run writes beside its view. */
+/** Files that a run writes in addition to its view. */
 export interface TargetFiles {
   html: TargetFile | undefined;
   trace: TargetFile | undefined;
@@ -50,12 +50,12 @@ export function targetFiles({ html, trace, files, replay }: InspectFlags): Targe
   return { html: open("--html", html), trace: open("--trace", trace) };
 }
 
-/** The path of a file under all its names; of none that is not there yet, but absolute. */
+/** The real path of a file, or the absolute path of a file that does not exist yet. */
 function realPath(path: string): string {
   try {
     return Deno.realPathSync(path);
   } catch {
-    return resolve(path); // it is read or written later, where it fails with a clear message
+    return resolve(path); // reading or writing it later fails with a clear message
   }
 }
 
@@ -106,7 +106,7 @@ function htmlOf(report: Report, { by }: InspectFlags): Promise<string> {
   });
 }
 
-/** The one table that `--tsv` prints: of what was asked for beside the pages, or the pages. */
+/** The one table that `--tsv` prints: the extra table that the flags request, else the pages. */
 function askedTable(report: Report, { ablate, compare, byFile, by, top }: InspectFlags): Table {
   if (ablate) return ablationsTable(report, FOR_PROGRAMS);
   if (compare !== undefined) return scorersTable(report, FOR_PROGRAMS);

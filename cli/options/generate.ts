@@ -227,5 +227,5 @@ export const generateOptions = {
 
 /** The values of `generate`'s options. */
 export type GenerateFlags = Values<typeof generateOptions>;
-/** Those that say what is computed, not how it is shown. */
+/** The values that decide what is computed, not how it is shown. */
 export type ModelFlags = Omit<GenerateFlags, "jsonl" | "json" | "noStream">;

@@ -6,18 +6,18 @@ export interface Option<V> {
   readonly flags: readonly string[];
   /** Heading under which `--help` lists the option. */
   readonly group: string;
-  /** What the value stands for, such as `N` or `FILE`; a switch has none. */
+  /** Name of the value in help, such as `N` or `FILE`; undefined for a switch. */
   readonly placeholder?: string;
-  /** The legal values, where they are few words; completions offer them. */
+  /** The legal values, if there are only a few; completions offer them. */
   readonly choices?: readonly string[];
   readonly help: string;
   /** Value when the option is not given. */
   readonly fallback: V;
-  /** What `--help` shows as the default when the fallback does not say it, `""` to show none. */
+  /** Text that `--help` shows as the default instead of the fallback; `""` shows none. */
   readonly fallbackText?: string;
-  /** Completions offer the flag again after it was given. */
+  /** The flag may be given several times. */
   readonly repeats?: boolean;
-  /** Turns the text after the flag into a value; `previous` is what the flag held before, for flags that add up. */
+  /** Turns the text after the flag into a value; `previous` is the value so far, for flags that may be repeated. */
   parse(text: string, flag: string, previous: V): V;
 }
 
@@ -28,7 +28,7 @@ export type OptionTable = Readonly<Record<string, Option<any>>>;
 /** The values of a table, each with the type of its option. */
 export type Values<T extends OptionTable> = { -readonly [K in keyof T]: T[K] extends Option<infer V> ? V : never };
 
-/** What every kind of option is described by. */
+/** The description that every kind of option requires. */
 export interface OptionText {
   flags: readonly string[];
   group: string;
@@ -114,7 +114,7 @@ export function tokenCountOption<F extends number | undefined>(
   return { placeholder: "N", ...text, parse };
 }
 
-/** One of a few whole numbers, such as the page sizes that the kernels know. */
+/** One of a few whole numbers, such as the page sizes that the kernels support. */
 export function numberChoiceOption<F extends number | undefined>(
   text: OptionText & { choices: readonly number[]; fallback: F },
 ): Option<number | F> {
@@ -126,7 +126,7 @@ export function numberChoiceOption<F extends number | undefined>(
   return { placeholder: text.choices.join("|"), ...text, choices: text.choices.map(String), parse };
 }
 
-/** Says which numbers a range holds, as in "a number above 0 and up to 1". */
+/** Describes a range, as in "a number above 0 and up to 1". */
 export function describeRange(noun: string, range: Range): string {
   const { min, max, above } = range;
   const from = min === undefined

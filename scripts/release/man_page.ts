@@ -67,7 +67,7 @@ function optionGroups(table: OptionTable): string[] {
 function optionEntry(option: Option<unknown>): string {
   const flags = option.flags.map((flag) => `\\fB${roff(flag)}\\fR`).join(", ");
   const value = option.placeholder === undefined ? "" : ` \\fI${roff(option.placeholder)}\\fR`;
-  return `.TP\n${flags}${value}\n${roff(option.help + describeFallback(option))}`;
+  return `.TP\n${flags}${value}\n${roff([option.help, ...describeFallback(option)].join(" "))}`;
 }
 
 function paragraph(text: string): string {
