@@ -21,6 +21,7 @@ export async function packProgram(output: string): Promise<string> {
     ...{ name: "pagesift", description: program.summary, ...COMMON },
     bin: { pagesift: "bin/pagesift" },
     man: ["./pagesift.1"],
+    engines: { node: ">=20" },
     dependencies: { deno: Deno.version.deno },
     optionalDependencies: { [CUDA_PACKAGE]: config.version },
   }, async (folder) => {

@@ -18,7 +18,8 @@ function readPrefix(args: readonly string[], task: string): string {
   };
   const { prefix } = parseArgs([...args], { string: ["prefix"], unknown });
   if (prefix === "") throw new BuildError("--prefix requires a folder: --prefix DIR");
-  if (prefix !== undefined) return resolve(String(prefix));
+  // "deno task" changes to the checkout, and leaves the folder of the call in INIT_CWD.
+  if (prefix !== undefined) return resolve(Deno.env.get("INIT_CWD") ?? Deno.cwd(), String(prefix));
   const home = Deno.env.get("HOME");
   if (!home) throw new BuildError("HOME is not set; pass --prefix DIR");
   return join(home, ".local");

@@ -139,6 +139,12 @@ test("install ends with 1 and one line for a prefix that cannot be made", async 
   assertMatch(stderr, /^install: .*\/proc\/none.*\n$/);
 });
 
+test("install takes a relative --prefix from the folder where deno task was called", async (prefix) => {
+  const args = ["run", "-A", join(RELEASE, "install.ts"), "--prefix", "here"];
+  const { stdout } = await runDeno(args, { INIT_CWD: prefix.folder });
+  assertStringIncludes(stdout, `in ${prefix.folder}/here`);
+});
+
 test("install without --prefix takes ~/.local", async (prefix) => {
   const env = { HOME: prefix.folder, DENO_DIR: await denoDir() };
   const { stdout } = await runDeno(["run", "-A", join(RELEASE, "install.ts")], env);

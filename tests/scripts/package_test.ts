@@ -97,6 +97,14 @@ Deno.test({ name: "deno task package makes a program that runs by itself", ignor
     assertMatch(stdout, /^ \S.*\n$/);
   });
 
+  await context.step("pagesift bench quality finds the text that it asks about", async () => {
+    const small = ["--task", "needle", "-l", "1k", "--documents", "1", "--facts", "1", "--budget", "128"];
+    const args = ["bench", "quality", ...small, "--scorer", "unique", "--device", "cpu", "-o", "csv"];
+    const { code, stdout, stderr } = await unpacked.call(launcher, args);
+    assertEquals([code, stderr], [0, ""]);
+    assertStringIncludes(stdout, "needle");
+  });
+
   await context.step("pagesift works through symbolic links, from any folder", async () => {
     const links = join(place, "links");
     await Deno.symlink(join("..", NAME, "bin", "pagesift"), join(links, "first"));
