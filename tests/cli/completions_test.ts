@@ -20,7 +20,7 @@ printf '%s\\n' "\${COMPREPLY[@]}"`,
   fish: `source ./script
 complete -C $argv[1] | string replace -r '\\t.*' ''
 true`,
-  // The completion system of zsh runs only behind a line editor: "compadd" says what it would offer.
+  // Completion in zsh runs only in its line editor. A wrapper of "compadd" writes the candidates to a file.
   zsh: `zmodload zsh/zpty
 zpty editor zsh -f -i
 send() { zpty -w editor "$1" }
@@ -28,8 +28,8 @@ send "PS1= PS2=; autoload -U compinit; compinit -u -d ./dump; source ./script; b
 send 'list() { compadd() { builtin compadd -O hits "$@"; print -rl -- @$^hits > /dev/fd/9; builtin compadd "$@" } }'
 send 'exec 9> ./offered; list; print REA''DY'
 zpty -r editor seen '*READY*'
-zpty -w -n editor "$1"$'\\t'
-sleep 1
+zpty -w editor "$1"$'\\t\\C-uprint DO''NE'
+zpty -r editor seen '*DONE*'
 cat ./offered | sed -n 's/^@//p'`,
 };
 
