@@ -17,7 +17,7 @@ interface Answer {
   finish: FinishReason;
 }
 
-/** Generates, prints the answer as it comes, or at the end where the style asks for that, then the stats. */
+/** Generates, prints the answer as it arrives or, if the style asks for it, at the end, then the stats. */
 export async function printAnswer(
   ids: readonly number[],
   options: GenerateOptions,
@@ -39,12 +39,12 @@ export async function printAnswer(
   if (answer.finish === "kv_exhausted") throw exhausted(answer.ids.length);
 }
 
-/** What was printed stays; the exit code says that it is not all. */
+/** The printed text remains; the exit code shows that it is incomplete. */
 export function exhausted(tokens: number): PagesiftError {
-  const problem = `The KV pool has no page left after ${plural(tokens, "token")}`;
+  const problem = `The KV pool ran out of pages after ${plural(tokens, "token")}`;
   return new PagesiftError(
     "memory",
-    `${problem}; a lower --max-tokens or --ctx-size, or a shorter prompt, needs fewer`,
+    `${problem}; lower --max-tokens or --ctx-size, or shorten the prompt`,
   );
 }
 

@@ -2,15 +2,15 @@ import { PagesiftError } from "../engine/errors.ts";
 import type { Option, OptionTable, Values } from "./options/option.ts";
 import { didYouMean } from "./suggest.ts";
 
-/** What a command line holds: the value of every option of the table, and the words that are no option. */
+/** A parsed command line: the value of every option of the table, and the words that are not options. */
 export interface ParsedArguments<T extends OptionTable> {
   values: Values<T>;
   positional: string[];
 }
 
 /**
- * Parses a command line against its option table and refuses what it does not know.
- * Values follow as `--flag value` or `--flag=value`, `--` ends the options, and of a flag given twice the last one counts.
+ * Parses a command line against its option table and refuses unknown options.
+ * Values are `--flag value` or `--flag=value`, `--` ends the options, and the last of repeated flags wins.
  */
 export function parseArguments<T extends OptionTable>(table: T, args: readonly string[]): ParsedArguments<T> {
   const names = optionNames(table);
@@ -41,7 +41,7 @@ function optionNames(table: OptionTable): Map<string, string> {
   return new Map(Object.entries(table).flatMap(([name, option]) => option.flags.map((flag) => [flag, name] as const)));
 }
 
-/** A dash alone stands for stdin, and a word with a space after its dashes is text. */
+/** A lone dash means stdin, and a word with a space after its dashes is text. */
 function looksLikeOption(word: string): boolean {
   return /^--?[^\s-]/.test(word) && !/^-\d/.test(word);
 }
@@ -62,7 +62,7 @@ function nextValue(
     next !== undefined && (names.has(splitAtEquals(next)[0]) || /^--[a-z-]+(=|$)/.test(next));
   if (next !== undefined && !isOption) return next;
   const hint = isOption ? `; write ${flag}=${next} if "${next}" is the value` : "";
-  throw new PagesiftError("usage", `${flag} needs a value: ${flag} ${option.placeholder}${hint}`);
+  throw new PagesiftError("usage", `${flag} requires a value: ${flag} ${option.placeholder}${hint}`);
 }
 
 function checkedValue(text: string | undefined, flag: string, option: Option<unknown>): string {

@@ -54,7 +54,7 @@ function checkCombination(flags: GenerateFlags, file: string, words: readonly st
   if (other !== undefined) throw new PagesiftError("usage", `--jsonl ${file} and ${other} exclude each other`);
 }
 
-/** Names the lines whose logits were not finite; the others are printed and right. */
+/** Reports the lines whose logits were not finite; the other lines are printed and correct. */
 function failOnNumeric(lines: readonly PromptLine[], answers: readonly BatchAnswer[], output: Output): void {
   const failed = answers.flatMap(({ finish, error }, index) => finish === "numeric" ? [{ index, error }] : []);
   for (const { index, error } of failed) output.warn(`${lines[index]!.place}: ${error}`);
@@ -73,7 +73,7 @@ function requestOf(
   model: LoadedModel,
   { interrupt, output }: CommandRun,
 ): GenerateRequest {
-  // A seed of its own for every line, so that equal prompts do not draw the same.
+  // Each line has its own seed, so that equal prompts do not give equal answers.
   const seed = flags.seed === undefined ? {} : { seed: (flags.seed + index) % 2 ** 32 };
   const options = { ...samplingOf(flags), ...seed, ...line.options };
   const room = { limit: model.limit, maxTokens: options.maxTokens, truncate: flags.truncate };
@@ -86,8 +86,8 @@ function requestOf(
 }
 
 /**
- * Prints a line for each request as soon as all earlier ones are done; what an abort kept from starting gets none.
- * Gives the answers.
+ * Prints a line for each request as soon as all earlier requests are done. Requests that an abort prevented get no line.
+ * Returns the answers.
  */
 async function printInOrder(
   lines: readonly PromptLine[],
@@ -117,7 +117,7 @@ class BatchAnswer {
   readonly ids: number[] = [];
   #text = "";
 
-  /** @param own fields of the line that are repeated */
+  /** @param own the user's own fields of the line, copied to the output */
   constructor(readonly own: Readonly<Record<string, unknown>>) {}
 
   add(piece: BatchPiece): void {

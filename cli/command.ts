@@ -15,7 +15,7 @@ export interface Command<T extends OptionTable & Common = Common> {
   run(values: Values<T>, words: readonly string[], session: CommandRun): Promise<void>;
 }
 
-/** Hides a command's own table, so that commands with different ones fit in one list. */
+/** Hides the type of a command's option table, so that commands with different tables fit in one list. */
 export function defineCommand<T extends OptionTable & Common>(command: Command<T>): Command {
   return command as unknown as Command;
 }

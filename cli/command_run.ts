@@ -2,7 +2,7 @@ import type { Interrupt } from "./interrupt.ts";
 import type { Output } from "./output.ts";
 import type { World } from "./world.ts";
 
-/** What one run of a command works with. */
+/** Everything that one run of a command uses. */
 export interface CommandRun {
   readonly world: World;
   readonly output: Output;

@@ -6,21 +6,21 @@ import type { PromptEncoder } from "./prompt_encoder.ts";
 /** Which part of a prompt is dropped. */
 export type Cut = "head" | "middle" | "tail";
 
-/** What a prompt has to fit into. */
+/** The space that a prompt must fit in. */
 export interface Room {
-  /** Tokens of the context. */
+  /** Length of the context in tokens. */
   limit: number;
   maxTokens: number;
   truncate: Cut | undefined;
 }
 
-/** A prompt that fits the context, and what the user should know about that. */
+/** A prompt that fits the context, and a warning if it was shortened or leaves little room. */
 export interface FittedPrompt {
   ids: number[];
   warning?: string;
 }
 
-/** Encodes a prompt and makes sure that it fits; `name` stands for it in messages. */
+/** Encodes a prompt and makes sure that it fits; `name` names it in messages. */
 export function fitPrompt(
   text: string,
   name: string,
@@ -41,14 +41,17 @@ export function fitPrompt(
 function withEarlyEndWarning(ids: number[], name: string, { limit, maxTokens }: Room): FittedPrompt {
   const possible = limit - ids.length + 1; // the last token is printed, not fed back
   if (maxTokens <= possible) return { ids };
-  const left = `leaves ${formatCount(possible)} of the ${plural(maxTokens, "token")} asked for`;
-  return { ids, warning: `${name} of ${plural(ids.length, "token")} ${left}; the context holds ${formatCount(limit)}` };
+  const left = `leaves room for ${formatCount(possible)} of the ${plural(maxTokens, "token")} requested`;
+  return {
+    ids,
+    warning: `${name} of ${plural(ids.length, "token")} ${left}; the context is ${plural(limit, "token")}`,
+  };
 }
 
 function noTokens(name: string): PagesiftError {
   return new PagesiftError(
     "usage",
-    `${name} has no tokens: the tokenizer drops every character of it; change the text`,
+    `${name} has no tokens: the tokenizer drops every character; change the text`,
   );
 }
 
@@ -61,7 +64,7 @@ function tooLong(name: string, tokens: number, limit: number): PagesiftError {
 }
 
 /**
- * Cuts the text rather than the encoded prompt, so that what a template or the tokenizer puts around it stays whole.
+ * Cuts the text rather than the encoded prompt, so that the template and special tokens around it stay whole.
  * Tokens may join differently at a seam, so the cut is repeated until the prompt is short enough.
  */
 function truncated(
@@ -71,14 +74,14 @@ function truncated(
   encode: PromptEncoder,
   tokenizer: TokenizerPort,
 ): number[] {
-  const wanted = room.limit - Math.min(room.maxTokens, Math.floor(room.limit / 2));
+  const target = room.limit - Math.min(room.maxTokens, Math.floor(room.limit / 2));
   const textIds = tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: encode.parsesSpecial });
   const overhead = tokens - textIds.length;
-  let keep = Math.max(0, wanted - overhead);
+  let keep = Math.max(0, target - overhead);
   for (;;) {
     const ids = encode(cutText(textIds, keep, room.truncate!, tokenizer));
-    if (ids.length <= wanted || keep === 0) return ids;
-    keep = Math.max(0, keep - (ids.length - wanted));
+    if (ids.length <= target || keep === 0) return ids;
+    keep = Math.max(0, keep - (ids.length - target));
   }
 }
 
@@ -89,7 +92,7 @@ function cutText(ids: readonly number[], keep: number, cut: Cut, tokenizer: Toke
   return start + end;
 }
 
-/** Text of ids; a cut inside a character leaves a replacement character, which the caller takes off the seam. */
+/** Text of ids. A cut inside a character leaves a replacement character, which the caller removes. */
 function decode(ids: readonly number[], tokenizer: TokenizerPort): string {
   return ids.length === 0 ? "" : tokenizer.decode(ids, { skipSpecialTokens: false });
 }

@@ -1,4 +1,4 @@
-/** What the commands need of the engine, taken from its own types, so that an option it does not know is a type error. */
+/** The part of the engine that commands use, taken from its own types, so that an unknown option is a type error. */
 import type { DeviceChoice } from "../engine/devices.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import type { ModelConfig } from "../engine/folder/config.ts";
@@ -21,7 +21,7 @@ export interface EnginePort
 
 export type LoadOptions = EngineOptions & { device: DeviceChoice };
 
-/** The environment is the world's. */
+/** Without the environment, which the world supplies. */
 export type FindModelOptions = Omit<HubOptions, "env" | "fetch" | "stallSeconds">;
 
 /** Finds and loads models; the real one opens the native library, tests pass a fake. */

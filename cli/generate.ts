@@ -19,18 +19,22 @@ const help = {
     'generate [OPTIONS] -f FILE "QUESTION"',
     'generate [OPTIONS] "QUESTION" < FILE',
   ],
+  examples: [
+    'pagesift generate "Once upon a time" -n 60',
+    'pagesift generate --temp 0.8 --seed 1 "Who tells this story?" < book.txt',
+  ],
   description: [
     "Continues a prompt with a language model and prints the new text to stdout.",
-    "The prompt is what comes through stdin when that is no terminal, then the files of -f, then -p, then PROMPT,\n" +
-    "with a blank line between parts. A newline that ends the prompt is left out unless it was typed.",
+    "The prompt is stdin (unless it is a terminal), then the files of -f, then -p, then PROMPT, with a blank line\n" +
+    "between parts. The newline at the end of a file or of stdin is dropped when nothing follows it.",
   ],
   notes: [
-    "Counts of tokens may be given as 32k or 32K, which both mean 32 x 1024. Of a flag given twice the last one\n" +
-    'counts. "--" ends the options.',
-    "Exit codes: 0 done, or the reader of stdout went away; 1 internal error or output not writable; 2 usage or\n" +
+    "Token counts accept 32k or 32K, which both mean 32 x 1024. If a flag is given twice, the last one wins.\n" +
+    '"--" ends the options.',
+    "Exit codes: 0 done, or stdout was closed by its reader; 1 internal error, or output not writable; 2 usage or\n" +
     "input; 3 model invalid; 4 prompt longer than the context; 5 no usable device; 6 out of memory; 7 network or\n" +
-    "cache; 8 numeric failure. Ctrl-C prints what is there and the stats, then ends by the signal; a second one\n" +
-    "ends at once.",
+    "cache; 8 numeric failure. Ctrl-C prints the text so far and the stats, then exits by the signal; a second\n" +
+    "Ctrl-C exits at once.",
   ],
 };
 
@@ -90,6 +94,6 @@ function randomSeed(): number {
 
 function nothingToDo(): PagesiftError {
   const ways =
-    `give a prompt, as in: pagesift generate "Once upon a time", or: pagesift generate "Question" < book.txt`;
+    `give a prompt, for example pagesift generate "Once upon a time" or pagesift generate "Question" < book.txt`;
   return new PagesiftError("usage", `Nothing to do; ${ways}; --help lists all options`);
 }

@@ -8,13 +8,13 @@ export interface PromptSources {
   /** Texts of `--prompt`. */
   prompt: readonly string[];
   files: readonly string[];
-  /** Words of the command line that are no option. */
+  /** Words of the command line that are not options. */
   words: readonly string[];
   noStdin: boolean;
   lossy: boolean;
 }
 
-/** True when the call names no prompt and none can come through stdin. */
+/** True when the command line names no prompt and stdin cannot supply one. */
 export function hasNoPrompt(sources: PromptSources, stdin: Source): boolean {
   return sources.prompt.length + sources.files.length + sources.words.length === 0 && !readsStdin(sources, stdin);
 }
@@ -26,7 +26,7 @@ export interface NamedPart {
   end: number;
 }
 
-/** A prompt and what it is made of. */
+/** A prompt and its parts. */
 export interface NamedPrompt {
   prompt: string;
   parts: NamedPart[];
@@ -40,7 +40,7 @@ export async function readPrompt(sources: PromptSources, session: CommandRun): P
   return (await readNamedPrompt(sources, session)).prompt;
 }
 
-/** {@link readPrompt}, with the place of each part; a separator belongs to the part before it. */
+/** {@link readPrompt}, with the position of each part; a separator belongs to the part before it. */
 export async function readNamedPrompt(sources: PromptSources, session: CommandRun): Promise<NamedPrompt> {
   const paths = sources.files.filter((path) => !isStdin(path));
   if (readsStdin(sources, session.world.stdin)) paths.unshift(STDIN);
@@ -53,7 +53,7 @@ export async function readNamedPrompt(sources: PromptSources, session: CommandRu
   const texts = [...read, ...typed.map((text) => ({ name: TYPED_NAME, text }))].filter(({ text }) => text !== "");
   const joined = joinParts(texts.map(({ text }) => text));
   const prompt = typed.length > 0 ? joined.prompt : dropLastNewline(joined.prompt);
-  if (prompt.trim() === "") throw new PagesiftError("usage", "Prompt is empty; give one with -p, -f or through stdin");
+  if (prompt.trim() === "") throw new PagesiftError("usage", "Prompt is empty; pass text with -p, -f or on stdin");
   const parts = texts.map(({ name }, index) => ({
     name,
     start: joined.starts[index] ?? 0,
@@ -64,7 +64,9 @@ export async function readNamedPrompt(sources: PromptSources, session: CommandRu
 
 function readsStdin({ prompt, files, words, noStdin }: PromptSources, stdin: Source): boolean {
   const named = [...prompt, ...words].includes(STDIN) || files.some(isStdin);
-  if (named && noStdin) throw new PagesiftError("usage", `"-" reads stdin, which --no-stdin forbids; leave one out`);
+  if (named && noStdin) {
+    throw new PagesiftError("usage", `"-" reads stdin, but --no-stdin forbids it; omit one of them`);
+  }
   return named || !noStdin && !stdin.isTerminal();
 }
 
@@ -77,7 +79,7 @@ interface NamedText {
   text: string;
 }
 
-/** Parts are separated as paragraphs are; newlines that end a part already count. Says where each part starts. */
+/** Parts are separated as paragraphs are; newlines at the end of a part count. Returns where each part starts. */
 function joinParts(parts: readonly string[]): { prompt: string; starts: number[] } {
   const starts: number[] = [];
   let prompt = "";
@@ -89,7 +91,7 @@ function joinParts(parts: readonly string[]): { prompt: string; starts: number[]
   return { prompt, starts };
 }
 
-/** The newline that ends a text file is no part of the prompt: the model would go on in a new line after it. */
+/** The newline at the end of a text file is not part of the prompt: the model would continue on a new line. */
 function dropLastNewline(text: string): string {
   return text.replace(/\r?\n$/, "");
 }

@@ -1,7 +1,7 @@
 import type { EndSignal, World } from "./world.ts";
 
 /**
- * Turns the first end signal into an abort, so that a run can print what it has; the second ends the process at once.
+ * Turns the first end signal into an abort, so that a run can print its results so far; the second ends the process at once.
  */
 export class Interrupt implements Disposable {
   readonly #controller = new AbortController();
@@ -34,7 +34,7 @@ export class Interrupt implements Disposable {
     return this.#received;
   }
 
-  /** Waits for work that cannot be stopped itself, and leaves it behind when a signal comes. */
+  /** Waits for work that cannot be cancelled, and abandons it when a signal arrives. */
   async race<T>(work: Promise<T>): Promise<T> {
     const { promise: aborted, reject } = Promise.withResolvers<never>();
     const onAbort = (): void => reject(this.signal.reason);
@@ -48,8 +48,8 @@ export class Interrupt implements Disposable {
   }
 
   /**
-   * Runs work that keeps the event loop for seconds, such as reading a book into tokens. A listener would not be called meanwhile, so
-   * nobody listens: a signal ends the process at once, which loses nothing as long as nothing is printed.
+   * Runs work that blocks the event loop for seconds, such as tokenizing a book. A listener would not be called in the meantime, so
+   * none is installed: a signal ends the process at once, which loses nothing while nothing has been printed.
    */
   blocking<T>(work: () => T): T {
     this.signal.throwIfAborted();

@@ -5,7 +5,7 @@ import { generateOptions } from "./options/generate.ts";
 import { isMisspelling } from "./suggest.ts";
 import { checkText } from "./text_decode.ts";
 
-/** What a line may set; what it leaves out comes from the flags. */
+/** Options that a line may set; the flags supply the others. */
 export interface LineOptions extends SamplingOptions {
   maxTokens?: number;
   stop?: string[];
@@ -13,11 +13,11 @@ export interface LineOptions extends SamplingOptions {
 
 /** One line of a prompts file. */
 export interface PromptLine {
-  /** Where it stands, as in `prompts.jsonl:3`. */
+  /** Position of the line, such as `prompts.jsonl:3`. */
   place: string;
   prompt: string;
   options: LineOptions;
-  /** Fields of the user's own, which the output line repeats. Numbers keep their digits. */
+  /** The user's own fields, which are copied to the output line. Numbers keep their digits. */
   own: Record<string, unknown>;
 }
 
@@ -34,17 +34,17 @@ const NUMBER_FIELDS = {
 } as const;
 
 const FIELDS = ["prompt", "stop", ...Object.keys(NUMBER_FIELDS)];
-/** What an output line says itself. */
+/** Fields of an output line. */
 const OUTPUT_FIELDS = ["text", "ids", "finish", "error"];
 
-/** Reads all lines of a prompts file, so that nothing runs when one of them is bad. Blank lines are passed over. */
+/** Reads all lines of a prompts file, so that nothing runs if one of them is invalid. Blank lines are skipped. */
 export function parsePromptLines(text: string, file: string, lossy: boolean): PromptLine[] {
   const lines = text.split("\n").map((line, index) => ({ line, place: `${file}:${index + 1}` }));
   const prompts = lines.filter(({ line }) => line.trim() !== "").map(({ line, place }) =>
     parseLine(line, place, lossy)
   );
   if (prompts.length === 0) {
-    throw new PagesiftError("usage", `${file} holds no prompts; wanted lines {"prompt": "..."}`);
+    throw new PagesiftError("usage", `${file} contains no prompts; expected lines such as {"prompt": "..."}`);
   }
   return prompts;
 }
@@ -62,23 +62,23 @@ function checkOwnField(name: string, place: string): void {
   const meant = FIELDS.find((field) => isMisspelling(name, field));
   if (meant !== undefined) throw bad(place, `unknown field "${name}", did you mean "${meant}"?`);
   if (!OUTPUT_FIELDS.includes(name)) return;
-  throw bad(place, `the field "${name}" has the name of a field of the output line; rename it`);
+  throw bad(place, `the field "${name}" clashes with a field of the output line; rename it`);
 }
 
 function parseObject(line: string, place: string): Record<string, unknown> {
   let value: unknown;
   try {
-    // Numbers of fields that are only repeated keep all their digits.
+    // Numbers in the user's own fields keep all their digits.
     value = JSON.parse(line, keepDigits);
   } catch (error) {
     throw bad(place, `not JSON: ${(error as Error).message}`);
   }
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
-  throw bad(place, `wanted an object {"prompt": "..."}, found ${JSON.stringify(value).slice(0, 40)}`);
+  throw bad(place, `expected an object {"prompt": "..."}, found ${JSON.stringify(value).slice(0, 40)}`);
 }
 
 function promptOf({ prompt }: Record<string, unknown>, place: string, lossy: boolean): string {
-  if (typeof prompt !== "string") throw bad(place, `"prompt" wanted as a string, found ${JSON.stringify(prompt)}`);
+  if (typeof prompt !== "string") throw bad(place, `"prompt" must be a string, found ${JSON.stringify(prompt)}`);
   if (prompt.trim() === "") throw bad(place, `"prompt" is empty`);
   return checkText(prompt, `The prompt of ${place}`, lossy).text;
 }
@@ -92,10 +92,10 @@ function lineOptions(fields: Record<string, unknown>, place: string): LineOption
   return options;
 }
 
-/** Goes through the option's own parser, so that a line and the command line have the same ranges. */
+/** Uses the option's own parser, so that a line and the command line accept the same ranges. */
 function numberOf(raw: unknown, field: string, option: Option<number | undefined>, place: string): number {
   const value: unknown = JSON.parse(JSON.stringify(raw));
-  if (typeof value !== "number") throw bad(place, `"${field}" wanted as a number, found ${JSON.stringify(value)}`);
+  if (typeof value !== "number") throw bad(place, `"${field}" must be a number, found ${JSON.stringify(value)}`);
   try {
     return option.parse(String(value), field, undefined)!;
   } catch (error) {
@@ -106,10 +106,10 @@ function numberOf(raw: unknown, field: string, option: Option<number | undefined
 function stopOf(value: unknown, place: string): string[] {
   const texts: unknown[] = Array.isArray(value) ? value : [value];
   if (texts.every((text) => typeof text === "string" && text !== "")) return texts as string[];
-  throw bad(place, `"stop" wanted as a string or a list of strings, found ${JSON.stringify(value)}`);
+  throw bad(place, `"stop" must be a string or a list of strings, found ${JSON.stringify(value)}`);
 }
 
-/** What TypeScript does not declare yet: a number that is written as this text. */
+/** A number that is written as this text; TypeScript does not declare it yet. */
 const { rawJSON } = JSON as unknown as { rawJSON: (text: string) => unknown };
 
 function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {

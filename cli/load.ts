@@ -1,9 +1,9 @@
-import { fromFileUrl } from "@std/path";
 import type { ModelSparsity } from "../engine/folder/sparsity_file.ts";
 import type { SparseOptions } from "../engine/types.ts";
 import type { EnginePort, LoadOptions } from "./engine_port.ts";
 import type { GenerateFlags } from "./options/generate.ts";
 import type { Progress } from "./progress.ts";
+import { shippedPath } from "./shipped.ts";
 import type { CommandRun } from "./command_run.ts";
 
 /** Flags that say which model to load and where to run it. */
@@ -14,18 +14,18 @@ export interface LoadedModel {
   engine: EnginePort;
   /** The model as the user named it, for the stats. */
   name: string;
-  /** Tokens that the context holds. */
+  /** Length of the context in tokens. */
   limit: number;
 }
 
-/** Finds the folder of the flags' model; downloads it where it is one of a hub. */
+/** Finds the folder of the flags' model; downloads it if it is a hub name. */
 export async function findModel(
   flags: Partial<Pick<LoadFlags, "model" | "revision" | "offline">>,
   { world, interrupt }: CommandRun,
   progress: Progress,
 ): Promise<{ folder: string; name: string; label: string }> {
   const named = flags.model ?? (world.env("PAGESIFT_MODEL") || undefined);
-  const folder = await interrupt.race(world.models.findModelFolder(named ?? shippedModel(), {
+  const folder = await interrupt.race(world.models.findModelFolder(named ?? shippedPath("models/default"), {
     offline: flags.offline ?? false,
     signal: interrupt.signal,
     onProgress: (state) => progress.download(state),
@@ -54,16 +54,13 @@ export async function loadModel(
   return { engine, name, limit };
 }
 
-/** The defaults of a model that was trained to be read sparsely. */
+/** The defaults of a model that was trained for sparse attention. */
 function sparsityLine({ defaults, method }: ModelSparsity): string {
   const { budgetTokens, pageSize, scorer, lambda } = defaults;
   const score = `${scorer}${lambda === undefined ? "" : ` ${lambda}`}`;
-  return `Sparse defaults of the model: budget ${budgetTokens}, page ${pageSize}, ${score}${method && `; ${method}`}`;
-}
-
-/** Found from this file, since the working directory is the user's. */
-function shippedModel(): string {
-  return fromFileUrl(new URL("../models/default", import.meta.url));
+  return `Sparse defaults of the model: budget ${budgetTokens} tokens, ${pageSize} tokens per page, scorer ${score}${
+    method && `; ${method}`
+  }`;
 }
 
 function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {

@@ -1,23 +1,18 @@
 import denoConfig from "../deno.json" with { type: "json" };
 import { type ErrorKind, PagesiftError, reasonOf } from "../engine/errors.ts";
 import { parseArguments } from "./args.ts";
-import { bench } from "./bench/bench.ts";
 import type { Command } from "./command.ts";
-import { generate } from "./generate.ts";
 import { renderHelp } from "./help.ts";
-import { inspectPages } from "./inspect/inspect.ts";
 import { Interrupt } from "./interrupt.ts";
-import { entryOf, isMenu, type Menu, menuHelp, noEntry } from "./menu.ts";
-import { commonOptions } from "./options/common.ts";
+import { entryOf, isMenu, type Menu, menuHelp, menuOptions, noEntry } from "./menu.ts";
 import { Output, OutputError } from "./output.ts";
 import type { CommandRun } from "./command_run.ts";
+import { orientation, program } from "./program.ts";
 import { systemWorld } from "./system_world.ts";
 import type { EndSignal, World } from "./world.ts";
 
-/** How the process is to end. */
+/** How the process ends. */
 export type Ending = { code: number } | { signal: EndSignal };
-
-const program: Menu = { name: "", summary: "", noun: "command", commands: [generate, bench, inspectPages] };
 
 const INTERNAL_ERROR = 1;
 
@@ -31,10 +26,10 @@ const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
   numeric: 8,
 };
 
-/** Milliseconds in which a signal that we sent ourselves has surely arrived. */
+/** Milliseconds to wait for a signal that the process has sent to itself. */
 const SIGNAL_GRACE_MS = 1000;
 
-/** Runs the program in a world and says how the process is to end. */
+/** Runs the program in a world and returns how the process must end. */
 export async function run(args: readonly string[], world: World): Promise<Ending> {
   using interrupt = new Interrupt(world);
   const session = { world, interrupt, output: new Output(world) };
@@ -46,7 +41,7 @@ function runProgram(args: readonly string[], session: MutableRun): Promise<numbe
   return runMenu(program, "", args, session);
 }
 
-/** `path`: the words that led to this menu, each with a space behind it. */
+/** `path`: the words that lead to this menu, each followed by a space. */
 async function runMenu(menu: Menu, path: string, args: readonly string[], session: MutableRun): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined || name.startsWith("-")) return runWithoutCommand(menu, path, args, session.output);
@@ -64,29 +59,25 @@ async function runCommand(command: Command, args: readonly string[], session: Mu
   return 0;
 }
 
-/** The flags decide how the output looks, so it is replaced once they are known. */
+/** The output depends on the flags, so it is replaced once they are parsed. */
 interface MutableRun extends CommandRun {
   output: Output;
 }
 
 function runWithoutCommand(menu: Menu, path: string, args: readonly string[], output: Output): number {
-  const { help, version } = commonOptions;
-  const { values } = parseArguments({ help, version }, args);
-  if (values.help) output.result(menuHelp(menu, path, menu.summary ? `${menu.summary}.` : programLine()));
+  const { values } = parseArguments(menuOptions, args);
+  if (values.help) output.result(menuHelp(menu, path));
   else if (values.version) output.result(versionLine());
+  else if (menu === program) output.result(orientation());
   else throw noEntry(menu);
   return 0;
-}
-
-function programLine(): string {
-  return `${denoConfig.name.split("/")[1]} reads long text with a language model and only the pages that matter.`;
 }
 
 function versionLine(): string {
   return `pagesift ${denoConfig.version}\n`;
 }
 
-/** Prints what ended the run and returns its exit code; prints nothing where a signal ended it. */
+/** Prints why the run failed and returns its exit code; prints nothing if a signal ended the run. */
 function reportFailure(error: unknown, { output, interrupt }: CommandRun): number {
   output.clearStatus();
   const { code, message } = describeFailure(error);
@@ -96,14 +87,14 @@ function reportFailure(error: unknown, { output, interrupt }: CommandRun): numbe
   return code;
 }
 
-/** Exit code and message of a failure; a reader of stdout that went away, as `head` does, is none. */
+/** Exit code and message of a failure. A reader that closes stdout early, as `head` does, is not a failure. */
 function describeFailure(error: unknown): { code: number; message?: string } {
   if (error instanceof PagesiftError) return { code: EXIT_CODES[error.kind], message: error.message };
   if (error instanceof OutputError) {
     return error.closed ? { code: 0 } : { code: INTERNAL_ERROR, message: error.message };
   }
   if (isOutOfMemory(error)) return { code: EXIT_CODES.memory, message: `Not enough memory: ${error.message}` };
-  return { code: INTERNAL_ERROR, message: `Internal error: ${reasonOf(error)}; --verbose shows where` };
+  return { code: INTERNAL_ERROR, message: `Internal error: ${reasonOf(error)}; --verbose shows the stack` };
 }
 
 /** What the JavaScript engine throws when a buffer cannot be allocated. */
@@ -112,7 +103,7 @@ function isOutOfMemory(error: unknown): error is RangeError {
     /allocation failed|invalid (typed )?array( buffer)? length/i.test(error.message);
 }
 
-/** Dies by the signal rather than with a code, so that a calling script sees it and stops too. */
+/** Dies by the signal rather than with a code, so that a calling script sees it and stops as well. */
 function dieBySignal(signal: EndSignal): void {
   Deno.kill(Deno.pid, signal);
 }

@@ -3,7 +3,7 @@ import type { Notice } from "../engine/types.ts";
 import { dim, plain, red, type Style, takesColor, yellow } from "./paint.ts";
 import type { Sink, World } from "./world.ts";
 
-/** How much is shown beside the answer. */
+/** How much is shown besides the answer. */
 export interface Display {
   quiet: boolean;
   verbose: boolean;
@@ -14,20 +14,20 @@ export interface Display {
 export class OutputError extends Error {
   override readonly name = "OutputError";
 
-  /** `closed`: the reader went away, as `head` does, which is no failure. */
+  /** `closed`: the reader closed the stream early, as `head` does, which is not a failure. */
   constructor(readonly closed: boolean, options: ErrorOptions) {
-    super(`The output could not be written: ${(options.cause as Error).message}`, options);
+    super(`Cannot write the output: ${(options.cause as Error).message}`, options);
   }
 }
 
 const CLEAR_LINE = "\r\x1b[K";
 const RETRY_MS = 5;
 
-/** The only writer of the program: results go to stdout, all else to stderr. */
+/** The only writer of the program: results go to stdout, everything else to stderr. */
 export class Output {
-  /** stderr takes colour codes. */
+  /** stderr accepts colour codes. */
   readonly #colored: boolean;
-  /** stderr takes a line that is rewritten in place. */
+  /** stderr accepts a line that is rewritten in place. */
   readonly #showsProgress: boolean;
   readonly #showsStats: boolean;
   readonly #showsStages: boolean;
@@ -70,13 +70,13 @@ export class Output {
     writeAll(this.#world.stdout, text);
   }
 
-  /** Prints why the run failed, on a line of its own even when an answer has begun. */
+  /** Prints why the run failed, on a line of its own even if an answer has begun. */
   error(message: string): void {
-    if (this.#lineOpen) writeQuietly(this.#world.stdout, "\n");
+    if (this.#lineOpen) writeBestEffort(this.#world.stdout, "\n");
     this.#message("Error: ", red, message);
   }
 
-  /** Writes where an internal error arose, under `--verbose`. */
+  /** Writes the stack of an internal error, under `--verbose`. */
   trace(error: Error): void {
     if (this.#verbose) this.#write(escapeControls(`${error.stack}\n`));
   }
@@ -85,7 +85,7 @@ export class Output {
     if (!this.#quiet) this.#message("Warning: ", yellow, message);
   }
 
-  /** Prints what an engine says about its model and device; what needs no action under `--verbose` only. */
+  /** Prints an engine's notices about its model and device; those that need no action only under `--verbose`. */
   notices(notices: readonly Notice[]): void {
     for (const { level, text } of notices) {
       if (level === "warning") this.warn(text);
@@ -98,12 +98,12 @@ export class Output {
     if (!this.#quiet) this.#message("", plain, message);
   }
 
-  /** Prints a stage of the run under `--verbose`, where no progress line shows it. */
+  /** Prints a stage of the run under `--verbose`, unless the progress line shows it. */
   stage(message: string): void {
     if (this.#showsStages) this.#message("", plain, message);
   }
 
-  /** Writes lines of stats, labels in front. */
+  /** Writes lines of stats, each with its label. */
   stats(lines: readonly (readonly [label: string, text: string])[]): void {
     if (!this.#showsStats) return;
     const style = this.#colored ? dim : plain;
@@ -114,13 +114,13 @@ export class Output {
   status(text: string): void {
     if (!this.#showsProgress) return;
     this.#hasStatus = true;
-    writeQuietly(this.#world.stderr, CLEAR_LINE + oneLine(text).slice(0, this.#world.columns() - 1));
+    writeBestEffort(this.#world.stderr, CLEAR_LINE + oneLine(text).slice(0, this.#world.columns() - 1));
   }
 
   clearStatus(): void {
     if (!this.#hasStatus) return;
     this.#hasStatus = false;
-    writeQuietly(this.#world.stderr, CLEAR_LINE);
+    writeBestEffort(this.#world.stderr, CLEAR_LINE);
   }
 
   #message(prefix: string, style: Style, message: string): void {
@@ -129,12 +129,12 @@ export class Output {
 
   #write(text: string): void {
     this.clearStatus();
-    writeQuietly(this.#world.stderr, text);
+    writeBestEffort(this.#world.stderr, text);
   }
 }
 
-/** Messages are best effort: a closed stderr must not end a run whose answer still has a reader. */
-function writeQuietly(sink: Sink, text: string): void {
+/** Messages are best effort: a closed stderr must not end a run whose answer is still being read. */
+function writeBestEffort(sink: Sink, text: string): void {
   try {
     writeAll(sink, text);
   } catch (error) {
@@ -147,7 +147,7 @@ function writeAll(sink: Sink, text: string): void {
   while (rest.length > 0) rest = rest.subarray(writeSome(sink, rest));
 }
 
-/** Bytes taken; 0 where the stream is full, which happens on pipes that another program made non-blocking. */
+/** Number of bytes written; 0 if the stream is full, which happens on pipes that another program set to non-blocking. */
 function writeSome(sink: Sink, bytes: Uint8Array): number {
   try {
     return sink.writeSync(bytes);

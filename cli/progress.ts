@@ -4,10 +4,10 @@ import type { DownloadProgress } from "./engine_port.ts";
 import { formatCount, formatRate, formatSeconds } from "../engine/text/format.ts";
 import type { Output } from "./output.ts";
 
-/** Milliseconds between two states of the progress line; more often is only flicker. */
+/** Milliseconds between updates of the progress line; faster updates only flicker. */
 const REDRAW_MS = 100;
 
-/** Shows how far a long step is, on one line of stderr where that is a terminal. */
+/** Shows the progress of a long step on one line of stderr, if it is a terminal. */
 export class Progress {
   readonly #output: Output;
   #lastDrawn = -Infinity;
@@ -16,7 +16,7 @@ export class Progress {
     this.#output = output;
   }
 
-  /** Names a stage that has no measure. */
+  /** Names a stage whose progress cannot be measured. */
   stage(text: string): void {
     this.#output.stage(text);
     this.#output.status(text);

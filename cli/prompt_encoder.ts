@@ -11,7 +11,7 @@ export interface PromptStyle {
 /** Turns a prompt's text into the tokens that the model is given. */
 export interface PromptEncoder {
   (text: string): number[];
-  /** Whether special tokens that are spelt out in the text become these tokens. */
+  /** Whether special tokens spelled out in the text are encoded as such. */
   readonly parsesSpecial: boolean;
 }
 
@@ -26,8 +26,8 @@ export function checkStyle(style: PromptStyle): void {
 }
 
 /**
- * The encoder of a style. Special tokens spelt out in the text stay text, so that a document cannot end the turn; `--raw`
- * takes them as tokens, for prompts whose template the user wrote.
+ * The encoder of a style. Special tokens spelled out in the text stay text, so that a document cannot end the turn. `--raw`
+ * encodes them as tokens, for prompts that already contain a template.
  */
 export function promptEncoder(style: PromptStyle, tokenizer: TokenizerPort): PromptEncoder {
   if (!usesTemplate(style)) {
@@ -35,7 +35,7 @@ export function promptEncoder(style: PromptStyle, tokenizer: TokenizerPort): Pro
     return Object.assign((text: string) => tokenizer.encode(text, options), { parsesSpecial: style.raw });
   }
   if (!tokenizer.hasChatTemplate) {
-    throw new PagesiftError("usage", "The model has no chat template; leave --chat and --system out");
+    throw new PagesiftError("usage", "The model has no chat template; omit --chat and --system");
   }
   const system: ChatMessage[] = style.system === undefined ? [] : [{ role: "system", content: style.system }];
   const encode = (text: string): number[] =>

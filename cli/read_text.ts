@@ -3,13 +3,13 @@ import { formatCount, plural } from "../engine/text/format.ts";
 import type { CommandRun } from "./command_run.ts";
 import { decodeText } from "./text_decode.ts";
 
-/** The path that stands for stdin. */
+/** The path that means stdin. */
 export const STDIN = "-";
 
-/** Other names of stdin, which Deno opens only for programs with all permissions. */
+/** Other names of stdin, which Deno opens only with all permissions. */
 const STDIN_PATHS = new Set([STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"]);
 
-/** Whether a path stands for stdin. */
+/** Whether a path means stdin. */
 export function isStdin(path: string): boolean {
   return STDIN_PATHS.has(path);
 }
@@ -25,13 +25,13 @@ export async function readText(path: string, session: CommandRun, lossy: boolean
   const name = isStdin(path) ? "Text on stdin" : `Prompt file "${path}"`;
   const bytes = isStdin(path) ? await readStdin(name, session) : await readFile(path, name, session);
   const { text, replaced } = decodeText(bytes, name, lossy);
-  if (replaced > 0) session.output.warn(`${name}: replaced ${plural(replaced, "character")} that are no text`);
+  if (replaced > 0) session.output.warn(`${name}: replaced ${plural(replaced, "invalid character")}`);
   return text;
 }
 
-/** A pipe that nobody writes to would otherwise look like a program that hangs. */
+/** Without a notice, a pipe that receives no data would look like a hanging program. */
 async function readStdin(name: string, { world, output, interrupt }: CommandRun): Promise<Uint8Array> {
-  const notice = "Waiting for text on stdin; end it with Ctrl-D, or give --no-stdin to leave it unread";
+  const notice = "Waiting for text on stdin; end it with Ctrl-D, or pass --no-stdin to ignore stdin";
   const timer = setTimeout(() => output.note(notice), STDIN_NOTICE_MS);
   const read: Read = async (buffer) => {
     const count = await interrupt.race(world.stdin.read(buffer));
@@ -73,10 +73,10 @@ function doubled(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
 }
 
 function tooLong(name: string): PagesiftError {
-  return new PagesiftError("usage", `${name} is longer than ${formatCount(MAX_BYTES)} bytes; give a part of it`);
+  return new PagesiftError("usage", `${name} is longer than ${formatCount(MAX_BYTES)} bytes; pass a part of it`);
 }
 
-/** An abort passes through, since it is no fault of the file. */
+/** An abort is passed on, since the file did not cause it. */
 function unreadable(name: string, error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return error;
   return new PagesiftError("usage", `${name} ${readFailure(error)}`, { cause: error });
@@ -88,6 +88,6 @@ function readFailure(error: unknown): string {
   }
   if (error instanceof Deno.errors.NotFound) return "not found";
   if (error instanceof Deno.errors.PermissionDenied) return "cannot be read: permission denied";
-  if (/EISDIR|is a directory/i.test(String(error))) return "is a folder, wanted a text file";
+  if (/EISDIR|is a directory/i.test(String(error))) return "is a folder, expected a text file";
   return `cannot be read: ${reasonOf(error)}`;
 }

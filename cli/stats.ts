@@ -2,7 +2,7 @@ import { format } from "@std/fmt/bytes";
 import type { EngineStats } from "../engine/types.ts";
 import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "../engine/text/format.ts";
 
-/** Labelled lines of a run's stats, as stderr shows them; `newTokens` counts the prefill's own token too. */
+/** Labelled lines of a run's stats for stderr; `newTokens` includes the token that the prefill produces. */
 export function statsLines(stats: EngineStats, model: string, newTokens: number): [label: string, text: string][] {
   const { promptTokens, prefillTokens, prefillSeconds, decodeTokens, decodeSeconds, firstTokenSeconds } = stats;
   const firstToken = `first token after ${formatSeconds(firstTokenSeconds)}`;
@@ -16,7 +16,7 @@ export function statsLines(stats: EngineStats, model: string, newTokens: number)
   ];
 }
 
-/** What the kernels counted, so that a run shows whether selection was on. */
+/** The kernels' own counters, so that a run shows whether selection was active. */
 function sparseLine(stats: EngineStats): string {
   const steps = `selected in ${formatCount(stats.selectedSteps)} of ${plural(stats.decodeSteps, "step")}`;
   const share = stats.pagesDense > 0 ? ` (${formatTenths(100 * stats.pagesRead / stats.pagesDense)} %)` : "";

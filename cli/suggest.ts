@@ -1,4 +1,4 @@
-/** The candidate closest to a misspelt word, or undefined when none is near. */
+/** The candidate closest to a misspelled word, or undefined if none is close. */
 export function closest(word: string, candidates: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
@@ -15,7 +15,7 @@ export function didYouMean(word: string, candidates: readonly string[]): string 
   return candidate === undefined ? "" : `, did you mean "${candidate}"?`;
 }
 
-/** Letters to insert, delete or replace to turn one word into the other. */
+/** Number of letters to insert, delete or replace to turn one word into the other. */
 function editDistance(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, column) => column);
   for (let i = 1; i <= from.length; i++) {
@@ -29,7 +29,7 @@ function editDistance(from: string, to: string): number {
   return row[to.length]!;
 }
 
-/** Whether a name is another one with one letter wrong, or with other case or separators. */
+/** Whether two names differ by at most one letter, apart from case and separators. */
 export function isMisspelling(name: string, of: string): boolean {
   const plain = (text: string): string => text.toLowerCase().replaceAll(/[^a-z0-9]/g, "");
   return editDistance(plain(name), plain(of)) <= 1;

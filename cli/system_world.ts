@@ -19,8 +19,8 @@ export function systemWorld(dieBySignal: (signal: EndSignal) => void): World {
 }
 
 /**
- * Finds a model and gives the network back for good: a model that comes from anyone is read without it. A command looks for one model, and
- * nothing but a download asks for the network.
+ * Finds a model, then revokes network access for good, since model files are untrusted. A command looks for one model, and only a
+ * download uses the network.
  */
 const findModelFolder: ModelSource["findModelFolder"] = async (nameOrPath, options) => {
   const folder = await realModels.findModelFolder(nameOrPath, options);
@@ -36,7 +36,7 @@ function columns(): number {
   }
 }
 
-/** While listeners stand, a signal does not end the process; the handler's `dieBySignal` needs them gone. */
+/** While listeners are installed, a signal does not end the process; the handler's `dieBySignal` requires that they are removed. */
 function onEndSignal(handler: (signal: EndSignal) => void): Disposable {
   const listeners = END_SIGNALS.map((signal) => [signal, () => handler(signal)] as const);
   for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
@@ -47,7 +47,7 @@ function onEndSignal(handler: (signal: EndSignal) => void): Disposable {
   };
 }
 
-/** The engine is imported when a model is asked for, so that `--help` needs none of it. */
+/** The engine is imported when a model is requested, so that `--help` does not load it. */
 export const realModels: ModelSource = { findModelFolder: findFolder, loadEngine };
 
 async function findFolder(nameOrPath: string, options: FindModelOptions): Promise<string> {

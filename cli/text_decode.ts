@@ -3,20 +3,20 @@ import { formatCount } from "../engine/text/format.ts";
 
 const REPLACEMENT = "\uFFFD";
 
-/** Text read from a file or from stdin, and how many characters stand for bytes that were no text. */
+/** Text read from a file or from stdin, and how many characters replace invalid bytes. */
 export interface DecodedText {
   text: string;
   replaced: number;
 }
 
 /**
- * Decodes UTF-8 and drops one byte order mark. Bytes that are no text are refused with their offset, since a model would
- * answer to a damaged prompt without a word; `lossy` replaces them instead.
+ * Decodes UTF-8 and drops one byte order mark. Invalid bytes are refused with their offset, since a model would
+ * answer a damaged prompt without complaint; `lossy` replaces them instead.
  */
 export function decodeText(bytes: Uint8Array, name: string, lossy: boolean): DecodedText {
   if (lossy) return decodeLossy(bytes);
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
-    throw new PagesiftError("usage", `${name} is gzip data, not text; unpack it first, as with "gunzip -c"`);
+    throw new PagesiftError("usage", `${name} is gzip data, not text; unpack it first, for example with "gunzip -c"`);
   }
   const nul = bytes.indexOf(0);
   try {
@@ -30,12 +30,12 @@ export function decodeText(bytes: Uint8Array, name: string, lossy: boolean): Dec
   throw notText(name, "a NUL byte at", nul, bytes);
 }
 
-/** Refuses text that UTF-8 cannot hold, which JSON escapes can spell. */
+/** Refuses text that UTF-8 cannot encode, which JSON escapes can spell. */
 export function checkText(text: string, name: string, lossy: boolean): DecodedText {
   const clean = text.toWellFormed().replaceAll("\0", REPLACEMENT);
   if (clean === text) return { text, replaced: 0 };
   if (!lossy) {
-    throw new PagesiftError("usage", `${name} holds a NUL or half a surrogate pair; --lossy replaces such characters`);
+    throw new PagesiftError("usage", `${name} contains a NUL or a lone surrogate; --lossy replaces such characters`);
   }
   return { text: clean, replaced: count(clean, REPLACEMENT) - count(text, REPLACEMENT) };
 }
@@ -48,7 +48,7 @@ function decodeLossy(bytes: Uint8Array): DecodedText {
 
 function notText(name: string, what: string, offset: number, bytes: Uint8Array): PagesiftError {
   const utf16 = bytes[0] === 0xff && bytes[1] === 0xfe || bytes[0] === 0xfe && bytes[1] === 0xff;
-  const hint = utf16 ? "it looks like UTF-16, convert it first" : "--lossy replaces what is no text";
+  const hint = utf16 ? "it looks like UTF-16, convert it first" : "--lossy replaces invalid bytes";
   return new PagesiftError("usage", `${name} is not UTF-8 text: ${what} offset ${formatCount(offset)}; ${hint}`);
 }
 
@@ -56,7 +56,7 @@ function count(text: string, character: string): number {
   return text.split(character).length - 1;
 }
 
-/** Replacement characters that the input holds itself. */
+/** Replacement characters that the input itself contains. */
 function countEncodedReplacements(bytes: Uint8Array): number {
   let found = 0;
   for (let at = bytes.indexOf(0xef); at >= 0; at = bytes.indexOf(0xef, at + 1)) {
@@ -65,7 +65,7 @@ function countEncodedReplacements(bytes: Uint8Array): number {
   return found;
 }
 
-/** Offset of the first byte that does not begin a whole character, or -1. */
+/** Offset of the first byte that does not begin a complete character, or -1. */
 function firstInvalidByte(bytes: Uint8Array): number {
   for (let at = 0; at < bytes.length;) {
     const length = characterLength(bytes, at);
@@ -75,7 +75,7 @@ function firstInvalidByte(bytes: Uint8Array): number {
   return -1;
 }
 
-/** Bytes of the character at an offset, or 0 where none begins; the table is that of the Unicode standard, 3-7. */
+/** Length in bytes of the character at an offset, or 0 if none begins there; after table 3-7 of the Unicode standard. */
 function characterLength(bytes: Uint8Array, at: number): number {
   const first = bytes[at]!;
   if (first < 0x80) return 1;

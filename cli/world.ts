@@ -10,14 +10,14 @@ export interface Source {
 /** A stream that bytes are written to. */
 export interface Sink {
   isTerminal(): boolean;
-  /** Bytes taken of those given. */
+  /** Number of bytes written, which may be fewer than given. */
   writeSync(bytes: Uint8Array): number;
 }
 
 /** Signals that end a run early. */
 export type EndSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
 
-/** Everything of the machine that the program touches, so that tests can run it in-process with another. */
+/** Everything that the program uses of the machine, so that tests can run it in-process with a fake. */
 export interface World {
   readonly stdin: Source;
   readonly stdout: Sink;
@@ -26,7 +26,7 @@ export interface World {
   env(name: string): string | undefined;
   /** Width of the terminal behind stderr, in columns. */
   columns(): number;
-  /** Calls the handler at every end signal until the result is disposed. */
+  /** Calls the handler for every end signal until the result is disposed. */
   onEndSignal(handler: (signal: EndSignal) => void): Disposable;
   /** Ends the process at once as the signal would have. */
   dieBySignal(signal: EndSignal): void;

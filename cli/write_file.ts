@@ -2,14 +2,14 @@ import { basename, dirname, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../engine/errors.ts";
 import { OutputError } from "./output.ts";
 
-/** A file that a run will write at its end, tried at its start. */
+/** A file that a run writes at its end, checked at its start. */
 export interface TargetFile {
-  /** Where it lies, links followed. */
+  /** Its path, with links resolved. */
   path: string;
 }
 
 /**
- * Makes sure that a file can be written, and leaves no trace of that.
+ * Makes sure that a file can be written, and leaves no trace of the check.
  *
  * @throws {PagesiftError} of kind "usage" that names the flag
  */
@@ -26,12 +26,12 @@ export function targetFile(flag: string, path: string): TargetFile {
   }
 }
 
-/** A file that exists must be a plain one, since another takes its place. */
+/** An existing file must be a regular file, since it is replaced. */
 function resolved(path: string): string {
   if (!exists(path)) return path;
   const real = Deno.realPathSync(path);
   const { isFile, isDirectory } = Deno.statSync(real);
-  if (!isFile) throw new Error(isDirectory ? "it is a folder" : "it is no plain file");
+  if (!isFile) throw new Error(isDirectory ? "it is a folder" : "it is not a regular file");
   return real;
 }
 
@@ -45,7 +45,7 @@ function exists(path: string): boolean {
   }
 }
 
-/** Beside the target, so that it can take its place in one move. */
+/** In the same folder as the target, so that one rename replaces it. */
 function temporary({ path }: TargetFile): string {
   return join(dirname(path), `.${basename(path)}.${Deno.pid}.tmp`);
 }
@@ -60,7 +60,7 @@ export function writeTarget(target: TargetFile, data: string | Uint8Array): void
     try {
       Deno.removeSync(part);
     } catch {
-      // It was never made.
+      // It was never created.
     }
     throw new OutputError(false, { cause: error });
   }

@@ -8,8 +8,8 @@ import type { BenchAttentionFlags } from "../options/bench.ts";
 import type { CommandRun } from "../command_run.ts";
 
 const NOTES = [
-  'Synthetic keys whose means drift from page to page, queries near a key. Layers and queries rotate: "rotated MB" pass before the ' +
-  "same bytes come again.",
+  'Synthetic keys whose means drift from page to page, queries near a key. Layers and queries rotate: "rotated MB" is the data read ' +
+  "before the same bytes are read again.",
 ];
 
 /** `pagesift bench attention`. */

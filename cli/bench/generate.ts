@@ -26,7 +26,7 @@ export async function runGenerate(
   checkContext(plan, planned.config);
   checkFits(choice, plan, planned);
   session.output.status(
-    choice.shape === undefined ? `Loading ${choice.name}` : `Making random weights of ${choice.name}`,
+    choice.shape === undefined ? `Loading ${choice.name}` : `Generating random weights for ${choice.name}`,
   );
   await using model = await openModel(choice, planned, plan.largestBatch).catch((error) => {
     throw engineError(error);
@@ -51,7 +51,7 @@ async function chooseModel(flags: BenchGenerateFlags, session: CommandRun): Prom
   return { ...where, folder, name };
 }
 
-/** Opens the device only to ask what fits, so that no weight is read in vain. */
+/** Opens the device only to check what fits, before any weight is read. */
 function checkFits(choice: ModelChoice, plan: GeneratePlan, planned: PlannedModel): void {
   const { device } = openDevice(choice.device, choice.threads);
   using _device = device;
@@ -61,6 +61,6 @@ function checkFits(choice: ModelChoice, plan: GeneratePlan, planned: PlannedMode
 function notesOf(choice: ModelChoice, plan: GeneratePlan): string[] {
   const weights = choice.shape === undefined
     ? []
-    : ["Random weights made on the device: speed is that of the shape, text would be noise."];
+    : ["Random weights, generated on the device: the speed is that of the shape, the text would be noise."];
   return [...weights, ...plan.notes];
 }

@@ -1,4 +1,4 @@
-import { basename, fromFileUrl } from "@std/path";
+import { basename } from "@std/path";
 import { proseIds } from "../../bench/documents.ts";
 import { modelSha256 } from "../../bench/model_hash.ts";
 import { provenanceOf } from "../../bench/provenance.ts";
@@ -9,12 +9,14 @@ import { readModelConfig } from "../../engine/folder/config.ts";
 import { Engine } from "../../engine/engine.ts";
 import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { plural } from "../../engine/text/format.ts";
 import { prepareFiles, printRun, progressShower } from "./run.ts";
 import { commandLine } from "../system_world.ts";
 import { findModel } from "../load.ts";
 import type { BenchQualityFlags } from "../options/bench_quality.ts";
 import { Progress } from "../progress.ts";
 import type { CommandRun } from "../command_run.ts";
+import { shippedPath } from "../shipped.ts";
 
 /** `pagesift bench quality`. */
 export async function runQuality(
@@ -52,30 +54,34 @@ export async function runQuality(
 }
 
 function readText(file: string | undefined): string {
-  const path = file ?? fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
+  const path = file ?? shippedPath("examples/war_of_the_worlds.txt");
   try {
     return Deno.readTextFileSync(path);
   } catch (error) {
     const what = file === undefined
       ? "The shipped text is not part of this installation"
       : `--text "${file}" cannot be read`;
-    throw new PagesiftError("usage", `${what}: ${reasonOf(error)}; name a text file with --text`);
+    throw new PagesiftError("usage", `${what}: ${reasonOf(error)}; pass a text file with --text`);
   }
 }
 
 function notesOf({ documents, facts, proseTokens, tasks, seed }: QualityPlan): string[] {
   const asked = tasks.some((task) => task !== "prose")
     ? [
-      `${documents} documents a length with ${facts} questions each, seed ${seed}; all digits must be right. "by depth": first, middle and last third.`,
+      `${plural(documents, "document")} per length with ${
+        plural(facts, "question")
+      } each, seed ${seed}; an answer counts when all digits are right. "by depth": first, middle and last third.`,
     ]
     : [];
   const fed = tasks.includes("prose")
     ? [
-      `Prose: ${proseTokens} tokens behind each of ${documents} documents; intervals of paired differences in blocks of ${LOSS_BLOCK} tokens.`,
+      `Prose: ${proseTokens} tokens after each of ${
+        plural(documents, "document")
+      }; intervals of paired differences in blocks of ${LOSS_BLOCK} tokens.`,
     ]
     : [];
   return [
-    "Question, answer and prose are fed a token at a time, so every step decodes as the arm says.",
+    "Question, answer and prose are fed one token at a time, so every step decodes with the settings of its row.",
     ...asked,
     ...fed,
   ];

@@ -12,7 +12,7 @@ import { formatCount, plural } from "../../engine/text/format.ts";
 import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
 
-/** What the files that the flags name hold, read before anything is measured. */
+/** Contents of the files that the flags name, read before the first measurement. */
 export interface BenchFiles {
   peers: readonly PeerRow[];
   /** Where the plot goes. */
@@ -34,7 +34,7 @@ export function prepareFiles(
   words: readonly string[],
   subject: Subject,
 ): BenchFiles {
-  if (words.length > 0) throw new PagesiftError("usage", `bench ${subject} takes options only, found "${words[0]}"`);
+  if (words.length > 0) throw new PagesiftError("usage", `bench ${subject} takes only options, found "${words[0]}"`);
   const plot = flags.plot === undefined ? undefined : targetFile("--plot", flags.plot);
   return { plot, peers: flags.peers.flatMap((file) => parsePeers(file, readText(file), subject)) };
 }
@@ -47,7 +47,7 @@ function readText(file: string): string {
   }
 }
 
-/** Shows how far a run is. */
+/** Shows the progress of a run. */
 export function progressShower({ output }: CommandRun): (progress: Progress) => void {
   return ({ done, total, label }) => {
     const text = `Measuring ${done + 1} of ${total}: ${label}`;
@@ -56,7 +56,7 @@ export function progressShower({ output }: CommandRun): (progress: Progress) => 
   };
 }
 
-/** Measures, and writes rows as they come or at the end, as the format has it; an interrupt leaves what is there. */
+/** Measures, and writes rows as they arrive or at the end, depending on the format; an interrupt keeps the rows so far. */
 export async function printRun(run: BenchRun, flags: BenchFlags, session: CommandRun): Promise<void> {
   const { output } = session;
   const peers = new PeerTable(run.peers, run.provenance.device);
@@ -83,20 +83,20 @@ function plotOf({ subject, provenance }: BenchRun, rows: readonly Row[]): Plot {
   return subject === "quality" ? qualityPlot(rows, provenance) : speedPlot(rows, provenance);
 }
 
-/** Warns of what is not expected: a mistake, luck, or a model that was trained to be read so. */
+/** Warns of surprising rows: a mistake, luck, or a model trained for sparse attention. */
 function warnOfAlarms(rows: readonly Row[], { output }: CommandRun): void {
   for (const { task, context_tokens: length, scorer, arm, budget_tokens: budget, alarm } of rows) {
     if (alarm === undefined) continue;
     output.warn(
       `${task} at ${length} tokens: ${scorer ?? arm}, budget ${budget}, beats dense (${alarm}); ` +
-        "do not trust the row, unless the model was trained to be read sparsely",
+        "do not trust the row unless the model was trained for sparse attention",
     );
   }
 }
 
 function warnOfDevices(peers: PeerTable, { device }: Provenance, { output }: CommandRun): void {
   const [other] = peers.otherDevices;
-  if (other !== undefined) output.warn(`Rows of peers were measured on "${other}", ours on "${device}"`);
+  if (other !== undefined) output.warn(`Peer rows were measured on "${other}", this run on "${device}"`);
 }
 
 function warnOfUnmatched({ unmatched }: PeerTable, { output }: CommandRun): void {
@@ -104,5 +104,5 @@ function warnOfUnmatched({ unmatched }: PeerTable, { output }: CommandRun): void
   if (first === undefined) return;
   const places = unmatched.length === 1 ? first.place : `${first.place} and ${formatCount(unmatched.length - 1)} more`;
   const verb = unmatched.length === 1 ? "matches" : "match";
-  output.warn(`${plural(unmatched.length, "row")} of peers ${verb} no settings of this run: ${places}`);
+  output.warn(`${plural(unmatched.length, "peer row")} ${verb} no settings of this run: ${places}`);
 }

@@ -10,7 +10,7 @@ import {
 import type { Selectors } from "../../inspect/report.ts";
 import type { InspectFlags } from "../options/inspect.ts";
 
-/** The counts that selectors must stay below. */
+/** The legal range of the selectors. */
 export interface SelectorRange {
   layers: number;
   heads: number;
@@ -24,7 +24,10 @@ export function comparedScorers(list: string | undefined): ComparedScorer[] {
   return [...new Set(names)].map((name) => {
     const scorer = COMPARED_SCORERS.find((each) => each === name);
     if (scorer) return scorer;
-    throw new PagesiftError("usage", `--compare "${name}" is not a scorer; choose from ${COMPARED_SCORERS.join(",")}`);
+    throw new PagesiftError(
+      "usage",
+      `--compare "${name}" is not a scorer: expected some of ${COMPARED_SCORERS.join(",")}`,
+    );
   });
 }
 
@@ -38,7 +41,7 @@ export function selectorsOf({ layer, head, step }: InspectFlags, range: Selector
 
 function check(flag: string, value: number | undefined, least: number, most: number): void {
   if (value === undefined || value >= least && value <= most) return;
-  throw new PagesiftError("usage", `${flag} ${value} is out of range; valid values are ${least} to ${most}`);
+  throw new PagesiftError("usage", `${flag} ${value} is out of range: expected ${least} to ${most}`);
 }
 
 /** Refuses flags that exclude each other. */
@@ -52,33 +55,33 @@ export function checkInspectFlags(flags: InspectFlags, words: readonly string[])
   if (other !== undefined) throw new PagesiftError("usage", `--replay ${replay} and ${other} exclude each other`);
 }
 
-/** Refuses `--ablate` on a trace without it: masking pages requires the model. */
-export function checkAblations({ ablations }: Recording, wanted: Ablated | undefined, file: string): void {
+/** Refuses to show masked pages that a trace does not contain: masking others requires the model. */
+export function checkAblations({ ablations }: Recording, asked: Ablated | undefined, file: string): void {
   const held = ablatedOf(ablations);
-  if (wanted === undefined || wanted === held || ablations?.length === 0) return;
+  if (asked === undefined || asked === held || ablations?.length === 0) return;
   const masks = held === undefined ? "masks nothing" : `masks each ${held}`;
   throw new PagesiftError(
     "usage",
-    `--ablate ${wanted} cannot be shown: trace "${file}" ${masks}; record it again with --ablate ${wanted}`,
+    `--ablate ${asked} cannot be shown: trace "${file}" ${masks}; record it again with --ablate ${asked}`,
   );
 }
 
-/** The recording with the scorers of `--compare` only. @throws {PagesiftError} of kind "usage" if one was not recorded */
-export function withScorers(recording: Recording, wanted: readonly ComparedScorer[], file: string): Recording {
-  if (wanted.length === 0) return recording;
+/** A recording with only the scorers of `--compare`. @throws {PagesiftError} of kind "usage" where one was not recorded */
+export function withScorers(recording: Recording, asked: readonly ComparedScorer[], file: string): Recording {
+  if (asked.length === 0) return recording;
   const { scorers, figures } = recording.comparison ?? { scorers: [], figures: new Float32Array() };
-  const places = wanted.map((scorer) => scorers.indexOf(scorer));
+  const places = asked.map((scorer) => scorers.indexOf(scorer));
   if (places.includes(-1)) {
     const held = scorers.length === 0 ? "compares no scorers" : `compares ${scorers.join(",")} only`;
     throw new PagesiftError(
       "usage",
-      `--compare ${wanted.join(",")} cannot be shown: trace "${file}" ${held}; record it again with --compare`,
+      `--compare ${asked.join(",")} cannot be shown: trace "${file}" ${held}; record it again with --compare`,
     );
   }
   const width = COMPARED_FIGURES.length;
   const rows = Array.from({ length: figures.length / (scorers.length * width) }, (_, row) => row * scorers.length);
-  const kept = rows.flatMap((row) =>
+  const selected = rows.flatMap((row) =>
     places.flatMap((at) => [...figures.subarray((row + at) * width, (row + at + 1) * width)])
   );
-  return { ...recording, comparison: { scorers: wanted, figures: Float32Array.from(kept) } };
+  return { ...recording, comparison: { scorers: asked, figures: Float32Array.from(selected) } };
 }

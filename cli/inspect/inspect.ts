@@ -7,6 +7,10 @@ const help = {
     'inspect-pages [OPTIONS] -f FILE -f FILE "QUESTION"',
     "inspect-pages --replay FILE [OPTIONS]",
   ],
+  examples: [
+    'pagesift inspect-pages -f book.txt "Who tells this story?" --html report.html',
+    'pagesift inspect-pages -f notes.txt -f mail.txt "When is the meeting?" --by-file',
+  ],
   description: [
     "Answers a prompt like generate and shows which pages of the text mattered: which pages each decode step read, what\n" +
     "share of dense attention each page has, and which important pages the scorer missed.",

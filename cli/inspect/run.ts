@@ -78,7 +78,7 @@ async function inspect(
   await showReport(report, flags, files, session);
 }
 
-/** Masks each of the listed pages, or each source. */
+/** Masks each of the listed pages, or the pages of each file. */
 async function ablateAsked(
   run: InspectedRun,
   report: Report,
@@ -146,6 +146,6 @@ function warnOfText({ unmatched }: InspectedRun, flags: InspectFlags, { output }
 }
 
 function nothingToDo(): PagesiftError {
-  const ways = `give a prompt, as in: pagesift inspect-pages -f book.txt "Question", or --replay FILE`;
+  const ways = `give a prompt, for example pagesift inspect-pages -f book.txt "Question", or use --replay FILE`;
   return new PagesiftError("usage", `Nothing to do; ${ways}; --help lists all options`);
 }

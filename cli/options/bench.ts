@@ -9,25 +9,25 @@ const pageSizes = {
     group: "Sparse attention",
     placeholder: "LIST",
     fallback: "8",
-    help: "Tokens a page, of 8, 16, 32 and 64",
+    help: "Tokens per page: any of 8, 16, 32 and 64",
   }),
 };
 
-/** How pages are chosen: what subjects list, and what holds for a whole run. */
+/** How pages are chosen: settings that may be lists, and settings of the whole run. */
 export const sparseOptions = {
   budget: textOption({
     flags: ["--budget", "--sparse-budget"],
     group: "Sparse attention",
     placeholder: "LIST",
     fallback: "512",
-    help: "Tokens that a step reads a KV head, multiples of the page size",
+    help: "Tokens read per decode step and KV head, multiples of the page size",
   }),
   scorer: textOption({
     flags: ["--scorer", "--sparse-scorer"],
     group: "Sparse attention",
     placeholder: "LIST",
     fallback: "unique",
-    help: "How pages are scored, of unique, diag, quest and mean",
+    help: "How pages are scored: any of unique, diag, quest and mean",
   }),
   lambda: lambdaOption,
   sinkPages: countOption({
@@ -35,14 +35,14 @@ export const sparseOptions = {
     group: "Sparse attention",
     range: { min: 0 },
     fallback: 1,
-    help: "First pages that are always read",
+    help: "Number of first pages that are always read",
   }),
   recentPages: countOption({
     flags: ["--sparse-recent"],
     group: "Sparse attention",
     range: { min: 0 },
     fallback: 2,
-    help: "Last pages that are always read",
+    help: "Number of last pages that are always read",
   }),
   levels: levelsOption,
 };
@@ -53,7 +53,7 @@ const repetitions = (fallback: number): { repetitions: ReturnType<typeof countOp
     group: "Measuring",
     range: { min: 1, max: 10_000 },
     fallback,
-    help: "How often every arm is timed; the arms take turns",
+    help: "Times that each variant is measured; the variants take turns",
   }),
 });
 
@@ -64,20 +64,20 @@ export const resultOptions = {
     group: "Output and messages",
     choices: ["table", "md", "csv", "json", "jsonl"],
     fallback: "table",
-    help: "Format of the rows on stdout; csv and jsonl come row by row",
+    help: "Format of the rows on stdout; csv and jsonl are printed row by row",
   }),
   plot: textOption({
     flags: ["--plot"],
     group: "Output and messages",
     placeholder: "FILE",
     fallback: undefined,
-    help: "Draw the result into an SVG file as well",
+    help: "Also plot the result to an SVG file",
   }),
   peers: listOption({
     flags: ["--peers"],
     group: "Output and messages",
     placeholder: "FILE",
-    help: "Put rows of another program beside ours, JSON Lines as docs/bench.md has them",
+    help: "Add rows of another program to the table, from JSON Lines as described in docs/bench.md",
   }),
 };
 
@@ -88,35 +88,35 @@ export const benchAttentionOptions = {
     group: "Measuring",
     placeholder: "LIST",
     fallback: "4k,32k",
-    help: "Tokens in the cache of a sequence",
+    help: "Tokens in the KV cache of each sequence",
   }),
   batch: textOption({
     flags: ["-b", "--batch"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "1",
-    help: "Sequences of a call",
+    help: "Sequences per call",
   }),
   heads: textOption({
     flags: ["--heads"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "32/8",
-    help: "Query and KV heads",
+    help: "Query heads/KV heads",
   }),
   headDim: textOption({
     flags: ["--head-dim"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "128",
-    help: "Numbers a head, multiples of 16 up to 512",
+    help: "Head size, multiples of 16 up to 512",
   }),
   dtype: textOption({
     flags: ["--dtype"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "bf16",
-    help: "Of keys and values, of bf16, f16 and f32",
+    help: "Type of keys and values: any of bf16, f16 and f32",
   }),
   ...repetitions(15),
   ...pageSizes,
@@ -133,33 +133,33 @@ export const benchGenerateOptions = {
     group: "Measuring",
     placeholder: "LIST",
     fallback: "512",
-    help: "Tokens of a prompt, a test each; 0 for none",
+    help: "Prompt tokens, one test per value; 0 skips the test",
   }),
   decode: textOption({
     flags: ["-n", "--n-gen"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "128",
-    help: "Tokens to decode, a test each; 0 for none",
+    help: "Tokens to decode, one test per value; 0 skips the test",
   }),
   depth: textOption({
     flags: ["-d", "--n-depth"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "0,8k",
-    help: "Tokens in the cache before, for every test",
+    help: "Tokens in the KV cache before each test",
   }),
   batch: textOption({
     flags: ["-b", "--batch"],
     group: "Measuring",
     placeholder: "LIST",
     fallback: "1",
-    help: "Sequences that decode together, up to 64; prompts are taken in one by one",
+    help: "Sequences that decode together, up to 64; prompts are read one at a time",
   }),
   prefillDepth: switchOption({
     flags: ["--prefill-depth"],
     group: "Measuring",
-    help: "Fill the cache up to the depth by a prefill of random tokens; without it random keys are put there at once",
+    help: "Fill the KV cache by a prefill of random tokens instead of writing random keys directly",
   }),
   ...repetitions(5),
   ...modelOptions,
@@ -168,7 +168,7 @@ export const benchGenerateOptions = {
     group: "Model and device",
     placeholder: "NAME",
     fallback: undefined,
-    help: "Instead of a model, random weights of this shape: qwen3-8b, qwen3-0.6b, llama-3.2-1b or default",
+    help: "Use random weights of this shape instead of a model: qwen3-8b, qwen3-0.6b, llama-3.2-1b or default",
   }),
   ...pageSizes,
   ...sparseOptions,
@@ -178,7 +178,7 @@ export const benchGenerateOptions = {
   ...commonOptions,
 };
 
-/** The values that all subjects have. */
+/** The values that all subjects share. */
 export type BenchFlags = Values<
   typeof sparseOptions & typeof deviceOptions & typeof resultOptions & typeof commonOptions
 >;

@@ -2,18 +2,18 @@ import { choiceOption, switchOption } from "./option.ts";
 
 const group = "Output and messages";
 
-/** Rows that every command's table ends with. */
+/** The options that every command has, at the end of its table. */
 export const commonOptions = {
   quiet: switchOption({ flags: ["-q", "--quiet"], group, help: "Print no warnings, notices, progress or stats" }),
   verbose: switchOption({
     flags: ["-v", "--verbose"],
     group,
-    help: "Print stats and a line for every stage to stderr even where it is no terminal",
+    help: "Print stats and a line per stage to stderr, even if it is not a terminal",
   }),
   color: choiceOption({
     flags: ["--color"],
     group,
-    help: "Colour and progress on stderr; auto means on a terminal, unless NO_COLOR is set or TERM is dumb",
+    help: "Colour and progress; auto turns them on for a terminal, unless NO_COLOR is set or TERM is dumb",
     choices: ["auto", "on", "off"],
     fallback: "auto",
   }),

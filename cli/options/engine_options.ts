@@ -5,7 +5,7 @@ import type { SamplingOptions, SparseOptions } from "../../engine/types.ts";
 import type { ModelFlags } from "./generate.ts";
 import { formatCount } from "../../engine/text/format.ts";
 
-/** The sparse flags that were given, as the engine takes them; a budget that is no number of whole pages is refused. */
+/** The sparse flags that were given, as the engine takes them; a budget that is not a whole number of pages is refused. */
 export function sparseOf(flags: ModelFlags): SparseOptions {
   checkBudget(flags.sparseBudget ?? DEFAULT_SPARSE.budgetTokens, flags.pageSize ?? DEFAULT_SPARSE.pageSize);
   return {

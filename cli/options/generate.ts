@@ -16,28 +16,28 @@ import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
 import { unescapeText } from "../../engine/text/escape.ts";
 
 const inputOptions = {
-  prompt: listOption({ flags: ["-p", "--prompt"], group: "Prompt", help: "Text of the prompt, - for stdin" }),
+  prompt: listOption({ flags: ["-p", "--prompt"], group: "Prompt", help: "Prompt text, or - for stdin" }),
   files: listOption({
     flags: ["-f", "--file", "--prompt-file"],
     group: "Prompt",
     placeholder: "FILE",
-    help: "Read a part of the prompt from a file, - for stdin",
+    help: "Read part of the prompt from a file, or - for stdin",
   }),
   jsonl: textOption({
     flags: ["--jsonl"],
     group: "Prompt",
     placeholder: "FILE",
     fallback: undefined,
-    help: 'Answer many prompts as a batch: a line {"prompt": ...} in, - for stdin, a line {"text", "ids", "finish"} ' +
-      "out, in the same order. A line may also set max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, " +
-      "repeat_last_n, seed and stop; other fields, such as an id, are repeated in the output. Line i is drawn with " +
-      "--seed + i, counted from 0",
+    help: 'Answer a batch of prompts: one line {"prompt": ...} per prompt in FILE, or - for stdin; one line ' +
+      '{"text", "ids", "finish"} per answer, in the same order. A line may also set max_tokens, temperature, top_k, ' +
+      "top_p, min_p, repeat_penalty, repeat_last_n, seed and stop; other fields, such as an id, are copied to the " +
+      "output. Line i, counted from 0, uses --seed + i",
   }),
-  noStdin: switchOption({ flags: ["--no-stdin"], group: "Prompt", help: "Leave stdin unread even if it is a pipe" }),
+  noStdin: switchOption({ flags: ["--no-stdin"], group: "Prompt", help: "Do not read stdin, even if it is a pipe" }),
   chat: switchOption({
     flags: ["--chat"],
     group: "Prompt",
-    help: "Put the prompt into the model's chat template, as the message of a user",
+    help: "Wrap the prompt in the model's chat template, as a user message",
   }),
   system: textOption({
     flags: ["--system", "--system-prompt"],
@@ -48,20 +48,21 @@ const inputOptions = {
   raw: switchOption({
     flags: ["--raw"],
     group: "Prompt",
-    help: "Add no special tokens and use no template; special tokens written in the prompt count as such",
+    help: "Add no special tokens and no template; special tokens spelled out in the prompt are recognised",
   }),
   truncate: choiceOption({
     flags: ["--truncate"],
     group: "Prompt",
     choices: ["head", "middle", "tail"],
     fallback: undefined,
-    help: "Where to cut a prompt longer than the context: head drops its beginning, tail its end, middle keeps both; " +
-      "room for --max-tokens is left, up to half the context. Without it such a prompt is an error",
+    help:
+      "Shorten a prompt that is longer than the context: head drops its beginning, tail its end, middle its middle. " +
+      "Leaves room for --max-tokens, up to half the context. Without this flag, such a prompt is an error",
   }),
   lossy: switchOption({
     flags: ["--lossy"],
     group: "Prompt",
-    help: "Replace bytes that are not UTF-8 text by U+FFFD and report how many, instead of refusing them",
+    help: "Replace bytes that are not UTF-8 text with U+FFFD and report how many, instead of failing",
   }),
 };
 
@@ -75,8 +76,8 @@ const placeOptions = {
     group: "Model and device",
     range: { min: 0 },
     fallback: 0,
-    fallbackText: "0, the model's own",
-    help: "Context in tokens",
+    fallbackText: "0, the model's maximum",
+    help: "Context length in tokens",
   }),
   ...deviceOptions,
   revision,
@@ -89,62 +90,62 @@ const samplingOptions = {
     group: "Sampling",
     range: { min: 1 },
     fallback: 256,
-    help: "Tokens to generate at most",
+    help: "Maximum number of tokens to generate",
   }),
   temperature: numberOption({
     flags: ["--temp", "--temperature"],
     group: "Sampling",
     range: { min: 0, max: 100 },
     fallback: 0,
-    help: "0 always takes the most likely token; higher is more varied",
+    help: "Sampling temperature; 0 always picks the most likely token, higher values vary more",
   }),
   topK: countOption({
     flags: ["--top-k"],
     group: "Sampling",
     range: { min: 0 },
     fallback: 0,
-    help: "Draw from the N most likely tokens; 0 is off",
+    help: "Sample from the N most likely tokens; 0 turns this off",
   }),
   topP: numberOption({
     flags: ["--top-p"],
     group: "Sampling",
     range: { min: 0, above: true, max: 1 },
     fallback: 1,
-    help: "Draw from the fewest tokens whose probabilities reach this sum; 1 is off",
+    help: "Sample from the smallest set of tokens whose probabilities add up to X; 1 turns this off",
   }),
   minP: numberOption({
     flags: ["--min-p"],
     group: "Sampling",
     range: { min: 0, max: 1 },
     fallback: 0,
-    help: "Drop tokens less likely than this share of the most likely one; 0 is off",
+    help: "Drop tokens less likely than X times the most likely one; 0 turns this off",
   }),
   repeatPenalty: numberOption({
     flags: ["--repeat-penalty"],
     group: "Sampling",
     range: { min: 0, above: true, max: 100 },
     fallback: 1,
-    help: "Above 1, tokens that were just used become less likely; 1 is off",
+    help: "Make recently used tokens less likely; 1 turns this off",
   }),
   repeatLastTokens: tokenCountOption({
     flags: ["--repeat-last-n"],
     group: "Sampling",
     range: { min: 0 },
     fallback: 64,
-    help: "Latest tokens that the repeat penalty looks at",
+    help: "Number of latest tokens that the repeat penalty considers",
   }),
   seed: countOption({
     flags: ["-s", "--seed"],
     group: "Sampling",
     range: { min: 0, max: 2 ** 32 - 1 },
     fallback: undefined,
-    fallbackText: "drawn at random",
-    help: "The same seed gives the same text",
+    fallbackText: "random",
+    help: "Random seed; the same seed gives the same text",
   }),
   stop: listOption({
     flags: ["--stop"],
     group: "Sampling",
-    help: String.raw`End before this text, which may hold \n, \t, \\ and \u{hex}`,
+    help: String.raw`Stop before this text, which may contain \n, \t, \\ and \u{hex}`,
   }, unescapeText),
 };
 
@@ -154,30 +155,30 @@ const sparseOptions = {
     group: "Sparse attention",
     choices: ["auto", "on", "off"],
     fallback: "auto",
-    help: "Read only the KV pages that matter once there are more of them than the budget; off reads all",
+    help: "auto and on read only the KV pages that matter once the context exceeds the budget; off reads all pages",
   }),
   sparseBudget: tokenCountOption({
     flags: ["--sparse-budget"],
     group: "Sparse attention",
     range: { min: 1 },
     fallback: undefined,
-    fallbackText: "512, or as the model was trained",
-    help: "Tokens that a step reads a KV head, a multiple of the page size",
+    fallbackText: "512, or the model's own",
+    help: "Tokens read per decode step and KV head, a multiple of the page size",
   }),
   pageSize: numberChoiceOption({
     flags: ["--page-size"],
     group: "Sparse attention",
     choices: PAGE_SIZES,
     fallback: undefined,
-    fallbackText: "8, or as the model was trained",
-    help: "Tokens a page",
+    fallbackText: "8, or the model's own",
+    help: "Tokens per page",
   }),
   sparseScorer: choiceOption({
     flags: ["--sparse-scorer"],
     group: "Sparse attention",
     choices: SCORERS,
     fallback: undefined,
-    fallbackText: "unique, or as the model was trained",
+    fallbackText: "unique, or the model's own",
     help: "How pages are scored",
   }),
   sparseLambda: lambdaOption,
@@ -186,16 +187,16 @@ const sparseOptions = {
     group: "Sparse attention",
     range: { min: 0 },
     fallback: undefined,
-    fallbackText: "1, or as the model was trained",
-    help: "First pages that are always read",
+    fallbackText: "1, or the model's own",
+    help: "Number of first pages that are always read",
   }),
   sparseRecent: countOption({
     flags: ["--sparse-recent"],
     group: "Sparse attention",
     range: { min: 0 },
     fallback: undefined,
-    fallbackText: "2, or as the model was trained",
-    help: "Last pages that are always read",
+    fallbackText: "2, or the model's own",
+    help: "Number of last pages that are always read",
   }),
   ...denseLayers,
   sparseLevels: levelsOption,
@@ -210,7 +211,7 @@ const outputOptions = {
   noStream: switchOption({
     flags: ["--no-stream"],
     group: "Output and messages",
-    help: "Print the text when it is complete",
+    help: "Print the text only when it is complete",
   }),
 };
 
@@ -226,5 +227,5 @@ export const generateOptions = {
 
 /** The values of `generate`'s options. */
 export type GenerateFlags = Values<typeof generateOptions>;
-/** Those that say what is computed, not how it is shown. */
+/** The values that decide what is computed, not how it is shown. */
 export type ModelFlags = Omit<GenerateFlags, "jsonl" | "json" | "noStream">;

@@ -37,7 +37,7 @@ export const inspectOptions = {
     group,
     range: { min: 1, max: 100_000 },
     fallback: 10,
-    help: "Pages to list",
+    help: "Number of pages to list",
   }),
   by: choiceOption({
     flags: ["--by"],

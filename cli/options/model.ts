@@ -7,7 +7,7 @@ export const modelOptions = {
     group: "Model and device",
     placeholder: "DIR|NAME",
     fallback: undefined,
-    fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
+    fallbackText: "PAGESIFT_MODEL, else the bundled model",
     help: "Model folder, or a hub name such as org/name",
   }),
   revision: textOption({
@@ -28,7 +28,7 @@ export const deviceOptions = {
     group: "Model and device",
     choices: ["auto", "cpu", "cuda"],
     fallback: "auto",
-    help: "Where to run; auto takes CUDA when a device answers, else the CPU",
+    help: "Device to run on; auto uses CUDA if a GPU is available, else the CPU",
   }),
   threads: countOption({
     flags: ["-t", "--threads"],

@@ -6,14 +6,18 @@ export interface Option<V> {
   readonly flags: readonly string[];
   /** Heading under which `--help` lists the option. */
   readonly group: string;
-  /** What the value stands for, such as `N` or `FILE`; a switch has none. */
+  /** Name of the value in help, such as `N` or `FILE`; undefined for a switch. */
   readonly placeholder?: string;
+  /** The legal values, if there are only a few; completions offer them. */
+  readonly choices?: readonly string[];
   readonly help: string;
   /** Value when the option is not given. */
   readonly fallback: V;
-  /** What `--help` shows as the default when the fallback does not say it, `""` to show none. */
+  /** Text that `--help` shows as the default instead of the fallback; `""` shows none. */
   readonly fallbackText?: string;
-  /** Turns the text after the flag into a value; `previous` is what the flag held before, for flags that add up. */
+  /** The flag may be given several times. */
+  readonly repeats?: boolean;
+  /** Turns the text after the flag into a value; `previous` is the value so far, for flags that may be repeated. */
   parse(text: string, flag: string, previous: V): V;
 }
 
@@ -24,7 +28,7 @@ export type OptionTable = Readonly<Record<string, Option<any>>>;
 /** The values of a table, each with the type of its option. */
 export type Values<T extends OptionTable> = { -readonly [K in keyof T]: T[K] extends Option<infer V> ? V : never };
 
-/** What every kind of option is described by. */
+/** The description that every kind of option requires. */
 export interface OptionText {
   flags: readonly string[];
   group: string;
@@ -59,7 +63,7 @@ export function textOption<F extends string | undefined>(text: OptionText & { fa
 export function listOption(text: OptionText, convert: (value: string) => string = (value) => value): Option<string[]> {
   const help = `${text.help} (may be repeated)`;
   const parse = (value: string, _: string, previous: string[]): string[] => [...previous, convert(value)];
-  return { placeholder: "TEXT", ...text, help, fallback: [], fallbackText: "", parse };
+  return { placeholder: "TEXT", ...text, help, repeats: true, fallback: [], fallbackText: "", parse };
 }
 
 /** A flag whose value is one of a few words. */
@@ -68,7 +72,7 @@ export function choiceOption<C extends string, F extends C | undefined>(
 ): Option<C | F> {
   const parse = (value: string, flag: string): C => {
     const choice = text.choices.find((each) => each === value);
-    if (choice === undefined) throw unusable(flag, value, `wanted ${listWords(text.choices)}`);
+    if (choice === undefined) throw unusable(flag, value, `expected ${listWords(text.choices)}`);
     return choice;
   };
   return { placeholder: text.choices.join("|"), ...text, parse };
@@ -79,7 +83,7 @@ export function numberOption<F extends number | undefined>(
   text: OptionText & { range: Range; fallback: F },
 ): Option<number | F> {
   const parse = (value: string, flag: string): number => {
-    if (!NUMBER.test(value)) throw unusable(flag, value, `wanted ${describeRange("number", text.range)}`);
+    if (!NUMBER.test(value)) throw unusable(flag, value, `expected ${describeRange("number", text.range)}`);
     return checkRange(flag, value, Number(value), "number", text.range);
   };
   return { placeholder: "X", ...text, parse };
@@ -90,7 +94,7 @@ export function countOption<F extends number | undefined>(
   text: OptionText & { range: Range; fallback: F },
 ): Option<number | F> {
   const parse = (value: string, flag: string): number => {
-    if (!NUMBER.test(value)) throw unusable(flag, value, `wanted ${describeRange("whole number", text.range)}`);
+    if (!NUMBER.test(value)) throw unusable(flag, value, `expected ${describeRange("whole number", text.range)}`);
     return checkRange(flag, value, Number(value), "whole number", text.range);
   };
   return { placeholder: "N", ...text, parse };
@@ -103,26 +107,26 @@ export function tokenCountOption<F extends number | undefined>(
   const parse = (value: string, flag: string): number => {
     const [, digits, suffix] = TOKEN_COUNT.exec(value) ?? [];
     if (digits === undefined) {
-      throw unusable(flag, value, `wanted ${describeRange("whole number", text.range)}, or such as 32k`);
+      throw unusable(flag, value, `expected ${describeRange("whole number", text.range)}, or a count such as 32k`);
     }
     return checkRange(flag, value, Number(digits) * (suffix ? 1024 : 1), "whole number", text.range);
   };
   return { placeholder: "N", ...text, parse };
 }
 
-/** One of a few whole numbers, such as the page sizes that the kernels know. */
+/** One of a few whole numbers, such as the page sizes that the kernels support. */
 export function numberChoiceOption<F extends number | undefined>(
   text: OptionText & { choices: readonly number[]; fallback: F },
 ): Option<number | F> {
   const parse = (value: string, flag: string): number => {
     const choice = text.choices.find((each) => String(each) === value);
-    if (choice === undefined) throw unusable(flag, value, `wanted ${listWords(text.choices.map(String))}`);
+    if (choice === undefined) throw unusable(flag, value, `expected ${listWords(text.choices.map(String))}`);
     return choice;
   };
-  return { placeholder: text.choices.join("|"), ...text, parse };
+  return { placeholder: text.choices.join("|"), ...text, choices: text.choices.map(String), parse };
 }
 
-/** Says which numbers a range holds, as in "a number above 0 and up to 1". */
+/** Describes a range, as in "a number above 0 and up to 1". */
 export function describeRange(noun: string, range: Range): string {
   const { min, max, above } = range;
   const from = min === undefined
@@ -140,11 +144,11 @@ function checkRange(flag: string, text: string, value: number, noun: string, ran
   const { min = -Infinity, max = noun === "number" ? Number.MAX_VALUE : LARGEST_COUNT, above } = range;
   const whole = noun === "number" || Number.isInteger(value);
   if (whole && value <= max && (above ? value > min : value >= min)) return value;
-  throw new PagesiftError("usage", `${flag} ${text} is out of range: wanted ${describeRange(noun, range)}`);
+  throw new PagesiftError("usage", `${flag} ${text} is out of range: expected ${describeRange(noun, range)}`);
 }
 
-function unusable(flag: string, value: string, wanted: string): PagesiftError {
-  return new PagesiftError("usage", `${flag} "${value}" cannot be used: ${wanted}`);
+function unusable(flag: string, value: string, expected: string): PagesiftError {
+  return new PagesiftError("usage", `${flag} "${value}" is invalid: ${expected}`);
 }
 
 function listWords(words: readonly string[]): string {

@@ -6,7 +6,7 @@ export const lambdaOption = numberOption({
   range: { min: 0, max: 1000 },
   fallback: undefined,
   fallbackText: "0.5 for unique, 4 for diag",
-  help: "Weight of the spread of a page's keys",
+  help: "Weight of the spread of a page's keys in its score",
 });
 
 export const levelsOption = numberChoiceOption({
@@ -14,7 +14,7 @@ export const levelsOption = numberChoiceOption({
   group: "Sparse attention",
   choices: [1, 2],
   fallback: 2,
-  help: "On CUDA, 2 scores groups of 8 pages first; 1 scores every page",
+  help: "On CUDA, 2 scores groups of 8 pages first and 1 scores every page",
 });
 
 export const denseLayers = {
@@ -23,6 +23,6 @@ export const denseLayers = {
     group: "Sparse attention",
     range: { min: 0 },
     fallback: 0,
-    help: "First layers that read all pages",
+    help: "Number of layers, from the first, that read all pages",
   }),
 };

@@ -1,10 +1,10 @@
-/** The licences of what the package holds beside our own code. */
+/** The licences of the parts of a package that are not our own code. */
 import { join } from "@std/path";
 import { ROOT } from "./native_library.ts";
 
 const LINE = "=".repeat(78);
 
-/** One component: its name, what it is there for, and the text of its licence. */
+/** One component: its name, its purpose, and the text of its licence. */
 function section(title: string, text: string): string {
   return `${LINE}\n${title}\n${LINE}\n\n${text.trim()}\n`;
 }
@@ -25,7 +25,7 @@ function licenceOf(name: string): string {
 const GCC = `\
 The native libraries contain parts of the GCC runtime libraries libstdc++ and libgcc, Copyright the Free Software
 Foundation, Inc., under the GNU General Public License version 3 with the GCC Runtime Library Exception version 3.1,
-which permits to distribute programs that contain them under terms of one's own choice.
+which permits distributing programs that contain them under terms of one's own choice.
 https://www.gnu.org/licenses/gcc-exception-3.1.html`;
 
 const CUDA = `\
@@ -34,17 +34,24 @@ redistributable in Attachment A of the CUDA Toolkit End User License Agreement a
 agreement, as a part of an application that has material functionality of its own. It may be used with that
 application only. https://docs.nvidia.com/cuda/eula/`;
 
-/** The text of THIRD_PARTY_LICENSES. */
-export function thirdPartyLicences(withCuda: boolean): string {
-  const deno = "Copyright 2018-2026 the Deno authors";
-  return [
-    section(
-      "Deno runtime (runtime/deno), https://github.com/denoland/deno",
-      `${mit(deno)}\nIt contains V8 and further components; their notices are at the address above.`,
-    ),
-    section("Deno standard library, npm package deno-std (in app/pagesift.js)", mit(deno)),
+/** Parts that a package may contain. */
+export type Part = "runtime" | "program" | "cpu" | "cuda";
+
+/** The text of THIRD_PARTY_LICENSES for a package of these parts. */
+export function thirdPartyLicences(parts: readonly Part[]): string {
+  const deno = mit("Copyright 2018-2026 the Deno authors");
+  const runtime = section(
+    "Deno runtime (runtime/deno), https://github.com/denoland/deno",
+    `${deno}\nIt contains V8 and other components; their notices are at the address above.`,
+  );
+  const program = [
+    section("Deno standard library, npm package deno-std (in app/pagesift.js)", deno),
     section("@huggingface/tokenizers (in app/pagesift.js)", licenceOf("@huggingface/tokenizers")),
-    section("GCC runtime libraries", GCC),
-    ...withCuda ? [section("NVIDIA CUDA Runtime", CUDA)] : [],
+  ];
+  return [
+    ...parts.includes("runtime") ? [runtime] : [],
+    ...parts.includes("program") ? program : [],
+    ...parts.includes("cpu") || parts.includes("cuda") ? [section("GCC runtime libraries", GCC)] : [],
+    ...parts.includes("cuda") ? [section("NVIDIA CUDA Runtime", CUDA)] : [],
   ].join("\n");
 }

@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { parseArguments } from "../../cli/args.ts";
 import { type GenerateFlags, generateOptions } from "../../cli/options/generate.ts";
 import { PagesiftError } from "../../engine/errors.ts";
@@ -11,9 +11,10 @@ function words(...args: string[]): string[] {
   return parseArguments(generateOptions, args).positional;
 }
 
-function assertRefused(args: string[], message: string): void {
+function assertRefused(args: string[], ...keywords: string[]): void {
   const error = assertThrows(() => parse(...args), PagesiftError);
-  assertEquals([error.kind, error.message], ["usage", message]);
+  assertEquals(error.kind, "usage");
+  for (const keyword of keywords) assertStringIncludes(error.message, keyword);
 }
 
 Deno.test("parseArguments() takes a value after a space", () => assertEquals(parse("--temp", "0.5").temperature, 0.5));
@@ -43,7 +44,7 @@ Deno.test("parseArguments() reads 32k and 32K as 32 x 1024 tokens", () => {
 });
 
 Deno.test("parseArguments() takes no k where tokens are not counted", () => {
-  assertRefused(["--top-k", "1k"], `--top-k "1k" cannot be used: wanted a whole number of 0 or more`);
+  assertRefused(["--top-k", "1k"], `--top-k "1k"`, "whole number");
 });
 
 Deno.test("parseArguments() collects a flag that may be repeated", () => {
@@ -77,47 +78,48 @@ Deno.test("parseArguments() reads the escapes of --stop", () => {
 Deno.test("parseArguments() refuses an unknown escape of --stop", () => {
   assertRefused(
     ["--stop", String.raw`a\q`],
-    String.raw`--stop "a\q" holds the unknown escape "\q": wanted \n, \r, \t, \\ or \u{hex}`,
+    "--stop",
+    String.raw`"\q"`,
   );
 });
 
 Deno.test("parseArguments() refuses an unknown flag and names the nearest", () => {
-  assertRefused(["--tmp", "1"], `Unknown option "--tmp", did you mean "--temp"?`);
+  assertRefused(["--tmp", "1"], "--tmp", "--temp");
 });
 
 Deno.test("parseArguments() refuses an unknown flag that resembles none", () => {
-  assertRefused(["--xyzzy-plugh"], `Unknown option "--xyzzy-plugh"; --help lists all options`);
+  assertRefused(["--xyzzy-plugh"], "--xyzzy-plugh", "--help");
 });
 
 Deno.test("parseArguments() refuses a flag without its value at the end", () => {
-  assertRefused(["--temp"], "--temp needs a value: --temp X");
+  assertRefused(["--temp"], "--temp X");
 });
 
 Deno.test("parseArguments() does not take the next flag as a value", () => {
-  assertRefused(["-p", "--json"], `-p needs a value: -p TEXT; write -p=--json if "--json" is the value`);
+  assertRefused(["-p", "--json"], "-p TEXT", "-p=--json");
 });
 
 Deno.test("parseArguments() refuses a value of a switch", () => {
-  assertRefused(["--json=yes"], `--json takes no value, found "yes"`);
+  assertRefused(["--json=yes"], "--json", `"yes"`);
 });
 
-Deno.test("parseArguments() refuses text where a number is wanted", () => {
-  assertRefused(["--temp=abc"], `--temp "abc" cannot be used: wanted a number from 0 to 100`);
+Deno.test("parseArguments() refuses text where a number is expected", () => {
+  assertRefused(["--temp=abc"], `--temp "abc"`, "a number from 0 to 100");
 });
 
 Deno.test("parseArguments() refuses an empty number", () => {
-  assertRefused(["--temp="], `--temp "" cannot be used: wanted a number from 0 to 100`);
+  assertRefused(["--temp="], `--temp ""`, "a number from 0 to 100");
 });
 
 Deno.test("parseArguments() refuses an unknown choice", () => {
-  assertRefused(["--sparse", "maybe"], `--sparse "maybe" cannot be used: wanted auto, on or off`);
+  assertRefused(["--sparse", "maybe"], `--sparse "maybe"`, "auto, on or off");
 });
 
 Deno.test("parseArguments() refuses a page size that no kernel has", () => {
-  assertRefused(["--page-size", "12"], `--page-size "12" cannot be used: wanted 8, 16, 32 or 64`);
+  assertRefused(["--page-size", "12"], `--page-size "12"`, "8, 16, 32 or 64");
 });
 
-const outOfRange: [flag: string, value: string, wanted: string][] = [
+const outOfRange: [flag: string, value: string, range: string][] = [
   ["--top-p", "1.5", "a number above 0 and up to 1"],
   ["--top-p", "0", "a number above 0 and up to 1"],
   ["--min-p", "-0.1", "a number from 0 to 1"],
@@ -134,8 +136,8 @@ const outOfRange: [flag: string, value: string, wanted: string][] = [
   ["--sparse-budget", "0", "a whole number of 1 or more"],
 ];
 
-for (const [flag, value, wanted] of outOfRange) {
+for (const [flag, value, range] of outOfRange) {
   Deno.test(`parseArguments() refuses ${flag} ${value}`, () => {
-    assertRefused([flag, value], `${flag} ${value} is out of range: wanted ${wanted}`);
+    assertRefused([flag, value], `${flag} ${value}`, range);
   });
 }

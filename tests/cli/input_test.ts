@@ -1,4 +1,4 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { FakeSource, type FakeWorld, runGenerate, type RunResult } from "./fake_world.ts";
 
 type Files = Record<string, string | Uint8Array>;
@@ -29,12 +29,14 @@ async function promptOf(args: string[], stdin?: string | Uint8Array, files: File
 
 async function assertRefused(
   args: string[],
-  message: string,
+  keyword: string,
   stdin?: string | Uint8Array,
   files: Files = {},
 ): Promise<void> {
   const { stderr, stdout, ending, engine } = await runWithFiles(files, args, stdin);
-  assertEquals([stderr, stdout, ending], [`Error: ${message}\n`, "", { code: 2 }]);
+  assertEquals([stdout, ending], ["", { code: 2 }]);
+  assertMatch(stderr, /^Error: .*\n$/);
+  assertStringIncludes(stderr, keyword);
   assertEquals(engine.loaded, undefined);
 }
 
@@ -80,16 +82,16 @@ Deno.test("generate drops one byte order mark", async () => {
 });
 
 Deno.test("generate refuses a dash together with --no-stdin", async () => {
-  await assertRefused(["-", "--no-stdin"], `"-" reads stdin, which --no-stdin forbids; leave one out`);
+  await assertRefused(["-", "--no-stdin"], "--no-stdin");
 });
 
 Deno.test("generate on a terminal without a prompt ends with 2 and shows how", async () => {
   const { stderr, ending } = await runGenerate([]);
-  assertStringIncludes(stderr, `Error: Nothing to do; give a prompt, as in: pagesift generate "Once upon a time"`);
+  assertMatch(stderr, /^Error: Nothing to do; .*pagesift generate .*\n$/);
   assertEquals(ending, { code: 2 });
 });
 
-const empty = "Prompt is empty; give one with -p, -f or through stdin";
+const empty = "Prompt is empty";
 
 Deno.test("generate refuses an empty prompt", async () => await assertRefused([""], empty));
 
@@ -105,12 +107,12 @@ Deno.test("generate refuses a file that is absent", async () => {
 });
 
 Deno.test("generate refuses a folder as a prompt file", async () => {
-  await assertRefused(["-f", "{dir}"], `Prompt file "{dir}" is a folder, wanted a text file`);
+  await assertRefused(["-f", "{dir}"], `Prompt file "{dir}" is a folder`);
 });
 
 Deno.test("generate refuses text that is not UTF-8 and tells where", async () => {
   const bytes = new Uint8Array([65, 66, 0xff, 67]);
-  const message = "Text on stdin is not UTF-8 text: the byte 0xff at offset 2; --lossy replaces what is no text";
+  const message = "0xff at offset 2";
   await assertRefused([], message, bytes);
 });
 
@@ -120,7 +122,7 @@ Deno.test("generate --lossy replaces what is no text", async () => {
 
 Deno.test("generate --lossy tells how many characters it replaced", async () => {
   const { stderr } = await runWithFiles({}, ["--lossy"], new Uint8Array([65, 0xff, 0, 66]));
-  assertEquals(stderr, "Warning: Text on stdin: replaced 2 characters that are no text\n");
+  assertMatch(stderr, /^Warning: Text on stdin: .*\b2\b.*\n$/);
 });
 
 Deno.test("generate tells after two seconds that stdin is awaited", async () => {
@@ -136,13 +138,13 @@ Deno.test("generate tells after two seconds that stdin is awaited", async () => 
       },
     };
   });
-  assertEquals(stderr, "Waiting for text on stdin; end it with Ctrl-D, or give --no-stdin to leave it unread\n");
+  assertMatch(stderr, /^Waiting .*--no-stdin.*\n$/);
 });
 
 Deno.test("generate refuses more than 256 MiB on stdin", async () => {
   const { stderr, ending } = await runGenerate([], (world) => {
     world.stdin = { isTerminal: () => false, read: (buffer) => Promise.resolve(buffer.length) };
   });
-  assertEquals(stderr, "Error: Text on stdin is longer than 268,435,456 bytes; give a part of it\n");
+  assertMatch(stderr, /^Error: .* 268,435,456 bytes.*\n$/);
   assertEquals(ending, { code: 2 });
 });

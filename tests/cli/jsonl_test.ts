@@ -1,4 +1,4 @@
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { BatchPiece } from "../../engine/types.ts";
 import { FakeSource, type FakeWorld, runGenerate, type RunResult } from "./fake_world.ts";
 
@@ -13,9 +13,11 @@ function runLines(
   });
 }
 
-async function assertRefused(lines: string, message: string): Promise<void> {
+async function assertRefused(lines: string, ...keywords: string[]): Promise<void> {
   const { stderr, stdout, ending, engine } = await runLines(lines);
-  assertEquals([stderr, stdout, ending], [`Error: ${message}\n`, "", { code: 2 }]);
+  assertEquals([stdout, ending], ["", { code: 2 }]);
+  assertMatch(stderr, /^Error: .*\n$/);
+  for (const keyword of keywords) assertStringIncludes(stderr, keyword);
   assertEquals(engine.loaded, undefined);
 }
 
@@ -82,27 +84,27 @@ Deno.test("generate --jsonl --verbose ends with the number of prompts", async ()
 });
 
 const bad: [name: string, line: string, problem: string][] = [
-  ["an array", "[1]", 'wanted an object {"prompt": "..."}, found [1]'],
-  ["a prompt that is no string", '{"prompt": 5}', '"prompt" wanted as a string, found 5'],
-  ["a line without a prompt", "{}", '"prompt" wanted as a string, found undefined'],
+  ["an array", "[1]", "[1]"],
+  ["a prompt that is no string", '{"prompt": 5}', '"prompt" must be a string'],
+  ["a line without a prompt", "{}", '"prompt" must be a string'],
   ["an empty prompt", '{"prompt": " "}', '"prompt" is empty'],
   ["an unknown field", '{"prompt": "a", "max_token": 5}', 'unknown field "max_token", did you mean "max_tokens"?'],
   [
     "a number out of range",
     '{"prompt": "a", "top_p": 2}',
-    "top_p 2 is out of range: wanted a number above 0 and up to 1",
+    "top_p 2",
   ],
-  ["a number that is text", '{"prompt": "a", "seed": "1"}', '"seed" wanted as a number, found "1"'],
+  ["a number that is text", '{"prompt": "a", "seed": "1"}', '"seed" must be a number'],
   [
     "an empty stop string",
     '{"prompt": "a", "stop": [""]}',
-    '"stop" wanted as a string or a list of strings, found [""]',
+    '"stop" must be',
   ],
 ];
 
 for (const [name, line, problem] of bad) {
   Deno.test(`generate --jsonl refuses ${name} and runs nothing`, () =>
-    assertRefused(`{"prompt": "a"}\n${line}\n`, `stdin:2: ${problem}`));
+    assertRefused(`{"prompt": "a"}\n${line}\n`, "stdin:2: ", problem));
 }
 
 Deno.test("generate --jsonl refuses a line that is not JSON", async () => {
@@ -112,7 +114,7 @@ Deno.test("generate --jsonl refuses a line that is not JSON", async () => {
 });
 
 Deno.test("generate --jsonl refuses a file without prompts", async () => {
-  await assertRefused("\n\n", 'stdin holds no prompts; wanted lines {"prompt": "..."}');
+  await assertRefused("\n\n", "no prompts");
 });
 
 Deno.test("generate --jsonl names the line whose prompt is longer than the context", async () => {

@@ -1,14 +1,14 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { FakeSource, runGenerate } from "./fake_world.ts";
 
-const MESSAGE = "Error: The KV pool has no page left after 1 token; a lower --max-tokens or --ctx-size";
+const MESSAGE = /^Error: .*1 token; .*--max-tokens/;
 
 Deno.test("generate keeps the text and ends with 6 when the KV pool is exhausted", async () => {
   const { ending, stdout, stderr } = await runGenerate(["hi"], (world) => {
     world.engine.pieces = [{ id: 72, text: "Hello" }, { id: -1, text: "", finish: "kv_exhausted" }];
   });
   assertEquals([ending, stdout], [{ code: 6 }, "Hello\n"]);
-  assertStringIncludes(stderr, MESSAGE);
+  assertMatch(stderr, MESSAGE);
 });
 
 Deno.test("generate --jsonl prints all lines and ends with 6 when the KV pool is exhausted", async () => {
@@ -23,5 +23,5 @@ Deno.test("generate --jsonl prints all lines and ends with 6 when the KV pool is
   });
   assertEquals(ending, { code: 6 });
   assertEquals(stdout.split("\n").map((line) => line && JSON.parse(line).finish), ["kv_exhausted", "stop", ""]);
-  assertStringIncludes(stderr, MESSAGE);
+  assertMatch(stderr, MESSAGE);
 });

@@ -139,7 +139,7 @@ Deno.test("generate ends with 1 when stdout is full", {
   assertEquals(code, 1);
   assertStringIncludes(
     new TextDecoder().decode(stderr),
-    "Error: The output could not be written: No space left on device",
+    "No space left on device",
   );
 });
 
@@ -169,13 +169,11 @@ Deno.test("generate dies by SIGTERM in the middle of the prefill", async () => {
 
 Deno.test("generate tells that it waits for stdin and dies by SIGINT there", async () => {
   const child = start(["generate"]);
-  const stderr = await readUntil(child.stderr, "--no-stdin to leave it unread\n");
+  const stderr = await readUntil(child.stderr, "--no-stdin");
   child.kill("SIGINT");
   const { signal } = await child.status;
-  assertEquals([signal, await stderr()], [
-    "SIGINT",
-    "Waiting for text on stdin; end it with Ctrl-D, or give --no-stdin to leave it unread\n",
-  ]);
+  assertEquals(signal, "SIGINT");
+  assertMatch(await stderr(), /^Waiting .*--no-stdin.*\n$/);
   await Promise.all([child.stdout.cancel(), child.stdin.close().catch(() => {})]);
 });
 

@@ -1,14 +1,11 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { checkText, decodeText } from "../../cli/text_decode.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 
 function assertRefused(bytes: number[], message: string): void {
   const error = assertThrows(() => decodeText(new Uint8Array(bytes), "It", false), PagesiftError);
-  assertEquals(error.message, message);
-}
-
-function notText(what: string, offset: string): string {
-  return `It is not UTF-8 text: ${what} at offset ${offset}; --lossy replaces what is no text`;
+  assertEquals(error.kind, "usage");
+  assertStringIncludes(error.message, message);
 }
 
 Deno.test("decodeText() decodes characters of every length", () => {
@@ -30,23 +27,22 @@ const invalid: [name: string, bytes: number[], offset: string][] = [
 
 for (const [name, bytes, offset] of invalid) {
   Deno.test(`decodeText() gives the offset of ${name}`, () => {
-    assertRefused(bytes, notText(`the byte 0x${bytes[Number(offset)]!.toString(16)}`, offset));
+    assertRefused(bytes, `0x${bytes[Number(offset)]!.toString(16)} at offset ${offset};`);
   });
 }
 
-Deno.test("decodeText() gives the offset of a NUL byte", () => assertRefused([65, 66, 0], notText("a NUL byte", "2")));
+Deno.test("decodeText() gives the offset of a NUL byte", () => assertRefused([65, 66, 0], "NUL byte at offset 2"));
 
 Deno.test("decodeText() gives the first of a NUL byte and an invalid one", () => {
-  assertRefused([65, 0, 0xff], notText("a NUL byte", "1"));
+  assertRefused([65, 0, 0xff], "NUL byte at offset 1");
 });
 
 Deno.test("decodeText() knows gzip data", () => {
-  assertRefused([0x1f, 0x8b, 8, 0], `It is gzip data, not text; unpack it first, as with "gunzip -c"`);
+  assertRefused([0x1f, 0x8b, 8, 0], "gunzip -c");
 });
 
 Deno.test("decodeText() knows UTF-16", () => {
-  const message = "It is not UTF-8 text: the byte 0xff at offset 0; it looks like UTF-16, convert it first";
-  assertRefused([0xff, 0xfe, 65, 0], message);
+  assertRefused([0xff, 0xfe, 65, 0], "UTF-16");
 });
 
 Deno.test("decodeText() lossy counts only the characters that it replaced", () => {
@@ -55,7 +51,7 @@ Deno.test("decodeText() lossy counts only the characters that it replaced", () =
 });
 
 Deno.test("checkText() refuses half a surrogate pair", () => {
-  assertThrows(() => checkText("a\ud800", "It", false), PagesiftError, "It holds a NUL or half a surrogate pair");
+  assertThrows(() => checkText("a\ud800", "It", false), PagesiftError, "surrogate");
 });
 
 Deno.test("checkText() lossy replaces half a surrogate pair", () => {
