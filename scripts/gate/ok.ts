@@ -15,6 +15,7 @@ const STEPS: [title: string, args: string[]][] = [
   ["Python", ["run", "-A", "scripts/gate/format_python.ts"]],
   ["C contract", ["run", "-A", "scripts/gate/abi.ts"]],
   ["import arrows", ["run", "-A", "scripts/gate/check_layers.ts"]],
+  ["docs", ["run", "-A", "scripts/gate/check_docs.ts"]],
   ["build", ["run", "-A", "scripts/release/build.ts"]],
   ["GPU tests", ["run", "-A", "scripts/gate/test_gpu.ts"]],
 ];
