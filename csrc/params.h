@@ -72,7 +72,8 @@ struct RopeParams {
   int64_t tokens, heads, head_dim, pairs;
 };
 
-struct SiluMulParams {
+/* An activation of gate, times up. */
+struct GatedParams {
   Rows<const float> gate, up; /* [tokens, width] */
   Rows<float> out;            /* [tokens, width] */
   int64_t tokens, width;
@@ -90,6 +91,12 @@ struct AddParams {
   Rows<float> x;       /* [tokens, width], in place */
   Rows<const float> y; /* [tokens, width] */
   int64_t tokens, width;
+};
+
+struct ScaleParams {
+  Rows<float> x; /* [tokens, width], in place */
+  int64_t tokens, width;
+  float factor;
 };
 
 struct ArgmaxParams {

@@ -96,3 +96,13 @@ export function routeExperts(
 export function scatterAdd(device: Device, x: Tensor, rows: Tensor, weights: Tensor, out: Tensor): void {
   device.check(device.native.ps_scatter_add(device.pointer, x.struct, rows.struct, weights.struct, out.struct));
 }
+
+/** out = gelu(gate) * up with the tanh form of gelu, all `[T, n]`. */
+export function geluMul(device: Device, gate: Tensor, up: Tensor, out: Tensor): void {
+  device.check(device.native.ps_gelu_mul(device.pointer, gate.struct, up.struct, out.struct));
+}
+
+/** x *= factor. x `[T, n]`. */
+export function scale(device: Device, x: Tensor, factor: number): void {
+  device.check(device.native.ps_scale(device.pointer, x.struct, factor));
+}

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 
 /** What a native call returned. */
 export enum Status {
@@ -204,6 +204,17 @@ export const symbols = {
    * (device, x, rows, weights, out)
    */
   ps_scatter_add: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * out = gelu(gate) * up, with the tanh form of gelu: gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+   * gate, up, out [T, n].
+   * (device, gate, up, out)
+   */
+  ps_gelu_mul: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * x *= factor. x [T, n].
+   * (device, x, factor)
+   */
+  ps_scale: { parameters: ["pointer", "buffer", "f32"], result: "i32" },
   /**
    * The bytes that a cache of this description takes; checks the description.
    * (device, desc, out)

@@ -101,7 +101,9 @@ void add_rms_norm(Backend &backend, const AddRmsNormParams &params) {
 }
 void rope_table(Backend &backend, const RopeTableParams &params) { backend.kernels.rope_table(backend.pool, params); }
 void rope(Backend &backend, const RopeParams &params) { backend.kernels.rope(backend.pool, params); }
-void silu_mul(Backend &backend, const SiluMulParams &params) { backend.kernels.silu_mul(backend.pool, params); }
+void silu_mul(Backend &backend, const GatedParams &params) { backend.kernels.silu_mul(backend.pool, params); }
+void gelu_mul(Backend &backend, const GatedParams &params) { backend.kernels.gelu_mul(backend.pool, params); }
+void scale(Backend &backend, const ScaleParams &params) { backend.kernels.scale(backend.pool, params); }
 void matmul(Backend &backend, const MatmulParams &params) { backend.kernels.matmul(backend.pool, params); }
 void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
 void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }

@@ -40,7 +40,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 4
+#define PS_ABI_VERSION 5
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -216,6 +216,11 @@ PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_te
 PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights);
 /* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T), no duplicates; weights [N]; out [T, n]. */
 PS_API int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights, const ps_tensor *out);
+/* out = gelu(gate) * up, with the tanh form of gelu: gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+ * gate, up, out [T, n]. */
+PS_API int32_t ps_gelu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
+/* x *= factor. x [T, n]. */
+PS_API int32_t ps_scale(ps_device *device, const ps_tensor *x, float factor);
 
 /* ---- KV cache ---- */
 

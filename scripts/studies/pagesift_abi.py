@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -222,6 +222,14 @@ SIGNATURES = {
         c.POINTER(Tensor),
         c.POINTER(Tensor),
     ],
+    "ps_gelu_mul": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_scale": [c.c_int32, c.c_void_p, c.POINTER(Tensor), c.c_float],
     "ps_cache_measure": [
         c.c_int32,
         c.c_void_p,
