@@ -48,9 +48,11 @@ export class LoadedModel {
     dtype: WeightDType,
     { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions = {},
   ): LoadedModel {
-    const frequencies = ropeFrequencies(config.rope, config.headDim, trainedContext);
-    const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], config.maxContext);
-    const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens));
+    const { rope, localRope, headDim, maxContext } = config;
+    const frequencies = ropeFrequencies(rope, headDim, trainedContext, maxContext);
+    const local = localRope && ropeFrequencies(localRope, headDim, trainedContext, maxContext).invFreq;
+    const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], maxContext);
+    const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens), local);
     return new LoadedModel(device, model, config, dtype);
   }
 

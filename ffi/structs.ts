@@ -94,6 +94,8 @@ export interface CacheShape {
    * first; default 0.
    */
   groupPages?: 0 | 8;
+  /** What products of queries and keys are multiplied by; default 1 / sqrt(d). */
+  attentionScale?: number;
 }
 
 function statisticsBits({ variance, minMax, f8Means }: KeptStatistics): number {

@@ -1,3 +1,4 @@
+import { FAMILIES } from "./architectures.ts";
 import type { CheckpointTensor } from "./checkpoint.ts";
 import type { ModelConfig } from "./config.ts";
 import { PagesiftError } from "../errors.ts";
@@ -36,13 +37,23 @@ interface RequiredTensor {
   sources: Source[];
 }
 
+/** Checkpoint names. */
+interface Names {
+  model: string;
+  head: string;
+}
+
 const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 /** Tables that old checkpoints contain and that follow from the config. */
 const OLD_TABLES = /(rotary_emb\.inv_freq|\.masked_bias)$/;
-/** What is computed from the config, or is no part of the forward pass: other tables, and heads beside the language model's. */
-const UNUSED = /\.rotary_emb\.\w+$|\.position_ids$|^(?!model\.|lm_head\.)/;
-const EMBEDDING = "model.embed_tokens";
-const HEAD = "lm_head";
+/** What is computed from the config. */
+const UNUSED = /\.rotary_emb\.\w+$|\.position_ids$/;
+/** What the language model and its output projection are called, alone and as a part of a model that sees images. */
+const ALONE: Names = { model: "model", head: "lm_head" };
+const PARTS: readonly Names[] = [
+  { model: "language_model.model", head: "language_model.lm_head" },
+  { model: "model.language_model", head: "lm_head" },
+];
 const NAMES_IN_MESSAGE = 8;
 /** As many as a header may contain. */
 const MANY_TENSORS = 100_000;
@@ -107,14 +118,25 @@ function expertTensors(config: ModelConfig, ours: string, theirs: string): Requi
   ];
 }
 
-function layerTensors(config: ModelConfig, layer: number): RequiredTensor[] {
+function layerNorms({ hiddenSize, postNorms }: ModelConfig, ours: string, theirs: string): RequiredTensor[] {
+  const names = postNorms
+    ? {
+      attention_norm: "input_layernorm",
+      attention_post_norm: "post_attention_layernorm",
+      mlp_norm: "pre_feedforward_layernorm",
+      mlp_post_norm: "post_feedforward_layernorm",
+    }
+    : { attention_norm: "input_layernorm", mlp_norm: "post_attention_layernorm" };
+  return Object.entries(names).map(([name, source]) => norm(`${ours}.${name}`, `${theirs}.${source}`, hiddenSize));
+}
+
+function layerTensors(config: ModelConfig, layer: number, { model }: Names): RequiredTensor[] {
   const ours = `layers.${layer}`;
-  const theirs = `model.layers.${layer}`;
-  const { hiddenSize, intermediateSize, fusedProjections } = config;
+  const theirs = `${model}.layers.${layer}`;
+  const { intermediateSize, fusedProjections } = config;
   return [
-    norm(`${ours}.attention_norm`, `${theirs}.input_layernorm`, hiddenSize),
+    ...layerNorms(config, ours, theirs),
     ...attentionTensors(config, ours, theirs),
-    norm(`${ours}.mlp_norm`, `${theirs}.post_attention_layernorm`, hiddenSize),
     ...(config.moe?.sparseLayers[layer]
       ? expertTensors(config, ours, `${theirs}.mlp`)
       : feedForwardTensors(config, ours, `${theirs}.mlp`, intermediateSize, fusedProjections)),
@@ -125,17 +147,28 @@ function layerTensors(config: ModelConfig, layer: number): RequiredTensor[] {
  * Tied weights are one tensor under either name. Where the folder has both, both count, as in the transformers library: the
  * tensors have the last word.
  */
-function requiredTensors(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): RequiredTensor[] {
+function requiredTensors(
+  config: ModelConfig,
+  found: ReadonlyMap<string, CheckpointTensor>,
+  names: Names,
+): RequiredTensor[] {
   const { vocabSize, hiddenSize, tieWordEmbeddings } = config;
-  const [hasEmbedding, hasHead] = [EMBEDDING, HEAD].map((name) => found.has(`${name}.weight`));
-  const embedding = tieWordEmbeddings && hasHead && !hasEmbedding ? HEAD : EMBEDDING;
+  const ownEmbedding = `${names.model}.embed_tokens`;
+  const [hasEmbedding, hasHead] = [ownEmbedding, names.head].map((name) => found.has(`${name}.weight`));
+  const embedding = tieWordEmbeddings && hasHead && !hasEmbedding ? names.head : ownEmbedding;
   const isTied = tieWordEmbeddings && !(hasHead && hasEmbedding);
   return [
     ...linear("embedding", [[embedding, vocabSize]], hiddenSize, false),
-    ...Array.from({ length: config.numLayers }, (_, layer) => layerTensors(config, layer)).flat(),
-    norm("norm", "model.norm", hiddenSize),
-    ...(isTied ? [] : linear("logits", [[HEAD, vocabSize]], hiddenSize, false)),
+    ...Array.from({ length: config.numLayers }, (_, layer) => layerTensors(config, layer, names)).flat(),
+    norm("norm", `${names.model}.norm`, hiddenSize),
+    ...(isTied ? [] : linear("logits", [[names.head, vocabSize]], hiddenSize, false)),
   ];
+}
+
+function namesIn({ architecture }: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): Names {
+  if (!FAMILIES[architecture].nested) return ALONE;
+  const present = PARTS.find(({ model }) => found.has(`${model}.norm.weight`));
+  return present ?? { model: "language_model.model", head: "language_model.lm_head" };
 }
 
 function listNames(names: readonly string[]): string {
@@ -173,6 +206,9 @@ function planTensor({ name, sources }: RequiredTensor, found: ReadonlyMap<string
 
 function ignoredNotices({ architecture }: ModelConfig, names: readonly string[]): Notice[] {
   if (names.length === 0) return [];
+  if (FAMILIES[architecture].nested) {
+    return [{ level: "info", text: `Reads the language model only: ignored ${names.length} tensors of other parts` }];
+  }
   const tensors = names.length === 1 ? "a tensor" : `${names.length} tensors`;
   return [{ level: "warning", text: `Ignored ${tensors} that ${architecture} does not use: ${listNames(names)}` }];
 }
@@ -196,7 +232,8 @@ function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): voi
  */
 export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
   refuseFarTooFew(config, found.size);
-  const required = requiredTensors(config, found);
+  const names = namesIn(config, found);
+  const required = requiredTensors(config, found, names);
   const sources = new Set(required.flatMap((tensor) => tensor.sources.map((source) => source.name)));
   const missing = [...sources].filter((name) => !found.has(name));
   if (missing.length > 0) {
@@ -206,7 +243,8 @@ export function planWeights(config: ModelConfig, found: ReadonlyMap<string, Chec
     );
   }
   const others = [...found.values()].filter(({ name }) => !sources.has(name) && !OLD_TABLES.test(name));
-  const isIgnored = ({ name, bytes }: CheckpointTensor): boolean => bytes === 0 || UNUSED.test(name);
+  const belongs = (name: string): boolean => Object.values(names).some((part) => name.startsWith(`${part}.`));
+  const isIgnored = ({ name, bytes }: CheckpointTensor): boolean => bytes === 0 || UNUSED.test(name) || !belongs(name);
   const ignored = others.filter(isIgnored).map(({ name }) => name);
   const unknown = others.filter((tensor) => !isIgnored(tensor)).map(({ name }) => name);
   if (unknown.length > 0) {
