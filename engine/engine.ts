@@ -4,11 +4,13 @@ import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts"
 import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
+import { modelNotices } from "./model_notices.ts";
 import { checkWeightsFit, engineError } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
+import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
 import { Session } from "./session.ts";
 import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { formatCount } from "./text/format.ts";
@@ -21,6 +23,7 @@ import type {
   Notice,
   Piece,
   PrefillProgress,
+  SamplingOptions,
   SparseOptions,
 } from "./types.ts";
 import { planFolder } from "./folder/plan_folder.ts";
@@ -57,6 +60,8 @@ export class Engine implements AsyncDisposable {
     readonly sparse: SparseOptions,
     /** What the model's `sparsity.json` says. */
     readonly sparsity: ModelSparsity | undefined,
+    /** Sampling options of `generation_config.json` where it sets `do_sample`: {@link generate} takes them for those that it is not given. */
+    readonly sampling: SamplingOptions,
     /** What people should know about the model and the device, such as what is ignored. */
     readonly notices: readonly Notice[],
   ) {
@@ -72,11 +77,11 @@ export class Engine implements AsyncDisposable {
   static async load(folder: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
     const read = await readModelConfig(folder);
-    const { eosTokenIds } = await readGenerationConfig(folder);
+    const { eosTokenIds, sampling, notices: ignored } = await readGenerationConfig(folder);
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
     const sparsity = await readSparsity(folder);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
-    resolvePolicy(sparse, config.slidingWindows);
+    const policy = resolvePolicy(sparse, config.slidingWindows);
     const plan = await planFolder(folder, config, options.signal);
     const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
@@ -85,8 +90,9 @@ export class Engine implements AsyncDisposable {
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
       const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
-      const all = [...plan.notices, ...tokenizer.notices, ...notices];
-      return new Engine(loaded, tokenizer, sparse, sparsity, all);
+      const own = modelNotices(config, read.maxContext, policy, sampling);
+      const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
+      return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
     } catch (error) {
       device.close();
       throw engineError(error);
@@ -213,7 +219,7 @@ export class Engine implements AsyncDisposable {
     // The text of a special token is never part of the output, so only its id can end the generation.
     const stopIds = (options.stop ?? []).flatMap((text) => this.tokenizer.specialId(text) ?? []);
     const eosTokenIds = [...this.config.eosTokenIds, ...stopIds];
-    return new Request(index, ids, options, stream, { eosTokenIds, maxContext });
+    return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
   /** The present session when its cache serves, else a new one in its place. */
