@@ -44,7 +44,11 @@ export interface ModelConfig {
   /** Latest tokens that a layer attends to, the current one included; 0 is all. `[numLayers]` */
   readonly slidingWindows: readonly number[];
   readonly rope: RopeConfig;
-  /** The rotation of layers that are `local`, where there are any. */
+  /**
+   * The rotation of layers that are `local`, where there are any.
+   *
+   * @internal
+   */
   readonly localRope?: RopeConfig;
   /** Which rotation each layer has. `[numLayers]` */
   readonly rotations: readonly LayerRotation[];
@@ -63,6 +67,7 @@ export interface ModelScales {
   readonly attention: number;
   /** Of the output of attention and of the feed-forward block. */
   readonly residual: number;
+  /** Of the logits. */
   readonly logits: number;
 }
 
