@@ -23,7 +23,7 @@ struct Rows {
   PS_HOST_DEVICE T *row(int64_t index) const { return data + index * stride; }
 };
 
-/* Numbers stored as f32, f16 or bf16. */
+/* Numbers stored as f32, f16 or bf16; where an operation takes them, also in blocks (block_formats.h). */
 struct Typed {
   const void *data;
   int64_t stride; /* elements per row */
@@ -34,6 +34,12 @@ struct ScanParams {
   const uint32_t *words; /* [count] */
   int64_t count;
   uint32_t *out; /* [1], in main memory */
+};
+
+struct WeightWriteParams {
+  Typed weight; /* [rows, inputs], in a block format */
+  int64_t rows, inputs, first_row, count;
+  const void *source; /* [count, inputs] in main memory, of weight.dtype in GGUF's layout, without gaps */
 };
 
 struct EmbeddingParams {

@@ -26,7 +26,7 @@ extern "C" {
 
 int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out) {
   return guard(device, [&] {
-    const Checked t = check_tensor(*device, "table", table, kFloats, {-1, -1});
+    const Checked t = check_tensor(*device, "table", table, kWeights, {-1, -1});
     const Checked i = check_tensor(*device, "ids", ids, kI32, {-1});
     const Checked o = check_tensor(*device, "out", out, kF32, {i.shape[0], t.shape[1]});
     require_apart("out", out, {ids});
@@ -83,7 +83,7 @@ int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *u
 
 int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out) {
   return guard(device, [&] {
-    const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1, -1});
+    const Checked w = check_tensor(*device, "weight", weight, kWeights, {-1, -1});
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[1]});
     const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
     Typed b{nullptr, 0, PS_F32};

@@ -1,6 +1,7 @@
 /* The CPU build of csrc/backend.h: checks the index arrays (ids, slots, page tables), then runs the kernels. */
 #include "../append_rotated_parts.h"
 #include "../backend.h"
+#include "../block_formats.h"
 
 #include <cstring>
 #include <memory>
@@ -9,7 +10,7 @@
 #include "isa.h"
 #include "layout.h"
 #include "memory.h"
-#include "numbers.h"
+#include "../numbers.h"
 #include "processors.h"
 
 namespace ps {
@@ -82,6 +83,13 @@ void check_selection(const DecodeAttentionParams &p) {
 }
 
 }  // namespace
+
+void weight_write_blocks(Backend &backend, const WeightWriteParams &params) {
+  const int64_t row_bytes = bytes_of_numbers(params.weight.dtype, params.inputs), stride = bytes_of_numbers(params.weight.dtype, params.weight.stride);
+  char *target = static_cast<char *>(const_cast<void *>(params.weight.data)) + params.first_row * stride;
+  const char *source = static_cast<const char *>(params.source);
+  for (int64_t i = 0; i < params.count; i++) memory_write(backend, target + i * stride, source + i * row_bytes, row_bytes);
+}
 
 void embedding(Backend &backend, const EmbeddingParams &params) {
   check_indices("ids", params.ids, params.tokens, params.vocabulary);
