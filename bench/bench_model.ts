@@ -1,8 +1,9 @@
 /** The model that `bench generate` runs: loaded from a folder, or a shape with random weights made on the device. */
 import { basename } from "@std/path";
-import { type ModelConfig, readModelConfig } from "../engine/folder/config.ts";
+import type { ModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
-import { planFolder } from "../engine/folder/plan_folder.ts";
+import { openModelSource } from "../engine/source/model_source.ts";
+import { planSource } from "../engine/source/plan_source.ts";
 import type { WeightPlan } from "../engine/folder/weight_plan.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
@@ -45,8 +46,13 @@ export interface BenchModel extends AsyncDisposable {
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
-  const config = folder === undefined ? configOf(shape ?? "", longest) : await readModelConfig(folder);
-  const plan = folder === undefined ? planShape(config) : await planFolder(folder, config);
+  if (folder !== undefined) {
+    const source = await openModelSource(folder);
+    const plan = await planSource(source, source.config);
+    return { config: source.config, plan, weightBytes: weightBytes(plan) };
+  }
+  const config = configOf(shape ?? "", longest);
+  const plan = planShape(config);
   return { config, plan, weightBytes: weightBytes(plan) };
 }
 

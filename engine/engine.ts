@@ -1,5 +1,5 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
-import { limitContext, type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
+import { limitContext, type ModelConfig } from "./folder/config.ts";
 import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
@@ -12,9 +12,9 @@ import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
 import { Session } from "./session.ts";
-import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
+import { type ModelSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { formatCount } from "./text/format.ts";
-import { Tokenizer } from "./text/tokenizer.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
 import type {
   BatchPiece,
   EngineStats,
@@ -26,8 +26,9 @@ import type {
   SamplingOptions,
   SparseOptions,
 } from "./types.ts";
-import { planFolder } from "./folder/plan_folder.ts";
-import type { WeightDType } from "./folder/weight_plan.ts";
+import { openModelSource } from "./source/model_source.ts";
+import { planSource } from "./source/plan_source.ts";
+import type { PlainDType } from "./folder/weight_formats.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 export interface EngineOptions {
@@ -70,20 +71,19 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Loads a Hugging Face model folder.
+   * Loads a Hugging Face model folder or a GGUF file; of a split one, the first part.
    *
    * @throws {PagesiftError} of kind "model", "device", "memory" or "usage"
    */
-  static async load(folder: string, options: EngineOptions = {}): Promise<Engine> {
+  static async load(path: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const read = await readModelConfig(folder);
-    const { eosTokenIds, sampling, notices: ignored } = await readGenerationConfig(folder);
+    const source = await openModelSource(path);
+    const { config: read, sparsity, generation: { eosTokenIds, sampling, notices: ignored } } = source;
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
-    const sparsity = await readSparsity(folder);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
     const policy = resolvePolicy(sparse, config.slidingWindows);
-    const plan = await planFolder(folder, config, options.signal);
-    const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
+    const plan = await planSource(source, config, options.signal);
+    const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
     try {
       checkWeightsFit(device, weightBytes(plan));
@@ -104,8 +104,8 @@ export class Engine implements AsyncDisposable {
     return this.#loaded.config;
   }
 
-  /** Of weights, keys and values. */
-  get dtype(): WeightDType {
+  /** Of keys and values. */
+  get dtype(): PlainDType {
     return this.#loaded.dtype;
   }
 

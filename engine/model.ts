@@ -7,6 +7,7 @@ import type { ModelConfig } from "./folder/config.ts";
 import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { EventLoopYield } from "./event_loop.ts";
 import { Experts } from "./experts.ts";
+import { linear } from "./linear.ts";
 import { NormWeights } from "./norm_weights.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
@@ -162,16 +163,10 @@ export class Model {
     const { device, weights, config } = this;
     const name = `layers.${layer}`;
     const { hidden, normed, qkv, q, k, v, delta } = views;
-    matmul(device, normed, weights.get(`${name}.qkv.weight`), weights.find(`${name}.qkv.bias`), qkv);
+    linear(device, weights, `${name}.qkv`, normed, qkv);
     pool.cache.appendRotated(layer, this.#rotation(layer, name, views), q, k, v, step.slots);
     attend(layer, views);
-    matmul(
-      device,
-      views.attendedFlat,
-      weights.get(`${name}.output.weight`),
-      weights.find(`${name}.output.bias`),
-      delta,
-    );
+    linear(device, weights, `${name}.output`, views.attendedFlat, delta);
     this.#join(`${name}.attention_post_norm`, views, this.#norms.get(`${name}.mlp_norm`));
     if (this.#experts && config.moe?.sparseLayers[layer]) {
       this.#experts.addTo(name, views);
@@ -193,9 +188,9 @@ export class Model {
   /** delta = down(activation(gate(normed)) * up(normed)): the block behind attention, for all tokens of a step. */
   #feedForward(name: string, { normed, gateUp, gate, up, product, delta }: ActivationViews): void {
     const { device, weights } = this;
-    matmul(device, normed, weights.get(`${name}.gate_up.weight`), weights.find(`${name}.gate_up.bias`), gateUp);
+    linear(device, weights, `${name}.gate_up`, normed, gateUp);
     (this.config.hiddenAct === "silu" ? siluMul : geluMul)(device, gate, up, product);
-    matmul(device, product, weights.get(`${name}.down.weight`), weights.find(`${name}.down.bias`), delta);
+    linear(device, weights, `${name}.down`, product, delta);
   }
 
   #rotation(layer: number, name: string, { queryRope, keyRope, localRope, noRope }: ActivationViews): HeadRotation {

@@ -1,7 +1,7 @@
 import type { Device } from "../ffi/device.ts";
-import { DTYPE_BYTES } from "../ffi/structs.ts";
+import { type DType, DTYPE_BYTES } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
-import { readTensorInPieces } from "./folder/safetensors.ts";
+import { readRowsInPieces } from "./folder/tensor_rows.ts";
 import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
@@ -11,7 +11,7 @@ const PIECE_BYTES = 4 << 20;
 const BREATH_BYTES = 64 << 20;
 
 function tensorBytes(tensor: PlannedTensor): number {
-  return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype];
+  return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype as DType];
 }
 
 function aligned(bytes: number): number {
@@ -41,14 +41,16 @@ export class Weights {
     let sinceBreath = 0;
     for (const planned of plan.tensors.values()) {
       signal?.throwIfAborted();
-      const { buffer, offsetBytes } = weights.get(planned.name);
-      let target = offsetBytes;
+      const target = weights.get(planned.name);
+      let row = 0;
       for (const part of planned.parts) {
-        const start = target;
-        readTensorInPieces(part.file, part, PIECE_BYTES, (piece, at) => buffer.write(piece, start + at));
-        target += part.bytes;
+        const start = row;
+        readRowsInPieces(part, (bytes, first) => {
+          target.buffer.write(bytes, target.offsetBytes + (start + first) * part.bytes / (part.shape[0] ?? 1));
+        }, PIECE_BYTES);
+        row += part.shape[0] ?? 1;
+        sinceBreath += part.bytes;
       }
-      sinceBreath += target - offsetBytes;
       if (sinceBreath < BREATH_BYTES) continue;
       sinceBreath = 0;
       await new Promise((resolve) => setTimeout(resolve, 0));
@@ -70,7 +72,7 @@ export class Weights {
     const tensors = new Map<string, Tensor>();
     let offset = 0;
     for (const planned of plan.tensors.values()) {
-      tensors.set(planned.name, new Tensor(buffer, planned.dtype, planned.shape, offset));
+      tensors.set(planned.name, new Tensor(buffer, planned.dtype as DType, planned.shape, offset));
       offset += aligned(tensorBytes(planned));
     }
     return new Weights(tensors, bytes);
@@ -81,6 +83,17 @@ export class Weights {
     const tensor = this.#tensors.get(name);
     if (!tensor) throw new Error(`No weight tensor "${name}" was planned`);
     return tensor;
+  }
+
+  /** The tensors that make up a planned one: itself, or one for each format of its rows. */
+  stack(name: string): readonly Tensor[] {
+    const whole = this.#tensors.get(name);
+    if (whole) return [whole];
+    const runs: Tensor[] = [];
+    for (let run = this.#tensors.get(`${name}/0`); run; run = this.#tensors.get(`${name}/${runs.length}`)) {
+      runs.push(run);
+    }
+    return runs.length > 0 ? runs : [this.get(name)];
   }
 
   /** A tensor that some models lack (a bias, a norm). */

@@ -5,10 +5,10 @@ export const modelOptions = {
   model: textOption({
     flags: ["-m", "--model"],
     group: "Model and device",
-    placeholder: "DIR|NAME",
+    placeholder: "DIR|FILE|NAME",
     fallback: undefined,
     fallbackText: "PAGESIFT_MODEL, else the model shipped with the program",
-    help: "Model folder, or a hub name such as org/name",
+    help: "Model folder, GGUF file, or a hub name such as org/name, org/name:Q4_K_M or org/name:file.gguf",
   }),
   revision: textOption({
     flags: ["--revision"],

@@ -2,10 +2,20 @@ import { basename, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../errors.ts";
 import { isJsonObject, readJsonFile, refuseLinkOut, shorten, statOrUndefined } from "./json_file.ts";
 import type { Notice } from "../types.ts";
-import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
+import { readSafetensorsHeader, type TensorEntry, type TensorPlace } from "./safetensors.ts";
 
-/** A tensor and the file that contains it. */
-export type CheckpointTensor = TensorEntry;
+/** A tensor of a model and the file that contains it. */
+export interface CheckpointTensor extends TensorPlace {
+  /** As the file names it. */
+  readonly dtype: string;
+  /** Outermost first; empty for a scalar. */
+  readonly shape: readonly number[];
+  /**
+   * Numbers of a head whose rows the file has in another order: GGUF files of some families rotate neighbouring dimensions, so row 2i + j
+   * of a head is ours i + j d / 2.
+   */
+  readonly interleavedHeadDim?: number;
+}
 
 /** All tensors of a model folder. */
 export interface Checkpoint {
@@ -67,7 +77,11 @@ async function findSingleFile(folder: string): Promise<string> {
   const looked = `"${INDEX}", "${SINGLE}" or a single "*.safetensors" file`;
   if (found.length > 1) throw modelError(`Expected ${looked} in "${folder}", found ${listed(found)}`);
   const others = names.filter((name) => /\.(bin|gguf|pth|pt)$/.test(name));
-  const hint = others.length > 0 ? `, only ${listed(others)}; convert the weights to safetensors` : "";
+  const gguf = others.find((name) => name.endsWith(".gguf"));
+  const advice = gguf === undefined
+    ? "convert the weights to safetensors"
+    : `give the file itself, "${join(folder, gguf)}"`;
+  const hint = others.length > 0 ? `, only ${listed(others)}; ${advice}` : "";
   throw modelError(`No weights in "${folder}": expected ${looked}${hint}`);
 }
 

@@ -102,10 +102,10 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   throw new PagesiftError("model", `No "config.json" in "${folder}"; expected a Hugging Face model folder`);
 }
 
-/** Checks a parsed `config.json`; `file` is for messages only. */
-export function parseModelConfig(json: unknown, file: string): ModelConfig {
+/** Checks a parsed `config.json`; `file`, and `label` for the names of its fields, are for messages only. */
+export function parseModelConfig(json: unknown, file: string, label?: (name: string) => string): ModelConfig {
   if (!isJsonObject(json)) throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object`);
-  const whole = new ConfigFields(json, file);
+  const whole = new ConfigFields(json, file, label);
   const architecture = parseArchitecture(whole);
   refuseQuantized(whole);
   const family: Family = FAMILIES[architecture];

@@ -18,7 +18,8 @@ type RopeScaling =
   | { type: "linear"; factor: number }
   | Llama3Scaling
   | YarnScaling
-  | LongRopeScaling;
+  | LongRopeScaling
+  | DividedScaling;
 
 /** Factors for contexts of up to `originalMaxContext`, and for longer ones. */
 export interface LongRopeScaling {
@@ -29,6 +30,13 @@ export interface LongRopeScaling {
   /** `maxContext / originalMaxContext` where absent. */
   factor?: number;
   attentionFactor?: number;
+}
+
+/** What GGUF files have in place of llama3's constants. */
+interface DividedScaling {
+  type: "divided";
+  /** What the plain frequencies are divided by, `[rotaryDim / 2]`. */
+  divisors: readonly number[];
 }
 
 interface Llama3Scaling {
@@ -128,6 +136,8 @@ function scaledFrequencies(
       return invFreq;
     case "linear":
       return invFreq.map((frequency) => frequency / rope.factor);
+    case "divided":
+      return invFreq.map((frequency, i) => frequency / (rope.divisors[i] ?? NaN));
     case "llama3":
       return invFreq.map((frequency) => llama3Frequency(rope, frequency, original));
     case "yarn":

@@ -4,11 +4,22 @@ import type { ModelConfig } from "./config.ts";
 import { PagesiftError } from "../errors.ts";
 import { shorten } from "./json_file.ts";
 import type { Notice } from "../types.ts";
+import {
+  canQuantize,
+  isPlain,
+  type PlainDType,
+  SUPPORTED_FORMATS,
+  type WeightDType,
+  weightDType,
+  type WeightFormat,
+} from "./weight_formats.ts";
 
-/** A weight dtype that the operations read in place. */
-export type WeightDType = "f32" | "f16" | "bf16";
+export type { WeightDType } from "./weight_formats.ts";
 
-/** One tensor on the device, made of tensors of the checkpoint stacked by rows. */
+/**
+ * One tensor on the device, made of tensors of the checkpoint stacked by rows. Parts of different formats cannot be stacked: each run of
+ * one format is then a tensor of its own, whose name ends in its number, as in `layers.0.qkv.weight/1`.
+ */
 export interface PlannedTensor {
   readonly name: string;
   readonly shape: readonly number[];
@@ -19,8 +30,8 @@ export interface PlannedTensor {
 /** Everything a model needs, by our names, and the bytes it takes. */
 export interface WeightPlan {
   readonly tensors: ReadonlyMap<string, PlannedTensor>;
-  /** The dtype of the embedding, which the KV cache takes too. */
-  readonly dtype: WeightDType;
+  /** Of keys and values: the dtype of the embedding, and bf16 where that is quantised. */
+  readonly dtype: PlainDType;
   /** What is ignored, and where the tensors contradict `config.json`. */
   readonly notices: readonly Notice[];
 }
@@ -43,7 +54,6 @@ interface Names {
   head: string;
 }
 
-const DTYPE_NAMES: Readonly<Record<string, WeightDType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 /** Tables that old checkpoints contain and that follow from the config. */
 const OLD_TABLES = /(rotary_emb\.inv_freq|\.masked_bias)$/;
 /** What is computed from the config. */
@@ -180,28 +190,84 @@ function shapeText(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
 }
 
-function planTensor({ name, sources }: RequiredTensor, found: ReadonlyMap<string, CheckpointTensor>): PlannedTensor {
-  const parts = sources.flatMap((source) => found.get(source.name) ?? []);
-  const [first] = parts;
-  const dtype = first && DTYPE_NAMES[first.dtype];
-  if (!first || !dtype || parts.some((part) => part.dtype !== first.dtype)) {
-    const dtypes = [...new Set(parts.map((part) => part.dtype))].join(", ");
+/** A part of a tensor that the model needs, and the dtype that it gets on the device. */
+interface PlannedPart {
+  part: CheckpointTensor;
+  dtype: WeightDType;
+}
+
+function checkShape({ name, shape: expected }: Source, { shape }: CheckpointTensor): void {
+  if (shapeText(shape) === shapeText(expected)) return;
+  throw new PagesiftError(
+    "model",
+    `Tensor "${name}" has shape ${shapeText(shape)}, but config.json asks for ${shapeText(expected)}`,
+  );
+}
+
+function planPart(name: string, source: Source, part: CheckpointTensor, format: WeightFormat): PlannedPart {
+  const own = weightDType(part.dtype);
+  if (own === undefined || (!isPlain(own) && part.shape.length < 2)) {
     throw new PagesiftError(
       "model",
-      `Tensor ${listNames(sources.map((source) => source.name))} has dtype ${dtypes}, ` +
-        "expected F32, F16 or BF16, the same for all that are stacked",
+      `Tensor "${part.name}" has the format ${part.dtype}, which is not supported; expected ` +
+        `${part.shape.length < 2 ? "F32, F16 or BF16" : SUPPORTED_FORMATS}`,
     );
   }
-  sources.forEach((source, index) => {
-    const shape = parts[index]?.shape ?? [];
-    if (shapeText(shape) === shapeText(source.shape)) return;
+  checkShape(source, part);
+  return { part, dtype: targetDType(name, part, own, format) };
+}
+
+/** What is asked for, where that can be stored: vectors and routers stay as they are, and the table of all tokens takes 8 bits or more. */
+function targetDType(name: string, { shape }: CheckpointTensor, own: WeightDType, format: WeightFormat): WeightDType {
+  if (format === "auto" || shape.length < 2 || name.endsWith(".router.weight")) return own;
+  if (!isPlain(own)) {
+    throw new PagesiftError(
+      "usage",
+      `The model's weights are quantised already (${own}); leave --weights ${format} out`,
+    );
+  }
+  if (format === "bf16") return own === "f32" || own === "f16" ? "bf16" : own;
+  if (!canQuantize(shape[1] ?? 0)) return own;
+  return name === "embedding.weight" || name === "logits.weight" ? "q8_0" : format;
+}
+
+/** Runs of parts with one dtype. */
+function runsOf(parts: readonly PlannedPart[]): PlannedPart[][] {
+  const runs: PlannedPart[][] = [];
+  for (const part of parts) {
+    const last = runs.at(-1);
+    if (last?.[0]?.dtype === part.dtype) last.push(part);
+    else runs.push([part]);
+  }
+  return runs;
+}
+
+function planTensor(
+  { name, sources }: RequiredTensor,
+  found: ReadonlyMap<string, CheckpointTensor>,
+  format: WeightFormat,
+): PlannedTensor[] {
+  const parts = sources.flatMap((source) => {
+    const part = found.get(source.name);
+    return part ? [planPart(name, source, part, format)] : [];
+  });
+  const runs = runsOf(parts);
+  if (runs.length > 1 && parts.some(({ part }) => part.shape.length < 2)) {
+    const names = listNames(sources.map((source) => source.name));
     throw new PagesiftError(
       "model",
-      `Tensor "${source.name}" has shape ${shapeText(shape)}, but config.json asks for ${shapeText(source.shape)}`,
+      `Tensors ${names} have different formats, expected the same for all that are stacked`,
     );
-  });
-  const rows = sources.reduce((sum, source) => sum + (source.shape[0] ?? 0), 0);
-  return { name, shape: [rows, ...first.shape.slice(1)], dtype, parts };
+  }
+  return runs.map((run, index) => ({
+    name: runs.length === 1 ? name : `${name}/${index}`,
+    shape: [
+      run.reduce((rows, { part }) => rows + (part.shape[0] ?? 0), 0),
+      ...run[0]?.part.shape.slice(1) ?? [],
+    ],
+    dtype: run[0]?.dtype ?? "f32",
+    parts: run.map(({ part }) => part),
+  }));
 }
 
 function ignoredNotices({ architecture }: ModelConfig, names: readonly string[]): Notice[] {
@@ -225,12 +291,23 @@ function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): voi
   );
 }
 
+function kvDType(tensors: ReadonlyMap<string, PlannedTensor>): PlainDType {
+  const dtype = tensors.get("embedding.weight")?.dtype ?? "f32";
+  return isPlain(dtype) ? dtype : "bf16";
+}
+
 /**
  * Decides from the headers alone which tensors go to the device.
  *
- * @throws {PagesiftError} of kind "model" that lists what is missing, of another shape, or would change the result
+ * @param format what matrices are stored in; "auto" keeps what the model has
+ * @throws {PagesiftError} of kind "model" that lists what is missing, of another shape, or would change the result; of kind "usage" where
+ * quantised weights should be quantised again
  */
-export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
+export function planWeights(
+  config: ModelConfig,
+  found: ReadonlyMap<string, CheckpointTensor>,
+  format: WeightFormat = "auto",
+): WeightPlan {
   refuseFarTooFew(config, found.size);
   const names = namesIn(config, found);
   const required = requiredTensors(config, found, names);
@@ -255,6 +332,7 @@ export function planWeights(config: ModelConfig, found: ReadonlyMap<string, Chec
       }`,
     );
   }
-  const tensors = new Map(required.map((tensor) => [tensor.name, planTensor(tensor, found)]));
-  return { tensors, dtype: tensors.get("embedding.weight")?.dtype ?? "f32", notices: ignoredNotices(config, ignored) };
+  const planned = required.flatMap((tensor) => planTensor(tensor, found, format));
+  const tensors = new Map(planned.map((tensor) => [tensor.name, tensor]));
+  return { tensors, dtype: kvDType(tensors), notices: ignoredNotices(config, ignored) };
 }

@@ -9,7 +9,7 @@ import { readTensor } from "../../engine/folder/tensor_data.ts";
 import { type Converted, convertGguf } from "../../scripts/peers/convert_gguf.ts";
 import { writeGguf } from "../../scripts/peers/gguf/file.ts";
 import { ggufName, interleaveHalves, type TensorOptions } from "../../scripts/peers/gguf/tensors.ts";
-import { fixtureFolder } from "../support/fixture_model.ts";
+import { fixtureFolder, ModelCopy } from "../support/fixture_model.ts";
 import { type ReadGguf, readGguf } from "./peers_gguf_file.ts";
 
 const F32 = 0, BF16 = 30;
@@ -120,8 +120,12 @@ Deno.test("a byte-level tokenizer goes into a GGUF file with its pre-tokenizer's
 });
 
 Deno.test("a tokenizer that llama.cpp may read otherwise is left out, and that is said", async () => {
-  const { file, made } = await convert("llama-f32");
-  assertEquals(file.metadata.get("tokenizer.ggml.model"), "none");
+  using copy = ModelCopy.of("qwen3-qknorm-f32");
+  const tokenizer = join(copy.folder, "tokenizer.json");
+  const json = JSON.parse(await Deno.readTextFile(tokenizer));
+  await Deno.writeTextFile(tokenizer, JSON.stringify({ ...json, pre_tokenizer: { type: "Punctuation" } }));
+  const made = await convertGguf(copy.folder, join(copy.folder, "model.gguf"));
+  assertEquals(readGguf(made.path).metadata.get("tokenizer.ggml.model"), "none");
   assertMatch(made.missing ?? "", /takes token ids only/);
 });
 

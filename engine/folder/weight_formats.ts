@@ -1,0 +1,50 @@
+/** How the numbers of a weight are stored on the device. */
+export type WeightDType = "f32" | "f16" | "bf16" | BlockDType;
+
+/** Formats of blocks along the rows, each with a scale. */
+export type BlockDType = "q8_0" | "q4_0" | "q4_1" | "q5_0" | "q5_1" | "q4_k" | "q5_k" | "q6_k" | "f8";
+
+/** A dtype that keys and values are stored in. */
+export type PlainDType = Exclude<WeightDType, BlockDType>;
+
+/** Formats that a 16-bit model can be quantised to while it loads. */
+export const QUANTIZED_FORMATS = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1"] as const;
+/** What may be asked for; `auto` keeps what the model has. */
+export const WEIGHT_FORMATS = ["auto", "bf16", ...QUANTIZED_FORMATS] as const;
+
+export type WeightFormat = (typeof WEIGHT_FORMATS)[number];
+
+/** Formats by the names that files have for them. */
+const DTYPES: Readonly<Record<string, WeightDType>> = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+  Q8_0: "q8_0",
+  Q4_0: "q4_0",
+  Q4_1: "q4_1",
+  Q5_0: "q5_0",
+  Q5_1: "q5_1",
+  Q4_K: "q4_k",
+  Q5_K: "q5_k",
+  Q6_K: "q6_k",
+};
+
+/** Names of the formats that the operations read, as files have them. */
+export const SUPPORTED_FORMATS = Object.keys(DTYPES).join(", ");
+
+/** Numbers of a block of the formats that this program quantises to. */
+const BLOCK_SIZE = 32;
+
+/** The dtype of a format as files name it; undefined where no operation reads it. */
+export function weightDType(name: string): WeightDType | undefined {
+  return Object.hasOwn(DTYPES, name) ? DTYPES[name] : undefined;
+}
+
+export function isPlain(dtype: WeightDType): dtype is PlainDType {
+  return dtype === "f32" || dtype === "f16" || dtype === "bf16";
+}
+
+/** Whether rows of so many numbers can be stored in a format that this program quantises to. */
+export function canQuantize(columns: number): boolean {
+  return columns % BLOCK_SIZE === 0;
+}

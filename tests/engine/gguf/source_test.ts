@@ -1,0 +1,50 @@
+/** Models of the fixtures, converted to GGUF, against the folders that they come from. */
+import { assert, assertEquals } from "@std/assert";
+import { join } from "@std/path";
+import { openModelSource } from "../../../engine/source/model_source.ts";
+import { convertGguf } from "../../../scripts/peers/convert_gguf.ts";
+import { fixtureFolder, loadFixture, loadFolder, promptIds } from "../../support/fixture_model.ts";
+import { withFiles } from "../../support/folders.ts";
+
+/** Calls `use` with the GGUF file of a fixture. */
+async function withGguf(name: string, use: (file: string) => Promise<void>): Promise<void> {
+  await withFiles({}, async (folder) => {
+    const { path } = await convertGguf(fixtureFolder(name), join(folder, "model.gguf"));
+    await use(path);
+  });
+}
+
+const EQUAL = ["llama-f32", "llama-linear-rope-f16", "mistral-f32", "qwen2-bias-f32", "qwen2-yarn-bf16"];
+
+for (const name of [...EQUAL, "qwen3-qknorm-f32", "qwen3-sharded-bf16"]) {
+  Deno.test(`the GGUF file of ${name} gives the logits of its folder, bit for bit`, async () => {
+    const ids = promptIds(name, 40);
+    await using folder = await loadFixture(name);
+    const expected = await folder.logits(ids);
+    await withGguf(name, async (file) => {
+      await using engine = await loadFolder(file);
+      assertEquals(await engine.logits(ids), expected);
+    });
+  });
+}
+
+Deno.test("the GGUF file of a llama3 rotation, which has its factors in a tensor, gives the logits of its folder", async () => {
+  const name = "llama3-rope-bf16";
+  const ids = promptIds(name, 100);
+  await using folder = await loadFixture(name);
+  const expected = await folder.logits(ids);
+  await withGguf(name, async (file) => {
+    await using engine = await loadFolder(file);
+    const logits = await engine.logits(ids);
+    const largest = logits.reduce((most, logit, at) => Math.max(most, Math.abs(logit - (expected[at] ?? NaN))), 0);
+    assert(largest < 0.02, `differs by ${largest}`);
+  });
+});
+
+Deno.test("a GGUF file ends its generations at the tokens that its metadata name", async () => {
+  await withGguf("qwen2-bias-f32", async (file) => {
+    const folder = await openModelSource(fixtureFolder("qwen2-bias-f32"));
+    const { generation } = await openModelSource(file);
+    assert(generation.eosTokenIds.includes(folder.generation.eosTokenIds[0] ?? -1));
+  });
+});
