@@ -28,7 +28,7 @@ import type {
 } from "./types.ts";
 import { openModelSource } from "./source/model_source.ts";
 import { planSource } from "./source/plan_source.ts";
-import type { PlainDType } from "./folder/weight_formats.ts";
+import type { PlainDType, WeightFormat } from "./folder/weight_formats.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 export interface EngineOptions {
@@ -38,6 +38,8 @@ export interface EngineOptions {
   maxContext?: number;
   /** Defaults for every generation. */
   sparse?: SparseOptions;
+  /** What the matrices of a 16-bit or 32-bit model are stored in on the device. Default `auto`: what its files have. */
+  weights?: WeightFormat;
   /** CPU threads. Default: one a core. */
   threads?: number;
   /** Ends loading. */
@@ -82,7 +84,7 @@ export class Engine implements AsyncDisposable {
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
     const policy = resolvePolicy(sparse, config.slidingWindows);
-    const plan = await planSource(source, config, options.signal);
+    const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
     const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
     try {

@@ -17,14 +17,21 @@ export interface CheckpointTensor extends TensorPlace {
   readonly interleavedHeadDim?: number;
 }
 
-/** All tensors of a model folder. */
-export interface Checkpoint {
-  readonly folder: string;
+/** All tensors of a model. */
+export interface ModelTensors {
+  /** By the names of a Hugging Face checkpoint. */
   readonly tensors: ReadonlyMap<string, CheckpointTensor>;
-  /** Of all tensors. */
-  readonly totalBytes: number;
   /** What is ignored. */
   readonly notices: readonly Notice[];
+  /** The name in the model's own files of a tensor that they should contain. Default: the same. */
+  readonly nameOf?: (name: string) => string;
+}
+
+/** All tensors of a model folder. */
+export interface Checkpoint extends ModelTensors {
+  readonly folder: string;
+  /** Of all tensors. */
+  readonly totalBytes: number;
 }
 
 const INDEX = "model.safetensors.index.json";

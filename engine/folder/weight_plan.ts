@@ -36,6 +36,14 @@ export interface WeightPlan {
   readonly notices: readonly Notice[];
 }
 
+/** How {@link planWeights} plans, and speaks of tensors. */
+export interface PlanOptions {
+  /** What matrices are stored in. Default "auto": what the model has. */
+  format?: WeightFormat;
+  /** The name of a tensor in the files of the model, by the name of a Hugging Face checkpoint. Default: the same. */
+  nameOf?: (name: string) => string;
+}
+
 /** A tensor of the checkpoint that the model needs. */
 interface Source {
   name: string;
@@ -196,11 +204,11 @@ interface PlannedPart {
   dtype: WeightDType;
 }
 
-function checkShape({ name, shape: expected }: Source, { shape }: CheckpointTensor): void {
+function checkShape({ shape: expected }: Source, { name, shape }: CheckpointTensor): void {
   if (shapeText(shape) === shapeText(expected)) return;
   throw new PagesiftError(
     "model",
-    `Tensor "${name}" has shape ${shapeText(shape)}, but config.json asks for ${shapeText(expected)}`,
+    `Tensor "${shorten(name)}" has shape ${shapeText(shape)}, but the config asks for ${shapeText(expected)}`,
   );
 }
 
@@ -209,7 +217,7 @@ function planPart(name: string, source: Source, part: CheckpointTensor, format: 
   if (own === undefined || (!isPlain(own) && part.shape.length < 2)) {
     throw new PagesiftError(
       "model",
-      `Tensor "${part.name}" has the format ${part.dtype}, which is not supported; expected ` +
+      `Tensor "${shorten(part.name)}" has the format ${part.dtype}, which is not supported; expected ` +
         `${part.shape.length < 2 ? "F32, F16 or BF16" : SUPPORTED_FORMATS}`,
     );
   }
@@ -253,7 +261,7 @@ function planTensor(
   });
   const runs = runsOf(parts);
   if (runs.length > 1 && parts.some(({ part }) => part.shape.length < 2)) {
-    const names = listNames(sources.map((source) => source.name));
+    const names = listNames(parts.map(({ part }) => part.name));
     throw new PagesiftError(
       "model",
       `Tensors ${names} have different formats, expected the same for all that are stacked`,
@@ -286,7 +294,7 @@ function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): voi
   if (required <= numFound || required < MANY_TENSORS) return;
   throw new PagesiftError(
     "model",
-    `The model folder lacks tensors: it has ${numFound}, and its config.json asks for more than ${required}; ` +
+    `The model lacks tensors: it has ${numFound}, and its config asks for more than ${required}; ` +
       "download the model again",
   );
 }
@@ -299,37 +307,35 @@ function kvDType(tensors: ReadonlyMap<string, PlannedTensor>): PlainDType {
 /**
  * Decides from the headers alone which tensors go to the device.
  *
- * @param format what matrices are stored in; "auto" keeps what the model has
  * @throws {PagesiftError} of kind "model" that lists what is missing, of another shape, or would change the result; of kind "usage" where
  * quantised weights should be quantised again
  */
 export function planWeights(
   config: ModelConfig,
   found: ReadonlyMap<string, CheckpointTensor>,
-  format: WeightFormat = "auto",
+  { format = "auto", nameOf = (name) => name }: PlanOptions = {},
 ): WeightPlan {
   refuseFarTooFew(config, found.size);
   const names = namesIn(config, found);
   const required = requiredTensors(config, found, names);
   const sources = new Set(required.flatMap((tensor) => tensor.sources.map((source) => source.name)));
-  const missing = [...sources].filter((name) => !found.has(name));
+  const missing = [...sources].filter((name) => !found.has(name)).map(nameOf);
   if (missing.length > 0) {
     throw new PagesiftError(
       "model",
-      `The model folder lacks ${missing.length} tensors that its config.json asks for: ${listNames(missing)}`,
+      `The model lacks ${missing.length} tensors that its config asks for: ${listNames(missing)}`,
     );
   }
-  const others = [...found.values()].filter(({ name }) => !sources.has(name) && !OLD_TABLES.test(name));
+  const others = [...found].filter(([name]) => !sources.has(name) && !OLD_TABLES.test(name));
   const belongs = (name: string): boolean => Object.values(names).some((part) => name.startsWith(`${part}.`));
-  const isIgnored = ({ name, bytes }: CheckpointTensor): boolean => bytes === 0 || UNUSED.test(name) || !belongs(name);
-  const ignored = others.filter(isIgnored).map(({ name }) => name);
-  const unknown = others.filter((tensor) => !isIgnored(tensor)).map(({ name }) => name);
+  const isIgnored = ([name, { bytes }]: [string, CheckpointTensor]): boolean =>
+    bytes === 0 || UNUSED.test(name) || !belongs(name);
+  const ignored = others.filter(isIgnored).map(([, { name }]) => name);
+  const unknown = others.filter((entry) => !isIgnored(entry)).map(([, { name }]) => name);
   if (unknown.length > 0) {
     throw new PagesiftError(
       "model",
-      `The model folder contains ${unknown.length} tensors that ${config.architecture} does not use: ${
-        listNames(unknown)
-      }`,
+      `The model contains ${unknown.length} tensors that ${config.architecture} does not use: ${listNames(unknown)}`,
     );
   }
   const planned = required.flatMap((tensor) => planTensor(tensor, found, format));

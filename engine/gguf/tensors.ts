@@ -61,3 +61,18 @@ function expertsOf(tensor: CheckpointTensor): [string, CheckpointTensor][] | und
     { ...tensor, shape, bytes, offsetBytes: tensor.offsetBytes + index * bytes },
   ]);
 }
+
+/** The name in a GGUF file of a tensor of a Hugging Face checkpoint. */
+export function ggufTensorName(name: string, { layerTensors = {} }: GgufFamily): string {
+  const [, layer, part = "", kind] = /^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/.exec(name) ?? [];
+  if (layer === undefined) return keyOf(OTHER_TENSORS, name) ?? name;
+  const [, expert] = /^mlp\.experts\.\d+\.(\w+)$/.exec(part) ?? [];
+  const ours = expert === undefined
+    ? keyOf({ ...LAYER_TENSORS, ...layerTensors }, part)
+    : keyOf(EXPERT_TENSORS, expert);
+  return ours === undefined ? name : `blk.${layer}.${ours}.${kind}`;
+}
+
+function keyOf(names: Readonly<Record<string, string>>, value: string): string | undefined {
+  return Object.keys(names).find((key) => names[key] === value);
+}

@@ -1,4 +1,4 @@
-import { type Checkpoint, openCheckpoint } from "../folder/checkpoint.ts";
+import { type ModelTensors, openCheckpoint } from "../folder/checkpoint.ts";
 import { type GenerationConfig, type ModelConfig, readGenerationConfig, readModelConfig } from "../folder/config.ts";
 import { type ModelSparsity, readSparsity } from "../folder/sparsity_file.ts";
 import { Tokenizer, type TokenizerOptions } from "../text/tokenizer.ts";
@@ -20,7 +20,7 @@ export class FolderSource implements ModelSource {
     return new FolderSource(folder, config, generation, await readSparsity(folder));
   }
 
-  tensors(): Promise<Checkpoint> {
+  tensors(): Promise<ModelTensors> {
     return openCheckpoint(this.path);
   }
 

@@ -1,9 +1,9 @@
-import type { Checkpoint, CheckpointTensor } from "../folder/checkpoint.ts";
+import type { CheckpointTensor, ModelTensors } from "../folder/checkpoint.ts";
 import type { GenerationConfig, ModelConfig } from "../folder/config.ts";
 import { ggufConfig, ggufFamily } from "../gguf/config.ts";
 import type { GgufHeader } from "../gguf/header.ts";
 import { readGgufModel } from "../gguf/split.ts";
-import { huggingFaceTensors } from "../gguf/tensors.ts";
+import { ggufTensorName, huggingFaceTensors } from "../gguf/tensors.ts";
 import { ggufEndTokens, ggufTokenizer } from "../gguf/tokenizer.ts";
 import type { Tokenizer, TokenizerOptions } from "../text/tokenizer.ts";
 import type { ModelSource } from "./model_source.ts";
@@ -29,8 +29,9 @@ export class GgufSource implements ModelSource {
     return new GgufSource(file, { ...config, ...bos }, { eosTokenIds, sampling: {}, notices: [] }, header, found);
   }
 
-  tensors(): Promise<Pick<Checkpoint, "tensors" | "notices">> {
-    return Promise.resolve({ tensors: this.found, notices: [] });
+  tensors(): Promise<ModelTensors> {
+    const { family } = ggufFamily(this.header);
+    return Promise.resolve({ tensors: this.found, notices: [], nameOf: (name) => ggufTensorName(name, family) });
   }
 
   tokenizer(options?: TokenizerOptions): Promise<Tokenizer> {

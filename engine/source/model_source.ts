@@ -1,4 +1,6 @@
-import type { Checkpoint } from "../folder/checkpoint.ts";
+import { join } from "@std/path";
+import { PagesiftError } from "../errors.ts";
+import type { ModelTensors } from "../folder/checkpoint.ts";
 import type { GenerationConfig, ModelConfig } from "../folder/config.ts";
 import { statOrUndefined } from "../folder/json_file.ts";
 import type { ModelSparsity } from "../folder/sparsity_file.ts";
@@ -14,8 +16,8 @@ export interface ModelSource {
   readonly generation: GenerationConfig;
   /** How the model was trained to be read sparsely; undefined where nothing says so. */
   readonly sparsity: ModelSparsity | undefined;
-  /** Names and places of the tensors by the names of a Hugging Face checkpoint, and what is ignored. */
-  tensors(): Promise<Pick<Checkpoint, "tensors" | "notices">>;
+  /** Names and places of the tensors. */
+  tensors(): Promise<ModelTensors>;
   /** With the chat template, where there is one. */
   tokenizer(options?: TokenizerOptions): Promise<Tokenizer>;
 }
@@ -27,5 +29,18 @@ export interface ModelSource {
  */
 export async function openModelSource(path: string): Promise<ModelSource> {
   const info = await statOrUndefined(path);
-  return info?.isDirectory === false ? await GgufSource.open(path) : await FolderSource.open(path);
+  if (info?.isDirectory === false) return await GgufSource.open(path);
+  if (info !== undefined) await refuseGgufFolder(path);
+  return await FolderSource.open(path);
+}
+
+/** Says what to give instead of a folder that contains GGUF files only. */
+async function refuseGgufFolder(folder: string): Promise<void> {
+  const names = (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
+  const file = names.find((name) => name.endsWith(".gguf"));
+  if (file === undefined || names.includes("config.json")) return;
+  throw new PagesiftError(
+    "model",
+    `No "config.json" in "${folder}"; give the GGUF file itself, as in "${join(folder, file)}"`,
+  );
 }

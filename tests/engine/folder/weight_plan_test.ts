@@ -46,7 +46,7 @@ Deno.test("planWeights lists the tensors that are missing", async () => {
   headers.tensors.delete("model.norm.weight");
   assertRefused(
     headers,
-    "The model folder lacks 2 tensors that its config.json asks for: " +
+    "The model lacks 2 tensors that its config asks for: " +
       `"${ATTENTION}.k_proj.weight", "model.norm.weight"`,
   );
 });
@@ -64,7 +64,7 @@ Deno.test("planWeights lists the tensors that nothing would read", async () => {
   addLike(headers, `${ATTENTION}.q_proj.bias`, "model.norm.weight");
   assertRefused(
     headers,
-    "The model folder contains 2 tensors that LlamaForCausalLM does not use: " +
+    "The model contains 2 tensors that LlamaForCausalLM does not use: " +
       `"model.layers.3.mlp.up_proj.weight", "${ATTENTION}.q_proj.bias"`,
   );
 });
@@ -102,7 +102,7 @@ Deno.test("planWeights ignores a tensor of size 0 of any name that is not needed
 Deno.test("planWeights refuses a needed tensor of size 0", async () => {
   const headers = await readHeaders("llama-f32");
   change(headers, "model.norm.weight", { shape: [0], bytes: 0 });
-  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but config.json asks for [64]');
+  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but the config asks for [64]');
 });
 
 for (const name of ["lm_head.bias", "model.norm.bias", "model.embed_positions.weight", `${ATTENTION}.q_proj.lora_A`]) {
@@ -118,7 +118,7 @@ Deno.test("planWeights names a tensor of another shape with both shapes", async 
   change(headers, "model.layers.2.mlp.down_proj.weight", { shape: [160, 64] });
   assertRefused(
     headers,
-    'Tensor "model.layers.2.mlp.down_proj.weight" has shape [160, 64], but config.json asks for [64, 160]',
+    'Tensor "model.layers.2.mlp.down_proj.weight" has shape [160, 64], but the config asks for [64, 160]',
   );
 });
 
@@ -126,7 +126,7 @@ Deno.test("planWeights refuses projections whose rows only add up together", asy
   const headers = await readHeaders("llama-f32");
   change(headers, `${ATTENTION}.k_proj.weight`, { shape: [16, 64] });
   change(headers, `${ATTENTION}.v_proj.weight`, { shape: [48, 64] });
-  assertRefused(headers, `Tensor "${ATTENTION}.k_proj.weight" has shape [16, 64], but config.json asks for [32, 64]`);
+  assertRefused(headers, `Tensor "${ATTENTION}.k_proj.weight" has shape [16, 64], but the config asks for [32, 64]`);
 });
 
 Deno.test("planWeights refuses a norm of two dimensions", async () => {
@@ -175,7 +175,7 @@ Deno.test("planWeights keeps keys and values in bf16 where the embedding is quan
 
 Deno.test("planWeights quantises matrices to the format that is asked for, and the embedding to 8 bits", async () => {
   const { config, tensors } = await readHeaders("qwen3-moe-f32");
-  const plan = planWeights(config, tensors, "q4_0").tensors;
+  const plan = planWeights(config, tensors, { format: "q4_0" }).tensors;
   const dtypeOf = (name: string): string | undefined => plan.get(name)?.dtype;
   assertEquals(
     ["layers.1.qkv.weight", "embedding.weight", "layers.1.router.weight", "norm.weight"].map(dtypeOf),
@@ -186,7 +186,7 @@ Deno.test("planWeights quantises matrices to the format that is asked for, and t
 Deno.test("planWeights quantises no weights that are quantised", async () => {
   const headers = await readHeaders("llama-f32");
   change(headers, "model.embed_tokens.weight", { dtype: "Q8_0" });
-  const { kind } = assertThrows(() => planWeights(headers.config, headers.tensors, "q4_0"), PagesiftError);
+  const { kind } = assertThrows(() => planWeights(headers.config, headers.tensors, { format: "q4_0" }), PagesiftError);
   assertEquals(kind, "usage");
 });
 
@@ -252,13 +252,13 @@ Deno.test("planWeights takes a tied lm_head for the embedding where only that is
 Deno.test("planWeights refuses embeddings that are not tied without an lm_head", async () => {
   const headers = await readHeaders("llama-f32");
   headers.tensors.delete("lm_head.weight");
-  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "lm_head.weight"');
+  assertRefused(headers, 'The model lacks 1 tensors that its config asks for: "lm_head.weight"');
 });
 
 Deno.test("planWeights refuses a tied folder with neither of the two", async () => {
   const headers = await readHeaders("qwen3-qknorm-f32");
   headers.tensors.delete("model.embed_tokens.weight");
-  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "model.embed_tokens.weight"');
+  assertRefused(headers, 'The model lacks 1 tensors that its config asks for: "model.embed_tokens.weight"');
 });
 
 Deno.test("planWeights refuses a tied lm_head of another shape, as transformers does", async () => {
