@@ -48,6 +48,17 @@ Deno.test("a GGUF file has every tensor of the checkpoint, its shape innermost f
   assertEquals([...file.tensors].map(([name, { shape }]) => [name, shape]), wanted);
 });
 
+Deno.test("the experts of a layer lie one behind the other in a GGUF file", async () => {
+  const { file } = await convert("qwen3-moe-f32");
+  const { offset, shape } = file.tensors.get("blk.1.ffn_up_exps.weight") ?? { offset: 0, shape: [] };
+  assertEquals(shape, [64, 48, 8]);
+  const entry = (await openCheckpoint(fixtureFolder("qwen3-moe-f32"))).tensors.get(
+    "model.layers.1.mlp.experts.5.up_proj.weight",
+  )!;
+  const bytes = (await Deno.readFile(entry.file)).subarray(entry.offsetBytes, entry.offsetBytes + entry.bytes);
+  assertEquals(file.bytes.slice(offset + 5 * entry.bytes, offset + 6 * entry.bytes), bytes);
+});
+
 Deno.test("matrices keep their bytes in a GGUF file", async () => {
   const { file } = await convert("qwen3-sharded-bf16");
   for (const entry of (await openCheckpoint(fixtureFolder("qwen3-sharded-bf16"))).tensors.values()) {
@@ -132,8 +143,7 @@ Deno.test("a tokenizer that llama.cpp may read otherwise is left out, and that i
 for (
   const [name, reason] of [
     ["mistral-sliding-bf16", /sliding windows/],
-    ["qwen3-moe-f32", /Qwen3MoeForCausalLM/],
-    ["phi3-fused-f32", /Phi3ForCausalLM/],
+    ["ministral3-bf16", /Ministral3ForCausalLM/],
   ] as const
 ) {
   Deno.test(`${name} is refused by the conversion to GGUF`, async () => {

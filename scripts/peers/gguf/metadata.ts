@@ -11,6 +11,8 @@ const ARCHITECTURES = {
   MistralForCausalLM: "llama",
   Qwen2ForCausalLM: "qwen2",
   Qwen3ForCausalLM: "qwen3",
+  Qwen3MoeForCausalLM: "qwen3moe",
+  Phi3ForCausalLM: "phi3",
 } as const satisfies Partial<Record<Architecture, string>>;
 
 export type GgufArchitecture = typeof ARCHITECTURES[keyof typeof ARCHITECTURES];
@@ -35,7 +37,10 @@ export function architectureOf(config: ModelConfig): GgufArchitecture {
   }
   if (config.rope.positionBeta !== 0) refuse("queries that grow with their position are unknown to llama.cpp");
   if (config.rope.type === "llama3" && name !== "llama") refuse(`llama.cpp's "${name}" has no llama3 rotation`);
-  if (name === "qwen3" && config.attentionBias.qkv) refuse('llama.cpp\'s "qwen3" has no biases');
+  if (name.startsWith("qwen3") && config.attentionBias.qkv) refuse(`llama.cpp's "${name}" has no biases`);
+  if (config.moe && !(config.moe.normTopkProb && config.moe.sparseLayers.every(Boolean))) {
+    refuse(`llama.cpp's "${name}" has experts in all layers, with shares that sum to 1`);
+  }
   return name;
 }
 
@@ -61,6 +66,15 @@ function ropeFields({ rope, headDim, maxContext }: ModelConfig): Record<string, 
   return { ...plain, "rope.scaling.type": { text: "linear" }, "rope.scaling.factor": { f32: rope.factor } };
 }
 
+function expertFields({ moe }: ModelConfig): Record<string, MetaValue> {
+  if (!moe) return {};
+  return {
+    "expert_count": { u32: moe.numExperts },
+    "expert_used_count": { u32: moe.numExpertsPerToken },
+    "expert_feed_forward_length": { u32: moe.intermediateSize },
+  };
+}
+
 /** What llama.cpp reads before the tensors, the tokenizer left out. */
 export function modelMetadata(
   config: ModelConfig,
@@ -80,6 +94,7 @@ export function modelMetadata(
     "attention.layer_norm_rms_epsilon": { f32: config.rmsNormEps },
     "vocab_size": { u32: config.vocabSize },
     ...ropeFields(config),
+    ...expertFields(config),
   };
   return new Map<string, MetaValue>([
     ["general.architecture", { text: architecture }],

@@ -21,6 +21,14 @@ const LAYER_NAMES: Readonly<Record<string, string>> = {
   "mlp.gate_proj": "ffn_gate",
   "mlp.up_proj": "ffn_up",
   "mlp.down_proj": "ffn_down",
+  "mlp.gate": "ffn_gate_inp",
+  "self_attn.qkv_proj": "attn_qkv",
+  "mlp.gate_up_proj": "ffn_up",
+};
+const EXPERT_NAMES: Readonly<Record<string, string>> = {
+  gate_proj: "ffn_gate_exps",
+  up_proj: "ffn_up_exps",
+  down_proj: "ffn_down_exps",
 };
 const OTHER_NAMES: Readonly<Record<string, string>> = {
   "model.embed_tokens.weight": "token_embd.weight",
@@ -34,7 +42,8 @@ const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
 export function ggufName(name: string): string | undefined {
   const [, layer, part = "", kind] = name.match(/^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/) ?? [];
   if (layer === undefined) return OTHER_NAMES[name];
-  const ours = LAYER_NAMES[part];
+  const [, expert] = part.match(/^mlp\.experts\.\d+\.(\w+)$/) ?? [];
+  const ours = expert === undefined ? LAYER_NAMES[part] : EXPERT_NAMES[expert];
   return ours && `blk.${layer}.${ours}.${kind}`;
 }
 
@@ -116,7 +125,9 @@ export function planTensors(
   tensors: ReadonlyMap<string, CheckpointTensor>,
   options: TensorOptions = {},
 ): GgufTensor[] {
-  const wanted = [...tensors.values()].filter(({ name }) => !IGNORED.test(name));
+  const expertOf = (name: string): number => Number(/\.experts\.(\d+)\./.exec(name)?.[1] ?? 0);
+  const wanted = [...tensors.values()].filter(({ name }) => !IGNORED.test(name))
+    .sort((a, b) => expertOf(a.name) - expertOf(b.name));
   const homeless = wanted.filter(({ name }) => ggufName(name) === undefined).map(({ name }) => name);
   if (homeless.length > 0) {
     throw new PagesiftError("model", `No place in a "${architecture}" GGUF for: ${homeless.slice(0, 8).join(", ")}`);
@@ -125,7 +136,20 @@ export function planTensors(
   const planned = wanted.map((entry) =>
     planTensor(entry, { name: ggufName(entry.name) ?? "", headDim, interleaved: architecture === "llama", ...options })
   );
-  return config.rope.type === "llama3" ? [...planned, ropeFactors(config)] : planned;
+  return [...stackExperts(planned), ...config.rope.type === "llama3" ? [ropeFactors(config)] : []];
+}
+
+/** Tensors of one name, one behind the other in the order of their experts, as one tensor. */
+function stackExperts(tensors: readonly GgufTensor[]): GgufTensor[] {
+  return [...Map.groupBy(tensors, ({ name }) => name).values()].flatMap((group) => {
+    const [first] = group;
+    if (!first || group.length === 1) return group;
+    return [{
+      ...first,
+      shape: [group.length, ...first.shape],
+      write: (put: (piece: Uint8Array) => void) => group.forEach((tensor) => tensor.write(put)),
+    }];
+  });
 }
 
 /** The type that most bytes of the matrices have. */

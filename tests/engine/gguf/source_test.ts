@@ -15,8 +15,9 @@ async function withGguf(name: string, use: (file: string) => Promise<void>): Pro
 }
 
 const EQUAL = ["llama-f32", "llama-linear-rope-f16", "mistral-f32", "qwen2-bias-f32", "qwen2-yarn-bf16"];
+const MORE = ["qwen3-qknorm-f32", "qwen3-sharded-bf16", "qwen3-moe-f32", "phi3-fused-f32"];
 
-for (const name of [...EQUAL, "qwen3-qknorm-f32", "qwen3-sharded-bf16"]) {
+for (const name of [...EQUAL, ...MORE]) {
   Deno.test(`the GGUF file of ${name} gives the logits of its folder, bit for bit`, async () => {
     const ids = promptIds(name, 40);
     await using folder = await loadFixture(name);
