@@ -10,11 +10,35 @@ export interface CheckpointTensor extends TensorPlace {
   readonly dtype: string;
   /** Outermost first; empty for a scalar. */
   readonly shape: readonly number[];
-  /**
-   * Numbers of a head whose rows the file has in another order: GGUF files of some families rotate neighbouring dimensions, so row 2i + j
-   * of a head is ours i + j d / 2.
-   */
-  readonly interleavedHeadDim?: number;
+  /** Where the rows are made of what the file has; `dtype` and `shape` say what comes of it. Default: the rows as they are. */
+  readonly storage?: InterleavedStorage | F8Storage | PackedStorage;
+}
+
+/** Rows of q or k of a rotation of neighbouring dimensions: row 2i + j of a head is ours i + j d / 2. */
+export interface InterleavedStorage {
+  readonly kind: "interleaved";
+  /** Numbers of a head, d. */
+  readonly headDim: number;
+}
+
+/** 8-bit floats `[N, K]` with scales for 128 by 128 numbers, for a row or for all. */
+export interface F8Storage {
+  readonly kind: "f8";
+  readonly scales: CheckpointTensor;
+}
+
+/** 4-bit integers, eight in one of 32 bits, with a scale and a zero point for each group along K. */
+export interface PackedStorage {
+  readonly kind: "awq" | "gptq";
+  /** `[K / groupSize, N]` */
+  readonly scales: CheckpointTensor;
+  /** `[K / groupSize, N / 8]` */
+  readonly zeros: CheckpointTensor;
+  readonly groupSize: number;
+  /** What is added to zero points as they are stored. */
+  readonly zeroOffset: number;
+  /** The group of each column, `[K]`. */
+  readonly order?: CheckpointTensor;
 }
 
 /** All tensors of a model. */

@@ -4,6 +4,7 @@ import { ConfigFields, present, type Range } from "./config_fields.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, readJsonFile, shorten } from "./json_file.ts";
 import { type LayerRotation, layerRotations, unrotatedLayers } from "./layer_rotations.ts";
+import { parseQuantization, type Quantization } from "./quantization.ts";
 import { type RopeConfig, rotaryDimOf } from "./rope.ts";
 import { parseLocalRope, parseRope } from "./rope_config.ts";
 import { parseWindow } from "./sliding_windows.ts";
@@ -102,12 +103,18 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   throw new PagesiftError("model", `No "config.json" in "${folder}"; expected a Hugging Face model folder`);
 }
 
+/** How `config.json` of a model folder says that weights are quantised; undefined where they are not. Throws "model" errors. */
+export async function readQuantization(folder: string): Promise<Quantization | undefined> {
+  const file = join(folder, "config.json");
+  return parseQuantization(new ConfigFields(await readJsonFile(file) ?? {}, file));
+}
+
 /** Checks a parsed `config.json`; `file`, and `label` for the names of its fields, are for messages only. */
 export function parseModelConfig(json: unknown, file: string, label?: (name: string) => string): ModelConfig {
   if (!isJsonObject(json)) throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object`);
   const whole = new ConfigFields(json, file, label);
   const architecture = parseArchitecture(whole);
-  refuseQuantized(whole);
+  parseQuantization(whole); // refuses methods that are not supported before any weight is read
   const family: Family = FAMILIES[architecture];
   const fields = languageModelFields(whole, family);
   refuseUnsupported(fields, family);
@@ -179,13 +186,6 @@ function languageModelFields(whole: ConfigFields, { nested, assumed }: Family): 
 
 function refuseUnsupported(fields: ConfigFields, { unsupported }: Family): void {
   for (const name of unsupported) if (fields.json[name]) fields.refuse(name, "null or false");
-}
-
-function refuseQuantized(fields: ConfigFields): void {
-  if (!fields.has("quantization_config")) return;
-  const method = fields.object("quantization_config").text("quant_method", "unknown method");
-  const problem = `Quantized weights ("${shorten(method)}") are not supported in "${fields.file}"`;
-  throw new PagesiftError("model", `${problem}; use the model with f32, f16 or bf16 weights`);
 }
 
 type Heads = Pick<ModelConfig, "hiddenSize" | "numQueryHeads" | "numKvHeads" | "headDim" | "rope">;

@@ -1,7 +1,8 @@
 import type { CheckpointTensor } from "./checkpoint.ts";
+import { readF8Rows, readPackedRows } from "./packed_rows.ts";
 import { MAX_PIECE_BYTES, openModelFile, readTensorBytes } from "./safetensors.ts";
 
-/** Gets rows as the file stores them; the next call overwrites the bytes. */
+/** Gets rows in the format of their tensor; the next call overwrites the bytes. */
 export type OnRows = (bytes: Uint8Array<ArrayBuffer>, firstRow: number, rows: number) => void;
 
 /**
@@ -9,9 +10,16 @@ export type OnRows = (bytes: Uint8Array<ArrayBuffer>, firstRow: number, rows: nu
  * vector is a row. Throws a "model" error where the file ends early.
  */
 export function readRowsInPieces(tensor: CheckpointTensor, onRows: OnRows, pieceBytes = MAX_PIECE_BYTES): void {
+  const { storage } = tensor;
   const rows = tensor.shape[0] ?? 1;
   const rowBytes = tensor.bytes / rows;
-  const headDim = tensor.interleavedHeadDim ?? 1;
+  if (storage && storage.kind !== "interleaved") {
+    const rowsAtOnce = Math.min(rows, Math.max(1, Math.floor(pieceBytes / rowBytes)));
+    return storage.kind === "f8"
+      ? readF8Rows(tensor, storage, onRows, rowsAtOnce)
+      : readPackedRows(tensor, storage, onRows, rowsAtOnce);
+  }
+  const headDim = storage?.headDim ?? 1;
   const step = Math.max(1, Math.floor(pieceBytes / rowBytes / headDim)) * headDim;
   using file = openModelFile(tensor.file);
   const buffer = new Uint8Array(Math.min(step, rows) * rowBytes);

@@ -27,13 +27,16 @@ const DTYPES: Readonly<Record<string, WeightDType>> = {
   Q4_K: "q4_k",
   Q5_K: "q5_k",
   Q6_K: "q6_k",
+  F8: "f8",
 };
 
 /** Names of the formats that the operations read, as files have them. */
 export const SUPPORTED_FORMATS = Object.keys(DTYPES).join(", ");
 
 /** Numbers of a block of the formats that this program quantises to. */
-const BLOCK_SIZE = 32;
+export const BLOCK_SIZE = 32;
+/** Numbers of a block of 8-bit floats. */
+export const F8_BLOCK_SIZE = 128;
 
 /** The dtype of a format as files name it; undefined where no operation reads it. */
 export function weightDType(name: string): WeightDType | undefined {

@@ -47,7 +47,7 @@ function huggingFaceName(name: string, { layerTensors = {} }: GgufFamily): strin
 }
 
 function interleaved(tensor: CheckpointTensor, { headDim }: ModelConfig): CheckpointTensor {
-  return { ...tensor, interleavedHeadDim: headDim };
+  return { ...tensor, storage: { kind: "interleaved", headDim } };
 }
 
 /** The matrices of a tensor of all experts, `[experts, rows, columns]`; undefined for another tensor. */

@@ -1,5 +1,12 @@
 import { type ModelTensors, openCheckpoint } from "../folder/checkpoint.ts";
-import { type GenerationConfig, type ModelConfig, readGenerationConfig, readModelConfig } from "../folder/config.ts";
+import {
+  type GenerationConfig,
+  type ModelConfig,
+  readGenerationConfig,
+  readModelConfig,
+  readQuantization,
+} from "../folder/config.ts";
+import { withQuantization } from "../folder/quantization.ts";
 import { type ModelSparsity, readSparsity } from "../folder/sparsity_file.ts";
 import { Tokenizer, type TokenizerOptions } from "../text/tokenizer.ts";
 import type { ModelSource } from "./model_source.ts";
@@ -20,8 +27,9 @@ export class FolderSource implements ModelSource {
     return new FolderSource(folder, config, generation, await readSparsity(folder));
   }
 
-  tensors(): Promise<ModelTensors> {
-    return openCheckpoint(this.path);
+  async tensors(): Promise<ModelTensors> {
+    const { tensors, notices } = await openCheckpoint(this.path);
+    return { tensors: withQuantization(tensors, await readQuantization(this.path)), notices };
   }
 
   tokenizer(options?: TokenizerOptions): Promise<Tokenizer> {

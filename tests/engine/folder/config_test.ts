@@ -366,7 +366,7 @@ const REFUSED: [name: string, json: unknown, ...parts: string[]][] = [
     "Qwen3MoeForCausalLM",
   ],
   ["an architecture named like a built-in", { ...LLAMA, architectures: ["toString"] }, '"toString" is not supported'],
-  ["quantized weights", { ...LLAMA, quantization_config: { quant_method: "gptq" } }, '"gptq"', "bf16 weights"],
+  ["quantized weights", { ...LLAMA, quantization_config: { quant_method: "hqq" } }, '"hqq"', "bf16 weights"],
   ["a missing size", { ...LLAMA, hidden_size: undefined }, '"hidden_size"', "found nothing"],
   ["a size in quotes", { ...LLAMA, hidden_size: "64" }, '"hidden_size"', 'found "64"'],
   ["a fractional size", { ...LLAMA, vocab_size: 1.5 }, '"vocab_size"', "an integer from 1"],
