@@ -5,6 +5,7 @@ import { type DeviceChoice, openDevice } from "../engine/devices.ts";
 import { openModelSource } from "../engine/source/model_source.ts";
 import { planSource } from "../engine/source/plan_source.ts";
 import type { WeightPlan } from "../engine/folder/weight_plan.ts";
+import type { WeightFormat } from "../engine/folder/weight_formats.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
@@ -24,6 +25,8 @@ export interface ModelChoice {
   name: string;
   device: DeviceChoice;
   threads: number | undefined;
+  /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
+  weights?: WeightFormat;
 }
 
 /** What is known of a model before its weights are on the device. */
@@ -45,14 +48,17 @@ export interface BenchModel extends AsyncDisposable {
 }
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
-export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
+export async function planModel(
+  { folder, shape, weights = "auto" }: ModelChoice,
+  longest: number,
+): Promise<PlannedModel> {
   if (folder !== undefined) {
     const source = await openModelSource(folder);
-    const plan = await planSource(source, source.config);
+    const plan = await planSource(source, source.config, { format: weights });
     return { config: source.config, plan, weightBytes: weightBytes(plan) };
   }
   const config = configOf(shape ?? "", longest);
-  const plan = planShape(config);
+  const plan = planShape(config, weights);
   return { config, plan, weightBytes: weightBytes(plan) };
 }
 

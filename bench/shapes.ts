@@ -1,6 +1,7 @@
 /** Shapes of models that can be measured without a checkpoint. */
 import { type ModelConfig, parseModelConfig } from "../engine/folder/config.ts";
 import type { PlannedTensor, WeightPlan } from "../engine/folder/weight_plan.ts";
+import { storedDType, type WeightFormat } from "../engine/folder/weight_formats.ts";
 import { usageError } from "./lists.ts";
 
 interface Shape {
@@ -56,8 +57,8 @@ export function configOf(name: string, maxContext: number): ModelConfig {
   return parseModelConfig(json, `shape ${name}`);
 }
 
-/** The tensors of a model without experts and biases, which no file holds. */
-export function planShape(config: ModelConfig): WeightPlan {
+/** The tensors of a model without experts and biases, which no file contains. */
+export function planShape(config: ModelConfig, format: WeightFormat = "auto"): WeightPlan {
   const { hiddenSize, intermediateSize, numQueryHeads, numKvHeads, headDim, vocabSize } = config;
   const layer: [string, number[]][] = [
     ["attention_norm", [hiddenSize]],
@@ -78,7 +79,7 @@ export function planShape(config: ModelConfig): WeightPlan {
   ];
   const tensors = all.map(([name, shape]): [string, PlannedTensor] => [
     `${name}.weight`,
-    { name: `${name}.weight`, shape, dtype: "bf16", parts: [] },
+    { name: `${name}.weight`, shape, dtype: storedDType(`${name}.weight`, shape, "bf16", format), parts: [] },
   ]);
   return { tensors: new Map(tensors), dtype: "bf16", notices: [] };
 }

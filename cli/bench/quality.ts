@@ -34,6 +34,7 @@ export async function runQuality(
   session.output.status(`Loading ${name}`);
   await using engine = await Engine.load(folder, {
     device: flags.device,
+    weights: flags.weights,
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);

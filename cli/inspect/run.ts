@@ -106,6 +106,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
   progress.stage(`Loading ${label}`);
   const engine = await interrupt.race(Engine.load(folder, {
     device: flags.device,
+    weights: flags.weights,
     signal: interrupt.signal,
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },

@@ -65,7 +65,7 @@ const inputOptions = {
   }),
 };
 
-const { model, revision, offline } = modelOptions;
+const { model, revision, offline, weights } = modelOptions;
 
 /** In the order of `--help`. */
 const placeOptions = {
@@ -78,6 +78,7 @@ const placeOptions = {
     fallbackText: "0, the model's own",
     help: "Context in tokens",
   }),
+  weights,
   ...deviceOptions,
   revision,
   offline,

@@ -1,3 +1,4 @@
+import { WEIGHT_FORMATS } from "../../engine/folder/weight_formats.ts";
 import { choiceOption, countOption, switchOption, textOption } from "./option.ts";
 
 /** Which model to run. */
@@ -19,6 +20,15 @@ export const modelOptions = {
     help: "Branch, tag or commit of a hub model",
   }),
   offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+  weights: choiceOption({
+    flags: ["--weights"],
+    group: "Model and device",
+    choices: WEIGHT_FORMATS,
+    fallback: "auto",
+    help:
+      "What the matrices of a 16-bit or 32-bit model are stored in; auto keeps the format of the files. With 4 or 5 " +
+      "bits, the embedding and the output projection take q8_0",
+  }),
 };
 
 /** Where to run. */

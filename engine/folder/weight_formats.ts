@@ -47,7 +47,18 @@ export function isPlain(dtype: WeightDType): dtype is PlainDType {
   return dtype === "f32" || dtype === "f16" || dtype === "bf16";
 }
 
-/** Whether rows of so many numbers can be stored in a format that this program quantises to. */
-export function canQuantize(columns: number): boolean {
-  return columns % BLOCK_SIZE === 0;
+/**
+ * The format that a tensor of 16 or 32 bits is stored in where `format` is asked for: vectors and routers stay as they are, so do rows
+ * that are no whole blocks, and the tables of all tokens take 8 bits or more.
+ */
+export function storedDType(
+  name: string,
+  shape: readonly number[],
+  own: PlainDType,
+  format: WeightFormat,
+): WeightDType {
+  if (format === "auto" || shape.length < 2 || name.endsWith(".router.weight")) return own;
+  if (format === "bf16") return "bf16";
+  if ((shape[1] ?? 0) % BLOCK_SIZE !== 0) return own;
+  return name === "embedding.weight" || name === "logits.weight" ? "q8_0" : format;
 }

@@ -5,9 +5,9 @@ import { PagesiftError } from "../errors.ts";
 import { shorten } from "./json_file.ts";
 import type { Notice } from "../types.ts";
 import {
-  canQuantize,
   isPlain,
   type PlainDType,
+  storedDType,
   SUPPORTED_FORMATS,
   type WeightDType,
   weightDType,
@@ -222,21 +222,10 @@ function planPart(name: string, source: Source, part: CheckpointTensor, format: 
     );
   }
   checkShape(source, part);
-  return { part, dtype: targetDType(name, part, own, format) };
-}
-
-/** What is asked for, where that can be stored: vectors and routers stay as they are, and the table of all tokens takes 8 bits or more. */
-function targetDType(name: string, { shape }: CheckpointTensor, own: WeightDType, format: WeightFormat): WeightDType {
-  if (format === "auto" || shape.length < 2 || name.endsWith(".router.weight")) return own;
-  if (!isPlain(own)) {
-    throw new PagesiftError(
-      "usage",
-      `The model's weights are quantised already (${own}); leave --weights ${format} out`,
-    );
-  }
-  if (format === "bf16") return own === "f32" || own === "f16" ? "bf16" : own;
-  if (!canQuantize(shape[1] ?? 0)) return own;
-  return name === "embedding.weight" || name === "logits.weight" ? "q8_0" : format;
+  if (isPlain(own)) return { part, dtype: storedDType(name, part.shape, own, format) };
+  if (format === "auto") return { part, dtype: own };
+  const problem = `Tensor "${shorten(part.name)}" is quantised already (${part.dtype})`;
+  throw new PagesiftError("usage", `${problem}; leave --weights ${format} out`);
 }
 
 /** Runs of parts with one dtype. */
@@ -285,6 +274,19 @@ function ignoredNotices({ architecture }: ModelConfig, names: readonly string[])
   }
   const tensors = names.length === 1 ? "a tensor" : `${names.length} tensors`;
   return [{ level: "warning", text: `Ignored ${tensors} that ${architecture} does not use: ${listNames(names)}` }];
+}
+
+/** Rows that are no whole blocks cannot be quantised. */
+function keptNotices(planned: readonly PlannedTensor[], format: WeightFormat): Notice[] {
+  if (format === "auto" || format === "bf16") return [];
+  const kept = planned.filter(({ name, shape, dtype }) =>
+    shape.length > 1 && isPlain(dtype) && !name.endsWith(".router.weight")
+  );
+  if (kept.length === 0) return [];
+  const names = listNames(kept.map(({ name }) => name));
+  const text =
+    `${kept.length} matrices keep their format, because their rows are no whole blocks of ${format}: ${names}`;
+  return [{ level: "warning", text }];
 }
 
 /** Listing what is missing would take all memory where a config asks for millions of experts that no file contains. */
@@ -340,5 +342,6 @@ export function planWeights(
   }
   const planned = required.flatMap((tensor) => planTensor(tensor, found, format));
   const tensors = new Map(planned.map((tensor) => [tensor.name, tensor]));
-  return { tensors, dtype: kvDType(tensors), notices: ignoredNotices(config, ignored) };
+  const notices = [...ignoredNotices(config, ignored), ...keptNotices(planned, format)];
+  return { tensors, dtype: kvDType(tensors), notices };
 }
