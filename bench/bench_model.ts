@@ -9,9 +9,8 @@ import type { WeightFormat } from "../engine/folder/weight_formats.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
-import { weightBytes, Weights } from "../engine/weights.ts";
+import { tensorBytes, weightBytes, Weights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
-import { DTYPE_BYTES } from "../ffi/structs.ts";
 import { modelSha256 } from "./model_hash.ts";
 import { randomBlock, writeRepeated } from "./random_numbers.ts";
 import { configOf, planShape } from "./shapes.ts";
@@ -87,8 +86,9 @@ export async function openModel(choice: ModelChoice, planned: PlannedModel, batc
 
 /** All weights, but of a table that only embeds the rows of the tokens. */
 function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: number): number | undefined {
-  if (config.moe) return undefined;
-  const rowBytes = config.hiddenSize * DTYPE_BYTES[plan.dtype];
+  const embedding = plan.tensors.get("embedding.weight");
+  if (config.moe || !embedding) return undefined;
+  const rowBytes = tensorBytes(embedding) / config.vocabSize;
   return all + rowBytes * (batch - (plan.tensors.has("logits.weight") ? config.vocabSize : 0));
 }
 

@@ -10,7 +10,8 @@ const PIECE_BYTES = 4 << 20;
 /** After this many bytes the event loop gets a turn, so that Ctrl-C works while a model loads. */
 const BREATH_BYTES = 64 << 20;
 
-function tensorBytes(tensor: PlannedTensor): number {
+/** Bytes of the numbers of a planned tensor. */
+export function tensorBytes(tensor: PlannedTensor): number {
   return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype as DType];
 }
 

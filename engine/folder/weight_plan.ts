@@ -289,6 +289,15 @@ function keptNotices(planned: readonly PlannedTensor[], format: WeightFormat): N
   return [{ level: "warning", text }];
 }
 
+/** What quantised weights are stored in, the most common format first. */
+function formatNotices(planned: readonly PlannedTensor[]): Notice[] {
+  if (planned.every(({ dtype }) => isPlain(dtype))) return [];
+  const groups = [...Map.groupBy(planned.filter(({ shape }) => shape.length > 1), ({ dtype }) => dtype)];
+  groups.sort(([, a], [, b]) => b.length - a.length);
+  const counts = groups.map(([dtype, tensors]) => `${tensors.length} in ${dtype}`).join(", ");
+  return [{ level: "info", text: `Weights: matrices ${counts}` }];
+}
+
 /** Listing what is missing would take all memory where a config asks for millions of experts that no file contains. */
 function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): void {
   const expertLayers = moe?.sparseLayers.filter(Boolean).length ?? 0;
@@ -342,6 +351,6 @@ export function planWeights(
   }
   const planned = required.flatMap((tensor) => planTensor(tensor, found, format));
   const tensors = new Map(planned.map((tensor) => [tensor.name, tensor]));
-  const notices = [...ignoredNotices(config, ignored), ...keptNotices(planned, format)];
+  const notices = [...ignoredNotices(config, ignored), ...keptNotices(planned, format), ...formatNotices(planned)];
   return { tensors, dtype: kvDType(tensors), notices };
 }
