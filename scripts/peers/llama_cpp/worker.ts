@@ -1,5 +1,5 @@
 /** llama.cpp behind a pipe, in a process of its own: a JSON request a line in, a JSON answer a line out. */
-import { type ContextOptions, LoadedContext, LoadedModel } from "./shim.ts";
+import { type ContextOptions, type FileType, LoadedContext, LoadedModel, quantizeFile } from "./shim.ts";
 
 /** Everything that a request may hold. */
 interface Request extends ContextOptions {
@@ -8,6 +8,9 @@ interface Request extends ContextOptions {
   libraries: string;
   gguf: string;
   gpu: boolean;
+  /** Of a quantised file. */
+  target: string;
+  type: FileType;
   /** Of a context. */
   id: string;
   /** Tokens that stay. */
@@ -40,6 +43,10 @@ const OPERATIONS = {
   load: ({ shim, libraries, gguf, gpu }: Request): unknown => {
     model = new LoadedModel(shim, libraries, gguf, gpu);
     return { system: model.system() };
+  },
+  quantize: ({ shim, libraries, gguf, target, type }: Request): unknown => {
+    quantizeFile(shim, libraries, gguf, target, type);
+    return {};
   },
   open: (request: Request): unknown => {
     const context = loaded().open(request);
