@@ -1,8 +1,10 @@
 import type { Device } from "../ffi/device.ts";
-import { type DType, DTYPE_BYTES } from "../ffi/structs.ts";
+import type { DType } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
+import { PagesiftError } from "./errors.ts";
 import { readRowsInPieces } from "./folder/tensor_rows.ts";
 import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
+import { formatBytes, isPlain, type WeightDType, weightDType } from "./folder/weight_formats.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
 const ALIGNMENT_BYTES = 256;
@@ -12,7 +14,7 @@ const BREATH_BYTES = 64 << 20;
 
 /** Bytes of the numbers of a planned tensor. */
 export function tensorBytes(tensor: PlannedTensor): number {
-  return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype as DType];
+  return formatBytes(tensor.dtype, tensor.shape.reduce((product, size) => product * size, 1));
 }
 
 function aligned(bytes: number): number {
@@ -22,6 +24,22 @@ function aligned(bytes: number): number {
 /** Bytes of device memory that the planned tensors take. */
 export function weightBytes(plan: WeightPlan): number {
   return [...plan.tensors.values()].reduce((sum, tensor) => sum + aligned(tensorBytes(tensor)), 0);
+}
+
+/** Rows of a weight, and the format that they are in. */
+interface Rows {
+  first: number;
+  rows: number;
+  dtype: WeightDType | undefined;
+  bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Puts rows into a weight; those of its own 16-bit or 32-bit format are copied as they are. */
+function writeRows({ buffer, offsetBytes }: Tensor, target: WeightDType, { first, rows, dtype, bytes }: Rows): void {
+  if (dtype !== target || !isPlain(target)) {
+    throw new PagesiftError("device", `The native library stores no weights in ${target}; build it again`);
+  }
+  buffer.write(bytes, offsetBytes + first * bytes.length / rows);
 }
 
 /** The weights of a model, in one buffer of the device. */
@@ -46,8 +64,8 @@ export class Weights {
       let row = 0;
       for (const part of planned.parts) {
         const start = row;
-        readRowsInPieces(part, (bytes, first) => {
-          target.buffer.write(bytes, target.offsetBytes + (start + first) * part.bytes / (part.shape[0] ?? 1));
+        readRowsInPieces(part, (bytes, first, rows) => {
+          writeRows(target, planned.dtype, { first: start + first, rows, dtype: weightDType(part.dtype), bytes });
         }, PIECE_BYTES);
         row += part.shape[0] ?? 1;
         sinceBreath += part.bytes;
