@@ -34,20 +34,30 @@ const HEAD = String.raw`[^\r\n\p{L}\p{N}]?`;
 const SIGNS_OR_SLASH = String.raw` ?[^\s\p{L}\p{N}]+[\r\n/]*`;
 
 const GPT2: PreTokenizer = { ...preTokenizer([]), steps: [byteLevel(true)] };
-const DIGITS: PreTokenizer = {
-  ...preTokenizer([]),
-  steps: [{ type: "Digits", individual_digits: true }, byteLevel(true)],
-};
+const DIGITS: PreTokenizer = { ...preTokenizer([]), steps: [...split(String.raw`\p{N}`), byteLevel(true)] };
 const LLAMA3 = preTokenizer([`${WORDS}|${String.raw`\p{N}{1,3}`}|${SIGNS}|${REST}`], {
   ignoreMerges: true,
   addsBos: true,
 });
+const SPLIT_LIKE_LLAMA3: PreTokenizer = { ...LLAMA3, ignoreMerges: false, addsBos: false };
 const QWEN2 = preTokenizer([`${WORDS}|${String.raw`\p{N}`}|${SIGNS}|${REST}`], { normalizer: { type: "NFC" } });
 const DEFAULT = preTokenizer([
   String.raw`[\p{P}\$\+<=>\^~\|]+`,
   String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)`,
   String.raw`\p{N}+`,
   "[0-9][0-9][0-9]",
+]);
+/** Letters with an upper and a lower case. */
+const CASED = "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ" +
+  "Ὗ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚ" +
+  "ａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃";
+const DEEPSEEK_LLM = preTokenizer([
+  String.raw`[\r\n]`,
+  String.raw`\s?[${CASED}]+`,
+  String.raw`\s?[!-/:-~！-／：-～‘-‟　-。]+`,
+  String.raw`\s+$`,
+  "[一-龥ࠀ-一가-퟿]+",
+  String.raw`\p{N}+`,
 ]);
 const DEEPSEEK_CODER = preTokenizer([
   String.raw`[\r\n]`,
@@ -77,21 +87,27 @@ const PRE_TOKENIZERS: Readonly<Record<string, PreTokenizer>> = {
   "phi-2": GPT2,
   "mpt": GPT2,
   "olmo": GPT2,
+  "granite-docling": GPT2,
   "smollm": DIGITS,
   "starcoder": DIGITS,
   "refact": DIGITS,
   "command-r": DIGITS,
+  "minerva-7b": DIGITS,
   "llama-bpe": LLAMA3,
   "llama3": LLAMA3,
   "llama-v3": LLAMA3,
   "falcon3": LLAMA3,
-  "smaug-bpe": { ...LLAMA3, ignoreMerges: false, addsBos: false },
+  "dbrx": SPLIT_LIKE_LLAMA3,
+  "smaug-bpe": SPLIT_LIKE_LLAMA3,
   "qwen2": QWEN2,
   "deepseek-r1-qwen": { ...QWEN2, normalizer: null },
+  "deepseek-llm": DEEPSEEK_LLM,
   "deepseek-coder": DEEPSEEK_CODER,
   "deepseek-v3": DEEPSEEK_V3,
   "tekken": TEKKEN,
   "gpt-4o": GPT_4O,
+  "llama4": GPT_4O,
+  "kanana2": GPT_4O,
 };
 
 /** Names of the supported values of `tokenizer.ggml.pre`. */
