@@ -1,21 +1,26 @@
 import type { CheckpointTensor, ModelTensors } from "../folder/checkpoint.ts";
 import type { GenerationConfig, ModelConfig } from "../folder/config.ts";
+import { ConfigFields } from "../folder/config_fields.ts";
+import { parseJsonObject } from "../folder/json_file.ts";
 import { ggufConfig, ggufFamily } from "../gguf/config.ts";
 import type { GgufHeader } from "../gguf/header.ts";
 import { readGgufModel } from "../gguf/split.ts";
 import { ggufTensorName, huggingFaceTensors } from "../gguf/tensors.ts";
 import { ggufEndTokens, ggufTokenizer } from "../gguf/tokenizer.ts";
+import { type ModelSparsity, parseSparsity } from "../folder/sparsity_file.ts";
 import type { Tokenizer, TokenizerOptions } from "../text/tokenizer.ts";
 import type { ModelSource } from "./model_source.ts";
 
+/** The contents of `sparsity.json` as text, which a converted model keeps. */
+export const SPARSITY_FIELD = "pagesift.sparsity";
+
 /** A GGUF file, or the first part of a split one. */
 export class GgufSource implements ModelSource {
-  readonly sparsity = undefined;
-
   private constructor(
     readonly path: string,
     readonly config: ModelConfig,
     readonly generation: GenerationConfig,
+    readonly sparsity: ModelSparsity | undefined,
     readonly header: GgufHeader,
     readonly found: ReadonlyMap<string, CheckpointTensor>,
   ) {}
@@ -26,7 +31,8 @@ export class GgufSource implements ModelSource {
     const config = ggufConfig(header, tensors);
     const { eosTokenIds, ...bos } = ggufEndTokens(header);
     const found = huggingFaceTensors(tensors, config, ggufFamily(header).family);
-    return new GgufSource(file, { ...config, ...bos }, { eosTokenIds, sampling: {}, notices: [] }, header, found);
+    const generation = { eosTokenIds, sampling: {}, notices: [] };
+    return new GgufSource(file, { ...config, ...bos }, generation, sparsityOf(header), header, found);
   }
 
   tensors(): Promise<ModelTensors> {
@@ -37,4 +43,10 @@ export class GgufSource implements ModelSource {
   tokenizer(options?: TokenizerOptions): Promise<Tokenizer> {
     return Promise.resolve(ggufTokenizer(this.header, options));
   }
+}
+
+function sparsityOf({ metadata, file }: GgufHeader): ModelSparsity | undefined {
+  const text = new ConfigFields(Object.fromEntries(metadata), file).text(SPARSITY_FIELD, "");
+  const origin = `${file}: ${SPARSITY_FIELD}`;
+  return text === "" ? undefined : parseSparsity(parseJsonObject(text, origin), origin);
 }

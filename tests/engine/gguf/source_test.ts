@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { openModelSource } from "../../../engine/source/model_source.ts";
 import { convertGguf } from "../../../scripts/peers/convert_gguf.ts";
-import { fixtureFolder, loadFixture, loadFolder, promptIds } from "../../support/fixture_model.ts";
+import { fixtureFolder, loadFixture, loadFolder, ModelCopy, promptIds } from "../../support/fixture_model.ts";
 import { withFiles } from "../../support/folders.ts";
 
 /** Calls `use` with the GGUF file of a fixture. */
@@ -48,4 +48,13 @@ Deno.test("a GGUF file ends its generations at the tokens that its metadata name
     const { generation } = await openModelSource(file);
     assert(generation.eosTokenIds.includes(folder.generation.eosTokenIds[0] ?? -1));
   });
+});
+
+Deno.test("a converted model keeps how it was trained to be read sparsely", async () => {
+  const file = "sparsity.json";
+  const sparsity = { page_size: 16, budget_tokens: 256, scorer: "unique", trained: { method: "fine-tuned" } };
+  using copy = ModelCopy.of("qwen3-qknorm-f32");
+  await Deno.writeTextFile(join(copy.folder, file), JSON.stringify(sparsity));
+  const { path } = await convertGguf(copy.folder, join(copy.folder, "model.gguf"));
+  assertEquals((await openModelSource(path)).sparsity, (await openModelSource(copy.folder)).sparsity);
 });
