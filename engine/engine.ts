@@ -1,5 +1,7 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
 import { limitContext, type ModelConfig } from "./folder/config.ts";
+import { statOrUndefined } from "./folder/json_file.ts";
+import { findModelFolder, type FindModelOptions } from "./hub/find.ts";
 import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
@@ -44,6 +46,8 @@ export interface EngineOptions {
   threads?: number;
   /** Ends loading. */
   signal?: AbortSignal;
+  /** How a hub name is found; paths need none of it. Default: with the process's own environment. */
+  hub?: Partial<Omit<FindModelOptions, "signal">>;
 }
 
 /** Options of a whole batch. */
@@ -73,13 +77,14 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Loads a Hugging Face model folder or a GGUF file; of a split one, the first part.
+   * Loads a model: a Hugging Face folder, a GGUF file (of a split one, the first part), or a hub name such as `org/name`,
+   * `org/name:Q4_K_M` or `org/name:file.gguf`, which is downloaded where the cache lacks it.
    *
-   * @throws {PagesiftError} of kind "model", "device", "memory" or "usage"
+   * @throws {PagesiftError} of kind "model", "device", "memory", "usage" or "network"
    */
-  static async load(path: string, options: EngineOptions = {}): Promise<Engine> {
+  static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const source = await openModelSource(path);
+    const source = await openModelSource(await locate(pathOrName, options));
     const { config: read, sparsity, generation: { eosTokenIds, sampling, notices: ignored } } = source;
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
@@ -260,6 +265,12 @@ export class Engine implements AsyncDisposable {
     this.#closeSession();
     await this.#loaded[Symbol.asyncDispose]();
   }
+}
+
+/** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */
+async function locate(pathOrName: string, { hub, signal }: EngineOptions): Promise<string> {
+  if (await statOrUndefined(pathOrName) !== undefined) return pathOrName;
+  return await findModelFolder(pathOrName, { env: Deno.env.toObject(), ...hub, ...signal && { signal } });
 }
 
 /** The largest requests together, as many as decode at once. */
