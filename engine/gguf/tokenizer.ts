@@ -21,6 +21,7 @@ const TURN_ENDS = new Set([
 ]);
 const END_FIELDS = ["eos_token_id", "eot_token_id", "eom_token_id"];
 const SPACE = "▁";
+const PLAIN_IN_PHI3 = new Set(["<unk>", "<s>", "<|endoftext|>"]);
 
 /** What the metadata says of tokens, checked. */
 interface Vocabulary {
@@ -40,7 +41,7 @@ export function ggufTokenizer(header: GgufHeader, options: TokenizerOptions = {}
   const notices: Notice[] = [];
   const definition = model === "gpt2"
     ? byteLevelDefinition(vocabulary, findPreTokenizer(fields, notices))
-    : sentencePieceDefinition(vocabulary);
+    : sentencePieceDefinition(vocabulary, isPhi3(header));
   const checked = checkDefinition(definition, file, options.vocabSize ?? Infinity);
   const config = specialTokens(vocabulary);
   const files = { definition: checked.definition, config, notices: [...notices, ...checked.notices] };
@@ -107,13 +108,14 @@ function vocabularyOf({ fields, tokens, kinds }: Vocabulary): Record<string, num
   return Object.fromEntries(vocab);
 }
 
-/** Control tokens, and texts that are one token wherever they stand. */
-function addedTokens({ tokens, kinds }: Vocabulary): JsonObject[] {
+/** Control tokens, and texts that are one token wherever they stand. Those that `strips` accepts take white space behind them away. */
+function addedTokens({ tokens, kinds }: Vocabulary, strips = (_: string): boolean => false): JsonObject[] {
   return tokens.flatMap((content, id) => {
     const kind = kinds?.[id];
     const special = kind === TOKEN_KINDS.control || kind === TOKEN_KINDS.unknown;
     if (!special && kind !== TOKEN_KINDS.userDefined) return [];
-    return [{ id, content, special, normalized: false, single_word: false, lstrip: false, rstrip: false }];
+    const rstrip = strips(content);
+    return [{ id, content, special, normalized: false, single_word: false, lstrip: false, rstrip }];
   });
 }
 
@@ -130,7 +132,7 @@ function byteLevelDefinition(vocabulary: Vocabulary, pre: PreTokenizer): JsonObj
 }
 
 /** SentencePiece joins the two pieces whose whole has the best score, which is a list of merges in the order of scores. */
-function sentencePieceDefinition(vocabulary: Vocabulary): JsonObject {
+function sentencePieceDefinition(vocabulary: Vocabulary, stripsSpaces: boolean): JsonObject {
   const { fields, tokens, kinds } = vocabulary;
   const scores = numbersOf(fields, "scores", tokens.length) ?? fields.refuse("scores", "a list of numbers");
   const hasBytes = kinds?.includes(TOKEN_KINDS.byte) === true;
@@ -139,7 +141,7 @@ function sentencePieceDefinition(vocabulary: Vocabulary): JsonObject {
   const spaces = { type: "Replace", pattern: { String: " " }, content: SPACE };
   const unknown = tokens[idOf(fields, "unknown_token_id", tokens) ?? 0];
   return {
-    added_tokens: addedTokens(vocabulary),
+    added_tokens: addedTokens(vocabulary, (text) => stripsSpaces && !PLAIN_IN_PHI3.has(text)),
     normalizer: addsSpace ? { type: "Sequence", normalizers: [{ type: "Prepend", prepend: SPACE }, spaces] } : spaces,
     pre_tokenizer: null,
     post_processor: frameOf(vocabulary, true),
@@ -161,6 +163,11 @@ function sentencePieceDefinition(vocabulary: Vocabulary): JsonObject {
       byte_fallback: hasBytes,
     },
   };
+}
+
+/** Phi-3's tokens take white space behind them away, which the metadata cannot say; its template puts a line break there. */
+function isPhi3({ metadata }: GgufHeader): boolean {
+  return metadata.get("general.architecture") === "phi3";
 }
 
 /** What goes before and after a text. */

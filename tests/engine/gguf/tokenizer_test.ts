@@ -111,6 +111,12 @@ Deno.test("a user-defined token is read wherever it stands, a control token is t
   assertEquals((await idsOf(SENTENCE_PIECE, "</s>")).includes(2), false);
 });
 
+Deno.test("tokens of Phi-3 take white space behind them away", async () => {
+  const idsBehindTag = async (fields: Fields): Promise<number[]> => (await idsOf(fields, "<tag> \n ab")).slice(2);
+  assertEquals(await idsBehindTag({ ...SENTENCE_PIECE, "general.architecture": { text: "phi3" } }), [8]);
+  assertEquals((await idsBehindTag(SENTENCE_PIECE)).length > 1, true);
+});
+
 Deno.test("a generation ends at the end tokens of the file and at turn ends among its control tokens", async () => {
   await withHeader(
     { ...BYTE_LEVEL, eot_token_id: { u32: 5 } },
