@@ -3,7 +3,7 @@ import { ConfigFields, type Range } from "../folder/config_fields.ts";
 import type { JsonObject } from "../folder/json_file.ts";
 import { rotaryDimOf } from "../folder/rope.ts";
 import type { CheckpointTensor } from "../folder/checkpoint.ts";
-import { readTensorInPieces } from "../folder/safetensors.ts";
+import { MAX_PIECE_BYTES, readTensorInPieces } from "../folder/safetensors.ts";
 import { PagesiftError } from "../errors.ts";
 import { shorten } from "../folder/json_file.ts";
 import { GGUF_FAMILIES, type GgufFamily } from "./families.ts";
@@ -32,8 +32,10 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
   factor: "rope.scaling.factor",
   rope_type: "rope.scaling.type",
 };
-const ROPE_TYPES = ["none", "linear", "yarn"];
+const ROPE_TYPES = ["none", "linear", "yarn", "longrope"];
 const ROPE_DIVISORS = "rope_freqs.weight";
+const LONG_FACTORS = "rope_factors_long.weight";
+const SHORT_FACTORS = "rope_factors_short.weight";
 const SIZE: Range = { min: 1, max: 1_000_000 };
 const FACTOR: Range = { min: 1e-3, max: 1e6 };
 const WEIGHT: Range = { min: 0, max: 1e3 };
@@ -54,7 +56,7 @@ export function ggufFamily({ metadata, file }: GgufHeader): { name: string; fami
  * The config of a file's model: its metadata, written as a `config.json`, goes through the same checks. `tensors` are those of all parts,
  * by their names in the file. Throws "model" errors that name the field of the metadata.
  */
-export function ggufConfig(header: GgufHeader, tensors: ReadonlyMap<string, CheckpointTensor>): ModelConfig {
+export function ggufConfig(header: GgufHeader, tensors: Tensors): ModelConfig {
   const { name, family } = ggufFamily(header);
   const prefix = `${name}.`;
   const own = [...header.metadata].filter(([key]) => key.startsWith(prefix));
@@ -70,15 +72,16 @@ export function ggufConfig(header: GgufHeader, tensors: ReadonlyMap<string, Chec
       tie_word_embeddings: !has("output.weight"),
       attention_bias: has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias"),
       mlp_bias: has("blk.0.ffn_up.bias"),
-      ...ropeFields(fields),
+      ...ropeFields(fields, tensors),
       ...family.config?.(fields),
     },
     header.file,
     (field) => prefix + (FIELD_NAMES[field] ?? OTHER_NAMES[field] ?? field),
   );
   refuseDifferences(fields, config, family);
+  const adjusted = family.wholeNorms ? { ...config, normOffset: 0 as const } : config;
   const divisors = tensors.get(ROPE_DIVISORS);
-  return divisors === undefined ? config : withDivisors(config, divisors);
+  return Object.freeze(divisors === undefined ? adjusted : withDivisors(adjusted, divisors));
 }
 
 /** Some files list a number for every layer. */
@@ -87,18 +90,37 @@ function oneForAll(value: unknown): unknown {
 }
 
 /** Rows of the embedding. */
-function vocabularyOf({ file }: GgufHeader, tensors: ReadonlyMap<string, CheckpointTensor>): number {
+function vocabularyOf({ file }: GgufHeader, tensors: Tensors): number {
   const [rows] = tensors.get("token_embd.weight")?.shape ?? [];
   if (rows !== undefined) return rows;
   throw new PagesiftError("model", `No tensor "token_embd.weight" in "${file}"; use a file with a whole model`);
 }
 
-function ropeFields(fields: ConfigFields): JsonObject {
+type Tensors = ReadonlyMap<string, CheckpointTensor>;
+
+function ropeFields(fields: ConfigFields, tensors: Tensors): JsonObject {
   const heads = fields.count("attention.head_count", SIZE);
   const headDim = fields.count("attention.key_length", SIZE, fields.count("embedding_length", SIZE) / heads);
   const rotaryDim = fields.count("rope.dimension_count", SIZE, headDim);
-  const scaling = ropeScaling(fields);
+  const scaling = longRope(fields, tensors, rotaryDim / 2) ?? ropeScaling(fields);
   return { partial_rotary_factor: rotaryDim / headDim, ...scaling && { rope_scaling: scaling } };
+}
+
+/** Factors for short and for long contexts, which lie in tensors whatever type of scaling the metadata name. */
+function longRope(fields: ConfigFields, tensors: Tensors, count: number): JsonObject | undefined {
+  const [long, short] = [tensors.get(LONG_FACTORS), tensors.get(SHORT_FACTORS)];
+  if (!long && !short) return undefined;
+  if (!long || !short) {
+    const problem = `No tensor "${long ? SHORT_FACTORS : LONG_FACTORS}" in "${fields.file}"`;
+    throw new PagesiftError("model", `${problem}; use a file with a whole model`);
+  }
+  const attentionFactor = fields.optionalNumber("rope.scaling.attn_factor", WEIGHT);
+  return {
+    rope_type: "longrope",
+    short_factor: readFactors(short, count),
+    long_factor: readFactors(long, count),
+    ...attentionFactor !== undefined && { attention_factor: attentionFactor },
+  };
 }
 
 function ropeScaling(fields: ConfigFields): JsonObject | undefined {
@@ -106,6 +128,7 @@ function ropeScaling(fields: ConfigFields): JsonObject | undefined {
   const type = fields.text("rope.scaling.type", linear === undefined ? "none" : "linear");
   if (!ROPE_TYPES.includes(type)) fields.refuse("rope.scaling.type", `one of ${ROPE_TYPES.join(", ")}`);
   if (type === "none") return undefined;
+  if (type === "longrope") fields.refuse("rope.scaling.type", `another one in a file without "${LONG_FACTORS}"`);
   const factor = fields.number("rope.scaling.factor", FACTOR, linear);
   if (type === "linear") return { rope_type: "linear", factor };
   // The attention factor of the metadata multiplies what yarn has by itself; that of config.json replaces it.
@@ -134,30 +157,22 @@ function refuseDifferences(fields: ConfigFields, config: ModelConfig, { interlea
 /** The config with the frequencies that a tensor of the file gives. */
 function withDivisors(config: ModelConfig, tensor: CheckpointTensor): ModelConfig {
   const { rope, headDim } = config;
-  const count = rotaryDimOf(rope, headDim) / 2;
-  const problem = tensor.dtype !== "F32" || tensor.shape.join() !== `${count}`
-    ? `is ${tensor.dtype} [${tensor.shape.join(", ")}], expected F32 [${count}]`
-    : rope.type !== "default"
-    ? `stands beside a rotation of type "${rope.type}"`
-    : undefined;
-  if (problem !== undefined) refuseTensor(tensor, problem);
-  const bytes = new Uint8Array(tensor.bytes);
-  readTensorInPieces(tensor.file, tensor, 8 * count, (piece, offset) => bytes.set(piece, offset));
-  const divisors = Array.from(new Float32Array(bytes.buffer));
-  if (!divisors.every((value) => value >= FACTOR.min && value <= FACTOR.max)) {
-    refuseTensor(tensor, `contains numbers outside ${FACTOR.min} to ${FACTOR.max}`);
-  }
+  if (rope.type !== "default") refuseTensor(tensor, `stands beside a rotation of type "${rope.type}"`);
+  const divisors = Object.freeze(readFactors(tensor, rotaryDimOf(rope, headDim) / 2));
   const { theta, partialRotaryFactor, positionBeta } = rope;
-  return Object.freeze({
-    ...config,
-    rope: Object.freeze({
-      type: "divided",
-      divisors: Object.freeze(divisors),
-      theta,
-      partialRotaryFactor,
-      positionBeta,
-    }),
-  });
+  return { ...config, rope: Object.freeze({ type: "divided", divisors, theta, partialRotaryFactor, positionBeta }) };
+}
+
+/** A number for each pair of rotated dimensions. */
+function readFactors(tensor: CheckpointTensor, count: number): number[] {
+  if (tensor.dtype !== "F32" || tensor.shape.join() !== `${count}`) {
+    refuseTensor(tensor, `is ${tensor.dtype} [${tensor.shape.join(", ")}], expected F32 [${count}]`);
+  }
+  const bytes = new Uint8Array(tensor.bytes);
+  readTensorInPieces(tensor.file, tensor, MAX_PIECE_BYTES, (piece, offset) => bytes.set(piece, offset));
+  const factors = Array.from(new Float32Array(bytes.buffer));
+  if (factors.every((value) => value >= FACTOR.min && value <= FACTOR.max)) return factors;
+  return refuseTensor(tensor, `contains numbers outside ${FACTOR.min} to ${FACTOR.max}`);
 }
 
 function refuseTensor({ name, file }: CheckpointTensor, problem: string): never {

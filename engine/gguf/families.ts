@@ -9,6 +9,8 @@ export interface GgufFamily {
   readonly interleaved: boolean;
   /** Names of a layer's tensors where they differ from {@link LAYER_TENSORS}. */
   readonly layerTensors?: Readonly<Record<string, string>>;
+  /** Norm weights contain the 1 that this architecture's checkpoints leave out. */
+  readonly wholeNorms?: boolean;
   /** Fields of `config.json` beside the usual ones. `fields` are those of the architecture, without its name in front. */
   readonly config?: (fields: ConfigFields) => JsonObject;
 }
@@ -65,4 +67,40 @@ export const GGUF_FAMILIES: Readonly<Record<string, GgufFamily>> = {
     layerTensors: { ffn_up: "mlp.gate_up_proj" },
     config: (fields) => ({ sliding_window: fields.json["attention.sliding_window"] || null }),
   },
+  gemma3: {
+    architecture: "Gemma3ForCausalLM",
+    interleaved: false,
+    layerTensors: {
+      post_attention_norm: "post_attention_layernorm",
+      ffn_norm: "pre_feedforward_layernorm",
+      post_ffw_norm: "post_feedforward_layernorm",
+    },
+    wholeNorms: true,
+    config: gemma3Config,
+  },
+  smollm3: { architecture: "SmolLM3ForCausalLM", interleaved: true },
+  granite: {
+    architecture: "GraniteForCausalLM",
+    interleaved: true,
+    config: (fields) => ({
+      embedding_multiplier: fields.json["embedding_scale"],
+      attention_multiplier: fields.json["attention.scale"],
+      residual_multiplier: fields.json["residual_scale"],
+      logits_scaling: fields.json["logit_scale"],
+    }),
+  },
 };
+
+/** The largest Gemma 3 scales queries by another size than that of its heads, and is known by its layers. */
+const GEMMA3_27B_LAYERS = 62;
+
+function gemma3Config({ json }: ConfigFields): JsonObject {
+  const [hidden, heads, layers] = [json["embedding_length"], json["attention.head_count"], json["block_count"]];
+  const queryScale = layers === GEMMA3_27B_LAYERS ? Number(hidden) / Number(heads) : json["attention.key_length"];
+  return {
+    sliding_window: json["attention.sliding_window"],
+    sliding_window_pattern: json["attention.sliding_window_pattern"],
+    rope_local_base_freq: json["rope.freq_base_swa"],
+    query_pre_attn_scalar: queryScale,
+  };
+}
