@@ -11,7 +11,8 @@ export interface Expected {
   sampled_ids: number[];
   /** `logits` are those of the sampled ids. */
   positions: { position: number; best_id: number; logits: number[] }[];
-  tokenizer: { text: string; ids: number[] }[];
+  /** Where the model's own tokenizer.json is at hand. */
+  tokenizer?: { text: string; ids: number[] }[];
 }
 
 export function expectedOf(name: RealModelName): Expected {

@@ -14,8 +14,9 @@ function load(): Promise<Engine> {
 
 realTest("gemma3", "Gemma 3 in GGUF has the ids of its tokenizer.json", async () => {
   await using engine = await load();
-  const ids = EXPECTED.tokenizer.map(({ text }) => engine.tokenizer.encode(text, { addSpecialTokens: false }));
-  assertEquals(ids, EXPECTED.tokenizer.map(({ ids }) => ids));
+  for (const { text, ids } of EXPECTED.tokenizer ?? []) {
+    assertEquals(engine.tokenizer.encode(text, { addSpecialTokens: false }), ids, text);
+  }
 });
 
 realTest("gemma3", "Gemma 3 in GGUF has the logits of transformers", async () => {
