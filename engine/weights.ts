@@ -1,10 +1,14 @@
 import type { Device } from "../ffi/device.ts";
-import type { DType } from "../ffi/structs.ts";
+import { NativeError, Status } from "../ffi/errors.ts";
+import { weightWrite } from "../ffi/ops.ts";
+import { DTYPE_BYTES } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
 import { PagesiftError } from "./errors.ts";
+import type { CheckpointTensor } from "./folder/checkpoint.ts";
+import { shorten } from "./folder/json_file.ts";
 import { readRowsInPieces } from "./folder/tensor_rows.ts";
 import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
-import { formatBytes, isPlain, type WeightDType, weightDType } from "./folder/weight_formats.ts";
+import { weightDType } from "./folder/weight_formats.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
 const ALIGNMENT_BYTES = 256;
@@ -14,7 +18,7 @@ const BREATH_BYTES = 64 << 20;
 
 /** Bytes of the numbers of a planned tensor. */
 export function tensorBytes(tensor: PlannedTensor): number {
-  return formatBytes(tensor.dtype, tensor.shape.reduce((product, size) => product * size, 1));
+  return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype];
 }
 
 function aligned(bytes: number): number {
@@ -26,20 +30,19 @@ export function weightBytes(plan: WeightPlan): number {
   return [...plan.tensors.values()].reduce((sum, tensor) => sum + aligned(tensorBytes(tensor)), 0);
 }
 
-/** Rows of a weight, and the format that they are in. */
-interface Rows {
-  first: number;
-  rows: number;
-  dtype: WeightDType | undefined;
-  bytes: Uint8Array<ArrayBuffer>;
-}
-
-/** Puts rows into a weight; those of its own 16-bit or 32-bit format are copied as they are. */
-function writeRows({ buffer, offsetBytes }: Tensor, target: WeightDType, { first, rows, dtype, bytes }: Rows): void {
-  if (dtype !== target || !isPlain(target)) {
-    throw new PagesiftError("device", `The native library stores no weights in ${target}; build it again`);
+/** Writes the rows of a part into its tensor, from row `start` on. */
+function writePart(device: Device, target: Tensor, part: CheckpointTensor, start: number): void {
+  const dtype = weightDType(part.dtype) ?? target.dtype;
+  try {
+    readRowsInPieces(part, (bytes, first, rows) => {
+      weightWrite(device, target, start + first, rows, dtype, bytes);
+    }, PIECE_BYTES);
+  } catch (error) {
+    // The file's own numbers are at fault: NaN cannot be quantised.
+    if (!(error instanceof NativeError) || error.status !== Status.InvalidArgument) throw error;
+    const tensor = `tensor "${shorten(part.name)}" of "${part.file}"`;
+    throw new PagesiftError("model", `Cannot store ${tensor} as ${target.dtype}: ${error.message}`, { cause: error });
   }
-  buffer.write(bytes, offsetBytes + first * bytes.length / rows);
 }
 
 /** The weights of a model, in one buffer of the device. */
@@ -53,7 +56,8 @@ export class Weights {
   /**
    * Copies the planned tensors to the device in pieces of a few MiB: no second copy of the weights ever exists.
    *
-   * @throws {PagesiftError} of kind "model" when a file got shorter, the signal's reason when aborted
+   * @throws {PagesiftError} of kind "model" when a file got shorter or contains numbers that the plan's format cannot store; the signal's
+   * reason when aborted
    */
   static async load(device: Device, plan: WeightPlan, signal?: AbortSignal): Promise<Weights> {
     const weights = Weights.#place(device, plan);
@@ -63,10 +67,7 @@ export class Weights {
       const target = weights.get(planned.name);
       let row = 0;
       for (const part of planned.parts) {
-        const start = row;
-        readRowsInPieces(part, (bytes, first, rows) => {
-          writeRows(target, planned.dtype, { first: start + first, rows, dtype: weightDType(part.dtype), bytes });
-        }, PIECE_BYTES);
+        writePart(device, target, part, row);
         row += part.shape[0] ?? 1;
         sinceBreath += part.bytes;
       }
@@ -91,7 +92,7 @@ export class Weights {
     const tensors = new Map<string, Tensor>();
     let offset = 0;
     for (const planned of plan.tensors.values()) {
-      tensors.set(planned.name, new Tensor(buffer, planned.dtype as DType, planned.shape, offset));
+      tensors.set(planned.name, new Tensor(buffer, planned.dtype, planned.shape, offset));
       offset += aligned(tensorBytes(planned));
     }
     return new Weights(tensors, bytes);

@@ -33,32 +33,10 @@ const DTYPES: Readonly<Record<string, WeightDType>> = {
 /** Names of the formats that the operations read, as files have them. */
 export const SUPPORTED_FORMATS = Object.keys(DTYPES).join(", ");
 
-/** Numbers and bytes of a block of each format. */
-const BLOCKS: Readonly<Record<WeightDType, readonly [numbers: number, bytes: number]>> = {
-  f32: [1, 4],
-  f16: [1, 2],
-  bf16: [1, 2],
-  q8_0: [32, 34],
-  q4_0: [32, 18],
-  q4_1: [32, 20],
-  q5_0: [32, 22],
-  q5_1: [32, 24],
-  q4_k: [256, 144],
-  q5_k: [256, 176],
-  q6_k: [256, 210],
-  f8: [128, 132],
-};
-
 /** Numbers of a block of the formats that this program quantises to. */
 export const BLOCK_SIZE = 32;
 /** Numbers of a block of 8-bit floats. */
 export const F8_BLOCK_SIZE = 128;
-
-/** Bytes of so many numbers, which are whole blocks. */
-export function formatBytes(dtype: WeightDType, numbers: number): number {
-  const [blockNumbers, blockBytes] = BLOCKS[dtype];
-  return numbers / blockNumbers * blockBytes;
-}
 
 /** The dtype of a format as files name it; undefined where no operation reads it. */
 export function weightDType(name: string): WeightDType | undefined {
