@@ -5,15 +5,16 @@ import { type DeviceChoice, openDevice } from "../engine/devices.ts";
 import { openModelSource } from "../engine/source/model_source.ts";
 import { planSource } from "../engine/source/plan_source.ts";
 import type { WeightPlan } from "../engine/folder/weight_plan.ts";
-import type { WeightFormat } from "../engine/folder/weight_formats.ts";
+import { WEIGHT_FORMATS } from "../engine/folder/weight_formats.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
 import { tensorBytes, weightBytes, Weights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
+import { usageError } from "./lists.ts";
 import { modelSha256 } from "./model_hash.ts";
-import { randomBlock, writeRepeated } from "./random_numbers.ts";
-import { configOf, planShape } from "./shapes.ts";
+import { randomWeights } from "./random_weights.ts";
+import { configOf, planShape, type ShapeFormat } from "./shapes.ts";
 
 /** Which model, and where. */
 export interface ModelChoice {
@@ -25,7 +26,7 @@ export interface ModelChoice {
   device: DeviceChoice;
   threads: number | undefined;
   /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
-  weights?: WeightFormat;
+  weights?: ShapeFormat;
 }
 
 /** What is known of a model before its weights are on the device. */
@@ -52,8 +53,12 @@ export async function planModel(
   longest: number,
 ): Promise<PlannedModel> {
   if (folder !== undefined) {
+    const format = WEIGHT_FORMATS.find((one) => one === weights);
+    if (format === undefined) {
+      throw usageError(`--weights ${weights} is for --shape; wanted ${WEIGHT_FORMATS.join(", ")}`);
+    }
     const source = await openModelSource(folder);
-    const plan = await planSource(source, source.config, { format: weights });
+    const plan = await planSource(source, source.config, { format });
     return { config: source.config, plan, weightBytes: weightBytes(plan) };
   }
   const config = configOf(shape ?? "", longest);
@@ -90,14 +95,4 @@ function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: numb
   if (config.moe || !embedding) return undefined;
   const rowBytes = tensorBytes(embedding) / config.vocabSize;
   return all + rowBytes * (batch - (plan.tensors.has("logits.weight") ? config.vocabSize : 0));
-}
-
-/** Norms of ones; all else repeats a block of random numbers. */
-function randomWeights(device: Device, plan: WeightPlan): Weights {
-  const block = randomBlock();
-  return Weights.fill(device, plan, ({ name, shape }, { buffer, offsetBytes }) => {
-    const count = shape.reduce((product, size) => product * size, 1);
-    const source = name.endsWith("norm.weight") ? new Uint16Array(count).fill(0x3f80) : block;
-    writeRepeated((piece, at) => buffer.write(piece, offsetBytes + at), source, 2 * count);
-  });
 }

@@ -1,7 +1,7 @@
 /** Shapes of models that can be measured without a checkpoint. */
 import { type ModelConfig, parseModelConfig } from "../engine/folder/config.ts";
 import type { PlannedTensor, WeightPlan } from "../engine/folder/weight_plan.ts";
-import { storedDType, type WeightFormat } from "../engine/folder/weight_formats.ts";
+import { storedDType, WEIGHT_FORMATS } from "../engine/folder/weight_formats.ts";
 import { usageError } from "./lists.ts";
 
 interface Shape {
@@ -40,6 +40,10 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   },
 };
 
+/** Formats of random weights: also those that nothing is quantised to. */
+export const SHAPE_FORMATS = [...WEIGHT_FORMATS, "q4_k", "q5_k", "q6_k"] as const;
+export type ShapeFormat = (typeof SHAPE_FORMATS)[number];
+
 export const SHAPE_NAMES: readonly string[] = Object.keys(SHAPES);
 
 /** The config of a shape, with a context as long as is asked for. @throws {PagesiftError} of kind "usage" */
@@ -58,7 +62,7 @@ export function configOf(name: string, maxContext: number): ModelConfig {
 }
 
 /** The tensors of a model without experts and biases, which no file contains. */
-export function planShape(config: ModelConfig, format: WeightFormat = "auto"): WeightPlan {
+export function planShape(config: ModelConfig, format: ShapeFormat = "auto"): WeightPlan {
   const { hiddenSize, intermediateSize, numQueryHeads, numKvHeads, headDim, vocabSize } = config;
   const layer: [string, number[]][] = [
     ["attention_norm", [hiddenSize]],

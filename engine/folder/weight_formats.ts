@@ -55,7 +55,7 @@ export function storedDType(
   name: string,
   shape: readonly number[],
   own: PlainDType,
-  format: WeightFormat,
+  format: "auto" | WeightDType,
 ): WeightDType {
   if (format === "auto" || shape.length < 2 || name.endsWith(".router.weight")) return own;
   if (format === "bf16") return "bf16";
