@@ -13,6 +13,9 @@ const ARCHITECTURES = {
   Qwen3ForCausalLM: "qwen3",
   Qwen3MoeForCausalLM: "qwen3moe",
   Phi3ForCausalLM: "phi3",
+  Gemma3ForCausalLM: "gemma3",
+  SmolLM3ForCausalLM: "smollm3",
+  GraniteForCausalLM: "granite",
 } as const satisfies Partial<Record<Architecture, string>>;
 
 export type GgufArchitecture = typeof ARCHITECTURES[keyof typeof ARCHITECTURES];
@@ -32,16 +35,29 @@ export function architectureOf(config: ModelConfig): GgufArchitecture {
     refuse(`${architecture} is none of ${Object.keys(ARCHITECTURES).join(", ")}`);
   }
   const name = ARCHITECTURES[architecture as keyof typeof ARCHITECTURES];
-  if (config.slidingWindows.some((window) => window > 0 && window < config.maxContext)) {
+  const slides = config.slidingWindows.some((window) => window > 0 && window < config.maxContext);
+  if (name === "gemma3") checkGemma(config);
+  if (name !== "gemma3" && slides) {
     refuse(`llama.cpp's "${name}" attends to everything, this model has sliding windows`);
   }
   if (config.rope.positionBeta !== 0) refuse("queries that grow with their position are unknown to llama.cpp");
+  if (config.rope.type === "longrope") refuse("the conversion knows no longrope");
   if (config.rope.type === "llama3" && name !== "llama") refuse(`llama.cpp's "${name}" has no llama3 rotation`);
   if (name.startsWith("qwen3") && config.attentionBias.qkv) refuse(`llama.cpp's "${name}" has no biases`);
   if (config.moe && !(config.moe.normTopkProb && config.moe.sparseLayers.every(Boolean))) {
     refuse(`llama.cpp's "${name}" has experts in all layers, with shares that sum to 1`);
   }
   return name;
+}
+
+/** Layers without a window, which llama.cpp takes for granted. */
+const GEMMA_PATTERN = 6;
+
+function checkGemma({ slidingWindows, scales, headDim }: ModelConfig): void {
+  if (slidingWindows.some((window, layer) => window === 0 !== ((layer + 1) % GEMMA_PATTERN === 0))) {
+    refuse(`llama.cpp's "gemma3" has no window in every ${GEMMA_PATTERN}th layer and only there`);
+  }
+  if (scales.attention !== 1 / Math.sqrt(headDim)) refuse('llama.cpp\'s "gemma3" scales queries by the size of a head');
 }
 
 function yarn(rope: ModelConfig["rope"] & { type: "yarn" }, maxContext: number): Record<string, MetaValue> {
@@ -64,6 +80,22 @@ function ropeFields({ rope, headDim, maxContext }: ModelConfig): Record<string, 
   if (rope.type === "yarn") return { ...plain, ...yarn(rope, maxContext) };
   if (rope.type !== "linear") return plain; // llama3 has its factors in a tensor
   return { ...plain, "rope.scaling.type": { text: "linear" }, "rope.scaling.factor": { f32: rope.factor } };
+}
+
+function familyFields({ architecture, slidingWindows, localRope, scales }: ModelConfig): Record<string, MetaValue> {
+  if (architecture === "Gemma3ForCausalLM") {
+    return {
+      "attention.sliding_window": { u32: Math.max(...slidingWindows) },
+      ...localRope && { "rope.freq_base_swa": { f32: localRope.theta } },
+    };
+  }
+  if (architecture !== "GraniteForCausalLM") return {};
+  return {
+    "embedding_scale": { f32: scales.embedding },
+    "attention.scale": { f32: scales.attention },
+    "residual_scale": { f32: scales.residual },
+    "logit_scale": { f32: 1 / scales.logits },
+  };
 }
 
 function expertFields({ moe }: ModelConfig): Record<string, MetaValue> {
@@ -95,6 +127,7 @@ export function modelMetadata(
     "vocab_size": { u32: config.vocabSize },
     ...ropeFields(config),
     ...expertFields(config),
+    ...familyFields(config),
   };
   return new Map<string, MetaValue>([
     ["general.architecture", { text: architecture }],

@@ -15,7 +15,14 @@ async function withGguf(name: string, use: (file: string) => Promise<void>): Pro
 }
 
 const EQUAL = ["llama-f32", "llama-linear-rope-f16", "mistral-f32", "qwen2-bias-f32", "qwen2-yarn-bf16"];
-const MORE = ["qwen3-qknorm-f32", "qwen3-sharded-bf16", "qwen3-moe-f32", "phi3-fused-f32"];
+const MORE = [
+  "qwen3-qknorm-f32",
+  "qwen3-sharded-bf16",
+  "qwen3-moe-f32",
+  "phi3-fused-f32",
+  "granite-f32",
+  "smollm3-f32",
+];
 
 for (const name of [...EQUAL, ...MORE]) {
   Deno.test(`the GGUF file of ${name} gives the logits of its folder, bit for bit`, async () => {
@@ -28,6 +35,17 @@ for (const name of [...EQUAL, ...MORE]) {
     });
   });
 }
+
+Deno.test("the GGUF file of a Gemma 3, whose norms are stored whole, gives the logits of its folder, bit for bit", async () => {
+  using copy = ModelCopy.of("gemma3-f32");
+  copy.configure({ query_pre_attn_scalar: 32 });
+  const ids = promptIds("gemma3-f32", 60);
+  await using folder = await loadFolder(copy.folder);
+  assertEquals(folder.config.headDim, 32);
+  const { path } = await convertGguf(copy.folder, join(copy.folder, "model.gguf"));
+  await using engine = await loadFolder(path);
+  assertEquals(await engine.logits(ids), await folder.logits(ids));
+});
 
 Deno.test("the GGUF file of a llama3 rotation, which has its factors in a tensor, gives the logits of its folder", async () => {
   const name = "llama3-rope-bf16";
