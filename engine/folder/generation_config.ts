@@ -46,7 +46,7 @@ const FIELDS: Readonly<Record<string, Field>> = {
 export async function readGenerationConfig(folder: string): Promise<GenerationConfig> {
   const own = await readFields(folder, "generation_config.json");
   const source = own.has("eos_token_id") ? own : await readFields(folder, "config.json");
-  return Object.freeze({ eosTokenIds: source.tokenIds("eos_token_id"), ...samplingOf(own) });
+  return Object.freeze({ eosTokenIds: source.tokenIds("eos_token_id"), ...parseSampling(own) });
 }
 
 async function readFields(folder: string, name: string): Promise<ConfigFields> {
@@ -55,7 +55,7 @@ async function readFields(folder: string, name: string): Promise<ConfigFields> {
 }
 
 /** The temperature is 1 where the file samples and names none, as in the transformers library; everything else is off. */
-function samplingOf(fields: ConfigFields): Pick<GenerationConfig, "sampling" | "notices"> {
+export function parseSampling(fields: ConfigFields): Pick<GenerationConfig, "sampling" | "notices"> {
   if (fields.json["do_sample"] !== true) return { sampling: {}, notices: [] };
   const sampling: SamplingOptions = { temperature: 1 };
   const notices: Notice[] = [];

@@ -1,5 +1,6 @@
 import type { CheckpointTensor, ModelTensors } from "../folder/checkpoint.ts";
 import type { GenerationConfig, ModelConfig } from "../folder/config.ts";
+import { parseSampling } from "../folder/generation_config.ts";
 import { ConfigFields } from "../folder/config_fields.ts";
 import { parseJsonObject } from "../folder/json_file.ts";
 import { ggufConfig, ggufFamily } from "../gguf/config.ts";
@@ -13,6 +14,15 @@ import type { ModelSource } from "./model_source.ts";
 
 /** The contents of `sparsity.json` as text, which a converted model keeps. */
 export const SPARSITY_FIELD = "pagesift.sparsity";
+
+/** Fields of `generation_config.json`, and of the metadata. */
+const SAMPLING_FIELDS: Readonly<Record<string, string>> = {
+  temperature: "general.sampling.temp",
+  top_k: "general.sampling.top_k",
+  top_p: "general.sampling.top_p",
+  min_p: "general.sampling.min_p",
+  repetition_penalty: "general.sampling.penalty_repeat",
+};
 
 /** A GGUF file, or the first part of a split one. */
 export class GgufSource implements ModelSource {
@@ -31,7 +41,7 @@ export class GgufSource implements ModelSource {
     const config = ggufConfig(header, tensors);
     const { eosTokenIds, ...bos } = ggufEndTokens(header);
     const found = huggingFaceTensors(tensors, config, ggufFamily(header).family);
-    const generation = { eosTokenIds, sampling: {}, notices: [] };
+    const generation = { eosTokenIds, ...samplingOf(header) };
     return new GgufSource(file, { ...config, ...bos }, generation, sparsityOf(header), header, found);
   }
 
@@ -43,6 +53,14 @@ export class GgufSource implements ModelSource {
   tokenizer(options?: TokenizerOptions): Promise<Tokenizer> {
     return Promise.resolve(ggufTokenizer(this.header, options));
   }
+}
+
+/** Sampling values of the metadata, under the names of `generation_config.json`. */
+function samplingOf({ metadata, file }: GgufHeader): Pick<GenerationConfig, "sampling" | "notices"> {
+  const entries = Object.entries(SAMPLING_FIELDS).map(([theirs, ours]) => [theirs, metadata.get(ours)] as const);
+  const found = entries.filter(([, value]) => value !== undefined);
+  const label = (name: string): string => SAMPLING_FIELDS[name] ?? name;
+  return parseSampling(new ConfigFields({ ...Object.fromEntries(found), do_sample: found.length > 0 }, file, label));
 }
 
 function sparsityOf({ metadata, file }: GgufHeader): ModelSparsity | undefined {

@@ -40,12 +40,14 @@ const TENSORS: readonly TestTensor[] = [
 ];
 
 interface Model {
+  /** Fields under their whole names. */
+  general?: [string, TestValue][];
   architecture?: string;
   fields?: Fields;
   tensors?: readonly TestTensor[];
 }
 
-function modelBytes({ architecture = "llama", fields = {}, tensors = TENSORS }: Model): Uint8Array {
+function modelBytes({ architecture = "llama", general = [], fields = {}, tensors = TENSORS }: Model): Uint8Array {
   const all = { ...MODEL, ...fields };
   const own = Object.entries(all).flatMap(([name, value]): [string, TestValue][] =>
     value === undefined ? [] : [[`${architecture}.${name}`, value]]
@@ -53,6 +55,7 @@ function modelBytes({ architecture = "llama", fields = {}, tensors = TENSORS }: 
   return ggufBytes({
     fields: [
       ["general.architecture", { text: architecture }],
+      ...general,
       ...own,
       ["tokenizer.ggml.model", { text: "gpt2" }],
       ["tokenizer.ggml.pre", { text: "gpt-2" }],
@@ -105,6 +108,24 @@ Deno.test("a GGUF file without an output projection ties it to the embedding", a
 Deno.test("a number for every layer counts where all are equal", async () => {
   const fields = { block_count: { u32: 1 }, "attention.head_count_kv": { i32s: [1] } };
   assertEquals((await configOf({ fields })).numKvHeads, 1);
+});
+
+Deno.test("a GGUF file's sampling values are the model's defaults", async () => {
+  const general: [string, TestValue][] = [["general.sampling.temp", { f32: 0.5 }], ["general.sampling.top_k", {
+    i32: 20,
+  }]];
+  await open({ general }, ({ generation }) => assertEquals(generation.sampling, { temperature: 0.5, topK: 20 }));
+  await open({}, ({ generation }) => assertEquals(generation.sampling, {}));
+});
+
+Deno.test("LongRoPE takes its factors from tensors of the file", async () => {
+  const data = new Uint8Array(Float32Array.from({ length: 8 }, (_, index) => 1 + index).buffer);
+  const factors = ["rope_factors_long.weight", "rope_factors_short.weight"].map((name) => ({ name, sizes: [8], data }));
+  const fields = { "rope.scaling.original_context_length": { u32: 64 }, "rope.scaling.attn_factor": { f32: 1.25 } };
+  const { rope } = await configOf({ fields, tensors: [...TENSORS, ...factors] });
+  assertEquals(rope.type === "longrope" && [rope.longFactors.at(-1), rope.attentionFactor, rope.originalMaxContext], [
+    ...[8, 1.25, 64],
+  ]);
 });
 
 Deno.test("yarn takes its constants from the metadata", async () => {
