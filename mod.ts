@@ -14,8 +14,9 @@
  */
 export { type BatchOptions, Engine, type EngineOptions } from "./engine/engine.ts";
 export { type ErrorKind, PagesiftError } from "./engine/errors.ts";
-export { findModelFolder } from "./engine/hub/find.ts";
+export { type DownloadProgress, findModelFolder, type FindModelOptions } from "./engine/hub/find.ts";
 export type { ModelConfig } from "./engine/folder/config.ts";
+export type { WeightFormat } from "./engine/folder/weight_formats.ts";
 export type {
   BatchPiece,
   EngineStats,

@@ -1,18 +1,20 @@
 /** The model that `bench generate` runs: loaded from a folder, or a shape with random weights. */
 import { basename } from "@std/path";
-import { type ModelConfig, readModelConfig } from "../engine/folder/config.ts";
+import type { ModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
-import { planFolder } from "../engine/folder/plan_folder.ts";
+import { openModelSource } from "../engine/source/model_source.ts";
+import { planSource } from "../engine/source/plan_source.ts";
 import type { WeightPlan } from "../engine/folder/weight_plan.ts";
+import { WEIGHT_FORMATS } from "../engine/folder/weight_formats.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
-import { weightBytes, Weights } from "../engine/weights.ts";
+import { tensorBytes, weightBytes, Weights } from "../engine/weights.ts";
 import type { Device } from "../ffi/device.ts";
-import { DTYPE_BYTES } from "../ffi/structs.ts";
+import { usageError } from "./lists.ts";
 import { modelSha256 } from "./model_hash.ts";
-import { randomBlock, writeRepeated } from "./random_numbers.ts";
-import { configOf, planShape } from "./shapes.ts";
+import { randomWeights } from "./random_weights.ts";
+import { configOf, planShape, type ShapeFormat } from "./shapes.ts";
 
 /** Which model, and where. */
 export interface ModelChoice {
@@ -23,6 +25,8 @@ export interface ModelChoice {
   name: string;
   device: DeviceChoice;
   threads: number | undefined;
+  /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
+  weights?: ShapeFormat;
 }
 
 /** A model before its weights are on the device. */
@@ -43,13 +47,22 @@ export interface BenchModel extends AsyncDisposable {
   weightsRead: (batch: number) => number | undefined;
 }
 
-/**
- * Reads config and headers, and tied weights that a file stores twice. @param longest tokens of the longest
- * sequence, the context of a shape
- */
-export async function planModel({ folder, shape }: ModelChoice, longest: number): Promise<PlannedModel> {
-  const config = folder === undefined ? configOf(shape ?? "", longest) : await readModelConfig(folder);
-  const plan = folder === undefined ? planShape(config) : await planFolder(folder, config);
+/** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
+export async function planModel(
+  { folder, shape, weights = "auto" }: ModelChoice,
+  longest: number,
+): Promise<PlannedModel> {
+  if (folder !== undefined) {
+    const format = WEIGHT_FORMATS.find((one) => one === weights);
+    if (format === undefined) {
+      throw usageError(`--weights ${weights} is for --shape; wanted ${WEIGHT_FORMATS.join(", ")}`);
+    }
+    const source = await openModelSource(folder);
+    const plan = await planSource(source, source.config, { format });
+    return { config: source.config, plan, weightBytes: weightBytes(plan) };
+  }
+  const config = configOf(shape ?? "", longest);
+  const plan = planShape(config, weights);
   return { config, plan, weightBytes: weightBytes(plan) };
 }
 
@@ -78,17 +91,8 @@ export async function openModel(choice: ModelChoice, planned: PlannedModel, batc
 
 /** All weights, but only the tokens' rows of a table that is used for embedding alone. */
 function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: number): number | undefined {
-  if (config.moe) return undefined;
-  const rowBytes = config.hiddenSize * DTYPE_BYTES[plan.dtype];
+  const embedding = plan.tensors.get("embedding.weight");
+  if (config.moe || !embedding) return undefined;
+  const rowBytes = tensorBytes(embedding) / config.vocabSize;
   return all + rowBytes * (batch - (plan.tensors.has("logits.weight") ? config.vocabSize : 0));
-}
-
-/** Norms are ones; everything else repeats a block of random numbers. */
-function randomWeights(device: Device, plan: WeightPlan): Weights {
-  const block = randomBlock();
-  return Weights.fill(device, plan, ({ name, shape }, { buffer, offsetBytes }) => {
-    const count = shape.reduce((product, size) => product * size, 1);
-    const source = name.endsWith("norm.weight") ? new Uint16Array(count).fill(0x3f80) : block;
-    writeRepeated((piece, at) => buffer.write(piece, offsetBytes + at), source, 2 * count);
-  });
 }

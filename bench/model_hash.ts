@@ -1,23 +1,30 @@
-/** A fingerprint of a model folder that does not read gigabytes. */
-import { join } from "@std/path";
+/** A fingerprint of a model that does not read gigabytes. */
+import { basename, dirname, join } from "@std/path";
 
 const END_BYTES = 1 << 20;
 
 /**
- * SHA-256 over `config.json` and the name, size, first and last MiB of every weight file, in the order of their
- * names.
+ * SHA-256 over every weight file's name, size, first and last MiB, in the order of their names; of a folder, over `config.json` first. A
+ * GGUF file stands for itself, and the first part of a split one for all of them.
  */
-export async function modelSha256(folder: string): Promise<string> {
-  const names = Array.from(Deno.readDirSync(folder), ({ name }) => name).filter((name) =>
-    name.endsWith(".safetensors")
-  );
+export async function modelSha256(path: string): Promise<string> {
+  const isFolder = Deno.statSync(path).isDirectory;
+  const folder = isFolder ? path : dirname(path);
+  const all = Array.from(Deno.readDirSync(folder), ({ name }) => name);
+  const names = isFolder ? all.filter((name) => name.endsWith(".safetensors")) : partsOf(basename(path), all);
   const parts = [
-    Deno.readFileSync(join(folder, "config.json")),
+    ...isFolder ? [Deno.readFileSync(join(folder, "config.json"))] : [],
     ...names.toSorted().flatMap((name) => endsOf(folder, name)),
   ];
-  const all = new Uint8Array(await new Blob(parts).arrayBuffer());
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", all));
+  const bytes = new Uint8Array(await new Blob(parts).arrayBuffer());
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The file, or all parts of a split one. */
+function partsOf(first: string, names: readonly string[]): string[] {
+  const stem = (name: string): string => name.replace(/-\d{5}(-of-\d{5}\.gguf)$/, "$1");
+  return names.filter((name) => stem(name) === stem(first));
 }
 
 function endsOf(folder: string, name: string): Uint8Array<ArrayBuffer>[] {

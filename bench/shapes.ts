@@ -1,6 +1,7 @@
 /** Model shapes that can be measured without a checkpoint. */
 import { type ModelConfig, parseModelConfig } from "../engine/folder/config.ts";
 import type { PlannedTensor, WeightPlan } from "../engine/folder/weight_plan.ts";
+import { storedDType, WEIGHT_FORMATS } from "../engine/folder/weight_formats.ts";
 import { usageError } from "./lists.ts";
 
 interface Shape {
@@ -39,6 +40,10 @@ const SHAPES: Readonly<Record<string, Shape>> = {
   },
 };
 
+/** Formats of random weights: also those that nothing is quantised to. */
+export const SHAPE_FORMATS = [...WEIGHT_FORMATS, "q4_k", "q5_k", "q6_k"] as const;
+export type ShapeFormat = (typeof SHAPE_FORMATS)[number];
+
 export const SHAPE_NAMES: readonly string[] = Object.keys(SHAPES);
 
 /** The config of a shape with the requested context. @throws {PagesiftError} of kind "usage" */
@@ -56,8 +61,8 @@ export function configOf(name: string, maxContext: number): ModelConfig {
   return parseModelConfig(json, `shape ${name}`);
 }
 
-/** The tensors of a model without experts and biases, for which there is no file. */
-export function planShape(config: ModelConfig): WeightPlan {
+/** The tensors of a model without experts and biases, which no file contains. */
+export function planShape(config: ModelConfig, format: ShapeFormat = "auto"): WeightPlan {
   const { hiddenSize, intermediateSize, numQueryHeads, numKvHeads, headDim, vocabSize } = config;
   const layer: [string, number[]][] = [
     ["attention_norm", [hiddenSize]],
@@ -78,7 +83,7 @@ export function planShape(config: ModelConfig): WeightPlan {
   ];
   const tensors = all.map(([name, shape]): [string, PlannedTensor] => [
     `${name}.weight`,
-    { name: `${name}.weight`, shape, dtype: "bf16", parts: [] },
+    { name: `${name}.weight`, shape, dtype: storedDType(`${name}.weight`, shape, "bf16", format), parts: [] },
   ]);
   return { tensors: new Map(tensors), dtype: "bf16", notices: [] };
 }

@@ -1,5 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import type { FinishReason, GenerateOptions } from "../engine/types.ts";
+import { describeSampling } from "../engine/sample/sampling_defaults.ts";
 import { plural } from "../engine/text/format.ts";
 import type { LoadedModel } from "./load.ts";
 import type { CommandRun } from "./command_run.ts";
@@ -34,8 +35,10 @@ export async function printAnswer(
     if (!streams) output.answer(answer.text);
     if (answer.finish !== "aborted" || answer.text !== "") output.endAnswer();
   }
-  const seed: [string, string][] = options.temperature ? [["seed", String(options.seed)]] : [];
-  output.stats([...statsLines(model.engine.stats, model.name, answer.ids.length), ...seed, ["finish", answer.finish]]);
+  const drawn: [string, string][] = options.temperature
+    ? [["sampling", describeSampling(options)], ["seed", String(options.seed)]]
+    : [];
+  output.stats([...statsLines(model.engine.stats, model.name, answer.ids.length), ...drawn, ["finish", answer.finish]]);
   if (answer.finish === "kv_exhausted") throw exhausted(answer.ids.length);
 }
 

@@ -14,7 +14,7 @@ export type TokenizerPort = Pick<Tokenizer, "hasChatTemplate" | "encode" | "deco
 
 /** A loaded model; tests pass a fake one. */
 export interface EnginePort
-  extends AsyncDisposable, Pick<Engine, "stats" | "notices" | "sparsity" | "generate" | "generateBatch"> {
+  extends AsyncDisposable, Pick<Engine, "stats" | "notices" | "sparsity" | "sampling" | "generate" | "generateBatch"> {
   readonly config: Pick<ModelConfig, "maxContext">;
   readonly tokenizer: TokenizerPort;
 }

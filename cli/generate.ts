@@ -11,6 +11,7 @@ import { Progress } from "./progress.ts";
 import { checkStyle, promptEncoder, promptStyleName } from "./prompt_encoder.ts";
 import type { CommandRun } from "./command_run.ts";
 import { formatCount } from "../engine/text/format.ts";
+import { withSamplingDefaults } from "../engine/sample/sampling_defaults.ts";
 import type { PrefillProgress, SparseOptions } from "../engine/types.ts";
 
 const help = {
@@ -67,7 +68,8 @@ async function runPrompt(
   const model = await loadModel(flags, sparse, session, progress);
   await using _engine = model.engine;
   const ids = fittedIds(prompt, flags, model, session);
-  const sampling = { ...samplingOf(flags), seed: flags.seed ?? randomSeed() };
+  const asked = { ...samplingOf(flags), seed: flags.seed ?? randomSeed() };
+  const sampling = withSamplingDefaults(model.engine.sampling, asked);
   const onPrefill = (state: PrefillProgress): void => progress.prefill(state);
   const options = { ...sampling, sparse, signal: session.interrupt.signal, onPrefill };
   await printAnswer(ids, options, model, flags, session);

@@ -7,7 +7,10 @@ import { shippedPath } from "./shipped.ts";
 import type { CommandRun } from "./command_run.ts";
 
 /** Flags that say which model to load and where to run it. */
-export type LoadFlags = Pick<GenerateFlags, "model" | "ctxSize" | "device" | "threads" | "revision" | "offline">;
+export type LoadFlags = Pick<
+  GenerateFlags,
+  "model" | "ctxSize" | "weights" | "device" | "threads" | "revision" | "offline"
+>;
 
 /** A model that is ready to run. */
 export interface LoadedModel {
@@ -66,6 +69,7 @@ function sparsityLine({ defaults, method }: ModelSparsity): string {
 function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {
   return {
     device: flags.device,
+    weights: flags.weights,
     sparse,
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },

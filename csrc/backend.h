@@ -35,18 +35,21 @@ void graph_launch(Backend &backend, void *graph);
 void graph_close(Backend &backend, void *graph);
 
 void scan(Backend &backend, const ScanParams &params);
+void weight_write_blocks(Backend &backend, const WeightWriteParams &params);
 void embedding(Backend &backend, const EmbeddingParams &params);
 void rms_norm(Backend &backend, const RmsNormParams &params);
 void add_rms_norm(Backend &backend, const AddRmsNormParams &params);
 void rope_table(Backend &backend, const RopeTableParams &params);
 void rope(Backend &backend, const RopeParams &params);
-void silu_mul(Backend &backend, const SiluMulParams &params);
+void silu_mul(Backend &backend, const GatedParams &params);
 void matmul(Backend &backend, const MatmulParams &params);
 void add(Backend &backend, const AddParams &params);
 void argmax(Backend &backend, const ArgmaxParams &params);
 void sample(Backend &backend, const SampleParams &params);
 void route_experts(Backend &backend, const RouteExpertsParams &params);
 void scatter_add(Backend &backend, const ScatterAddParams &params);
+void gelu_mul(Backend &backend, const GatedParams &params);
+void scale(Backend &backend, const ScaleParams &params);
 
 extern const bool kKeepsGroups; /* whether caches keep statistics of groups of pages */
 int64_t cache_scratch_bytes(const ps_cache_desc &desc);

@@ -23,7 +23,7 @@ struct Rows {
   PS_HOST_DEVICE T *row(int64_t index) const { return data + index * stride; }
 };
 
-/* Numbers stored as f32, f16 or bf16. */
+/* Numbers stored as f32, f16 or bf16; where an operation takes them, also in blocks (block_formats.h). */
 struct Typed {
   const void *data;
   int64_t stride; /* elements per row */
@@ -34,6 +34,12 @@ struct ScanParams {
   const uint32_t *words; /* [count] */
   int64_t count;
   uint32_t *out; /* [1], in main memory */
+};
+
+struct WeightWriteParams {
+  Typed weight; /* [rows, inputs], in a block format */
+  int64_t rows, inputs, first_row, count;
+  const void *source; /* [count, inputs] in main memory, of weight.dtype in GGUF's layout, without gaps */
 };
 
 struct EmbeddingParams {
@@ -72,7 +78,8 @@ struct RopeParams {
   int64_t tokens, heads, head_dim, pairs;
 };
 
-struct SiluMulParams {
+/* An activation of gate, times up. */
+struct GatedParams {
   Rows<const float> gate, up; /* [tokens, width] */
   Rows<float> out;            /* [tokens, width] */
   int64_t tokens, width;
@@ -90,6 +97,12 @@ struct AddParams {
   Rows<float> x;       /* [tokens, width], in place */
   Rows<const float> y; /* [tokens, width] */
   int64_t tokens, width;
+};
+
+struct ScaleParams {
+  Rows<float> x; /* [tokens, width], in place */
+  int64_t tokens, width;
+  float factor;
 };
 
 struct ArgmaxParams {

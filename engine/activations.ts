@@ -27,6 +27,9 @@ export interface ActivationViews {
   /** `[T, r]`, cosines and sines for queries and for keys */
   queryRope: Tensor;
   keyRope: Tensor;
+  /** `[T, r]`, of layers with a rotation of their own and without one; only models with such layers have them */
+  localRope: Tensor | undefined;
+  noRope: Tensor | undefined;
 }
 
 /** Scratch memory of a forward pass of up to `maxTokens` tokens. */
@@ -50,6 +53,8 @@ export class Activations {
       delta: make(hiddenSize),
       queryRope: make(rotaryDim),
       keyRope: make(rotaryDim),
+      localRope: config.rotations.includes("local") ? make(rotaryDim) : undefined,
+      noRope: config.rotations.includes("none") ? identityTable(device, maxTokens, rotaryDim) : undefined,
     });
   }
 
@@ -58,11 +63,13 @@ export class Activations {
     let views = this.#views.get(numTokens);
     if (!views) {
       const rows = (tensor: Tensor): Tensor => tensor.rows(0, numTokens);
-      const { hidden, normed, qkv, attendedFlat, gateUp, product, delta, queryRope, keyRope } = this.#full;
+      const { hidden, normed, qkv, attendedFlat, gateUp, product, delta, queryRope, keyRope, localRope, noRope } =
+        this.#full;
       views = this.#cut({
         ...{ hidden: rows(hidden), normed: rows(normed), qkv: rows(qkv), attendedFlat: rows(attendedFlat) },
         ...{ gateUp: rows(gateUp), product: rows(product), delta: rows(delta) },
         ...{ queryRope: rows(queryRope), keyRope: rows(keyRope) },
+        ...{ localRope: localRope && rows(localRope), noRope: noRope && rows(noRope) },
       });
       this.#views.set(numTokens, views);
     }
@@ -85,4 +92,10 @@ export class Activations {
       up: whole.gateUp.columns(intermediate, intermediate),
     };
   }
+}
+
+/** A rotation that changes nothing, whatever the position: cosines of 1, then sines of 0, `[T, r]`. */
+function identityTable(device: Device, maxTokens: number, rotaryDim: number): Tensor {
+  const numbers = Float32Array.from({ length: maxTokens * rotaryDim }, (_, i) => i % rotaryDim < rotaryDim / 2 ? 1 : 0);
+  return device.upload(numbers, [maxTokens, rotaryDim]);
 }

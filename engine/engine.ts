@@ -1,18 +1,22 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
-import { limitContext, type ModelConfig, readGenerationConfig, readModelConfig } from "./folder/config.ts";
+import { limitContext, type ModelConfig } from "./folder/config.ts";
+import { statOrUndefined } from "./folder/json_file.ts";
+import { findModelFolder, type FindModelOptions } from "./hub/find.ts";
 import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
+import { modelNotices } from "./model_notices.ts";
 import { checkWeightsFit, engineError } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
+import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
 import { Session } from "./session.ts";
-import { type ModelSparsity, readSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
+import { type ModelSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { formatCount } from "./text/format.ts";
-import { Tokenizer } from "./text/tokenizer.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
 import type {
   BatchPiece,
   EngineStats,
@@ -21,10 +25,12 @@ import type {
   Notice,
   Piece,
   PrefillProgress,
+  SamplingOptions,
   SparseOptions,
 } from "./types.ts";
-import { planFolder } from "./folder/plan_folder.ts";
-import type { WeightDType } from "./folder/weight_plan.ts";
+import { openModelSource } from "./source/model_source.ts";
+import { planSource } from "./source/plan_source.ts";
+import type { PlainDType, WeightFormat } from "./folder/weight_formats.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 export interface EngineOptions {
@@ -34,10 +40,14 @@ export interface EngineOptions {
   maxContext?: number;
   /** Defaults for every generation. */
   sparse?: SparseOptions;
+  /** What the matrices of a 16-bit or 32-bit model are stored in on the device. Default `auto`: what its files have. */
+  weights?: WeightFormat;
   /** CPU threads. Default: one a core. */
   threads?: number;
   /** Ends loading. */
   signal?: AbortSignal;
+  /** How a hub name is found; paths need none of it. Default: with the process's own environment. */
+  hub?: Partial<Omit<FindModelOptions, "signal">>;
 }
 
 /** Options of a whole batch. */
@@ -57,6 +67,8 @@ export class Engine implements AsyncDisposable {
     readonly sparse: SparseOptions,
     /** What the model's `sparsity.json` says. */
     readonly sparsity: ModelSparsity | undefined,
+    /** Sampling options of `generation_config.json` where it sets `do_sample`: {@link generate} takes them for those that it is not given. */
+    readonly sampling: SamplingOptions,
     /** What people should know about the model and the device, such as what is ignored. */
     readonly notices: readonly Notice[],
   ) {
@@ -65,28 +77,29 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Loads a Hugging Face model folder.
+   * Loads a model: a Hugging Face folder, a GGUF file (of a split one, the first part), or a hub name such as `org/name`,
+   * `org/name:Q4_K_M` or `org/name:file.gguf`, which is downloaded where the cache lacks it.
    *
-   * @throws {PagesiftError} of kind "model", "device", "memory" or "usage"
+   * @throws {PagesiftError} of kind "model", "device", "memory", "usage" or "network"
    */
-  static async load(folder: string, options: EngineOptions = {}): Promise<Engine> {
+  static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const read = await readModelConfig(folder);
-    const { eosTokenIds } = await readGenerationConfig(folder);
+    const source = await openModelSource(await locate(pathOrName, options));
+    const { config: read, sparsity, generation: { eosTokenIds, sampling, notices: ignored } } = source;
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
-    const sparsity = await readSparsity(folder);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
-    resolvePolicy(sparse, config.slidingWindows);
-    const plan = await planFolder(folder, config, options.signal);
-    const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
+    const policy = resolvePolicy(sparse, config.slidingWindows);
+    const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
+    const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
     const { device, notices } = openDevice(options.device ?? "auto", options.threads);
     try {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context the model was made for, not on the one in force.
       const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
-      const all = [...plan.notices, ...tokenizer.notices, ...notices];
-      return new Engine(loaded, tokenizer, sparse, sparsity, all);
+      const own = modelNotices(config, read.maxContext, policy, sampling);
+      const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
+      return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
     } catch (error) {
       device.close();
       throw engineError(error);
@@ -98,8 +111,8 @@ export class Engine implements AsyncDisposable {
     return this.#loaded.config;
   }
 
-  /** Of weights, keys and values. */
-  get dtype(): WeightDType {
+  /** Of keys and values. */
+  get dtype(): PlainDType {
     return this.#loaded.dtype;
   }
 
@@ -213,7 +226,7 @@ export class Engine implements AsyncDisposable {
     // The text of a special token is never part of the output, so only its id can end the generation.
     const stopIds = (options.stop ?? []).flatMap((text) => this.tokenizer.specialId(text) ?? []);
     const eosTokenIds = [...this.config.eosTokenIds, ...stopIds];
-    return new Request(index, ids, options, stream, { eosTokenIds, maxContext });
+    return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
   /** The present session when its cache serves, else a new one in its place. */
@@ -252,6 +265,12 @@ export class Engine implements AsyncDisposable {
     this.#closeSession();
     await this.#loaded[Symbol.asyncDispose]();
   }
+}
+
+/** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */
+async function locate(pathOrName: string, { hub, signal }: EngineOptions): Promise<string> {
+  if (await statOrUndefined(pathOrName) !== undefined) return pathOrName;
+  return await findModelFolder(pathOrName, { env: Deno.env.toObject(), ...hub, ...signal && { signal } });
 }
 
 /** The largest requests together, as many as decode at once. */

@@ -1,8 +1,9 @@
 import type { Device } from "../ffi/device.ts";
-import { embedding, matmul, routeExperts, scatterAdd, siluMul } from "../ffi/ops.ts";
+import { embedding, routeExperts, scatterAdd, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { ActivationViews } from "./activations.ts";
 import type { ModelConfig, MoeConfig } from "./folder/config.ts";
+import { linear } from "./linear.ts";
 import type { Weights } from "./weights.ts";
 
 /** The tokens that go to one expert, and their shares. */
@@ -55,7 +56,7 @@ export class Experts {
     const tokens = views.hidden.shape[0] ?? 1;
     const [logits, chosen, shares] = [this.#logits, this.#chosen, this.#shares].map((tensor) => tensor.rows(0, tokens));
     if (!logits || !chosen || !shares) return;
-    matmul(this.device, views.normed, this.weights.get(`${name}.router.weight`), undefined, logits);
+    linear(this.device, this.weights, `${name}.router`, views.normed, logits);
     routeExperts(this.device, logits, this.#moe.normTopkProb, chosen, shares);
     const groups = groupByExpert(chosen.readInts(), shares.readFloats(), this.#moe.numExpertsPerToken);
     for (const [expert, group] of groups) this.#addExpert(`${name}.experts.${expert}`, group, views);
@@ -73,9 +74,9 @@ export class Experts {
     const product = views.product.rows(0, count).columns(0, width);
     const answer = views.delta.rows(0, count);
     embedding(device, rows, views.normed, gathered);
-    matmul(device, gathered, weights.get(`${name}.gate_up.weight`), undefined, gateUp.columns(0, 2 * width));
+    linear(device, weights, `${name}.gate_up`, gathered, gateUp.columns(0, 2 * width));
     siluMul(device, gateUp.columns(0, width), gateUp.columns(width, width), product);
-    matmul(device, product, weights.get(`${name}.down.weight`), undefined, answer);
+    linear(device, weights, `${name}.down`, product, answer);
     scatterAdd(device, answer, rows, shares, views.hidden);
   }
 }

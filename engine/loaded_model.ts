@@ -3,7 +3,7 @@ import { deviceLabel } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import { ropeFrequencies } from "./folder/rope.ts";
-import type { WeightDType } from "./folder/weight_plan.ts";
+import type { PlainDType } from "./folder/weight_formats.ts";
 import { Model } from "./model.ts";
 import type { EngineFacts } from "./run_stats.ts";
 import type { Weights } from "./weights.ts";
@@ -34,8 +34,8 @@ export class LoadedModel {
     readonly model: Model,
     /** The model's config, with the context in force. */
     readonly config: ModelConfig,
-    /** Of weights, keys and values. */
-    readonly dtype: WeightDType,
+    /** Of keys and values. */
+    readonly dtype: PlainDType,
   ) {
     this.facts = { device: deviceLabel(device), weightBytes: model.weights.bytes, maxContext: config.maxContext };
   }
@@ -45,12 +45,14 @@ export class LoadedModel {
     device: Device,
     config: ModelConfig,
     weights: Weights,
-    dtype: WeightDType,
+    dtype: PlainDType,
     { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions = {},
   ): LoadedModel {
-    const frequencies = ropeFrequencies(config.rope, config.headDim, trainedContext);
-    const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], config.maxContext);
-    const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens));
+    const { rope, localRope, headDim, maxContext } = config;
+    const frequencies = ropeFrequencies(rope, headDim, trainedContext, maxContext);
+    const local = localRope && ropeFrequencies(localRope, headDim, trainedContext, maxContext).invFreq;
+    const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], maxContext);
+    const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens), local);
     return new LoadedModel(device, model, config, dtype);
   }
 

@@ -1,14 +1,17 @@
 import type { Device } from "../ffi/device.ts";
 import type { HeadRotation } from "../ffi/cache_options.ts";
-import { addRmsNorm, argmax, embedding, matmul, rmsNorm, ropeTable, siluMul } from "../ffi/ops.ts";
+import { addRmsNorm, argmax, embedding, geluMul, matmul, rmsNorm, ropeTable, scale, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { EventLoopYield } from "./event_loop.ts";
 import { Experts } from "./experts.ts";
+import { linear } from "./linear.ts";
+import { NormWeights } from "./norm_weights.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { roundedTo } from "./rounding.ts";
 import type { RopeFrequencies } from "./folder/rope.ts";
 import type { Weights } from "./weights.ts";
 
@@ -55,6 +58,10 @@ export class Model {
   readonly #logits: Tensor;
   readonly #best: Tensor;
   readonly #invFreq: Tensor;
+  /** Of local layers, where there are any. */
+  readonly #localInvFreq: Tensor | undefined;
+  readonly #norms: NormWeights;
+  readonly #embeddingScale: number;
   readonly #experts: Experts | undefined;
   readonly #frequencies: RopeFrequencies;
   constructor(
@@ -63,11 +70,16 @@ export class Model {
     readonly weights: Weights,
     frequencies: RopeFrequencies,
     chunkTokens: number,
+    localInvFreq?: Float32Array,
   ) {
     this.#frequencies = frequencies;
     this.activations = new Activations(device, config, this.#frequencies.rotaryDim, chunkTokens);
     const { invFreq } = this.#frequencies;
     this.#invFreq = device.upload(new Float32Array(invFreq), [invFreq.length]);
+    this.#localInvFreq = localInvFreq && device.upload(new Float32Array(localInvFreq), [localInvFreq.length]);
+    this.#norms = new NormWeights(device, weights, config);
+    const { embedding: factor, roundsEmbedding } = config.scales;
+    this.#embeddingScale = roundsEmbedding ? roundedTo(weights.get("embedding.weight").dtype, factor) : factor;
     const rows = Math.min(LOGIT_ROWS, chunkTokens);
     this.#logits = device.createTensor("f32", [rows, config.vocabSize]);
     this.#best = device.createTensor("i32", [rows]);
@@ -113,6 +125,7 @@ export class Model {
     const rows = this.#logits.rows(0, hidden.shape[0] ?? 1);
     const output = this.weights.find("logits.weight") ?? this.weights.get("embedding.weight");
     matmul(this.device, hidden, output, undefined, rows);
+    scaleUnlessOne(this.device, rows, this.config.scales.logits);
     return rows;
   }
 
@@ -132,10 +145,15 @@ export class Model {
     const views = this.activations.views(step.ids.shape[0] ?? 1);
     const { attentionScaling: scale, positionBeta, positionOrigin } = this.#frequencies;
     embedding(this.device, step.ids, this.weights.get("embedding.weight"), views.hidden);
+    scaleUnlessOne(this.device, views.hidden, this.#embeddingScale);
     rmsNorm(this.device, views.hidden, this.#normBehind(-1), this.config.rmsNormEps, views.normed);
     ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta: 0, positionOrigin: 1 }, views.keyRope);
     if (positionBeta !== 0) {
       ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta, positionOrigin }, views.queryRope);
+    }
+    if (this.#localInvFreq && views.localRope) {
+      const plain = { scale: 1, positionBeta: 0, positionOrigin: 1 };
+      ropeTable(this.device, step.positions, this.#localInvFreq, plain, views.localRope);
     }
     return views;
   }
@@ -145,50 +163,55 @@ export class Model {
     const { device, weights, config } = this;
     const name = `layers.${layer}`;
     const { hidden, normed, qkv, q, k, v, delta } = views;
-    matmul(device, normed, weights.get(`${name}.qkv.weight`), weights.find(`${name}.qkv.bias`), qkv);
-    pool.cache.appendRotated(layer, this.#rotation(name, views), q, k, v, step.slots);
+    linear(device, weights, `${name}.qkv`, normed, qkv);
+    pool.cache.appendRotated(layer, this.#rotation(layer, name, views), q, k, v, step.slots);
     attend(layer, views);
-    matmul(
-      device,
-      views.attendedFlat,
-      weights.get(`${name}.output.weight`),
-      weights.find(`${name}.output.bias`),
-      delta,
-    );
-    addRmsNorm(device, hidden, delta, weights.get(`${name}.mlp_norm.weight`), config.rmsNormEps, normed);
+    linear(device, weights, `${name}.output`, views.attendedFlat, delta);
+    this.#join(`${name}.attention_post_norm`, views, this.#norms.get(`${name}.mlp_norm`));
     if (this.#experts && config.moe?.sparseLayers[layer]) {
       this.#experts.addTo(name, views);
       rmsNorm(device, hidden, this.#normBehind(layer), config.rmsNormEps, normed);
     } else {
       this.#feedForward(name, views);
-      addRmsNorm(device, hidden, delta, this.#normBehind(layer), config.rmsNormEps, normed);
+      this.#join(`${name}.mlp_post_norm`, views, this.#normBehind(layer));
     }
   }
 
-  /** delta = down(silu(gate(normed)) * up(normed)): the block behind attention, for all tokens of a step. */
-  #feedForward(name: string, { normed, gateUp, gate, up, product, delta }: ActivationViews): void {
-    const { device, weights } = this;
-    matmul(device, normed, weights.get(`${name}.gate_up.weight`), weights.find(`${name}.gate_up.bias`), gateUp);
-    siluMul(device, gate, up, product);
-    matmul(device, product, weights.get(`${name}.down.weight`), weights.find(`${name}.down.bias`), delta);
+  /** Adds what a block computed to the residual stream, then norms that for what reads it next. */
+  #join(postNorm: string, { hidden, normed, delta }: ActivationViews, nextNorm: Tensor): void {
+    const { device, config: { postNorms, scales, rmsNormEps: eps } } = this;
+    if (postNorms) rmsNorm(device, delta, this.#norms.get(postNorm), eps, delta);
+    scaleUnlessOne(device, delta, scales.residual);
+    addRmsNorm(device, hidden, delta, nextNorm, eps, normed);
   }
 
-  #rotation(name: string, { queryRope, keyRope }: ActivationViews): HeadRotation {
-    const { qkNorm, rmsNormEps: eps } = this.config;
-    return {
-      norm: qkNorm
-        ? { query: this.weights.get(`${name}.q_norm.weight`), key: this.weights.get(`${name}.k_norm.weight`), eps }
-        : undefined,
-      queryTable: this.#frequencies.positionBeta === 0 ? keyRope : queryRope,
-      keyTable: keyRope,
-    };
+  /** delta = down(activation(gate(normed)) * up(normed)): the block behind attention, for all tokens of a step. */
+  #feedForward(name: string, { normed, gateUp, gate, up, product, delta }: ActivationViews): void {
+    const { device, weights } = this;
+    linear(device, weights, `${name}.gate_up`, normed, gateUp);
+    (this.config.hiddenAct === "silu" ? siluMul : geluMul)(device, gate, up, product);
+    linear(device, weights, `${name}.down`, product, delta);
+  }
+
+  #rotation(layer: number, name: string, { queryRope, keyRope, localRope, noRope }: ActivationViews): HeadRotation {
+    const { qkNorm, rmsNormEps: eps, rotations } = this.config;
+    const norm = qkNorm
+      ? { query: this.#norms.get(`${name}.q_norm`), key: this.#norms.get(`${name}.k_norm`), eps }
+      : undefined;
+    const own = rotations[layer] === "local" ? localRope : rotations[layer] === "none" ? noRope : undefined;
+    if (own) return { norm, queryTable: own, keyTable: own };
+    return { norm, queryTable: this.#frequencies.positionBeta === 0 ? keyRope : queryRope, keyTable: keyRope };
   }
 
   /** The norm that reads what a layer leaves: the next layer's first, or the last of all. */
   #normBehind(layer: number): Tensor {
     const next = layer + 1;
-    return this.weights.get(next < this.config.numLayers ? `layers.${next}.attention_norm.weight` : "norm.weight");
+    return this.#norms.get(next < this.config.numLayers ? `layers.${next}.attention_norm` : "norm");
   }
+}
+
+function scaleUnlessOne(device: Device, x: Tensor, factor: number): void {
+  if (factor !== 1) scale(device, x, factor);
 }
 
 function windowOf(policy: PagePolicy, layer: number): number {

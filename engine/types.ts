@@ -26,7 +26,11 @@ export interface SparseOptions {
   levels?: number;
 }
 
-/** How a token is drawn from the logits. */
+/**
+ * How a token is drawn from the logits. The defaults are those of a model whose `generation_config.json` does not set `do_sample`; one that
+ * does brings its own temperature, top-k, top-p, min-p and repetition penalty. They apply unless they are given, and not at all beside a
+ * temperature of 0.
+ */
 export interface SamplingOptions {
   /** 0 takes the most likely token. Default 0. */
   temperature?: number;

@@ -1,8 +1,14 @@
 import type { Device } from "../ffi/device.ts";
+import { NativeError, Status } from "../ffi/errors.ts";
+import { weightWrite } from "../ffi/ops.ts";
 import { DTYPE_BYTES } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
-import { readTensorInPieces } from "./folder/safetensors.ts";
+import { PagesiftError } from "./errors.ts";
+import type { CheckpointTensor } from "./folder/checkpoint.ts";
+import { shorten } from "./folder/json_file.ts";
+import { readRowsInPieces } from "./folder/tensor_rows.ts";
 import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
+import { weightDType } from "./folder/weight_formats.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
 const ALIGNMENT_BYTES = 256;
@@ -10,7 +16,8 @@ const PIECE_BYTES = 4 << 20;
 /** After this many bytes the event loop gets a turn, so that Ctrl-C works while a model loads. */
 const BREATH_BYTES = 64 << 20;
 
-function tensorBytes(tensor: PlannedTensor): number {
+/** Bytes of the numbers of a planned tensor. */
+export function tensorBytes(tensor: PlannedTensor): number {
   return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype];
 }
 
@@ -21,6 +28,21 @@ function aligned(bytes: number): number {
 /** Bytes of device memory that the planned tensors take. */
 export function weightBytes(plan: WeightPlan): number {
   return [...plan.tensors.values()].reduce((sum, tensor) => sum + aligned(tensorBytes(tensor)), 0);
+}
+
+/** Writes the rows of a part into its tensor, from row `start` on. */
+function writePart(device: Device, target: Tensor, part: CheckpointTensor, start: number): void {
+  const dtype = weightDType(part.dtype) ?? target.dtype;
+  try {
+    readRowsInPieces(part, (bytes, first, rows) => {
+      weightWrite(device, target, start + first, rows, dtype, bytes);
+    }, PIECE_BYTES);
+  } catch (error) {
+    // The file's own numbers are at fault: NaN cannot be quantised.
+    if (!(error instanceof NativeError) || error.status !== Status.InvalidArgument) throw error;
+    const tensor = `tensor "${shorten(part.name)}" of "${part.file}"`;
+    throw new PagesiftError("model", `Cannot store ${tensor} as ${target.dtype}: ${error.message}`, { cause: error });
+  }
 }
 
 /** The weights of a model, in one buffer of the device. */
@@ -34,21 +56,21 @@ export class Weights {
   /**
    * Copies the planned tensors to the device in pieces of a few MiB: no second copy of the weights ever exists.
    *
-   * @throws {PagesiftError} of kind "model" when a file got shorter, the signal's reason when aborted
+   * @throws {PagesiftError} of kind "model" when a file got shorter or contains numbers that the plan's format cannot store; the signal's
+   * reason when aborted
    */
   static async load(device: Device, plan: WeightPlan, signal?: AbortSignal): Promise<Weights> {
     const weights = Weights.#place(device, plan);
     let sinceBreath = 0;
     for (const planned of plan.tensors.values()) {
       signal?.throwIfAborted();
-      const { buffer, offsetBytes } = weights.get(planned.name);
-      let target = offsetBytes;
+      const target = weights.get(planned.name);
+      let row = 0;
       for (const part of planned.parts) {
-        const start = target;
-        readTensorInPieces(part.file, part, PIECE_BYTES, (piece, at) => buffer.write(piece, start + at));
-        target += part.bytes;
+        writePart(device, target, part, row);
+        row += part.shape[0] ?? 1;
+        sinceBreath += part.bytes;
       }
-      sinceBreath += target - offsetBytes;
       if (sinceBreath < BREATH_BYTES) continue;
       sinceBreath = 0;
       await new Promise((resolve) => setTimeout(resolve, 0));
@@ -81,6 +103,17 @@ export class Weights {
     const tensor = this.#tensors.get(name);
     if (!tensor) throw new Error(`No weight tensor "${name}" was planned`);
     return tensor;
+  }
+
+  /** The tensors that make up a planned one: itself, or one for each format of its rows. */
+  stack(name: string): readonly Tensor[] {
+    const whole = this.#tensors.get(name);
+    if (whole) return [whole];
+    const runs: Tensor[] = [];
+    for (let run = this.#tensors.get(`${name}/0`); run; run = this.#tensors.get(`${name}/${runs.length}`)) {
+      runs.push(run);
+    }
+    return runs.length > 0 ? runs : [this.get(name)];
   }
 
   /** A tensor that some models lack (a bias, a norm). */

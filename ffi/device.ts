@@ -193,6 +193,7 @@ export class Graph extends Handle {
   }
 }
 
-function bytesOf(view: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+/** The bytes of a view, without a copy. */
+export function bytesOf(view: ArrayBufferView<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }

@@ -45,6 +45,11 @@ export class KvCache extends Handle {
     return new KvCache(device, pointerFrom(out), Object.freeze({ ...shape }));
   }
 
+  /** What products of queries and keys are multiplied by unless a call says otherwise. */
+  get attentionScale(): number {
+    return this.shape.attentionScale ?? 1 / Math.sqrt(this.shape.headDim);
+  }
+
   /** How many bytes a cache of this shape takes. */
   static measure(device: Device, shape: CacheShape): CacheBytes {
     const out = new Uint8Array(STRUCT_BYTES.ps_cache_bytes);
@@ -182,7 +187,7 @@ export class KvCache extends Handle {
       this.device.native.ps_decode_attention(
         this.pointer,
         layer,
-        options.scale ?? 1 / Math.sqrt(this.shape.headDim),
+        options.scale ?? this.attentionScale,
         options.window ?? 0,
         q.struct,
         sequences.pageTable.struct,
@@ -214,7 +219,7 @@ export class KvCache extends Handle {
         layer,
         ...scorerArguments(options),
         ...forcedArguments(options),
-        options.scale ?? 1 / Math.sqrt(this.shape.headDim),
+        options.scale ?? this.attentionScale,
         q.struct,
         sequences.pageTable.struct,
         sequences.lengths.struct,
@@ -246,7 +251,7 @@ export class KvCache extends Handle {
       this.device.native.ps_prefill_attention(
         this.pointer,
         layer,
-        options.scale ?? 1 / Math.sqrt(this.shape.headDim),
+        options.scale ?? this.attentionScale,
         options.window ?? 0,
         start,
         q.struct,
@@ -298,7 +303,7 @@ export class KvCache extends Handle {
  * @param q f32 `[B, Hq, d]`
  * @param mass f32 `[B, Hq, M]`, written for the pages that a sequence has; a row sums to 1
  * @param options.window only the last tokens count; 0 for all
- * @param options.scale multiplies q.k; default 1 / sqrt(d)
+ * @param options.scale multiplies q.k; default {@link KvCache.attentionScale}
  */
 export function pageMass(
   cache: KvCache,
@@ -306,7 +311,7 @@ export function pageMass(
   q: Tensor,
   sequences: Sequences,
   mass: Tensor,
-  { window = 0, scale = 1 / Math.sqrt(cache.shape.headDim) }: { window?: number; scale?: number } = {},
+  { window = 0, scale = cache.attentionScale }: { window?: number; scale?: number } = {},
 ): void {
   const { pageTable, lengths } = sequences;
   cache.device.check(

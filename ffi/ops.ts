@@ -1,6 +1,36 @@
-/** The operations that need no KV cache, one native call each. Activations are f32; weights are f32, f16 or bf16. */
-import type { Device } from "./device.ts";
+/** The operations that need no KV cache, one native call each. Activations are f32; weights are f32, f16 or bf16, and in `embedding` and `matmul` also a block format. */
+import { bytesOf, type Device } from "./device.ts";
+import type { DType } from "./structs.ts";
+import { ENUMS } from "./symbols.ts";
 import type { Tensor } from "./tensor.ts";
+
+/**
+ * Writes rows `[first, first + rows)` of a weight `[N, K]` or `[N]` from main memory. `source` contains them without gaps: in the weight's own
+ * dtype they are stored bit for bit; f32, f16 and bf16 are rounded to it, or quantised to q8_0, q4_0, q4_1, q5_0 or q5_1.
+ *
+ * @throws {NativeError} when sizes do not fit, the source cannot become this dtype, or the device is recording
+ */
+export function weightWrite(
+  device: Device,
+  weight: Tensor,
+  first: number,
+  rows: number,
+  sourceDtype: DType,
+  source: ArrayBufferView<ArrayBuffer>,
+): void {
+  const bytes = bytesOf(source);
+  device.check(
+    device.native.ps_weight_write(
+      device.pointer,
+      weight.struct,
+      BigInt(first),
+      BigInt(rows),
+      ENUMS.ps_dtype[sourceDtype],
+      bytes,
+      BigInt(bytes.length),
+    ),
+  );
+}
 
 /** out[t] = table[ids[t]]. ids i32 `[T]`, table `[V, H]`, out `[T, H]`. */
 export function embedding(device: Device, ids: Tensor, table: Tensor, out: Tensor): void {
@@ -51,7 +81,7 @@ export function siluMul(device: Device, gate: Tensor, up: Tensor, out: Tensor): 
   device.check(device.native.ps_silu_mul(device.pointer, gate.struct, up.struct, out.struct));
 }
 
-/** out = x * weight^T + bias. x `[T, K]`, weight `[N, K]`, bias `[N]` or none, out `[T, N]`. */
+/** out = x * weight^T + bias. x `[T, K]`, weight `[N, K]`, bias `[N]` or none, out `[T, N]`. A block format rounds x to 8 bits. */
 export function matmul(device: Device, x: Tensor, weight: Tensor, bias: Tensor | undefined, out: Tensor): void {
   device.check(
     device.native.ps_matmul(device.pointer, x.struct, weight.struct, bias ? bias.struct : null, out.struct),
@@ -95,4 +125,14 @@ export function routeExperts(
 /** out[rows[i]] += weights[i] * x[i]. x `[N, n]`, rows i32 `[N]` without duplicates, weights `[N]`, out `[T, n]`. */
 export function scatterAdd(device: Device, x: Tensor, rows: Tensor, weights: Tensor, out: Tensor): void {
   device.check(device.native.ps_scatter_add(device.pointer, x.struct, rows.struct, weights.struct, out.struct));
+}
+
+/** out = gelu(gate) * up with the tanh form of gelu, all `[T, n]`. */
+export function geluMul(device: Device, gate: Tensor, up: Tensor, out: Tensor): void {
+  device.check(device.native.ps_gelu_mul(device.pointer, gate.struct, up.struct, out.struct));
+}
+
+/** x *= factor. x `[T, n]`. */
+export function scale(device: Device, x: Tensor, factor: number): void {
+  device.check(device.native.ps_scale(device.pointer, x.struct, factor));
 }

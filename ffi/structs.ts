@@ -2,7 +2,27 @@
 import { ENUMS, OFFSETS, STRUCT_BYTES } from "./symbols.ts";
 
 export type DType = keyof typeof ENUMS.ps_dtype;
-export const DTYPE_BYTES: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf16: 2, i32: 4 };
+/** Numbers that share a scale, along the inner dimension of a weight, and the bytes that they take together; 1 number for plain dtypes. */
+export const BLOCKS: Readonly<Record<DType, { numbers: number; bytes: number }>> = {
+  f32: { numbers: 1, bytes: 4 },
+  f16: { numbers: 1, bytes: 2 },
+  bf16: { numbers: 1, bytes: 2 },
+  i32: { numbers: 1, bytes: 4 },
+  q8_0: { numbers: 32, bytes: 34 },
+  q4_0: { numbers: 32, bytes: 18 },
+  q4_1: { numbers: 32, bytes: 20 },
+  q5_0: { numbers: 32, bytes: 22 },
+  q5_1: { numbers: 32, bytes: 24 },
+  q4_k: { numbers: 256, bytes: 144 },
+  q5_k: { numbers: 256, bytes: 176 },
+  q6_k: { numbers: 256, bytes: 210 },
+  f8: { numbers: 128, bytes: 132 },
+};
+
+/** Bytes per number. Those of block formats are means over a block: binary fractions, so bytes of whole blocks come out exact. */
+export const DTYPE_BYTES = Object.fromEntries(
+  Object.entries(BLOCKS).map(([dtype, { numbers, bytes }]) => [dtype, bytes / numbers]),
+) as Readonly<Record<DType, number>>;
 
 /** A `ps_tensor`. `buffer` is the handle's address; the shape has one to three dimensions; `rowStride` counts elements. */
 export function tensorStruct(
@@ -94,6 +114,8 @@ export interface CacheShape {
    * first; default 0.
    */
   groupPages?: 0 | 8;
+  /** What products of queries and keys are multiplied by; default 1 / sqrt(d). */
+  attentionScale?: number;
 }
 
 function statisticsBits({ variance, minMax, f8Means }: KeptStatistics): number {

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 
 /** What a native call returned. */
 export enum Status {
@@ -16,7 +16,21 @@ export enum Status {
 /** The other enums, without the prefix that their names share. */
 export const ENUMS = {
   ps_backend: { cpu: 0, cuda: 1 },
-  ps_dtype: { f32: 0, f16: 1, bf16: 2, i32: 3 },
+  ps_dtype: {
+    f32: 0,
+    f16: 1,
+    bf16: 2,
+    i32: 3,
+    q8_0: 4,
+    q4_0: 5,
+    q4_1: 6,
+    q5_0: 7,
+    q5_1: 8,
+    q4_k: 9,
+    q5_k: 10,
+    q6_k: 11,
+    f8: 12,
+  },
   ps_scorer: { unique: 0, diag: 1, quest: 2, mean: 3 },
   ps_statistics: { variance: 1, min_max: 2, f8: 4 },
   ps_cache_field: { keys: 0, values: 1, mean: 2, std: 3, var: 4, min: 5, max: 6 },
@@ -133,7 +147,15 @@ export const symbols = {
   /** (graph) */
   ps_graph_close: { parameters: ["pointer"], result: "i32" },
   /**
-   * out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H].
+   * Writes rows [first_row, first_row + rows) of a weight [N, K] or [N]. source: the rows without gaps in main memory, source_bytes bytes
+   * in all. A source of the weight's own dtype is stored bit for bit. Otherwise the source is f32, f16 or bf16 and is rounded to nearest,
+   * or quantised as ggml's reference quantiser does: to q8_0, q4_0, q4_1, q5_0 and q5_1, from numbers up to 65504; PS_UNSUPPORTED for the
+   * other block formats. A build may arrange block-format rows in its own way in the same bytes: only the operations below can read them.
+   * (device, weight, first_row, rows, source_dtype, source, source_bytes)
+   */
+  ps_weight_write: { parameters: ["pointer", "buffer", "i64", "i64", "i32", "buffer", "i64"], result: "i32" },
+  /**
+   * out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H]. Exact, also from a block format.
    * (device, ids, table, out)
    */
   ps_embedding: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
@@ -165,7 +187,8 @@ export const symbols = {
    */
   ps_silu_mul: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N].
+   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. With a weight in a block format x is rounded to
+   * 8 bits per block of 32 numbers: the error is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it.
    * (device, x, weight, bias, out)
    */
   ps_matmul: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
@@ -204,6 +227,17 @@ export const symbols = {
    * (device, x, rows, weights, out)
    */
   ps_scatter_add: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * out = gelu(gate) * up, with the tanh form of gelu: gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+   * gate, up, out [T, n].
+   * (device, gate, up, out)
+   */
+  ps_gelu_mul: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * x *= factor. x [T, n].
+   * (device, x, factor)
+   */
+  ps_scale: { parameters: ["pointer", "buffer", "f32"], result: "i32" },
   /**
    * The bytes that a cache of this description takes; checks the description.
    * (device, desc, out)

@@ -3,7 +3,7 @@ import { type DType, DTYPE_BYTES, tensorStruct } from "./structs.ts";
 
 /**
  * A view of a device buffer: one to three dimensions, of which the inner ones are contiguous and the rows lie `rowStride` elements
- * apart. Views are cheap and share the buffer; the buffer owns the memory.
+ * apart. Views are cheap and share the buffer; the buffer owns the memory. Views of a block format (`BLOCKS`) cover whole rows.
  */
 export class Tensor {
   readonly #struct: Uint8Array<ArrayBuffer>;

@@ -5,10 +5,9 @@ import { provenanceOf } from "../../bench/provenance.ts";
 import { benchQuality, proseNeed } from "../../bench/quality.ts";
 import { checkQualityContext, planQuality, type QualityPlan } from "../../bench/quality_plan.ts";
 import { LOSS_BLOCK } from "../../bench/quality_tally.ts";
-import { readModelConfig } from "../../engine/folder/config.ts";
 import { Engine } from "../../engine/engine.ts";
 import { PagesiftError, reasonOf } from "../../engine/errors.ts";
-import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { openModelSource } from "../../engine/source/model_source.ts";
 import { plural } from "../../engine/text/format.ts";
 import { prepareFiles, printRun, progressShower } from "./run.ts";
 import { commandLine } from "../system_world.ts";
@@ -28,15 +27,16 @@ export async function runQuality(
   const plan = planQuality({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
   const text = readText(flags.text);
   const { folder, name } = await findModel(flags, session, new Progress(session.output));
-  const config = await readModelConfig(folder);
-  checkQualityContext(plan, config.maxContext);
-  const tokenizer = await Tokenizer.load(folder, { vocabSize: config.vocabSize });
+  const source = await openModelSource(folder);
+  checkQualityContext(plan, source.config.maxContext);
+  const tokenizer = await source.tokenizer({ vocabSize: source.config.vocabSize });
   const prose = session.interrupt.blocking(() =>
     proseIds(tokenizer, flags.text ?? "the shipped text", text, proseNeed(plan))
   );
   session.output.status(`Loading ${name}`);
   await using engine = await Engine.load(folder, {
     device: flags.device,
+    weights: flags.weights,
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);

@@ -1,5 +1,6 @@
 import denoConfig from "../../deno.json" with { type: "json" };
 import { Engine } from "../../engine/engine.ts";
+import { withSamplingDefaults } from "../../engine/sample/sampling_defaults.ts";
 import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { engineError } from "../../engine/memory.ts";
 import { ablate, fileMasks, pageMasks } from "../../inspect/ablate.ts";
@@ -105,6 +106,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
   progress.stage(`Loading ${label}`);
   const engine = await interrupt.race(Engine.load(folder, {
     device: flags.device,
+    weights: flags.weights,
     signal: interrupt.signal,
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },
@@ -128,7 +130,8 @@ function requestOf(
   if (warning !== undefined) output.warn(warning);
   output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
   const progress = new Progress(output);
-  const { maxTokens: _, ...sampling } = samplingOf(flags);
+  const { maxTokens: _, ...asked } = samplingOf(flags);
+  const sampling = withSamplingDefaults(engine.sampling, asked);
   return {
     ...{ ids, prompt, parts, sampling },
     steps: flags.maxTokens,

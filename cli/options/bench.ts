@@ -1,4 +1,5 @@
 import { choiceOption, countOption, listOption, switchOption, textOption, type Values } from "./option.ts";
+import { SHAPE_FORMATS } from "../../bench/shapes.ts";
 import { commonOptions } from "./common.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
 import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
@@ -163,6 +164,13 @@ export const benchGenerateOptions = {
   }),
   ...repetitions(5),
   ...modelOptions,
+  weights: choiceOption({
+    flags: ["--weights"],
+    group: "Model and device",
+    choices: SHAPE_FORMATS,
+    fallback: "auto",
+    help: `${modelOptions.weights.help}; q4_k, q5_k and q6_k are for --shape only`,
+  }),
   shape: textOption({
     flags: ["--shape"],
     group: "Model and device",

@@ -23,18 +23,20 @@ export function sparseOf(flags: ModelFlags): SparseOptions {
   };
 }
 
-/** The sampling flags as the engine takes them. */
+/** The sampling flags that were given, as the engine takes them. */
 export function samplingOf(flags: ModelFlags): SamplingOptions & { maxTokens: number; stop: string[] } {
   return {
     maxTokens: flags.maxTokens,
     stop: flags.stop,
-    temperature: flags.temperature,
-    topK: flags.topK,
-    topP: flags.topP,
-    minP: flags.minP,
-    repeatPenalty: flags.repeatPenalty,
     repeatLastTokens: flags.repeatLastTokens,
-    ...flags.seed !== undefined && { seed: flags.seed },
+    ...present({
+      temperature: flags.temperature,
+      topK: flags.topK,
+      topP: flags.topP,
+      minP: flags.minP,
+      repeatPenalty: flags.repeatPenalty,
+      seed: flags.seed,
+    }),
   };
 }
 

@@ -66,7 +66,7 @@ const inputOptions = {
   }),
 };
 
-const { model, revision, offline } = modelOptions;
+const { model, revision, offline, weights } = modelOptions;
 
 /** In the order of `--help`. */
 const placeOptions = {
@@ -79,6 +79,7 @@ const placeOptions = {
     fallbackText: "0, the model's maximum",
     help: "Context length in tokens",
   }),
+  weights,
   ...deviceOptions,
   revision,
   offline,
@@ -96,35 +97,40 @@ const samplingOptions = {
     flags: ["--temp", "--temperature"],
     group: "Sampling",
     range: { min: 0, max: 100 },
-    fallback: 0,
+    fallback: undefined,
+    fallbackText: "0, or the model's own",
     help: "Sampling temperature; 0 always picks the most likely token, higher values vary more",
   }),
   topK: countOption({
     flags: ["--top-k"],
     group: "Sampling",
     range: { min: 0 },
-    fallback: 0,
+    fallback: undefined,
+    fallbackText: "0, or the model's own",
     help: "Sample from the N most likely tokens; 0 turns this off",
   }),
   topP: numberOption({
     flags: ["--top-p"],
     group: "Sampling",
     range: { min: 0, above: true, max: 1 },
-    fallback: 1,
+    fallback: undefined,
+    fallbackText: "1, or the model's own",
     help: "Sample from the smallest set of tokens whose probabilities add up to X; 1 turns this off",
   }),
   minP: numberOption({
     flags: ["--min-p"],
     group: "Sampling",
     range: { min: 0, max: 1 },
-    fallback: 0,
+    fallback: undefined,
+    fallbackText: "0, or the model's own",
     help: "Drop tokens less likely than X times the most likely one; 0 turns this off",
   }),
   repeatPenalty: numberOption({
     flags: ["--repeat-penalty"],
     group: "Sampling",
     range: { min: 0, above: true, max: 100 },
-    fallback: 1,
+    fallback: undefined,
+    fallbackText: "1, or the model's own",
     help: "Make recently used tokens less likely; 1 turns this off",
   }),
   repeatLastTokens: tokenCountOption({

@@ -1,3 +1,4 @@
+import { WEIGHT_FORMATS } from "../../engine/folder/weight_formats.ts";
 import { choiceOption, countOption, switchOption, textOption } from "./option.ts";
 
 /** Which model to run. */
@@ -5,10 +6,10 @@ export const modelOptions = {
   model: textOption({
     flags: ["-m", "--model"],
     group: "Model and device",
-    placeholder: "DIR|NAME",
+    placeholder: "DIR|FILE|NAME",
     fallback: undefined,
     fallbackText: "PAGESIFT_MODEL, else the bundled model",
-    help: "Model folder, or a hub name such as org/name",
+    help: "Model folder, GGUF file, or a hub name such as org/name, org/name:Q4_K_M or org/name:file.gguf",
   }),
   revision: textOption({
     flags: ["--revision"],
@@ -19,6 +20,15 @@ export const modelOptions = {
     help: "Branch, tag or commit of a hub model",
   }),
   offline: switchOption({ flags: ["--offline"], group: "Model and device", help: "Never download" }),
+  weights: choiceOption({
+    flags: ["--weights"],
+    group: "Model and device",
+    choices: WEIGHT_FORMATS,
+    fallback: "auto",
+    help:
+      "What the matrices of a 16-bit or 32-bit model are stored in; auto keeps the format of the files. With 4 or 5 " +
+      "bits, the embedding and the output projection take q8_0",
+  }),
 };
 
 /** Where to run. */

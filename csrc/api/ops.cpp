@@ -12,13 +12,21 @@ Checked check_heads(const ps_device &device, const char *name, const ps_tensor *
                                                 : check_tensor(device, name, tensor, kF32, {-1, heads, width});
 }
 
+/* The gate, up and out of a gated activation. */
+GatedParams check_gated(const ps_device &device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out) {
+  const Checked g = check_tensor(device, "gate", gate, kF32, {-1, -1});
+  const Checked u = check_tensor(device, "up", up, kF32, {g.shape[0], g.shape[1]});
+  const Checked o = check_tensor(device, "out", out, kF32, {g.shape[0], g.shape[1]});
+  return {g.rows<const float>(), u.rows<const float>(), o.rows<float>(), g.shape[0], g.shape[1]};
+}
+
 }  // namespace
 
 extern "C" {
 
 int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out) {
   return guard(device, [&] {
-    const Checked t = check_tensor(*device, "table", table, kFloats, {-1, -1});
+    const Checked t = check_tensor(*device, "table", table, kWeights, {-1, -1});
     const Checked i = check_tensor(*device, "ids", ids, kI32, {-1});
     const Checked o = check_tensor(*device, "out", out, kF32, {i.shape[0], t.shape[1]});
     require_apart("out", out, {ids});
@@ -70,17 +78,12 @@ int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table) {
 }
 
 int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out) {
-  return guard(device, [&] {
-    const Checked g = check_tensor(*device, "gate", gate, kF32, {-1, -1});
-    const Checked u = check_tensor(*device, "up", up, kF32, {g.shape[0], g.shape[1]});
-    const Checked o = check_tensor(*device, "out", out, kF32, {g.shape[0], g.shape[1]});
-    silu_mul(*device->backend, {g.rows<const float>(), u.rows<const float>(), o.rows<float>(), g.shape[0], g.shape[1]});
-  });
+  return guard(device, [&] { silu_mul(*device->backend, check_gated(*device, gate, up, out)); });
 }
 
 int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out) {
   return guard(device, [&] {
-    const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1, -1});
+    const Checked w = check_tensor(*device, "weight", weight, kWeights, {-1, -1});
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[1]});
     const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
     Typed b{nullptr, 0, PS_F32};
@@ -135,6 +138,17 @@ int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *r
     const Checked o = check_tensor(*device, "out", out, kF32, {-1, a.shape[1]});
     require_apart("out", out, {rows});
     scatter_add(*device->backend, {a.rows<const float>(), r.ints(), w.floats(), o.rows<float>(), a.shape[0], o.shape[0], a.shape[1]});
+  });
+}
+
+int32_t ps_gelu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out) {
+  return guard(device, [&] { gelu_mul(*device->backend, check_gated(*device, gate, up, out)); });
+}
+
+int32_t ps_scale(ps_device *device, const ps_tensor *x, float factor) {
+  return guard(device, [&] {
+    const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
+    scale(*device->backend, {a.rows<float>(), a.shape[0], a.shape[1], factor});
   });
 }
 

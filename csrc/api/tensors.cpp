@@ -8,16 +8,13 @@ int64_t dtype_bytes(int32_t dtype) {
     case PS_I32: return 4;
     case PS_F16:
     case PS_BF16: return 2;
-    default: throw Error(PS_INVALID_ARGUMENT, "Unknown dtype " + std::to_string(dtype));
+    default: throw Error(PS_INVALID_ARGUMENT, std::string("A tensor of plain numbers cannot have dtype ") + dtype_name(dtype));
   }
 }
 
-namespace {
+const char *dtype_name(int32_t dtype) { return dtype >= 0 && dtype < kDtypes ? kBlockFormats[dtype].name : "unknown"; }
 
-const char *dtype_name(int32_t dtype) {
-  static const char *const kNames[] = {"f32", "f16", "bf16", "i32"};
-  return dtype >= 0 && dtype < 4 ? kNames[dtype] : "unknown";
-}
+namespace {
 
 std::string shape_text(const int64_t *shape, size_t rank) {
   std::string text = "[";
@@ -26,7 +23,7 @@ std::string shape_text(const int64_t *shape, size_t rank) {
 }
 
 /* Bytes from the first element of a view to behind its last, whose dimensions are checked. */
-int64_t span_bytes(const ps_tensor &t) { return ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype); }
+int64_t span_bytes(const ps_tensor &t) { return bytes_of_numbers(t.dtype, (t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]); }
 
 void check_bounds(const char *name, const ps_tensor &tensor) {
   constexpr int64_t kLimit = int64_t(1) << 46; /* elements; keeps every product below 2^63 */
@@ -39,7 +36,11 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
   require(tensor.row_stride >= 0 && tensor.row_stride < kLimit, name, " has a row stride outside [0, 2^46)");
   require(tensor.shape[0] == 1 || tensor.row_stride >= inner, name, " has rows that overlap");
   require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride, name, " is too large");
-  require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0, name, " starts at a byte that does not fit its dtype");
+  const BlockFormat &format = kBlockFormats[tensor.dtype];
+  require(inner % format.numbers == 0, name, " has rows of ", inner, " numbers, wanted a multiple of ", format.numbers, ", the block of ", format.name);
+  require(tensor.row_stride % format.numbers == 0, name, " has a row stride of ", tensor.row_stride, " numbers, wanted a multiple of ",
+          format.numbers, ", the block of ", format.name);
+  require(tensor.offset_bytes >= 0 && tensor.offset_bytes % format.alignment == 0, name, " starts at a byte that does not fit its dtype");
   require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes, name,
           " reaches past the end of its buffer");
 }
@@ -49,7 +50,7 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
 Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape) {
   require(tensor != nullptr && tensor->buffer != nullptr, name, " is missing");
   require(tensor->buffer->device.get() == &device, name, " belongs to another device");
-  require(tensor->dtype >= 0 && tensor->dtype < 4 && (dtypes >> tensor->dtype & 1u) != 0, name, " has dtype ", dtype_name(tensor->dtype),
+  require(tensor->dtype >= 0 && tensor->dtype < kDtypes && (dtypes >> tensor->dtype & 1u) != 0, name, " has dtype ", dtype_name(tensor->dtype),
           ", which this operation does not take");
   bool fits = tensor->rank == static_cast<int32_t>(shape.size());
   size_t i = 0;

@@ -4,11 +4,14 @@
 #include <initializer_list>
 #include <string>
 
+#include "../block_formats.h"
 #include "handles.h"
 
 namespace ps {
 
+/* Of one number; refuses block formats. */
 int64_t dtype_bytes(int32_t dtype);
+const char *dtype_name(int32_t dtype);
 
 /* A view that lies inside its buffer on `device`, has the rank and shape asked for (-1 accepts any size), and whose dtype is one
  * of the bits of `dtypes` (1 << ps_dtype). `name` opens the message of a refusal. */
@@ -29,6 +32,7 @@ struct Checked {
 
 constexpr unsigned kF32 = 1u << PS_F32, kI32 = 1u << PS_I32;
 constexpr unsigned kFloats = 1u << PS_F32 | 1u << PS_F16 | 1u << PS_BF16;
+constexpr unsigned kWeights = ((1u << kDtypes) - 1) & ~kI32; /* floats and block formats */
 
 Checked check_tensor(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape);
 

@@ -1,6 +1,7 @@
 /* The CPU build of csrc/backend.h: checks the index arrays (ids, slots, page tables), then runs the kernels. */
 #include "../append_rotated_parts.h"
 #include "../backend.h"
+#include "../block_formats.h"
 
 #include <cstring>
 #include <memory>
@@ -9,7 +10,7 @@
 #include "isa.h"
 #include "layout.h"
 #include "memory.h"
-#include "numbers.h"
+#include "../numbers.h"
 #include "processors.h"
 
 namespace ps {
@@ -83,6 +84,13 @@ void check_selection(const DecodeAttentionParams &p) {
 
 }  // namespace
 
+void weight_write_blocks(Backend &backend, const WeightWriteParams &params) {
+  const int64_t row_bytes = bytes_of_numbers(params.weight.dtype, params.inputs), stride = bytes_of_numbers(params.weight.dtype, params.weight.stride);
+  char *target = static_cast<char *>(const_cast<void *>(params.weight.data)) + params.first_row * stride;
+  const char *source = static_cast<const char *>(params.source);
+  for (int64_t i = 0; i < params.count; i++) memory_write(backend, target + i * stride, source + i * row_bytes, row_bytes);
+}
+
 void embedding(Backend &backend, const EmbeddingParams &params) {
   check_indices("ids", params.ids, params.tokens, params.vocabulary);
   backend.kernels.embedding(backend.pool, params);
@@ -101,7 +109,9 @@ void add_rms_norm(Backend &backend, const AddRmsNormParams &params) {
 }
 void rope_table(Backend &backend, const RopeTableParams &params) { backend.kernels.rope_table(backend.pool, params); }
 void rope(Backend &backend, const RopeParams &params) { backend.kernels.rope(backend.pool, params); }
-void silu_mul(Backend &backend, const SiluMulParams &params) { backend.kernels.silu_mul(backend.pool, params); }
+void silu_mul(Backend &backend, const GatedParams &params) { backend.kernels.silu_mul(backend.pool, params); }
+void gelu_mul(Backend &backend, const GatedParams &params) { backend.kernels.gelu_mul(backend.pool, params); }
+void scale(Backend &backend, const ScaleParams &params) { backend.kernels.scale(backend.pool, params); }
 void matmul(Backend &backend, const MatmulParams &params) { backend.kernels.matmul(backend.pool, params); }
 void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
 void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }

@@ -13,13 +13,15 @@ struct Kernels {
   void (*rms_norm)(ThreadPool &, const RmsNormParams &);
   void (*rope_table)(ThreadPool &, const RopeTableParams &);
   void (*rope)(ThreadPool &, const RopeParams &);
-  void (*silu_mul)(ThreadPool &, const SiluMulParams &);
+  void (*silu_mul)(ThreadPool &, const GatedParams &);
   void (*matmul)(ThreadPool &, const MatmulParams &);
   void (*add)(ThreadPool &, const AddParams &);
   void (*argmax)(ThreadPool &, const ArgmaxParams &);
   void (*sample)(ThreadPool &, const SampleParams &);
   void (*route_experts)(ThreadPool &, const RouteExpertsParams &);
   void (*scatter_add)(ThreadPool &, const ScatterAddParams &);
+  void (*gelu_mul)(ThreadPool &, const GatedParams &);
+  void (*scale)(ThreadPool &, const ScaleParams &);
   void (*append_kv)(ThreadPool &, const AppendKvParams &);
   void (*page_statistics)(ThreadPool &, const PageStatisticsParams &);
   void (*page_score)(ThreadPool &, const PageScoreParams &);

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #endif
 
-#include "numbers.h"
+#include "../numbers.h"
 
 /* Before a loop over an array that must stay in registers: rolled, the compilers keep the array in memory. */
 #if defined(__clang__)

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "../block_formats.h"
 #include "backend.h"
 
 namespace ps {

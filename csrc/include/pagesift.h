@@ -40,7 +40,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 4
+#define PS_ABI_VERSION 5
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -58,7 +58,23 @@ typedef enum ps_status {
 } ps_status;
 
 typedef enum ps_backend { PS_BACKEND_CPU = 0, PS_BACKEND_CUDA = 1 } ps_backend;
-typedef enum ps_dtype { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3 } ps_dtype;
+/* From PS_Q8_0 on, formats of weights in blocks along the inner dimension, whose numbers share a scale: only for the weight of ps_matmul
+ * and the table of ps_embedding. A row of K numbers, a multiple of the block, takes K / block * (bytes of a block). */
+typedef enum ps_dtype {
+  PS_F32 = 0,
+  PS_F16 = 1,
+  PS_BF16 = 2,
+  PS_I32 = 3,
+  PS_Q8_0 = 4,  /* 32 numbers, 34 bytes; the layouts of these eight are GGUF's */
+  PS_Q4_0 = 5,  /* 32 numbers, 18 bytes */
+  PS_Q4_1 = 6,  /* 32 numbers, 20 bytes */
+  PS_Q5_0 = 7,  /* 32 numbers, 22 bytes */
+  PS_Q5_1 = 8,  /* 32 numbers, 24 bytes */
+  PS_Q4_K = 9,  /* 256 numbers, 144 bytes */
+  PS_Q5_K = 10, /* 256 numbers, 176 bytes */
+  PS_Q6_K = 11, /* 256 numbers, 210 bytes */
+  PS_F8 = 12    /* 128 numbers, 132 bytes: 128 bytes of e4m3, then the float32 that multiplies them */
+} ps_dtype;
 typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
 
 /* Statistics that a cache stores besides the mean and the standard deviation, which it always stores. */
@@ -79,7 +95,8 @@ typedef enum ps_cache_field {
   PS_FIELD_MAX = 6     /* [Hk, d] */
 } ps_cache_field;
 
-/* A view of a buffer. The inner dimensions are contiguous; consecutive indices of dimension 0 are row_stride elements apart. */
+/* A view of a buffer. The inner dimensions are contiguous; consecutive indices of dimension 0 are row_stride elements apart. In a block
+ * format, the inner dimension and row_stride are multiples of the block, and a view covers whole rows as ps_weight_write wrote them. */
 typedef struct ps_tensor {
   ps_buffer *buffer;
   int64_t offset_bytes;
@@ -177,9 +194,18 @@ PS_API int32_t ps_graph_end(ps_device *device, ps_graph **out);
 PS_API int32_t ps_graph_launch(ps_graph *graph);
 PS_API int32_t ps_graph_close(ps_graph *graph);
 
-/* ---- operations; activations are f32, weights f32, f16 or bf16 ---- */
+/* ---- weights ---- */
 
-/* out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H]. */
+/* Writes rows [first_row, first_row + rows) of a weight [N, K] or [N]. source: the rows without gaps in main memory, source_bytes bytes
+ * in all. A source of the weight's own dtype is stored bit for bit. Otherwise the source is f32, f16 or bf16 and is rounded to nearest,
+ * or quantised as ggml's reference quantiser does: to q8_0, q4_0, q4_1, q5_0 and q5_1, from numbers up to 65504; PS_UNSUPPORTED for the
+ * other block formats. A build may arrange block-format rows in its own way in the same bytes: only the operations below can read them. */
+PS_API int32_t ps_weight_write(ps_device *device, const ps_tensor *weight, int64_t first_row, int64_t rows, int32_t source_dtype, const void *source,
+                               int64_t source_bytes);
+
+/* ---- operations; activations are f32, weights f32, f16 or bf16; ps_embedding and ps_matmul also take block formats ---- */
+
+/* out[t] = table[ids[t]]. ids [T] i32, each in [0, V); table [V, H]; out [T, H]. Exact, also from a block format. */
 PS_API int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out);
 /* out = x / sqrt(mean(x^2) + eps) * weight over the last dimension n. x, out [T, n] or [T, heads, n]; weight [n]; out may be x. */
 PS_API int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out);
@@ -194,7 +220,8 @@ PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, cons
 PS_API int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table);
 /* out = silu(gate) * up. gate, up, out [T, n]. */
 PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
-/* out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. */
+/* out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. With a weight in a block format x is rounded to
+ * 8 bits per block of 32 numbers: the error is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it. */
 PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
@@ -216,6 +243,11 @@ PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_te
 PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights);
 /* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T), no duplicates; weights [N]; out [T, n]. */
 PS_API int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights, const ps_tensor *out);
+/* out = gelu(gate) * up, with the tanh form of gelu: gelu(x) = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+ * gate, up, out [T, n]. */
+PS_API int32_t ps_gelu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
+/* x *= factor. x [T, n]. */
+PS_API int32_t ps_scale(ps_device *device, const ps_tensor *x, float factor);
 
 /* ---- KV cache ---- */
 

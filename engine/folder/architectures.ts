@@ -1,5 +1,13 @@
-/** Where `config.json` gives the sliding windows of layers: nowhere, for all layers, for all if a flag is set, for each layer. */
-export type WindowRule = "none" | "all" | "flagged" | "per layer";
+import type { JsonObject } from "./json_file.ts";
+
+/**
+ * Where `config.json` gives the sliding windows of layers: nowhere, for all layers, for all if a flag is set, for each layer. `pattern`
+ * leaves every n-th layer without one unless the layers are listed.
+ */
+export type WindowRule = "none" | "all" | "flagged" | "per layer" | "pattern";
+
+/** How layers rotate queries and keys: all alike, those with a sliding window at a base of their own, or only those that are listed. */
+export type RotationRule = "same" | "by window" | "listed";
 
 /** What a model family fixes, and the values its library assumes for fields that `config.json` leaves out. */
 export interface Family {
@@ -11,6 +19,20 @@ export interface Family {
   qkNorm: boolean;
   fusedProjections: boolean;
   windows: WindowRule;
+  rotations: RotationRule;
+  activation: "silu" | "gelu_tanh";
+  /** Norm weights are stored less this. */
+  normOffset: 0 | 1;
+  /** The output of attention and of the feed-forward block is normalized before it joins the hidden state. */
+  postNorms: boolean;
+  /** Which fields scale embedding, attention, residual stream and logits. */
+  scales: "none" | "gemma" | "granite";
+  /** The language model is a part of the model, with its fields under `text_config`. */
+  nested: boolean;
+  /** Values of fields that published files leave out. */
+  assumed: JsonObject;
+  /** Fields that must be absent, null or false. */
+  unsupported: readonly string[];
   moe: boolean;
   /** Reads `llama_4_scaling_beta`. */
   positionScaling: boolean;
@@ -21,6 +43,8 @@ export interface Family {
   defaultKvHeads: number | undefined;
   /** Tokens; undefined: no window. */
   defaultWindow: number | undefined;
+  defaultTheta: number;
+  defaultTied: boolean;
 }
 
 const LLAMA: Family = {
@@ -30,12 +54,22 @@ const LLAMA: Family = {
   qkNorm: false,
   fusedProjections: false,
   windows: "none",
+  rotations: "same",
+  activation: "silu",
+  normOffset: 0,
+  postNorms: false,
+  scales: "none",
+  nested: false,
+  assumed: {},
+  unsupported: [],
   moe: false,
   positionScaling: false,
   defaultRmsNormEps: 1e-6,
   defaultHeadDim: undefined,
   defaultKvHeads: undefined,
   defaultWindow: undefined,
+  defaultTheta: 10_000,
+  defaultTied: false,
 };
 
 const MISTRAL: Family = {
@@ -88,6 +122,44 @@ const PHI3: Family = {
   defaultRmsNormEps: 1e-5,
 };
 
+const GEMMA3: Family = {
+  ...LLAMA,
+  modelType: "gemma3_text",
+  mlpBiasField: false,
+  qkNorm: true,
+  windows: "pattern",
+  rotations: "by window",
+  activation: "gelu_tanh",
+  normOffset: 1,
+  postNorms: true,
+  scales: "gemma",
+  unsupported: ["attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"],
+  defaultHeadDim: 256,
+  defaultKvHeads: 4,
+  defaultWindow: 4096,
+  defaultTheta: 1_000_000,
+  defaultTied: true,
+};
+
+const GEMMA3_MULTIMODAL: Family = {
+  ...GEMMA3,
+  modelType: "gemma3",
+  nested: true,
+  assumed: { vocab_size: 262_208, num_attention_heads: 8, max_position_embeddings: 131_072 },
+};
+
+const SMOLLM3: Family = {
+  ...LLAMA,
+  modelType: "smollm3",
+  windows: "per layer",
+  rotations: "listed",
+  defaultKvHeads: 4,
+  defaultTheta: 2_000_000,
+  defaultTied: true,
+};
+
+const GRANITE: Family = { ...LLAMA, modelType: "granite", scales: "granite" };
+
 /** The supported values of `architectures` in `config.json`. */
 export const FAMILIES = {
   LlamaForCausalLM: LLAMA,
@@ -97,6 +169,10 @@ export const FAMILIES = {
   Qwen3ForCausalLM: QWEN3,
   Phi3ForCausalLM: PHI3,
   Qwen3MoeForCausalLM: QWEN3_MOE,
+  Gemma3ForCausalLM: GEMMA3,
+  Gemma3ForConditionalGeneration: GEMMA3_MULTIMODAL,
+  SmolLM3ForCausalLM: SMOLLM3,
+  GraniteForCausalLM: GRANITE,
 } as const satisfies Readonly<Record<string, Family>>;
 
 /** Name of a supported architecture. */

@@ -2,19 +2,60 @@ import { basename, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../errors.ts";
 import { isJsonObject, readJsonFile, refuseLinkOut, shorten, statOrUndefined } from "./json_file.ts";
 import type { Notice } from "../types.ts";
-import { readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
+import { readSafetensorsHeader, type TensorEntry, type TensorPlace } from "./safetensors.ts";
 
-/** A tensor and the file that contains it. */
-export type CheckpointTensor = TensorEntry;
+/** A tensor of a model and the file that contains it. */
+export interface CheckpointTensor extends TensorPlace {
+  /** As the file names it. */
+  readonly dtype: string;
+  /** Outermost first; empty for a scalar. */
+  readonly shape: readonly number[];
+  /** Where the rows are made of what the file has; `dtype` and `shape` say what comes of it. Default: the rows as they are. */
+  readonly storage?: InterleavedStorage | F8Storage | PackedStorage;
+}
 
-/** All tensors of a model folder. */
-export interface Checkpoint {
-  readonly folder: string;
+/** Rows of q or k of a rotation of neighbouring dimensions: row 2i + j of a head is ours i + j d / 2. */
+export interface InterleavedStorage {
+  readonly kind: "interleaved";
+  /** Numbers of a head, d. */
+  readonly headDim: number;
+}
+
+/** 8-bit floats `[N, K]` with scales for 128 by 128 numbers, for a row or for all. */
+export interface F8Storage {
+  readonly kind: "f8";
+  readonly scales: CheckpointTensor;
+}
+
+/** 4-bit integers, eight in one of 32 bits, with a scale and a zero point for each group along K. */
+export interface PackedStorage {
+  readonly kind: "awq" | "gptq";
+  /** `[K / groupSize, N]` */
+  readonly scales: CheckpointTensor;
+  /** `[K / groupSize, N / 8]` */
+  readonly zeros: CheckpointTensor;
+  readonly groupSize: number;
+  /** What is added to zero points as they are stored. */
+  readonly zeroOffset: number;
+  /** The group of each column, `[K]`. */
+  readonly order?: CheckpointTensor;
+}
+
+/** All tensors of a model. */
+export interface ModelTensors {
+  /** By the names of a Hugging Face checkpoint. */
   readonly tensors: ReadonlyMap<string, CheckpointTensor>;
-  /** Of all tensors. */
-  readonly totalBytes: number;
   /** What is ignored. */
   readonly notices: readonly Notice[];
+  /** The name in the model's own files of a tensor that they should contain. Default: the same. */
+  readonly nameOf?: (name: string) => string;
+}
+
+/** All tensors of a model folder. */
+export interface Checkpoint extends ModelTensors {
+  readonly folder: string;
+  /** Of all tensors. */
+  readonly totalBytes: number;
 }
 
 const INDEX = "model.safetensors.index.json";
@@ -67,7 +108,11 @@ async function findSingleFile(folder: string): Promise<string> {
   const looked = `"${INDEX}", "${SINGLE}" or a single "*.safetensors" file`;
   if (found.length > 1) throw modelError(`Expected ${looked} in "${folder}", found ${listed(found)}`);
   const others = names.filter((name) => /\.(bin|gguf|pth|pt)$/.test(name));
-  const hint = others.length > 0 ? `, only ${listed(others)}; convert the weights to safetensors` : "";
+  const gguf = others.find((name) => name.endsWith(".gguf"));
+  const advice = gguf === undefined
+    ? "convert the weights to safetensors"
+    : `give the file itself, "${join(folder, gguf)}"`;
+  const hint = others.length > 0 ? `, only ${listed(others)}; ${advice}` : "";
   throw modelError(`No weights in "${folder}": expected ${looked}${hint}`);
 }
 

@@ -3,9 +3,11 @@ import { type Architecture, architectureOf, FAMILIES, type Family, isArchitectur
 import { ConfigFields, present, type Range } from "./config_fields.ts";
 import { PagesiftError } from "../errors.ts";
 import { isJsonObject, readJsonFile, shorten } from "./json_file.ts";
+import { type LayerRotation, layerRotations, unrotatedLayers } from "./layer_rotations.ts";
+import { parseQuantization, type Quantization } from "./quantization.ts";
 import { type RopeConfig, rotaryDimOf } from "./rope.ts";
-import { parseRope } from "./rope_config.ts";
-import { parseWindows } from "./sliding_windows.ts";
+import { parseLocalRope, parseRope } from "./rope_config.ts";
+import { parseWindow } from "./sliding_windows.ts";
 
 export { type GenerationConfig, readGenerationConfig } from "./generation_config.ts";
 
@@ -26,9 +28,16 @@ export interface ModelConfig {
   readonly rmsNormEps: number;
   /** Whether the output projection is the embedding, unless the tensors say otherwise. */
   readonly tieWordEmbeddings: boolean;
-  readonly hiddenAct: "silu";
+  /** `gelu_tanh` is the tanh form of gelu. */
+  readonly hiddenAct: "silu" | "gelu_tanh";
   readonly attentionBias: { readonly qkv: boolean; readonly output: boolean };
   readonly mlpBias: boolean;
+  /** Added to the stored weights of all norms. */
+  readonly normOffset: 0 | 1;
+  /** Whether the output of attention and of the feed-forward block is normalized before it is added to the hidden state. */
+  readonly postNorms: boolean;
+  /** Factors of parts of the forward pass. */
+  readonly scales: ModelScales;
   /** Whether queries and keys are normalized, each head by itself, before the rotation. */
   readonly qkNorm: boolean;
   /** Whether q, k, v are one tensor, and gate, up another. */
@@ -36,9 +45,31 @@ export interface ModelConfig {
   /** Latest tokens that a layer attends to, the current one included; 0 is all. `[numLayers]` */
   readonly slidingWindows: readonly number[];
   readonly rope: RopeConfig;
+  /**
+   * The rotation of layers that are `local`, where there are any.
+   *
+   * @internal
+   */
+  readonly localRope?: RopeConfig;
+  /** Which rotation each layer has. `[numLayers]` */
+  readonly rotations: readonly LayerRotation[];
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId?: number;
   readonly moe?: MoeConfig;
+}
+
+/** Factors of parts of the forward pass; 1 leaves a part as it is. */
+export interface ModelScales {
+  /** Of embedding rows. */
+  readonly embedding: number;
+  /** Whether `embedding` is rounded to the dtype of 16-bit embedding weights. */
+  readonly roundsEmbedding: boolean;
+  /** Of the products of queries and keys. */
+  readonly attention: number;
+  /** Of the output of attention and of the feed-forward block. */
+  readonly residual: number;
+  /** Of the logits. */
+  readonly logits: number;
 }
 
 /** A mixture of experts in place of the feed-forward block. */
@@ -61,6 +92,7 @@ const HEADS: Range = { min: 1, max: 4096 };
 const HEAD_DIM: Range = { min: 16, max: 512 };
 const CONTEXT: Range = { min: 1, max: 1_000_000_000 };
 const EPSILON: Range = { min: 0, max: 1 };
+const SCALE: Range = { min: 1e-6, max: 1e6 };
 const EXPERTS: Range = { min: 1, max: 4096 };
 
 /** Reads `config.json` of a model folder. Throws "model" errors that name the field and the expected values. */
@@ -71,31 +103,48 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   throw new PagesiftError("model", `No "config.json" in "${folder}"; expected a Hugging Face model folder`);
 }
 
-/** Checks a parsed `config.json`; `file` is for messages only. */
-export function parseModelConfig(json: unknown, file: string): ModelConfig {
+/** How `config.json` of a model folder says that weights are quantised; undefined where they are not. Throws "model" errors. */
+export async function readQuantization(folder: string): Promise<Quantization | undefined> {
+  const file = join(folder, "config.json");
+  return parseQuantization(new ConfigFields(await readJsonFile(file) ?? {}, file));
+}
+
+/** Checks a parsed `config.json`; `file`, and `label` for the names of its fields, are for messages only. */
+export function parseModelConfig(json: unknown, file: string, label?: (name: string) => string): ModelConfig {
   if (!isJsonObject(json)) throw new PagesiftError("model", `Cannot read "${file}": expected a JSON object`);
-  const fields = new ConfigFields(json, file);
-  const architecture = parseArchitecture(fields);
-  refuseQuantized(fields);
-  const family = FAMILIES[architecture];
+  const whole = new ConfigFields(json, file, label);
+  const architecture = parseArchitecture(whole);
+  parseQuantization(whole); // refuses methods that are not supported before any weight is read
+  const family: Family = FAMILIES[architecture];
+  const fields = languageModelFields(whole, family);
+  refuseUnsupported(fields, family);
   const numLayers = fields.count("num_hidden_layers", LAYERS);
   const maxContext = fields.count("max_position_embeddings", CONTEXT);
+  const heads = parseHeads(fields, family);
+  const unrotated = unrotatedLayers(fields, family, numLayers);
+  const { size, slides } = parseWindow(fields, family, maxContext, unrotated);
+  const rotations = layerRotations(family, slides, unrotated);
   return deepFreeze<ModelConfig>({
     architecture,
     vocabSize: fields.count("vocab_size", VOCABULARY),
     intermediateSize: fields.count("intermediate_size", WIDTH),
     numLayers,
-    ...parseHeads(fields, family),
+    ...heads,
     maxContext,
     rmsNormEps: fields.number("rms_norm_eps", EPSILON, family.defaultRmsNormEps),
-    tieWordEmbeddings: fields.flag("tie_word_embeddings", false),
-    hiddenAct: parseActivation(fields),
+    tieWordEmbeddings: fields.flag("tie_word_embeddings", family.defaultTied),
+    hiddenAct: parseActivation(fields, family),
     ...parseBiases(fields, family),
+    normOffset: family.normOffset,
+    postNorms: family.postNorms,
+    scales: parseScales(fields, family, heads),
     qkNorm: family.qkNorm,
     fusedProjections: family.fusedProjections,
-    slidingWindows: parseWindows(fields, family, numLayers, maxContext),
+    slidingWindows: slides.map((isLocal) => isLocal ? size : 0),
+    rotations,
     eosTokenIds: fields.tokenIds("eos_token_id"),
     ...present({
+      localRope: rotations.includes("local") ? parseLocalRope(fields, heads.rope) : undefined,
       bosTokenId: fields.tokenIds("bos_token_id")[0],
       moe: family.moe ? parseMoe(fields, numLayers) : undefined,
     }),
@@ -124,11 +173,19 @@ function parseArchitecture(fields: ConfigFields): Architecture {
   throw new PagesiftError("model", `${found} in "${fields.file}"; supported are ${supported}`);
 }
 
-function refuseQuantized(fields: ConfigFields): void {
-  if (!fields.has("quantization_config")) return;
-  const method = fields.object("quantization_config").text("quant_method", "unknown method");
-  const problem = `Quantized weights ("${shorten(method)}") are not supported in "${fields.file}"`;
-  throw new PagesiftError("model", `${problem}; use the model with f32, f16 or bf16 weights`);
+/** The fields of the language model; the tokens and the tied weights are those of the model as a whole. */
+function languageModelFields(whole: ConfigFields, { nested, assumed }: Family): ConfigFields {
+  if (!nested) return whole;
+  const shared = ["eos_token_id", "bos_token_id", "tie_word_embeddings"].filter((name) => whole.has(name));
+  return new ConfigFields({
+    ...assumed,
+    ...whole.object("text_config").json,
+    ...Object.fromEntries(shared.map((name) => [name, whole.json[name]])),
+  }, whole.file);
+}
+
+function refuseUnsupported(fields: ConfigFields, { unsupported }: Family): void {
+  for (const name of unsupported) if (fields.json[name]) fields.refuse(name, "null or false");
 }
 
 type Heads = Pick<ModelConfig, "hiddenSize" | "numQueryHeads" | "numKvHeads" | "headDim" | "rope">;
@@ -142,7 +199,7 @@ function parseHeads(fields: ConfigFields, family: Family): Heads {
     fields.refuse("num_attention_heads", `a multiple of "num_key_value_heads" (${numKvHeads})`);
   }
   const headDim = parseHeadDim(fields, family.defaultHeadDim, hiddenSize, numQueryHeads);
-  const rope = parseRope(fields, family);
+  const rope = parseRope(fields, family, headDim);
   const rotaryDim = rotaryDimOf(rope, headDim);
   if (rotaryDim < 2 || rotaryDim % 2 !== 0) {
     fields.refuse("partial_rotary_factor", `a share of "head_dim" (${headDim}) that gives an even size`);
@@ -163,9 +220,33 @@ function parseHeadDim(fields: ConfigFields, fallback: number | undefined, hidden
   throw new PagesiftError("model", `Head size ${derived}`);
 }
 
-function parseActivation(fields: ConfigFields): "silu" {
+function parseActivation(fields: ConfigFields, { activation }: Family): ModelConfig["hiddenAct"] {
+  if (activation === "gelu_tanh") {
+    const name = fields.text("hidden_activation", "gelu_pytorch_tanh");
+    return name === "gelu_pytorch_tanh" ? activation : fields.refuse("hidden_activation", '"gelu_pytorch_tanh"');
+  }
   const name = fields.text("hidden_act", "silu");
   return name === "silu" || name === "swish" ? "silu" : fields.refuse("hidden_act", '"silu"');
+}
+
+function parseScales(fields: ConfigFields, { scales }: Family, { hiddenSize, headDim }: Heads): ModelScales {
+  const plain = { embedding: 1, roundsEmbedding: false, attention: 1 / Math.sqrt(headDim), residual: 1, logits: 1 };
+  switch (scales) {
+    case "none":
+      return plain;
+    case "gemma": {
+      const attention = 1 / Math.sqrt(fields.number("query_pre_attn_scalar", SCALE, 256));
+      return { ...plain, embedding: Math.sqrt(hiddenSize), roundsEmbedding: true, attention };
+    }
+    case "granite":
+      return {
+        ...plain,
+        embedding: fields.number("embedding_multiplier", SCALE, 1),
+        attention: fields.number("attention_multiplier", SCALE, 1),
+        residual: fields.number("residual_multiplier", SCALE, 1),
+        logits: 1 / fields.number("logits_scaling", SCALE, 1),
+      };
+  }
 }
 
 function parseBiases(fields: ConfigFields, family: Family): Pick<ModelConfig, "attentionBias" | "mlpBias"> {

@@ -12,7 +12,8 @@ export interface Range {
  * field of another type or out of range is a "model" error that names the field, the file and the expected values.
  */
 export class ConfigFields {
-  constructor(readonly json: JsonObject, readonly file: string) {}
+  /** `label` gives the name of a field as its file has it, for messages. */
+  constructor(readonly json: JsonObject, readonly file: string, readonly label = (name: string): string => name) {}
 
   has(name: string): boolean {
     return this.json[name] !== undefined && this.json[name] !== null;
@@ -68,7 +69,10 @@ export class ConfigFields {
 
   refuse(name: string, expected: string): never {
     const found = describe(this.json[name]);
-    throw new PagesiftError("model", `Field "${name}" of "${this.file}" must be ${expected}, found ${found}`);
+    throw new PagesiftError(
+      "model",
+      `Field "${this.label(name)}" of "${this.file}" must be ${expected}, found ${found}`,
+    );
   }
 
   #numeric(name: string, expected: string, valid: (value: number) => boolean, fallback?: number): number {

@@ -71,9 +71,12 @@ export async function statOrUndefined(path: string, stat = Deno.stat): Promise<D
 export async function refuseLinkOut(file: string): Promise<void> {
   const [root, target] = [await realPath(dirname(file)), await realPath(file)];
   if (dirname(target) === root) return;
-  const repository = dirname(dirname(root));
-  const isSnapshot = basename(dirname(root)) === "snapshots" && basename(repository).startsWith("models--");
-  if (isSnapshot && dirname(target) === join(repository, "blobs")) return;
+  // A file may lie in a folder of the snapshot.
+  for (const snapshot of [root, dirname(root)]) {
+    const repository = dirname(dirname(snapshot));
+    const isSnapshot = basename(dirname(snapshot)) === "snapshots" && basename(repository).startsWith("models--");
+    if (isSnapshot && dirname(target) === join(repository, "blobs")) return;
+  }
   throw new PagesiftError("model", `File "${file}" is a link out of its folder; copy the file there instead`);
 }
 

@@ -13,7 +13,31 @@ interface RopeBase {
 
 type YarnConfig = RopeBase & YarnScaling;
 
-type RopeScaling = { type: "default" } | { type: "linear"; factor: number } | Llama3Scaling | YarnScaling;
+type RopeScaling =
+  | { type: "default" }
+  | { type: "linear"; factor: number }
+  | Llama3Scaling
+  | YarnScaling
+  | LongRopeScaling
+  | DividedScaling;
+
+/** Factors for contexts of up to `originalMaxContext`, and for longer ones. */
+export interface LongRopeScaling {
+  type: "longrope";
+  /** What frequencies are divided by, `[rotaryDim / 2]`. */
+  shortFactors: readonly number[];
+  longFactors: readonly number[];
+  /** `maxContext / originalMaxContext` where absent. */
+  factor?: number;
+  attentionFactor?: number;
+}
+
+/** What GGUF files have in place of llama3's constants. */
+interface DividedScaling {
+  type: "divided";
+  /** What the plain frequencies are divided by, `[rotaryDim / 2]`. */
+  divisors: readonly number[];
+}
 
 interface Llama3Scaling {
   type: "llama3";
@@ -52,18 +76,37 @@ export interface RopeFrequencies {
 // Each step is rounded to float32 because the models were run by a library that computes these in float32.
 const round = Math.fround;
 
-/** Rotation frequencies of a head of `headDim` dimensions, equal to those of the transformers library. */
-export function ropeFrequencies(rope: RopeConfig, headDim: number, maxContext: number): RopeFrequencies {
+/**
+ * Rotation frequencies of a head of `headDim` dimensions, equal to those of the transformers library.
+ *
+ * @param maxContext tokens that the model was made for
+ * @param contextInForce tokens that a sequence may reach, for {@link usesLongFactors}
+ */
+export function ropeFrequencies(
+  rope: RopeConfig,
+  headDim: number,
+  maxContext: number,
+  contextInForce = maxContext,
+): RopeFrequencies {
   const rotaryDim = rotaryDimOf(rope, headDim);
   const powers = thetaPowers(rope.theta, rotaryDim);
   const originalMaxContext = rope.originalMaxContext ?? maxContext;
   return {
-    invFreq: scaledFrequencies(rope, powers, originalMaxContext, maxContext),
+    invFreq: scaledFrequencies(rope, powers, { original: originalMaxContext, maxContext, contextInForce }),
     rotaryDim,
-    attentionScaling: rope.type === "yarn" ? yarnAttentionScaling(rope, yarnFactor(rope, maxContext)) : 1,
+    attentionScaling: attentionScaling(rope, maxContext),
     positionBeta: rope.positionBeta,
     positionOrigin: originalMaxContext,
   };
+}
+
+/**
+ * Whether LongRoPE rotates by its long factors. The transformers library asks this of every forward pass, by the length so far, and
+ * computes the cache again when a generation passes the original context. Here it is settled by the context in force, as in llama.cpp,
+ * so that no cache ever mixes the two: a context of at most the original one takes the short factors.
+ */
+export function usesLongFactors({ originalMaxContext }: RopeBase, maxContext: number, contextInForce: number): boolean {
+  return contextInForce > (originalMaxContext ?? maxContext);
 }
 
 /** Leading dimensions of a head that are rotated. */
@@ -76,18 +119,42 @@ function thetaPowers(theta: number, rotaryDim: number): Float32Array {
   return Float32Array.from({ length: rotaryDim / 2 }, (_, i) => round(theta) ** round(2 * i / rotaryDim));
 }
 
-function scaledFrequencies(rope: RopeConfig, powers: Float32Array, original: number, maxContext: number): Float32Array {
+interface Contexts {
+  original: number;
+  maxContext: number;
+  contextInForce: number;
+}
+
+function scaledFrequencies(
+  rope: RopeConfig,
+  powers: Float32Array,
+  { original, maxContext, contextInForce }: Contexts,
+): Float32Array {
   const invFreq = powers.map((power) => 1 / power);
   switch (rope.type) {
     case "default":
       return invFreq;
     case "linear":
       return invFreq.map((frequency) => frequency / rope.factor);
+    case "divided":
+      return invFreq.map((frequency, i) => frequency / (rope.divisors[i] ?? NaN));
     case "llama3":
       return invFreq.map((frequency) => llama3Frequency(rope, frequency, original));
     case "yarn":
-      return yarnFrequencies(rope, powers, original, yarnFactor(rope, maxContext));
+      return yarnFrequencies(rope, powers, original, extension(rope, maxContext));
+    case "longrope": {
+      const factors = usesLongFactors(rope, maxContext, contextInForce) ? rope.longFactors : rope.shortFactors;
+      return powers.map((power, i) => 1 / round(round(factors[i] ?? NaN) * power));
+    }
   }
+}
+
+function attentionScaling(rope: RopeConfig, maxContext: number): number {
+  if (rope.type === "yarn") return yarnAttentionScaling(rope, extension(rope, maxContext));
+  if (rope.type !== "longrope") return 1;
+  if (rope.attentionFactor !== undefined) return rope.attentionFactor;
+  const factor = extension(rope, maxContext);
+  return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(rope.originalMaxContext ?? maxContext));
 }
 
 /** Long waves are slowed by `factor`, short ones stay, those between are blended. */
@@ -120,7 +187,8 @@ function yarnRamp(rope: YarnConfig, rotaryDim: number, original: number): { low:
   return { low, high: low === high ? high + 0.001 : high };
 }
 
-function yarnFactor(rope: YarnConfig, maxContext: number): number {
+/** How many times longer the context became. */
+function extension(rope: RopeBase & { factor?: number }, maxContext: number): number {
   return rope.factor ?? maxContext / (rope.originalMaxContext ?? maxContext);
 }
 

@@ -39,6 +39,9 @@ export interface TensorEntry {
   readonly bytes: number;
 }
 
+/** Where the bytes of a tensor lie. */
+export type TensorPlace = Pick<TensorEntry, "name" | "file" | "offsetBytes" | "bytes">;
+
 /** What a safetensors file says about its tensors. */
 export interface SafetensorsHeader {
   readonly file: string;
@@ -82,7 +85,7 @@ export async function readSafetensorsHeader(file: string): Promise<SafetensorsHe
  */
 export function readTensorInPieces(
   file: string | Deno.FsFile,
-  entry: TensorEntry,
+  entry: TensorPlace,
   pieceBytes: number,
   onPiece: (bytes: Uint8Array<ArrayBuffer>, offsetBytes: number) => void,
 ): void {
@@ -101,7 +104,7 @@ export function readTensorInPieces(
 /** Fills `out` with a tensor's bytes from `offset` on. Throws a "model" error where the file ends early. */
 export function readTensorBytes(
   handle: Deno.FsFile,
-  { name, file, offsetBytes }: TensorEntry,
+  { name, file, offsetBytes }: TensorPlace,
   offset: number,
   out: Uint8Array,
 ): void {
@@ -118,7 +121,7 @@ function pieceSize(bytes: number): number {
 }
 
 /** Fills the buffer as far as the file reaches; returns how far. `file` is for messages only. */
-function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {
+export function readFully(handle: Deno.FsFile, buffer: Uint8Array, file: string): number {
   let done = 0;
   try {
     while (done < buffer.length) {

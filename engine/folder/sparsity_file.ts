@@ -1,6 +1,6 @@
 import { join } from "@std/path";
 import { ConfigFields, present } from "./config_fields.ts";
-import { readJsonFile, shorten } from "./json_file.ts";
+import { type JsonObject, readJsonFile, shorten } from "./json_file.ts";
 import { PAGE_SIZES, SCORERS } from "../pages/page_policy.ts";
 import type { SparseOptions } from "../types.ts";
 
@@ -20,7 +20,11 @@ const LAMBDA = { min: 0, max: 1000 };
 export async function readSparsity(folder: string): Promise<ModelSparsity | undefined> {
   const file = join(folder, "sparsity.json");
   const json = await readJsonFile(file);
-  if (json === undefined) return undefined;
+  return json && parseSparsity(json, file);
+}
+
+/** Checks what `sparsity.json` contains; `file` is for messages only. Throws "model" errors that name the field. */
+export function parseSparsity(json: JsonObject, file: string): ModelSparsity {
   const fields = new ConfigFields(json, file);
   const pageSize = PAGE_SIZES.find((size) => size === fields.count("page_size", TOKENS)) ??
     fields.refuse("page_size", `one of ${PAGE_SIZES.join(", ")}`);

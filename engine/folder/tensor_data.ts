@@ -1,5 +1,5 @@
 import { PagesiftError } from "../errors.ts";
-import { MAX_PIECE_BYTES, readSafetensorsHeader, readTensorInPieces, type TensorDtype } from "./safetensors.ts";
+import { MAX_PIECE_BYTES, readSafetensorsHeader, readTensorInPieces } from "./safetensors.ts";
 
 /**
  * Reads a whole tensor into memory, flattened: I32 as it is; F32, F16 and BF16 as float32. For fixtures and small tensors;
@@ -18,7 +18,7 @@ export async function readTensor(file: string, name: string): Promise<Float32Arr
 
 /** Values of little-endian bytes that start at their buffer's start; undefined for other dtypes. */
 export function decodeTensor(
-  dtype: TensorDtype,
+  dtype: string,
   bytes: Uint8Array<ArrayBuffer>,
 ): Float32Array | Int32Array | undefined {
   const { buffer } = bytes;

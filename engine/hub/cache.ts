@@ -54,7 +54,8 @@ export class CachedModel {
     const path = join(this.snapshotPath(commit), file);
     const fresh = `${path}.${crypto.randomUUID().slice(0, 8)}`;
     await Deno.mkdir(dirname(path), { recursive: true });
-    await Deno.symlink(join("..", "..", "blobs", etag), fresh);
+    const up = file.split("/").map(() => "..");
+    await Deno.symlink(join("..", ...up, "blobs", etag), fresh);
     await Deno.rename(fresh, path);
   }
 

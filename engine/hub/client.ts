@@ -87,7 +87,8 @@ export class HubClient {
   }
 
   #fileUrl(commit: string, name: string): URL {
-    return this.#url(`${this.id}/resolve/${commit}/${encodeURIComponent(name)}`);
+    const path = name.split("/").map(encodeURIComponent).join("/");
+    return this.#url(`${this.id}/resolve/${commit}/${path}`);
   }
 
   #url(path: string): URL {

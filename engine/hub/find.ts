@@ -4,6 +4,7 @@ import { CachedModel, cacheFolder, type Environment, onCache } from "./cache.ts"
 import { HubClient, type HubModel } from "./client.ts";
 import { type Download, downloadFile, type DownloadProgress } from "./download.ts";
 import { isJsonObject, readJsonFile, shorten, statOrUndefined } from "../folder/json_file.ts";
+import { chooseGguf, isGgufName } from "./gguf_files.ts";
 import { StallGuard } from "./stall_guard.ts";
 
 export type { DownloadProgress };
@@ -34,38 +35,78 @@ const WEIGHTS = /^[\w-][\w.-]*\.safetensors$/;
 const WEIGHT_INDEX = /^[\w-][\w.-]*\.safetensors\.index\.json$/;
 
 /**
- * The folder of a model: a folder as it is, or a Hub name `org/name` from the Hugging Face cache, downloaded into it where
- * it is not whole. Throws a "model" error for a name that is neither, and "network" errors about the Hub and the cache.
+ * The folder or GGUF file of a model: a path as it is, or a Hub name from the Hugging Face cache, downloaded into it where it is not
+ * whole. `org/name` is a folder, or the only GGUF file of a repository without safetensors; `org/name:Q4_K_M` and `org/name:file.gguf`
+ * are GGUF files. Throws a "model" error for a name that is neither, and "network" errors about the Hub and the cache.
  */
 export async function findModelFolder(nameOrPath: string, options: FindModelOptions): Promise<string> {
   const info = await statOrUndefined(nameOrPath);
-  if (info?.isDirectory) return nameOrPath;
-  if (info !== undefined || !isHubName(nameOrPath)) {
-    const problem = info === undefined ? `No model folder "${shorten(nameOrPath)}"` : `"${nameOrPath}" is not a folder`;
+  if (info?.isDirectory || (info?.isFile && isGgufName(nameOrPath))) return nameOrPath;
+  const hub = parseHubName(nameOrPath);
+  if (info !== undefined || hub === undefined) {
+    const problem = info === undefined
+      ? `No model folder or file "${shorten(nameOrPath)}"`
+      : `"${nameOrPath}" is not a folder and not a *.gguf file`;
     throw new PagesiftError(
       "model",
-      `${problem}; expected a folder with a config.json, or a Hub name such as "org/name"`,
+      `${problem}; expected a folder with a config.json, a *.gguf file, or a Hub name such as "org/name" or "org/name:Q4_K_M"`,
     );
   }
   const revision = checkRevision(options.revision ?? "main");
   const cache = cacheFolder(options.env);
-  const model = new CachedModel(cache, nameOrPath);
+  const model = new CachedModel(cache, hub.id);
   return await onCache(cache, async () => {
-    const cached = await model.findSnapshot(revision);
-    if (cached !== undefined && await isComplete(cached)) return cached;
+    const snapshot = await model.findSnapshot(revision);
+    const cached = snapshot === undefined ? undefined : await findWhole(snapshot, hub);
+    if (cached !== undefined) return cached;
     if (isOffline(options)) throw offlineError(nameOrPath, revision, cache);
-    return await download(nameOrPath, revision, model, options);
+    return await download(hub, revision, model, options);
   });
 }
 
-function isHubName(name: string): boolean {
-  return name.length <= 200 && /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(name) && !/\.\.|--/.test(name);
+/** A repository, and which of its GGUF files. */
+interface HubName {
+  id: string;
+  /** A format or a file; undefined takes safetensors, else the only GGUF file. */
+  file: string | undefined;
+}
+
+function parseHubName(name: string): HubName | undefined {
+  const [, id, file] = /^([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)(?::([\w-][\w./-]*))?$/.exec(name) ?? [];
+  if (id === undefined || name.length > 300 || /\.\.|--/.test(id) || file?.includes("..")) return undefined;
+  return { id, file };
 }
 
 /** A revision is also a path below `refs`. */
 function checkRevision(revision: string): string {
   if (/^\w[\w.-]*(\/\w[\w.-]*)*$/.test(revision)) return revision;
   throw new PagesiftError("usage", `Revision "${shorten(revision)}" must be the name of a branch or tag, or a commit`);
+}
+
+/** The model in a snapshot, where it is whole: the snapshot's folder, or the first GGUF file. */
+async function findWhole(snapshot: string, { id, file }: HubName): Promise<string | undefined> {
+  if (file === undefined && await isComplete(snapshot)) return snapshot;
+  const names = await listFiles(snapshot);
+  if (!names.some(isGgufName) || (file === undefined && names.includes("config.json"))) return undefined;
+  try {
+    const [first] = chooseGguf(names, file, id);
+    return first && join(snapshot, first);
+  } catch (error) {
+    if (error instanceof PagesiftError) return undefined; // the Hub may have what the cache lacks
+    throw error;
+  }
+}
+
+/** Files of a snapshot that are there, and those of the folders in it. */
+async function listFiles(snapshot: string, folder = ""): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name } of Deno.readDir(join(snapshot, folder))) {
+    const path = folder === "" ? name : `${folder}/${name}`;
+    const info = await statOrUndefined(join(snapshot, path));
+    if (info?.isFile) names.push(path);
+    else if (info?.isDirectory && folder === "") names.push(...await listFiles(snapshot, path));
+  }
+  return names;
 }
 
 /** Programs cache single files too, so a snapshot may lack what a model needs. */
@@ -99,7 +140,7 @@ function offlineError(id: string, revision: string, cache: string): PagesiftErro
 }
 
 async function download(
-  id: string,
+  { id, file }: HubName,
   revision: string,
   model: CachedModel,
   { env, signal, onProgress, fetch = globalThis.fetch, stallSeconds = 60 }: FindModelOptions,
@@ -108,9 +149,12 @@ async function download(
   const client = new HubClient({ endpoint, token: env["HF_TOKEN"] || undefined, fetch }, id);
   const { commit, files } = await describe(client, revision, stallSeconds, signal);
   const shared: Download = { client, model, commit, stallSeconds, signal, onProgress };
-  for (const file of chooseFiles(files, id)) await downloadFile(shared, file);
+  const isGguf = file !== undefined || (!files.some((name) => WEIGHTS.test(name)) && files.some(isGgufName));
+  const chosen = isGguf ? chooseGguf(files, file, id) : chooseFiles(files, id);
+  for (const name of chosen) await downloadFile(shared, name);
   await model.writeRef(revision, commit);
-  return model.snapshotPath(commit);
+  const snapshot = model.snapshotPath(commit);
+  return isGguf ? join(snapshot, chosen[0] ?? "") : snapshot;
 }
 
 async function describe(
@@ -132,7 +176,7 @@ function chooseFiles(files: readonly string[], id: string): string[] {
   if (weights.length === 0 || !files.includes("config.json")) {
     throw new PagesiftError(
       "model",
-      `Model "${id}" on the Hub has no config.json with *.safetensors; choose another one`,
+      `Model "${id}" on the Hub has no config.json with *.safetensors and no GGUF file; choose another one`,
     );
   }
   const indexes = single.length > 0 ? [] : files.filter((file) => WEIGHT_INDEX.test(file));

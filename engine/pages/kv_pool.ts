@@ -49,6 +49,7 @@ export function cacheShape(
     numQueryHeads: config.numQueryHeads,
     numKvHeads: config.numKvHeads,
     headDim: config.headDim,
+    attentionScale: config.scales.attention,
     pageSize: policy.pageSize,
     dtype,
     statistics: { variance: own.variance || extra.variance, minMax: own.minMax || extra.minMax },

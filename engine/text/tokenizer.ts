@@ -2,7 +2,7 @@ import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { type AddedToken, AddedTokenSplitter } from "./added_tokens.ts";
 import { type ChatMessage, type ChatTemplate, findChatTemplate } from "./chat_template.ts";
 import { PagesiftError, reasonOf } from "../errors.ts";
-import { isJsonObject, shorten } from "../folder/json_file.ts";
+import { isJsonObject, type JsonObject, shorten } from "../folder/json_file.ts";
 import { SpecialGuard } from "./special_guard.ts";
 import { TextStream, type TokenDecoder } from "./text_stream.ts";
 import { TimeLimitError, withTimeLimit } from "./time_limit.ts";
@@ -92,10 +92,17 @@ export class Tokenizer implements TokenDecoder {
    */
   static async load(folder: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
     const files = await readTokenizerFiles(folder, options.vocabSize);
-    const { bos_token, eos_token, pad_token, unk_token } = files.config;
-    const names = Object.entries({ bos_token, eos_token, pad_token, unk_token });
-    const texts = names.map(([name, token]) => [name, tokenText(token)]);
-    const chatTemplate = await findChatTemplate(folder, files.config, Object.fromEntries(texts));
+    const chatTemplate = await findChatTemplate(folder, files.config, specialTexts(files.config));
+    return Tokenizer.make(files, chatTemplate, `${folder}/tokenizer.json`, options);
+  }
+
+  /** A tokenizer from checked parts; `origin` is for messages. Throws "model" errors when the library cannot use them. */
+  static make(
+    files: TokenizerFiles,
+    chatTemplate: ChatTemplate | undefined,
+    origin: string,
+    options: TokenizerOptions = {},
+  ): Tokenizer {
     try {
       // Making one runs the normalizer's patterns over the added tokens, which the file has chosen.
       const seconds = LOAD_FACTOR * (options.leastSeconds ?? LEAST_SECONDS);
@@ -103,9 +110,7 @@ export class Tokenizer implements TokenDecoder {
       tokenizer.decode(tokenizer.encode(TRIAL)); // the library builds some parts that cannot run
       return tokenizer;
     } catch (cause) {
-      throw new PagesiftError("model", `Cannot use "${folder}/tokenizer.json": ${shorten(reasonOf(cause), 200)}`, {
-        cause,
-      });
+      throw new PagesiftError("model", `Cannot use "${origin}": ${shorten(reasonOf(cause), 200)}`, { cause });
     }
   }
 
@@ -241,6 +246,13 @@ function readFrame(library: Library): [number[], number[]] {
   };
   const middle = tokens.indexOf(text);
   return [tokens.slice(0, middle).map(idOf), tokens.slice(middle + 1).map(idOf)];
+}
+
+/** The special tokens that chat templates may use, by name. */
+export function specialTexts(config: JsonObject): Record<string, string | undefined> {
+  const { bos_token, eos_token, pad_token, unk_token } = config;
+  const names = Object.entries({ bos_token, eos_token, pad_token, unk_token });
+  return Object.fromEntries(names.map(([name, token]) => [name, tokenText(token)]));
 }
 
 /** A token of `tokenizer_config.json`, which is its text or an object that holds it. */

@@ -78,7 +78,7 @@ export function dropsCharacters({ model, pre_tokenizer: preTokenizer }: JsonObje
 export function rewritten(definition: JsonObject): JsonObject {
   return {
     ...definition,
-    pre_tokenizer: mapSteps(definition.pre_tokenizer, splitByRegex),
+    pre_tokenizer: mapSteps(definition.pre_tokenizer, (step) => splitAtNumbers(splitByRegex(step))),
     decoder: mapSteps(definition.decoder, plainMetaspace),
   };
 }
@@ -97,6 +97,13 @@ function splitByRegex(step: JsonObject): JsonObject {
   const { type, pattern } = step;
   if (type !== "Split" || !isJsonObject(pattern) || typeof pattern.String !== "string") return step;
   return { ...step, pattern: { Regex: pattern.String.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&") } };
+}
+
+/** The library knows the digits 0 to 9 only, where the Rust library takes every numeric character, as in "½". */
+function splitAtNumbers(step: JsonObject): JsonObject {
+  if (step.type !== "Digits") return step;
+  const Regex = step.individual_digits === true ? "\\p{N}" : "\\p{N}+";
+  return { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false };
 }
 
 /** The library takes the first space of a text away, whatever the prepend scheme says. */

@@ -34,15 +34,24 @@ export async function readTokenizerFiles(folder: string, vocabSize = Infinity): 
   if (json === undefined) {
     throw new PagesiftError("model", `No "tokenizer.json" in "${folder}": download the whole model folder`);
   }
-  const definition = checkDefinition(json, vocabSize, (problem) => {
-    throw new PagesiftError("model", `Cannot use "${file}": ${problem}`);
-  });
-  const notices = rowlessNotices(definition.added_tokens, vocabSize);
+  const { definition, notices } = checkDefinition(json, file, vocabSize);
   const map = await readJsonFile(`${folder}/special_tokens_map.json`) ?? {};
   const config = await readJsonFile(`${folder}/tokenizer_config.json`) ?? {};
   // What the configuration leaves out or has as null, the map may have.
   const named = Object.entries(map).filter(([name]) => (config[name] ?? null) === null);
   return { definition, config: { ...config, ...Object.fromEntries(named) }, notices };
+}
+
+/** Checks what `tokenizer.json` contains; `origin` is for messages. Throws "model" errors. */
+export function checkDefinition(
+  json: JsonObject,
+  origin: string,
+  vocabSize: number,
+): Pick<TokenizerFiles, "definition" | "notices"> {
+  const definition = checked(json, vocabSize, (problem) => {
+    throw new PagesiftError("model", `Cannot use "${origin}": ${problem}`);
+  });
+  return { definition, notices: rowlessNotices(definition.added_tokens, vocabSize) };
 }
 
 /** Added tokens may lack an embedding row, as a `<pad>` that only training used; a prompt with one is refused. */
@@ -58,7 +67,7 @@ function rowlessNotices(added: readonly AddedToken[], vocabSize: number): Notice
 /** Reports a problem by throwing. */
 type Fail = (problem: string) => never;
 
-function checkDefinition(json: JsonObject, vocabSize: number, fail: Fail): TokenizerDefinition {
+function checked(json: JsonObject, vocabSize: number, fail: Fail): TokenizerDefinition {
   const model = isJsonObject(json.model) ? json.model : fail('"model" is missing; download the file again');
   // Files of old releases of the Rust library name no type; those with merges are BPE.
   const type = model.type ?? (Array.isArray(model.merges) ? "BPE" : undefined);

@@ -1,5 +1,5 @@
 /**
- * Feeds mutated files to the readers of a model folder (safetensors, config.json, shard index) and prints the outcomes. Fails on
+ * Feeds the readers of a model folder (safetensors, config.json, shard index, tokenizer.json) and of GGUF files with mutated files and prints what came of it. Fails on
  * anything but acceptance or an error of kind "model", on an input that takes over a second, on a buffer larger than its file, and on a
  * file that is accepted although it must not be.
  *

@@ -6,10 +6,11 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { readSafetensorsHeader, type SafetensorsHeader } from "../../engine/folder/safetensors.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { planWeights } from "../../engine/folder/weight_plan.ts";
-import { Mutator } from "./mutate.ts";
+import { mutateGguf, readGgufFile, smallGguf } from "./fuzz_gguf.ts";
+import type { Mutator } from "./mutate.ts";
 import { ROOT } from "../release/native_library.ts";
 
-export const TARGETS = ["safetensors", "config", "index", "tokenizer"] as const;
+export const TARGETS = ["safetensors", "config", "index", "tokenizer", "gguf"] as const;
 export type Target = typeof TARGETS[number];
 
 /** One input, ready to try. */
@@ -39,6 +40,7 @@ const FILES = {
   safetensors: "fuzzed",
   index: "model.safetensors.index.json",
   tokenizer: "tokenizer.json",
+  gguf: "fuzzed.gguf",
 } as const satisfies Partial<Record<Target, string>>;
 const LETTERS = ["<s>", "</s>", "\u2581", "a", "b", "<0x41>", ...Array.from(" .1\u00e9")];
 /** A tokenizer with a part of every kind. */
@@ -99,16 +101,20 @@ function fileBytes(header: Uint8Array, claimed: bigint, dataBytes: number): Uint
 export class InputMaker {
   readonly #configs = CONFIGS.map((name) => JSON.parse(Deno.readTextFileSync(join(FIXTURE, name, "config.json"))));
 
+  readonly #gguf = smallGguf();
+
   constructor(readonly mutator: Mutator) {}
 
   next(): Input {
-    const draw = this.mutator.below(20);
-    const target = draw < 13 ? "safetensors" : draw < 17 ? "config" : draw < 19 ? "index" : "tokenizer";
+    const { mutator } = this;
+    const json = mutator.pick(["config", "config", "config", "index", "index", "tokenizer"] as const);
+    const target = mutator.chance(0.5) ? "safetensors" : mutator.chance(0.4) ? "gguf" : json;
     return { target, bytes: this.#make(target) };
   }
 
   #make(target: Target): Uint8Array<ArrayBuffer> {
     const { mutator } = this;
+    if (target === "gguf") return mutateGguf(this.#gguf, mutator);
     if (target === "config") return this.#json(mutator.pick(this.#configs));
     if (target === "index") return this.#json(INDEX);
     if (target === "tokenizer") return this.#json(TOKENIZER);
@@ -168,6 +174,7 @@ export class FuzzFolder implements Disposable {
     const file = join(this.folder, FILES[target]);
     Deno.writeFileSync(file, bytes);
     if (target === "tokenizer") return checkTokenizer(await Tokenizer.load(this.folder, { vocabSize: TOKENIZER_ROWS }));
+    if (target === "gguf") return await readGgufFile(file, bytes.length, TEXT);
     if (target === "safetensors") return checkHeader(await readSafetensorsHeader(file), bytes.length);
     const { tensors } = await openCheckpoint(this.folder);
     const outside = [...tensors.values()].find((entry) => dirname(Deno.realPathSync(entry.file)) !== this.folder);

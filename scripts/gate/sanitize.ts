@@ -24,7 +24,7 @@ const TOOLS: Readonly<Record<string, readonly string[]>> = {
 
 /** Tests of every operation, with and without tensor cores, with different page sizes, full and partial pages. */
 const CHOSEN = [
-  "^(add|embedding|rmsNorm|ropeTable|rope|siluMul|scatterAdd|routeExperts) ",
+  "^(add|embedding|rmsNorm|ropeTable|rope|siluMul|geluMul|scale|scatterAdd|routeExperts) ",
   "^argmax of \\[[45],",
   "^sample (walks|counts|keeps|gives|never|serves) ",
   "^matmul of (1|8|9|17|24) tokens (with|adds)",

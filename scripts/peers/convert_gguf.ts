@@ -7,12 +7,14 @@
  * --widen writes all numbers in f32.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { basename, fromFileUrl, resolve } from "@std/path";
+import { basename, fromFileUrl, join, resolve } from "@std/path";
 import { openCheckpoint } from "../../engine/folder/checkpoint.ts";
 import { readModelConfig } from "../../engine/folder/config.ts";
 import { PagesiftError } from "../../engine/errors.ts";
+import { readJsonFile } from "../../engine/folder/json_file.ts";
+import { SPARSITY_FIELD } from "../../engine/source/gguf_source.ts";
 import { log, print } from "../output.ts";
-import { writeGguf } from "./gguf/file.ts";
+import { type MetaValue, writeGguf } from "./gguf/file.ts";
 import { architectureOf, modelMetadata } from "./gguf/metadata.ts";
 import { mainType, planTensors, type TensorOptions } from "./gguf/tensors.ts";
 import { tokenizerMetadata } from "./gguf/tokenizer.ts";
@@ -34,8 +36,15 @@ export async function convertGguf(folder: string, path: string, options: TensorO
   const tensors = planTensors(config, architecture, (await openCheckpoint(folder)).tensors, options);
   const metadata = modelMetadata(config, architecture, basename(resolve(folder)), mainType(tensors));
   const { fields, missing } = await tokenizerMetadata(folder, config);
-  const bytes = writeGguf(path, new Map([...metadata, ...fields]), tensors);
+  const sparsity = await sparsityField(folder);
+  const bytes = writeGguf(path, new Map([...metadata, ...fields, ...sparsity]), tensors);
   return { path, bytes, tensors: tensors.length, architecture, ...(missing ? { missing } : {}) };
+}
+
+/** How the model was trained to be read sparsely, which llama.cpp passes over. */
+async function sparsityField(folder: string): Promise<[string, MetaValue][]> {
+  const json = await readJsonFile(join(folder, "sparsity.json"));
+  return json ? [[SPARSITY_FIELD, { text: JSON.stringify(json) }]] : [];
 }
 
 async function main(): Promise<void> {

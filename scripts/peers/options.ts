@@ -2,6 +2,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { fromFileUrl, join } from "@std/path";
 import type { DeviceChoice } from "../../engine/devices.ts";
+import { isGgufName } from "../../engine/hub/gguf_files.ts";
 import { log } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
 import { convertGguf } from "./convert_gguf.ts";
@@ -83,6 +84,7 @@ export function tokensNeeded({ depths, prompts, decodeTokens }: PeerOptions): nu
 /** The named GGUF file, or one converted from the model. */
 export async function ggufFor({ gguf, model, flags }: PeerOptions): Promise<string> {
   if (gguf !== undefined) return gguf;
+  if (isGgufName(model)) return model;
   const folder = join(ROOT, "build", "peers");
   Deno.mkdirSync(folder, { recursive: true });
   const path = join(folder, "model.gguf");

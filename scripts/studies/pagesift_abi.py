@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -16,6 +16,15 @@ F32 = 0
 F16 = 1
 BF16 = 2
 I32 = 3
+Q8_0 = 4
+Q4_0 = 5
+Q4_1 = 6
+Q5_0 = 7
+Q5_1 = 8
+Q4_K = 9
+Q5_K = 10
+Q6_K = 11
+F8 = 12
 UNIQUE = 0
 DIAG = 1
 QUEST = 2
@@ -146,6 +155,16 @@ SIGNATURES = {
     "ps_graph_end": [c.c_int32, c.c_void_p, c.POINTER(c.c_void_p)],
     "ps_graph_launch": [c.c_int32, c.c_void_p],
     "ps_graph_close": [c.c_int32, c.c_void_p],
+    "ps_weight_write": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(Tensor),
+        c.c_int64,
+        c.c_int64,
+        c.c_int32,
+        c.c_void_p,
+        c.c_int64,
+    ],
     "ps_embedding": [
         c.c_int32,
         c.c_void_p,
@@ -222,6 +241,14 @@ SIGNATURES = {
         c.POINTER(Tensor),
         c.POINTER(Tensor),
     ],
+    "ps_gelu_mul": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_scale": [c.c_int32, c.c_void_p, c.POINTER(Tensor), c.c_float],
     "ps_cache_measure": [
         c.c_int32,
         c.c_void_p,

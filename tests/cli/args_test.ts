@@ -30,7 +30,12 @@ Deno.test("parseArguments() takes every spelling of a flag", () => {
 
 Deno.test("parseArguments() fills in the defaults", () => {
   const { maxTokens, temperature, topP, seed, sparseBudget, pageSize, sparse, noStream } = parse();
-  assertEquals({ maxTokens, temperature, topP, seed }, { maxTokens: 256, temperature: 0, topP: 1, seed: undefined });
+  assertEquals({ maxTokens, temperature, topP, seed }, {
+    maxTokens: 256,
+    temperature: undefined,
+    topP: undefined,
+    seed: undefined,
+  });
   assertEquals({ sparseBudget, pageSize, sparse, noStream }, {
     sparseBudget: undefined,
     pageSize: undefined,

@@ -1,5 +1,13 @@
 import type { BatchOptions, EnginePort, LoadOptions, TokenizerPort } from "../../cli/engine_port.ts";
-import type { BatchPiece, EngineStats, GenerateOptions, GenerateRequest, Notice, Piece } from "../../engine/types.ts";
+import type {
+  BatchPiece,
+  EngineStats,
+  GenerateOptions,
+  GenerateRequest,
+  Notice,
+  Piece,
+  SamplingOptions,
+} from "../../engine/types.ts";
 
 /** Id that stands for the special token `<s>`. */
 export const BEGIN_ID = 0x110000;
@@ -21,6 +29,7 @@ export const fakeTokenizer: TokenizerPort = {
 export class FakeEngine implements EnginePort {
   tokenizer = fakeTokenizer;
   sparsity = undefined;
+  sampling: SamplingOptions = {};
   config = { maxContext: 1000 };
   notices: Notice[] = [];
   stats: EngineStats = { ...fakeStats };

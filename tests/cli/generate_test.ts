@@ -163,6 +163,23 @@ Deno.test("generate --verbose tells the stages and the stats", async () => {
   assertMatch(stderr, /\nfinish +stop\n$/);
 });
 
+Deno.test("generate samples as the model does, and --verbose shows how", async () => {
+  const { stderr, engine } = await runGenerate(["hi", "--verbose", "--top-k", "5"], (world) => {
+    world.engine.sampling = { temperature: 0.6, topK: 20, topP: 0.95 };
+  });
+  const { temperature, topK, topP } = engine.options!;
+  assertEquals([temperature, topK, topP], [0.6, 5, 0.95]);
+  assertMatch(stderr, /\nsampling temperature 0\.6, top-k 5, top-p 0\.95\nseed +\d+\n/);
+});
+
+Deno.test("generate --temp 0 leaves out how the model samples", async () => {
+  const { stderr, engine } = await runGenerate(["hi", "--verbose", "--temp", "0"], (world) => {
+    world.engine.sampling = { temperature: 0.6, topK: 20, repeatPenalty: 1.1 };
+  });
+  const { temperature, topK, repeatPenalty } = engine.options!;
+  assertEquals([temperature, topK, repeatPenalty, stderr.includes("sampling")], [0, undefined, undefined, false]);
+});
+
 Deno.test("generate --verbose tells the seed of a sampled answer", async () => {
   const { stderr } = await runGenerate(["hi", "--verbose", "--temp", "1", "-s", "7"]);
   assertStringIncludes(stderr, "\nseed     7\n");

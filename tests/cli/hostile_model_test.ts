@@ -149,7 +149,7 @@ const CONFIGS: Case[] = [
     "LlamaForCausalLM",
   ],
   ["an unknown rope type", config({ rope_parameters: { rope_type: "ntk" } }), '"rope_type"', "linear, llama3, yarn"],
-  ["quantized weights", config({ quantization_config: { quant_method: "awq" } }), '"awq"', "bf16 weights"],
+  ["quantized weights", config({ quantization_config: { quant_method: "hqq" } }), '"hqq"', "bf16 weights"],
 ];
 
 const tokenizer = (change: (value: Json) => unknown): Change => json("tokenizer.json", change);

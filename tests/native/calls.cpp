@@ -172,12 +172,12 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Calls::one() {
-  const int which = bytes_.below(40);
+  const int which = bytes_.below(42);
   used_ = 0;
   if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
   else if (which < 10) on_handles(which);
-  else if (which < 22) on_tensors(which - 10);
-  else on_cache(which - 22);
+  else if (which < 24) on_tensors(which - 10);
+  else on_cache(which - 24);
 }
 
 void Calls::on_handles(int which) {
@@ -267,6 +267,8 @@ void Calls::on_tensors(int which) {
       const int64_t chosen = bytes_.mostly(1 + width / 4);
       return check(ps_route_experts(d, plain(), bytes_.below(2), tensor(PS_I32, {rows, chosen}), tensor(PS_F32, {rows, chosen})));
     }
+    case 11: return check(ps_gelu_mul(d, plain(), plain(), plain()));
+    case 12: return check(ps_scale(d, plain(), bytes_.number()));
     default: return check(ps_scatter_add(d, plain(), tensor(PS_I32, {rows}), tensor(PS_F32, {rows}), tensor(PS_F32, {other, width})));
   }
 }

@@ -155,6 +155,8 @@ const Operation kOperations[] = {
     [](Scene &s) { return ps_rope(s.device, &s.x, &s.halves); },
     [](Scene &s) { return ps_add(s.device, &s.wide, &s.other); },
     [](Scene &s) { return ps_silu_mul(s.device, &s.wide, &s.other, &s.wide); },
+    [](Scene &s) { return ps_gelu_mul(s.device, &s.wide, &s.other, &s.wide); },
+    [](Scene &s) { return ps_scale(s.device, &s.wide, 0.5f); },
     [](Scene &s) {
       uint32_t word;
       return ps_buffer_scan(s.floats, &word);

@@ -9,7 +9,7 @@ import { readTensor } from "../../engine/folder/tensor_data.ts";
 import { type Converted, convertGguf } from "../../scripts/peers/convert_gguf.ts";
 import { writeGguf } from "../../scripts/peers/gguf/file.ts";
 import { ggufName, interleaveHalves, type TensorOptions } from "../../scripts/peers/gguf/tensors.ts";
-import { fixtureFolder } from "../support/fixture_model.ts";
+import { fixtureFolder, ModelCopy } from "../support/fixture_model.ts";
 import { type ReadGguf, readGguf } from "./peers_gguf_file.ts";
 
 const F32 = 0, BF16 = 30;
@@ -46,6 +46,17 @@ Deno.test("a GGUF file has every tensor of the checkpoint, its shape innermost f
   const { tensors } = await openCheckpoint(fixtureFolder("qwen3-sharded-bf16"));
   const wanted = [...tensors.values()].map(({ name, shape }) => [ggufName(name), shape.toReversed()]);
   assertEquals([...file.tensors].map(([name, { shape }]) => [name, shape]), wanted);
+});
+
+Deno.test("the experts of a layer lie one behind the other in a GGUF file", async () => {
+  const { file } = await convert("qwen3-moe-f32");
+  const { offset, shape } = file.tensors.get("blk.1.ffn_up_exps.weight") ?? { offset: 0, shape: [] };
+  assertEquals(shape, [64, 48, 8]);
+  const entry = (await openCheckpoint(fixtureFolder("qwen3-moe-f32"))).tensors.get(
+    "model.layers.1.mlp.experts.5.up_proj.weight",
+  )!;
+  const bytes = (await Deno.readFile(entry.file)).subarray(entry.offsetBytes, entry.offsetBytes + entry.bytes);
+  assertEquals(file.bytes.slice(offset + 5 * entry.bytes, offset + 6 * entry.bytes), bytes);
 });
 
 Deno.test("matrices keep their bytes in a GGUF file", async () => {
@@ -119,17 +130,20 @@ Deno.test("a byte-level tokenizer goes into a GGUF file with its pre-tokenizer's
   assertEquals([file.metadata.get("tokenizer.ggml.pre"), wrong], ["qwen2", []]);
 });
 
-Deno.test("a tokenizer without a llama.cpp equivalent is left out, with a message", async () => {
-  const { file, made } = await convert("llama-f32");
-  assertEquals(file.metadata.get("tokenizer.ggml.model"), "none");
+Deno.test("a tokenizer that llama.cpp may read otherwise is left out, and that is said", async () => {
+  using copy = ModelCopy.of("qwen3-qknorm-f32");
+  const tokenizer = join(copy.folder, "tokenizer.json");
+  const json = JSON.parse(await Deno.readTextFile(tokenizer));
+  await Deno.writeTextFile(tokenizer, JSON.stringify({ ...json, pre_tokenizer: { type: "Punctuation" } }));
+  const made = await convertGguf(copy.folder, join(copy.folder, "model.gguf"));
+  assertEquals(readGguf(made.path).metadata.get("tokenizer.ggml.model"), "none");
   assertMatch(made.missing ?? "", /takes token ids only/);
 });
 
 for (
   const [name, reason] of [
     ["mistral-sliding-bf16", /sliding windows/],
-    ["qwen3-moe-f32", /Qwen3MoeForCausalLM/],
-    ["phi3-fused-f32", /Phi3ForCausalLM/],
+    ["ministral3-bf16", /Ministral3ForCausalLM/],
   ] as const
 ) {
   Deno.test(`${name} is refused by the conversion to GGUF`, async () => {

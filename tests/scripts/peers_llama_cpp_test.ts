@@ -31,7 +31,7 @@ async function withLlamaCpp(fixture: string, use: (peer: LlamaCpp) => Promise<vo
 for (
   const fixture of [
     ...["qwen3-qknorm-f32", "qwen3-sharded-bf16", "qwen2-bias-f32", "qwen2-yarn-bf16", "mistral-f32", "llama-f32"],
-    ...["llama-linear-rope-f16", "llama3-rope-bf16"],
+    ...["llama-linear-rope-f16", "llama3-rope-bf16", "granite-f32", "smollm3-f32", "qwen3-moe-f32"],
   ]
 ) {
   Deno.test({ name: `llama.cpp gives our logits of ${fixture}`, ignore }, async () => {

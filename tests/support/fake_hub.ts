@@ -66,7 +66,7 @@ export class FakeHub implements AsyncDisposable {
     this.requests.push({ method: request.method, path, host, token, range });
     if (this.faults.response) return await this.faults.response();
     if (path.startsWith("/api/models/org/name/revision/")) return this.#describe();
-    const name = path.split("/").at(-1)!;
+    const name = path.split(`/${COMMIT}/`).at(-1)!;
     const content = this.#files[name];
     if (content === undefined || !path.includes(COMMIT)) return new Response("no such file", { status: 404 });
     if (host === "store" && this.faults.slow) return new Response(inPieces(content, this.faults.slow));

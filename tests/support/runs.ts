@@ -1,7 +1,7 @@
 /** Operations with inputs of their own, each over enough work to be shared out. */
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { add, embedding, matmul, rmsNorm, sample, siluMul } from "../../ffi/ops.ts";
+import { add, embedding, geluMul, matmul, rmsNorm, sample, scale, siluMul } from "../../ffi/ops.ts";
 import { normals } from "./cases.ts";
 import { uploadAs } from "./numbers.ts";
 import { buildPaged, type Paged, type PagedShape, randomSequence } from "./paged.ts";
@@ -30,6 +30,8 @@ function rowwise(device: Device): Float32Array<ArrayBuffer> {
   const out = device.createTensor("f32", [tokens, width]);
   rmsNorm(device, x!, device.upload(normals(random, width), [width]), 1e-6, x!);
   siluMul(device, x!, y!, out);
+  geluMul(device, out, y!, out);
+  scale(device, out, 3);
   add(device, out, y!);
   const ids = Int32Array.from({ length: tokens }, (_, i) => (i * 7) % tokens);
   embedding(device, device.upload(ids, [tokens]), out, x!);
@@ -63,7 +65,7 @@ export const RUNS: Record<string, Run> = {
   "matmul of one token": product(1),
   "matmul of eight tokens": product(8),
   "matmul of fifty tokens": product(50),
-  "rmsNorm, siluMul, add and embedding": rowwise,
+  "rmsNorm, siluMul, geluMul, scale, add and embedding": rowwise,
   "sample": samples,
   "append and scorePages": (device) => scoreTensor(paged(device), QUERIES).readFloats(),
   "attend over every page": (device) => attend(paged(device), QUERIES),

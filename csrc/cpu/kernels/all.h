@@ -6,6 +6,7 @@
 #include "argmax.h"
 #include "decode_attention.h"
 #include "embedding.h"
+#include "gelu_mul.h"
 #include "matmul.h"
 #include "page_mass.h"
 #include "page_score.h"
@@ -15,6 +16,7 @@
 #include "rope.h"
 #include "route_experts.h"
 #include "sample.h"
+#include "scale.h"
 #include "scan.h"
 #include "scatter_add.h"
 #include "silu_mul.h"
@@ -23,8 +25,28 @@ namespace ps {
 namespace PS_ISA {
 
 static constexpr Kernels kernels(const char *name) {
-  return {name,   scan,          embedding,   rms_norm,  rope_table,      rope,       silu_mul,    matmul,           add,       argmax,
-          sample, route_experts, scatter_add, append_kv, page_statistics, page_score, page_select, decode_attention, page_mass, prefill_attention};
+  return {name,
+          scan,
+          embedding,
+          rms_norm,
+          rope_table,
+          rope,
+          silu_mul,
+          matmul,
+          add,
+          argmax,
+          sample,
+          route_experts,
+          scatter_add,
+          gelu_mul,
+          scale,
+          append_kv,
+          page_statistics,
+          page_score,
+          page_select,
+          decode_attention,
+          page_mass,
+          prefill_attention};
 }
 
 }  // namespace PS_ISA

@@ -1,7 +1,7 @@
-/* out[t] = table[ids[t]]. Reads one row of the table a token. */
+/* out[t] = table[ids[t]]. Reads one row of the table per token. */
 #pragma once
 
-#include "common.h"
+#include "quantized.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -14,6 +14,14 @@ static void widen_row(const T *source, float *target, int64_t width) {
 }
 
 static void embedding(ThreadPool &pool, const EmbeddingParams &p) {
+  if (is_block_format(p.table.dtype)) {
+    return with_block(p.table.dtype, [&](auto block) {
+      using Block = decltype(block);
+      parallel_ranges(pool, p.tokens, rows_per_task(p.width), [&](int64_t first, int64_t end) {
+        for (int64_t t = first; t < end; t++) dequantize_row(row_of_blocks<Block>(p.table, p.ids[t]), p.width, p.out.row(t));
+      });
+    });
+  }
   with_dtype(p.table.dtype, [&](auto type) {
     const auto *table = static_cast<const decltype(type) *>(p.table.data);
     parallel_ranges(pool, p.tokens, rows_per_task(p.width), [&](int64_t first, int64_t end) {

@@ -1,7 +1,7 @@
 /* out = gate / (1 + e^-gate) * up. */
 #pragma once
 
-#include "common.h"
+#include "gated.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -11,16 +11,8 @@ PS_INLINE Vec silu(Vec x) {
   return limited / (exp(-limited) + 1.f);
 }
 
-static void silu_mul_row(const float *gate, const float *up, float *out, int64_t width) {
-  int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) store(out + i, silu(load(gate + i)) * load(up + i));
-  for (; i < width; i++) out[i] = silu(set1(gate[i]))[0] * up[i];
-}
-
-static void silu_mul(ThreadPool &pool, const SiluMulParams &p) {
-  parallel_ranges(pool, p.tokens, rows_per_task(p.width), [&](int64_t first, int64_t end) {
-    for (int64_t t = first; t < end; t++) silu_mul_row(p.gate.row(t), p.up.row(t), p.out.row(t), p.width);
-  });
+static void silu_mul(ThreadPool &pool, const GatedParams &p) {
+  gated_rows(pool, p, [](Vec gate) { return silu(gate); });
 }
 
 }  // namespace PS_ISA

@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kRowThreads) embedding_kernel(EmbeddingParams 
 }  // namespace
 
 void embedding(Backend &backend, const EmbeddingParams &params) {
+  if (is_block_format(params.table.dtype)) refuse_blocks(params.table.dtype);
   with_dtype(params.table.dtype, [&](auto type) {
     using T = decltype(type);
     constexpr int kNumbers = kPackBytes / sizeof(T);

@@ -175,6 +175,7 @@ void multiply_stacked(Backend &backend, const MatmulParams &params) {
 }  // namespace
 
 void matmul(Backend &backend, const MatmulParams &params) {
+  if (is_block_format(params.weight.dtype)) refuse_blocks(params.weight.dtype);
   if (params.tokens <= kFewTokens) return matvec(backend, params);
   with_dtype(params.weight.dtype, [&](auto type) {
     using W = decltype(type);

@@ -13,7 +13,8 @@ export type MetaValue =
   | { bool: boolean }
   | { text: string }
   | { texts: readonly string[] }
-  | { i32s: readonly number[] };
+  | { i32s: readonly number[] }
+  | { f32s: readonly number[] };
 
 /** A tensor to write; `shape` is outermost first, as in safetensors. */
 export interface GgufTensor {
@@ -97,6 +98,7 @@ function putValue(out: Encoder, value: MetaValue): void {
     out.u32(VALUE_TYPES.text);
     out.text(value.text);
   } else if ("texts" in value) putList(out, VALUE_TYPES.text, value.texts, (text) => out.text(text));
+  else if ("f32s" in value) putList(out, VALUE_TYPES.f32, value.f32s, (number) => out.f32(number));
   else putList(out, VALUE_TYPES.i32s, value.i32s, (number) => out.i32(number));
 }
 

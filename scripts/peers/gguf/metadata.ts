@@ -11,6 +11,11 @@ const ARCHITECTURES = {
   MistralForCausalLM: "llama",
   Qwen2ForCausalLM: "qwen2",
   Qwen3ForCausalLM: "qwen3",
+  Qwen3MoeForCausalLM: "qwen3moe",
+  Phi3ForCausalLM: "phi3",
+  Gemma3ForCausalLM: "gemma3",
+  SmolLM3ForCausalLM: "smollm3",
+  GraniteForCausalLM: "granite",
 } as const satisfies Partial<Record<Architecture, string>>;
 
 export type GgufArchitecture = typeof ARCHITECTURES[keyof typeof ARCHITECTURES];
@@ -30,13 +35,29 @@ export function architectureOf(config: ModelConfig): GgufArchitecture {
     refuse(`${architecture} is none of ${Object.keys(ARCHITECTURES).join(", ")}`);
   }
   const name = ARCHITECTURES[architecture as keyof typeof ARCHITECTURES];
-  if (config.slidingWindows.some((window) => window > 0 && window < config.maxContext)) {
-    refuse(`llama.cpp's "${name}" attends to all tokens, but this model has sliding windows`);
+  const slides = config.slidingWindows.some((window) => window > 0 && window < config.maxContext);
+  if (name === "gemma3") checkGemma(config);
+  if (name !== "gemma3" && slides) {
+    refuse(`llama.cpp's "${name}" attends to everything, this model has sliding windows`);
   }
   if (config.rope.positionBeta !== 0) refuse("queries that grow with their position are unknown to llama.cpp");
+  if (config.rope.type === "longrope") refuse("the conversion knows no longrope");
   if (config.rope.type === "llama3" && name !== "llama") refuse(`llama.cpp's "${name}" has no llama3 rotation`);
-  if (name === "qwen3" && config.attentionBias.qkv) refuse('llama.cpp\'s "qwen3" has no biases');
+  if (name.startsWith("qwen3") && config.attentionBias.qkv) refuse(`llama.cpp's "${name}" has no biases`);
+  if (config.moe && !(config.moe.normTopkProb && config.moe.sparseLayers.every(Boolean))) {
+    refuse(`llama.cpp's "${name}" has experts in all layers, with shares that sum to 1`);
+  }
   return name;
+}
+
+/** Layers without a window, which llama.cpp takes for granted. */
+const GEMMA_PATTERN = 6;
+
+function checkGemma({ slidingWindows, scales, headDim }: ModelConfig): void {
+  if (slidingWindows.some((window, layer) => window === 0 !== ((layer + 1) % GEMMA_PATTERN === 0))) {
+    refuse(`llama.cpp's "gemma3" has no window in every ${GEMMA_PATTERN}th layer and only there`);
+  }
+  if (scales.attention !== 1 / Math.sqrt(headDim)) refuse('llama.cpp\'s "gemma3" scales queries by the size of a head');
 }
 
 function yarn(rope: ModelConfig["rope"] & { type: "yarn" }, maxContext: number): Record<string, MetaValue> {
@@ -61,7 +82,32 @@ function ropeFields({ rope, headDim, maxContext }: ModelConfig): Record<string, 
   return { ...plain, "rope.scaling.type": { text: "linear" }, "rope.scaling.factor": { f32: rope.factor } };
 }
 
-/** The metadata that llama.cpp reads before the tensors, without the tokenizer. */
+function familyFields({ architecture, slidingWindows, localRope, scales }: ModelConfig): Record<string, MetaValue> {
+  if (architecture === "Gemma3ForCausalLM") {
+    return {
+      "attention.sliding_window": { u32: Math.max(...slidingWindows) },
+      ...localRope && { "rope.freq_base_swa": { f32: localRope.theta } },
+    };
+  }
+  if (architecture !== "GraniteForCausalLM") return {};
+  return {
+    "embedding_scale": { f32: scales.embedding },
+    "attention.scale": { f32: scales.attention },
+    "residual_scale": { f32: scales.residual },
+    "logit_scale": { f32: 1 / scales.logits },
+  };
+}
+
+function expertFields({ moe }: ModelConfig): Record<string, MetaValue> {
+  if (!moe) return {};
+  return {
+    "expert_count": { u32: moe.numExperts },
+    "expert_used_count": { u32: moe.numExpertsPerToken },
+    "expert_feed_forward_length": { u32: moe.intermediateSize },
+  };
+}
+
+/** What llama.cpp reads before the tensors, the tokenizer left out. */
 export function modelMetadata(
   config: ModelConfig,
   architecture: GgufArchitecture,
@@ -80,6 +126,8 @@ export function modelMetadata(
     "attention.layer_norm_rms_epsilon": { f32: config.rmsNormEps },
     "vocab_size": { u32: config.vocabSize },
     ...ropeFields(config),
+    ...expertFields(config),
+    ...familyFields(config),
   };
   return new Map<string, MetaValue>([
     ["general.architecture", { text: architecture }],

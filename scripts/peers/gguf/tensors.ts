@@ -21,6 +21,23 @@ const LAYER_NAMES: Readonly<Record<string, string>> = {
   "mlp.gate_proj": "ffn_gate",
   "mlp.up_proj": "ffn_up",
   "mlp.down_proj": "ffn_down",
+  "mlp.gate": "ffn_gate_inp",
+  "self_attn.qkv_proj": "attn_qkv",
+  "mlp.gate_up_proj": "ffn_up",
+};
+/** Gemma norms what its blocks give, so that one name of the checkpoint stands for another norm. */
+const GEMMA_NAMES: Readonly<Record<string, string>> = {
+  ...LAYER_NAMES,
+  "post_attention_layernorm": "post_attention_norm",
+  "pre_feedforward_layernorm": "ffn_norm",
+  "post_feedforward_layernorm": "post_ffw_norm",
+};
+/** Families whose files rotate neighbouring dimensions. */
+const INTERLEAVED: readonly GgufArchitecture[] = ["llama", "smollm3", "granite"];
+const EXPERT_NAMES: Readonly<Record<string, string>> = {
+  gate_proj: "ffn_gate_exps",
+  up_proj: "ffn_up_exps",
+  down_proj: "ffn_down_exps",
 };
 const OTHER_NAMES: Readonly<Record<string, string>> = {
   "model.embed_tokens.weight": "token_embd.weight",
@@ -30,11 +47,13 @@ const OTHER_NAMES: Readonly<Record<string, string>> = {
 /** Unused tensors in old checkpoints. */
 const IGNORED = /(rotary_emb\.inv_freq|\.masked_bias)$/;
 
-/** llama.cpp's name; undefined for a tensor that it does not know. */
-export function ggufName(name: string): string | undefined {
+/** llama.cpp's name; undefined for a tensor that it has no place for. */
+export function ggufName(name: string, architecture: GgufArchitecture = "llama"): string | undefined {
   const [, layer, part = "", kind] = name.match(/^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/) ?? [];
   if (layer === undefined) return OTHER_NAMES[name];
-  const ours = LAYER_NAMES[part];
+  const [, expert] = part.match(/^mlp\.experts\.\d+\.(\w+)$/) ?? [];
+  const names = architecture === "gemma3" ? GEMMA_NAMES : LAYER_NAMES;
+  const ours = expert === undefined ? names[part] : EXPERT_NAMES[expert];
   return ours && `blk.${layer}.${ours}.${kind}`;
 }
 
@@ -44,9 +63,9 @@ function readAll(entry: CheckpointTensor): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** Numbers widened exactly to f32; llama.cpp supports vectors in f32 only. */
-function widen(entry: CheckpointTensor, bytes: Uint8Array<ArrayBuffer>): Uint8Array {
-  return new Uint8Array(Float32Array.from(decodeTensor(entry.dtype, bytes) ?? []).buffer);
+/** Numbers widened to f32, plus `offset`; llama.cpp adds and multiplies by vectors in f32 only. */
+function widen(entry: CheckpointTensor, bytes: Uint8Array<ArrayBuffer>, offset: number): Uint8Array {
+  return new Uint8Array(Float32Array.from(decodeTensor(entry.dtype, bytes) ?? [], (value) => value + offset).buffer);
 }
 
 /**
@@ -77,11 +96,16 @@ export interface TensorOptions {
 interface Place extends TensorOptions {
   name: string;
   headDim: number;
+  /** Added to the weights of norms, which llama.cpp has whole. */
+  normOffset: number;
   interleaved: boolean;
 }
 
 /** One tensor of the file. */
-function planTensor(entry: CheckpointTensor, { name, headDim, interleaved, widen: all = false }: Place): GgufTensor {
+function planTensor(
+  entry: CheckpointTensor,
+  { name, headDim, normOffset, interleaved, widen: all = false }: Place,
+): GgufTensor {
   if (!Object.hasOwn(GGML_TYPES, entry.dtype)) {
     throw new PagesiftError("model", `Tensor "${entry.name}" is ${entry.dtype}; expected F32, F16 or BF16`);
   }
@@ -92,7 +116,7 @@ function planTensor(entry: CheckpointTensor, { name, headDim, interleaved, widen
     if (!isWide && !isTurned) return readTensorInPieces(entry.file, entry, MAX_PIECE_BYTES, put);
     const bytes = readAll(entry);
     const turned = isTurned ? interleaveHalves(bytes, entry.shape[0] ?? 0, headDim) : bytes;
-    put(isWide ? widen(entry, turned) : turned);
+    put(isWide ? widen(entry, turned, name.includes("norm") ? normOffset : 0) : turned);
   };
   return { name, type, shape: entry.shape, write };
 }
@@ -119,16 +143,31 @@ export function planTensors(
   tensors: ReadonlyMap<string, CheckpointTensor>,
   options: TensorOptions = {},
 ): GgufTensor[] {
-  const wanted = [...tensors.values()].filter(({ name }) => !IGNORED.test(name));
-  const homeless = wanted.filter(({ name }) => ggufName(name) === undefined).map(({ name }) => name);
+  const expertOf = (name: string): number => Number(/\.experts\.(\d+)\./.exec(name)?.[1] ?? 0);
+  const wanted = [...tensors.values()].filter(({ name }) => !IGNORED.test(name))
+    .sort((a, b) => expertOf(a.name) - expertOf(b.name));
+  const nameOf = (name: string): string | undefined => ggufName(name, architecture);
+  const homeless = wanted.filter(({ name }) => nameOf(name) === undefined).map(({ name }) => name);
   if (homeless.length > 0) {
     throw new PagesiftError("model", `No GGUF name in "${architecture}" for: ${homeless.slice(0, 8).join(", ")}`);
   }
-  const { headDim } = config;
-  const planned = wanted.map((entry) =>
-    planTensor(entry, { name: ggufName(entry.name) ?? "", headDim, interleaved: architecture === "llama", ...options })
-  );
-  return config.rope.type === "llama3" ? [...planned, ropeFactors(config)] : planned;
+  const { headDim, normOffset } = config;
+  const place = { headDim, normOffset, interleaved: INTERLEAVED.includes(architecture), ...options };
+  const planned = wanted.map((entry) => planTensor(entry, { name: nameOf(entry.name) ?? "", ...place }));
+  return [...stackExperts(planned), ...config.rope.type === "llama3" ? [ropeFactors(config)] : []];
+}
+
+/** Tensors of one name, one behind the other in the order of their experts, as one tensor. */
+function stackExperts(tensors: readonly GgufTensor[]): GgufTensor[] {
+  return [...Map.groupBy(tensors, ({ name }) => name).values()].flatMap((group) => {
+    const [first] = group;
+    if (!first || group.length === 1) return group;
+    return [{
+      ...first,
+      shape: [group.length, ...first.shape],
+      write: (put: (piece: Uint8Array) => void) => group.forEach((tensor) => tensor.write(put)),
+    }];
+  });
 }
 
 /** The type of most bytes in the matrices. */

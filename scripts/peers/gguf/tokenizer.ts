@@ -1,11 +1,11 @@
-/** A byte-level `tokenizer.json` as GGUF metadata. */
+/** A `tokenizer.json` of byte-level or SentencePiece kind as GGUF metadata. */
 import { join } from "@std/path";
 import type { ModelConfig } from "../../../engine/folder/config.ts";
 import { isJsonObject, type JsonObject, readJsonFile } from "../../../engine/folder/json_file.ts";
 import type { MetaValue } from "./file.ts";
 
 /** Kinds of tokens. */
-const NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5;
+const NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6;
 
 const LETTERS_AND_REST = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const LETTERS = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|`;
@@ -54,7 +54,34 @@ function listMerges(json: JsonObject): string[] {
   return Array.isArray(merges) ? merges.map((merge) => Array.isArray(merge) ? merge.join(" ") : String(merge)) : [];
 }
 
-/** Reads the folder's tokenizer. If llama.cpp has no equivalent, the file gets none and takes token ids only. */
+function byteLevel(json: JsonObject, pre: string): [string, MetaValue][] {
+  return [
+    ["tokenizer.ggml.model", { text: "gpt2" }],
+    ["tokenizer.ggml.pre", { text: pre }],
+    ["tokenizer.ggml.merges", { texts: listMerges(json) }],
+  ];
+}
+
+/** Merges as scores: SentencePiece joins what has the best one. Undefined for a tokenizer of another kind. */
+function sentencePiece(json: JsonObject, texts: readonly string[], kinds: number[]): [string, MetaValue][] | undefined {
+  const model = isJsonObject(json["model"]) ? json["model"] : {};
+  if ((json["pre_tokenizer"] ?? null) !== null || model["byte_fallback"] !== true) return undefined;
+  const ranks = new Map<string, number>();
+  for (const [rank, merge] of listMerges(json).entries()) {
+    const whole = merge.replace(" ", "");
+    if (!ranks.has(whole)) ranks.set(whole, rank);
+  }
+  texts.forEach((text, id) => {
+    if (kinds[id] === NORMAL && /^<0x[0-9A-F]{2}>$/.test(text)) kinds[id] = BYTE;
+  });
+  return [
+    ["tokenizer.ggml.model", { text: "llama" }],
+    ["tokenizer.ggml.scores", { f32s: texts.map((text) => -(ranks.get(text) ?? ranks.size)) }],
+    ["tokenizer.ggml.add_space_prefix", { bool: JSON.stringify(json["normalizer"] ?? null).includes('"Prepend"') }],
+  ];
+}
+
+/** Reads the folder's tokenizer. Where llama.cpp has no equal, the file gets none: it then takes token ids only. */
 export async function tokenizerMetadata(folder: string, config: ModelConfig): Promise<GgufTokenizer> {
   const without = (missing: string): GgufTokenizer => ({
     fields: new Map([["tokenizer.ggml.model", { text: "none" }]]),
@@ -63,14 +90,13 @@ export async function tokenizerMetadata(folder: string, config: ModelConfig): Pr
   const json = await readJsonFile(join(folder, "tokenizer.json"));
   if (!json) return without('No "tokenizer.json"');
   const pre = preTokenizerName(json["pre_tokenizer"]);
-  if (pre === undefined) return without("llama.cpp has no known equivalent of the pre-tokenizer");
   const { texts, kinds } = listTokens(json, config.vocabSize);
+  const model = pre === undefined ? sentencePiece(json, texts, kinds) : byteLevel(json, pre);
+  if (model === undefined) return without("llama.cpp has no pre-tokenizer that is known to be this one");
   const fields = new Map<string, MetaValue>([
-    ["tokenizer.ggml.model", { text: "gpt2" }],
-    ["tokenizer.ggml.pre", { text: pre }],
+    ...model,
     ["tokenizer.ggml.tokens", { texts }],
     ["tokenizer.ggml.token_type", { i32s: kinds }],
-    ["tokenizer.ggml.merges", { texts: listMerges(json) }],
     ["tokenizer.ggml.add_bos_token", { bool: false }],
   ]);
   const [eos] = config.eosTokenIds;

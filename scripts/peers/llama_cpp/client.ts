@@ -1,7 +1,7 @@
 /** llama.cpp as a child process. */
 import { fromFileUrl } from "@std/path";
 import { type Build, install, PACKAGE_VERSION } from "./install.ts";
-import type { ContextOptions } from "./shim.ts";
+import type { ContextOptions, FileType } from "./shim.ts";
 
 /** The answer to a request: numbers, texts, lists. */
 type Answer = Record<string, unknown>;
@@ -26,8 +26,7 @@ export class LlamaCpp implements AsyncDisposable {
   /** Installs llama.cpp if it is missing and loads a GGUF file. */
   static async start(gguf: string, build: Build = "cpu"): Promise<LlamaCpp> {
     const { shim, libraries, release } = await install(build);
-    const args = ["run", "-A", "--no-lock", fromFileUrl(new URL("worker.ts", import.meta.url))];
-    const client = new LlamaCpp(new Deno.Command(Deno.execPath(), { args, stdin: "piped", stdout: "piped" }).spawn());
+    const client = LlamaCpp.#spawn();
     const request = { shim, libraries, gguf: Deno.realPathSync(gguf), gpu: build === "cuda" };
     const { system } = await client.#ask("load", request);
     client.program = `llama.cpp ${release} (node-llama-cpp ${PACKAGE_VERSION})`;
@@ -35,7 +34,19 @@ export class LlamaCpp implements AsyncDisposable {
     return client;
   }
 
-  /** The process, whose time does not count as another program. */
+  /** Writes a model with quantised weights, as llama.cpp's own program does. */
+  static async quantize(gguf: string, target: string, type: FileType): Promise<void> {
+    const { shim, libraries } = await install("cpu");
+    await using client = LlamaCpp.#spawn();
+    await client.#ask("quantize", { shim, libraries, gguf: Deno.realPathSync(gguf), target, type });
+  }
+
+  static #spawn(): LlamaCpp {
+    const args = ["run", "-A", "--no-lock", fromFileUrl(new URL("worker.ts", import.meta.url))];
+    return new LlamaCpp(new Deno.Command(Deno.execPath(), { args, stdin: "piped", stdout: "piped" }).spawn());
+  }
+
+  /** The process, whose time does not count as that of other programs. */
   get pid(): number {
     return this.#child.pid;
   }

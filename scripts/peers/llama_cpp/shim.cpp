@@ -46,6 +46,17 @@ SHIM llama_model *shim_load(const char *folder, const char *gguf, int32_t gpu_la
   return llama_model_load_from_file(gguf, params);
 }
 
+/* Writes another file of the model whose matrices have one format; ftype is a llama_ftype. */
+SHIM int32_t shim_quantize(const char *folder, const char *gguf, const char *target, int32_t ftype) {
+  llama_log_set(log_errors, nullptr);
+  ggml_backend_load_all_from_path(folder);
+  llama_backend_init();
+  llama_model_quantize_params params = llama_model_quantize_default_params();
+  params.ftype = static_cast<llama_ftype>(ftype);
+  params.nthread = 2;
+  return static_cast<int32_t>(llama_model_quantize(gguf, target, &params));
+}
+
 SHIM const char *shim_system() { return llama_print_system_info(); }
 
 SHIM int32_t shim_vocabulary(const llama_model *model) { return llama_vocab_n_tokens(llama_model_get_vocab(model)); }

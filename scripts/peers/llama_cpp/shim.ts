@@ -2,6 +2,7 @@
 
 const SYMBOLS = {
   shim_load: { parameters: ["buffer", "buffer", "i32"], result: "pointer" },
+  shim_quantize: { parameters: ["buffer", "buffer", "buffer", "i32"], result: "i32" },
   shim_system: { parameters: [], result: "pointer" },
   shim_vocabulary: { parameters: ["pointer"], result: "i32" },
   shim_open: { parameters: ["pointer", "i32", "i32", "i32", "i32", "i32"], result: "pointer" },
@@ -12,6 +13,12 @@ const SYMBOLS = {
   shim_logits: { parameters: ["pointer", "buffer", "i32"], result: "i32" },
   shim_tokenize: { parameters: ["pointer", "buffer", "i32", "buffer", "i32"], result: "i32" },
 } as const;
+
+/** Formats that llama.cpp writes, by its names, with its numbers. `_M` mixes two. */
+export const FILE_TYPES = {
+  ...{ Q8_0: 7, Q4_0: 2, Q4_1: 3, Q5_0: 8, Q5_1: 9, Q4_K_S: 14, Q4_K_M: 15, Q5_K_S: 16, Q5_K_M: 17, Q6_K: 18 },
+} as const;
+export type FileType = keyof typeof FILE_TYPES;
 
 export const KV_TYPES = ["F16", "BF16", "F32"] as const;
 
@@ -35,7 +42,14 @@ function check(status: number): void {
   if (status !== 0) throw new Error(`llama.cpp refused the tokens (${status})`);
 }
 
-/** A model that llama.cpp has loaded into this process; it stays until the process ends. */
+/** Writes a model with quantised weights. @throws {Error} when llama.cpp cannot; it says why on stderr */
+export function quantizeFile(shim: string, libraries: string, gguf: string, target: string, type: FileType): void {
+  const { shim_quantize } = Deno.dlopen(shim, SYMBOLS).symbols;
+  const status = shim_quantize(cString(libraries), cString(gguf), cString(target), FILE_TYPES[type]);
+  if (status !== 0) throw new Error(`llama.cpp cannot quantise "${gguf}" to ${type} (${status})`);
+}
+
+/** A model that llama.cpp has loaded into this process, until the process ends. */
 export class LoadedModel {
   readonly #symbols: Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
   readonly #model: Deno.PointerObject;

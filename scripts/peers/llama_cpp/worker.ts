@@ -1,5 +1,5 @@
-/** llama.cpp behind a pipe, in a separate process: one JSON request per line in, one JSON answer per line out. */
-import { type ContextOptions, LoadedContext, LoadedModel } from "./shim.ts";
+/** llama.cpp behind a pipe, in a process of its own: a JSON request a line in, a JSON answer a line out. */
+import { type ContextOptions, type FileType, LoadedContext, LoadedModel, quantizeFile } from "./shim.ts";
 
 /** All fields of a request. */
 interface Request extends ContextOptions {
@@ -8,7 +8,10 @@ interface Request extends ContextOptions {
   libraries: string;
   gguf: string;
   gpu: boolean;
-  /** Name of a context. */
+  /** Of a quantised file. */
+  target: string;
+  type: FileType;
+  /** Of a context. */
   id: string;
   /** Tokens that stay in the cache. */
   at: number;
@@ -40,6 +43,10 @@ const OPERATIONS = {
   load: ({ shim, libraries, gguf, gpu }: Request): unknown => {
     model = new LoadedModel(shim, libraries, gguf, gpu);
     return { system: model.system() };
+  },
+  quantize: ({ shim, libraries, gguf, target, type }: Request): unknown => {
+    quantizeFile(shim, libraries, gguf, target, type);
+    return {};
   },
   open: (request: Request): unknown => {
     const context = loaded().open(request);

@@ -84,7 +84,8 @@ const huge = Object.fromEntries(
 
 const REFUSED: [name: string, files: Record<string, string | Uint8Array>, ...parts: string[]][] = [
   ["an empty folder", {}, "No weights", INDEX, '"model.safetensors"', '"*.safetensors"'],
-  ["a folder of other formats", { "m.gguf": "", "m.bin": "" }, "only m.bin, m.gguf", "convert"],
+  ["a folder of other formats", { "m.pt": "", "m.bin": "" }, "only m.bin, m.pt", "convert"],
+  ["a folder with a GGUF file", { "m.gguf": "" }, "only m.gguf", "give the file itself"],
   ["several files without an index", shards(), "found 1.safetensors, 2.safetensors"],
   ["an index that is no JSON", { [INDEX]: "x" }, INDEX, "not valid JSON"],
   ["an index without a map", { [INDEX]: "{}" }, '"weight_map"', "must be an object"],

@@ -32,6 +32,11 @@ const MINISTRAL3 = {
   architectures: ["Ministral3ForCausalLM"],
   rope_parameters: { rope_type: "yarn", llama_4_scaling_beta: 0.1, original_max_position_embeddings: 16_384 },
 };
+const SU = { type: "su", short_factor: new Array(8).fill(1), long_factor: new Array(8).fill(2) };
+const GEMMA3 = { ...LLAMA, architectures: ["Gemma3ForCausalLM"], num_hidden_layers: 7, head_dim: 32 };
+const NESTED_YARN = { full_attention: {}, sliding_attention: { rope_type: "yarn", factor: 2 } };
+const SMOLLM3 = { ...LLAMA, architectures: ["SmolLM3ForCausalLM"] };
+const GRANITE = { ...LLAMA, architectures: ["GraniteForCausalLM"] };
 
 function parse(json: unknown): ModelConfig {
   return parseModelConfig(json, "m/config.json");
@@ -45,11 +50,12 @@ function assertRefused(json: unknown, ...parts: string[]): void {
   assert(!error.message.includes("\n") && !error.message.endsWith("."));
 }
 
+const NUM_LAYERS: Record<string, number> = { "gemma3-bf16": 6, "gemma3-f32": 7, "smollm3-f32": 5 };
 const FOLDERS = [...Deno.readDirSync(FIXTURES)].map((entry) => entry.name).sort();
 for (const name of FOLDERS) {
   Deno.test(`readModelConfig reads ${name}`, async () => {
     const config = await readModelConfig(join(FIXTURES, name));
-    assertEquals([config.numLayers, config.hiddenSize, config.eosTokenIds.length], [3, 64, 1]);
+    assertEquals([config.numLayers, config.hiddenSize, config.eosTokenIds.length], [NUM_LAYERS[name] ?? 3, 64, 1]);
   });
 }
 
@@ -267,6 +273,89 @@ Deno.test("parseModelConfig reads how queries of Ministral3 grow", () => {
   assertEquals([positionBeta, originalMaxContext], [0.1, 16_384]);
 });
 
+Deno.test("parseModelConfig reads both styles of Gemma's rotations alike", () => {
+  const older = {
+    ...GEMMA3,
+    rope_local_base_freq: 20_000,
+    rope_theta: 5e5,
+    rope_scaling: { type: "linear", factor: 8 },
+  };
+  const rope_parameters = {
+    full_attention: { rope_type: "linear", factor: 8, rope_theta: 5e5 },
+    sliding_attention: { rope_type: "default", rope_theta: 20_000 },
+  };
+  const { rope, localRope } = parse(older);
+  assertEquals(rope, { type: "linear", factor: 8, theta: 5e5, partialRotaryFactor: 1, positionBeta: 0 });
+  assertEquals(localRope, { type: "default", theta: 20_000, partialRotaryFactor: 1, positionBeta: 0 });
+  assertEquals(parse({ ...GEMMA3, rope_parameters }), parse(older));
+});
+
+Deno.test("parseModelConfig slides five of six layers of Gemma, and rotates those locally", () => {
+  const { slidingWindows, rotations } = parse({ ...GEMMA3, sliding_window: 64 });
+  assertEquals(slidingWindows, [64, 64, 64, 64, 64, 0, 64]);
+  assertEquals(rotations, slidingWindows.map((window) => window > 0 ? "local" : "global"));
+});
+
+Deno.test("parseModelConfig keeps the local rotation of Gemma where the window is as wide as the context", () => {
+  const { slidingWindows, rotations } = parse({ ...GEMMA3, sliding_window: 4096, sliding_window_pattern: 2 });
+  assertEquals(slidingWindows, new Array(7).fill(0));
+  assertEquals(rotations, ["local", "global", "local", "global", "local", "global", "local"]);
+});
+
+Deno.test("parseModelConfig scales the embedding and the attention of Gemma", () => {
+  const { scales } = parse({ ...GEMMA3, query_pre_attn_scalar: 100 });
+  assertEquals(scales, { embedding: 8, roundsEmbedding: true, attention: 0.1, residual: 1, logits: 1 });
+});
+
+Deno.test("parseModelConfig ties the embeddings of Gemma and SmolLM3 unless told otherwise", () => {
+  assertEquals([GEMMA3, SMOLLM3, GRANITE].map((json) => parse(json).tieWordEmbeddings), [true, true, false]);
+});
+
+Deno.test("parseModelConfig takes from a Gemma that sees images what its text_config says or leaves out", () => {
+  // The fields of the published model of 4B parameters.
+  const text_config = { hidden_size: 2560, intermediate_size: 10_240, num_hidden_layers: 34, sliding_window: 1024 };
+  const architectures = ["Gemma3ForConditionalGeneration"];
+  const config = parse({ architectures, text_config, eos_token_id: [1, 106], vision_config: {} });
+  const { vocabSize, numQueryHeads, numKvHeads, headDim, maxContext } = config;
+  assertEquals([vocabSize, numQueryHeads, numKvHeads, headDim, maxContext], [262_208, 8, 4, 256, 131_072]);
+  assertEquals([config.hiddenSize, config.eosTokenIds], [2560, [1, 106]]);
+});
+
+Deno.test("parseModelConfig rotates all but every fourth layer of SmolLM3", () => {
+  const { rotations } = parse({ ...SMOLLM3, num_hidden_layers: 5 });
+  assertEquals(rotations, ["global", "global", "global", "none", "global"]);
+});
+
+Deno.test("parseModelConfig prefers the listed layers of SmolLM3 to the interval", () => {
+  const { rotations } = parse({ ...SMOLLM3, no_rope_layers: [0, 1, 1], no_rope_layer_interval: 2 });
+  assertEquals(rotations, ["none", "global", "global"]);
+});
+
+Deno.test("parseModelConfig slides the layers of SmolLM3 without a rotation where a window is used", () => {
+  const json = { ...SMOLLM3, no_rope_layer_interval: 2, use_sliding_window: true, sliding_window: 48 };
+  assertEquals(parse(json).slidingWindows, [0, 48, 0]);
+});
+
+Deno.test("parseModelConfig reads the multipliers of Granite", () => {
+  const multipliers = { embedding_multiplier: 12, attention_multiplier: 0.0625, residual_multiplier: 0.22 };
+  const { scales } = parse({ ...GRANITE, ...multipliers, logits_scaling: 8 });
+  assertEquals(scales, { embedding: 12, roundsEmbedding: false, attention: 0.0625, residual: 0.22, logits: 0.125 });
+});
+
+for (const type of ["su", "yarn", "longrope"]) {
+  Deno.test(`parseModelConfig takes ${type} of Phi3 for longrope`, () => {
+    assertEquals(parse({ ...PHI3, rope_scaling: { ...SU, type } }).rope, {
+      type: "longrope",
+      shortFactors: new Array(8).fill(1),
+      longFactors: new Array(8).fill(2),
+      theta: 10_000,
+      partialRotaryFactor: 1,
+      positionBeta: 0,
+      originalMaxContext: 4096,
+    });
+  });
+}
+
 const REFUSED: [name: string, json: unknown, ...parts: string[]][] = [
   ["a list", [], "expected a JSON object"],
   ["no architecture", { ...LLAMA, architectures: undefined }, "No architecture", "LlamaForCausalLM"],
@@ -277,7 +366,7 @@ const REFUSED: [name: string, json: unknown, ...parts: string[]][] = [
     "Qwen3MoeForCausalLM",
   ],
   ["an architecture named like a built-in", { ...LLAMA, architectures: ["toString"] }, '"toString" is not supported'],
-  ["quantized weights", { ...LLAMA, quantization_config: { quant_method: "gptq" } }, '"gptq"', "bf16 weights"],
+  ["quantized weights", { ...LLAMA, quantization_config: { quant_method: "hqq" } }, '"hqq"', "bf16 weights"],
   ["a missing size", { ...LLAMA, hidden_size: undefined }, '"hidden_size"', "found nothing"],
   ["a size in quotes", { ...LLAMA, hidden_size: "64" }, '"hidden_size"', 'found "64"'],
   ["a fractional size", { ...LLAMA, vocab_size: 1.5 }, '"vocab_size"', "an integer from 1"],
@@ -294,14 +383,28 @@ const REFUSED: [name: string, json: unknown, ...parts: string[]][] = [
   ["a flag that is a number", { ...LLAMA, tie_word_embeddings: 1 }, '"tie_word_embeddings"', "true or false"],
   ["end tokens in quotes", { ...LLAMA, eos_token_id: ["2"] }, '"eos_token_id"', 'found ["2"]'],
   ["dynamic rope", { ...LLAMA, rope_scaling: { type: "dynamic", factor: 2 } }, '"type"', "llama3, yarn", '"dynamic"'],
+  ["longrope without factors", { ...LLAMA, rope_parameters: { rope_type: "longrope" } }, '"short_factor"', "8 numbers"],
   [
-    "longrope",
-    { ...LLAMA, rope_parameters: { rope_type: "longrope" } },
-    '"rope_type"',
-    "default, linear, llama3, yarn",
+    "longrope of another head size",
+    { ...PHI3, rope_scaling: { ...SU, long_factor: [1] } },
+    '"long_factor"',
+    "8 numbers",
   ],
-  ["su rope of Phi3", { ...PHI3, rope_scaling: { type: "su" } }, '"type"', '"su"'],
-  ["yarn of Phi3", { ...PHI3, rope_scaling: { type: "yarn", factor: 4 } }, '"type"', '"yarn"'],
+  [
+    "a longrope factor of 0",
+    { ...PHI3, rope_scaling: { ...SU, short_factor: new Array(8).fill(0) } },
+    '"short_factor"',
+  ],
+  ["linear rope of Phi3", { ...PHI3, rope_scaling: { type: "linear", factor: 4 } }, '"type"', '"linear"'],
+  ["softcapped logits", { ...GEMMA3, final_logit_softcapping: 30 }, '"final_logit_softcapping"', "null"],
+  ["attention to both sides", { ...GEMMA3, use_bidirectional_attention: true }, '"use_bidirectional_attention"'],
+  ["another activation of Gemma", { ...GEMMA3, hidden_activation: "silu" }, '"hidden_activation"', "gelu_pytorch_tanh"],
+  ["a Gemma layer pattern of 0", { ...GEMMA3, sliding_window_pattern: 0 }, '"sliding_window_pattern"'],
+  ["yarn for local layers", { ...GEMMA3, rope_parameters: NESTED_YARN }, '"rope_type"', "default or linear"],
+  ["a wrapper without a text_config", { architectures: ["Gemma3ForConditionalGeneration"] }, '"text_config"'],
+  ["too short a list of rotated layers", { ...SMOLLM3, no_rope_layers: [1, 0] }, '"no_rope_layers"', "3 items"],
+  ["a list of rotated layers in words", { ...SMOLLM3, no_rope_layers: ["1", "1", "0"] }, '"no_rope_layers"'],
+  ["logits divided by 0", { ...GRANITE, logits_scaling: 0 }, '"logits_scaling"'],
   ["linear rope without factor", { ...LLAMA, rope_scaling: { type: "linear" } }, '"factor"', "found nothing"],
   ["rope parameters a layer type", { ...QWEN3, rope_parameters: { full_attention: {} } }, "the same for all layers"],
   ["rope_scaling that is a number", { ...LLAMA, rope_scaling: 2 }, '"rope_scaling"', "an object"],

@@ -91,6 +91,31 @@ for (const { name, rope, headDim, invFreq, attentionScaling } of CASES) {
   });
 }
 
+const LONG: RopeConfig = {
+  ...BASE,
+  type: "longrope",
+  originalMaxContext: 64,
+  shortFactors: [1, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35],
+  longFactors: [1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5],
+};
+// Computed by the functions of transformers 5.24 in float32.
+// deno-fmt-ignore
+const SHORT_FREQUENCIES = [1, 0.301169306, 0.0909090936, 0.0274980683, 0.00833333284, 0.00252982229, 0.00076923077, 0.000234242791];
+// deno-fmt-ignore
+const LONG_FREQUENCIES = [1, 0.210818499, 0.0500000007, 0.0126491114, 0.00333333341, 0.000903507927, 0.000250000012, 7.02728357e-05];
+
+for (const [contextInForce, wanted] of [[64, SHORT_FREQUENCIES], [65, LONG_FREQUENCIES]] as const) {
+  Deno.test(`ropeFrequencies equals transformers for longrope in a context of ${contextInForce} tokens`, () => {
+    const found = ropeFrequencies(LONG, 16, 4096, contextInForce);
+    found.invFreq.forEach((value, i) => assertAlmostEquals(value / wanted[i]!, 1, 3e-7));
+    assertAlmostEquals(found.attentionScaling, 1.4142135623730951, 1e-15);
+  });
+}
+
+Deno.test("ropeFrequencies takes the attention factor that longrope gives", () => {
+  assertEquals(ropeFrequencies({ ...LONG, attentionFactor: 1.5 }, 16, 4096).attentionScaling, 1.5);
+});
+
 Deno.test("ropeFrequencies rotates the leading share of the head", () => {
   const found = ropeFrequencies({ ...BASE, type: "default", partialRotaryFactor: 0.75 }, 128, 4096);
   assertEquals([found.rotaryDim, found.invFreq.length], [96, 48]);

@@ -46,7 +46,7 @@ Deno.test("planWeights lists the tensors that are missing", async () => {
   headers.tensors.delete("model.norm.weight");
   assertRefused(
     headers,
-    "The model folder lacks 2 tensors that its config.json asks for: " +
+    "The model lacks 2 tensors that its config asks for: " +
       `"${ATTENTION}.k_proj.weight", "model.norm.weight"`,
   );
 });
@@ -64,7 +64,7 @@ Deno.test("planWeights lists the tensors that nothing would read", async () => {
   addLike(headers, `${ATTENTION}.q_proj.bias`, "model.norm.weight");
   assertRefused(
     headers,
-    "The model folder contains 2 tensors that LlamaForCausalLM does not use: " +
+    "The model contains 2 tensors that LlamaForCausalLM does not use: " +
       `"model.layers.3.mlp.up_proj.weight", "${ATTENTION}.q_proj.bias"`,
   );
 });
@@ -102,7 +102,7 @@ Deno.test("planWeights ignores a tensor of size 0 of any name that is not needed
 Deno.test("planWeights refuses a needed tensor of size 0", async () => {
   const headers = await readHeaders("llama-f32");
   change(headers, "model.norm.weight", { shape: [0], bytes: 0 });
-  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but config.json asks for [64]');
+  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but the config asks for [64]');
 });
 
 for (const name of ["lm_head.bias", "model.norm.bias", "model.embed_positions.weight", `${ATTENTION}.q_proj.lora_A`]) {
@@ -118,7 +118,7 @@ Deno.test("planWeights names a tensor of another shape with both shapes", async 
   change(headers, "model.layers.2.mlp.down_proj.weight", { shape: [160, 64] });
   assertRefused(
     headers,
-    'Tensor "model.layers.2.mlp.down_proj.weight" has shape [160, 64], but config.json asks for [64, 160]',
+    'Tensor "model.layers.2.mlp.down_proj.weight" has shape [160, 64], but the config asks for [64, 160]',
   );
 });
 
@@ -126,7 +126,7 @@ Deno.test("planWeights refuses projections whose rows only add up together", asy
   const headers = await readHeaders("llama-f32");
   change(headers, `${ATTENTION}.k_proj.weight`, { shape: [16, 64] });
   change(headers, `${ATTENTION}.v_proj.weight`, { shape: [48, 64] });
-  assertRefused(headers, `Tensor "${ATTENTION}.k_proj.weight" has shape [16, 64], but config.json asks for [32, 64]`);
+  assertRefused(headers, `Tensor "${ATTENTION}.k_proj.weight" has shape [16, 64], but the config asks for [32, 64]`);
 });
 
 Deno.test("planWeights refuses a norm of two dimensions", async () => {
@@ -135,23 +135,59 @@ Deno.test("planWeights refuses a norm of two dimensions", async () => {
   assertThrows(() => planWeights(headers.config, headers.tensors), PagesiftError, '"model.norm.weight" has shape');
 });
 
-Deno.test("planWeights refuses parts of one projection with different dtypes", async () => {
+Deno.test("planWeights plans a tensor for each run of rows with one format", async () => {
   const headers = await readHeaders("llama-f32");
-  change(headers, `${ATTENTION}.k_proj.weight`, { dtype: "F16" });
-  assertRefused(
-    headers,
-    `Tensor "${ATTENTION}.q_proj.weight", "${ATTENTION}.k_proj.weight", "${ATTENTION}.v_proj.weight" has dtype ` +
-      "F32, F16, expected F32, F16 or BF16, the same for all that are stacked",
+  change(headers, `${ATTENTION}.v_proj.weight`, { dtype: "Q8_0" });
+  const { tensors } = planWeights(headers.config, headers.tensors);
+  const names = [...tensors.keys()].filter((name) => name.startsWith("layers.1.qkv"));
+  assertEquals(
+    names.map((name) => [name, tensors.get(name)?.dtype, tensors.get(name)?.shape]),
+    [["layers.1.qkv.weight/0", "f32", [96, 64]], ["layers.1.qkv.weight/1", "q8_0", [32, 64]]],
   );
 });
 
-Deno.test("planWeights refuses a dtype that the operations cannot read", async () => {
+Deno.test("planWeights refuses stacked biases of different formats", async () => {
+  const headers = await readHeaders("qwen2-bias-f32");
+  change(headers, `${ATTENTION}.k_proj.bias`, { dtype: "F16" });
+  assertThrows(() => planWeights(headers.config, headers.tensors), PagesiftError, "k_proj.bias");
+});
+
+Deno.test("planWeights refuses a format that the operations cannot read, and names it", async () => {
+  for (const [name, dtype] of [["model.norm.weight", "F64"], ["model.embed_tokens.weight", "IQ4_XS"]] as const) {
+    const headers = await readHeaders("llama-f32");
+    change(headers, name, { dtype });
+    const { message, kind } = assertThrows(() => planWeights(headers.config, headers.tensors), PagesiftError);
+    assertEquals([kind, message.includes(name), message.includes(dtype)], ["model", true, true]);
+  }
+});
+
+Deno.test("planWeights refuses a norm in blocks", async () => {
   const headers = await readHeaders("llama-f32");
-  change(headers, "model.norm.weight", { dtype: "F64" });
-  assertRefused(
-    headers,
-    'Tensor "model.norm.weight" has dtype F64, expected F32, F16 or BF16, the same for all that are stacked',
+  change(headers, "model.norm.weight", { dtype: "Q8_0" });
+  assertThrows(() => planWeights(headers.config, headers.tensors), PagesiftError, "model.norm.weight");
+});
+
+Deno.test("planWeights keeps keys and values in bf16 where the embedding is quantised", async () => {
+  const headers = await readHeaders("llama-f32");
+  change(headers, "model.embed_tokens.weight", { dtype: "Q8_0" });
+  assertEquals(planWeights(headers.config, headers.tensors).dtype, "bf16");
+});
+
+Deno.test("planWeights quantises matrices to the format that is asked for, and the embedding to 8 bits", async () => {
+  const { config, tensors } = await readHeaders("qwen3-moe-f32");
+  const plan = planWeights(config, tensors, { format: "q4_0" }).tensors;
+  const dtypeOf = (name: string): string | undefined => plan.get(name)?.dtype;
+  assertEquals(
+    ["layers.1.qkv.weight", "embedding.weight", "layers.1.router.weight", "norm.weight"].map(dtypeOf),
+    ["q4_0", "q8_0", "f32", "f32"],
   );
+});
+
+Deno.test("planWeights quantises no weights that are quantised", async () => {
+  const headers = await readHeaders("llama-f32");
+  change(headers, "model.embed_tokens.weight", { dtype: "Q8_0" });
+  const { kind } = assertThrows(() => planWeights(headers.config, headers.tensors, { format: "q4_0" }), PagesiftError);
+  assertEquals(kind, "usage");
 });
 
 Deno.test("planWeights takes another dtype for a whole tensor", async () => {
@@ -216,13 +252,13 @@ Deno.test("planWeights takes a tied lm_head for the embedding where only that is
 Deno.test("planWeights refuses embeddings that are not tied without an lm_head", async () => {
   const headers = await readHeaders("llama-f32");
   headers.tensors.delete("lm_head.weight");
-  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "lm_head.weight"');
+  assertRefused(headers, 'The model lacks 1 tensors that its config asks for: "lm_head.weight"');
 });
 
 Deno.test("planWeights refuses a tied folder with neither of the two", async () => {
   const headers = await readHeaders("qwen3-qknorm-f32");
   headers.tensors.delete("model.embed_tokens.weight");
-  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "model.embed_tokens.weight"');
+  assertRefused(headers, 'The model lacks 1 tensors that its config asks for: "model.embed_tokens.weight"');
 });
 
 Deno.test("planWeights refuses a tied lm_head of another shape, as transformers does", async () => {

@@ -17,7 +17,14 @@ for (
   });
 }
 
-Deno.test("findModelFolder refuses a file", async () => {
+Deno.test("findModelFolder takes a GGUF file as it is", async () => {
+  await withFiles({ "m.gguf": "" }, async (folder) => {
+    const file = join(folder, "m.gguf");
+    assertEquals(await findModelFolder(file, { env: {} }), file);
+  });
+});
+
+Deno.test("findModelFolder refuses a file that is no GGUF file", async () => {
   await withFiles({ f: "" }, async (folder) => {
     await assertRefused(() => findModelFolder(join(folder, "f"), { env: {} }), "model", "is not a folder");
   });

@@ -103,7 +103,7 @@ deviceTest("KvPool.covers nothing once closed", (device) => {
 });
 
 /** The config fields that a cache needs. */
-const CONFIG = { ...HEADS, numLayers: 2 } as ModelConfig;
+const CONFIG = { ...HEADS, numLayers: 2, scales: { attention: 0.25 } } as ModelConfig;
 
 Deno.test("cacheShape leaves each sequence a page that it fills in part", () => {
   const need = { totalTokens: 33, longestTokens: 17, maxSequences: 2 };

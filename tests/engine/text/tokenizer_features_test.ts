@@ -58,6 +58,14 @@ Deno.test("A tokenizer gives the ids and the text of the Rust library, or is ref
   assertEquals([right, rows.length - right], [74, 35]);
 });
 
+Deno.test("Digits cuts at every numeric character, as the Rust library does", async () => {
+  const model = { type: "BPE", vocab: { "½": 0, "²": 1, "½²": 2, "a": 3 }, merges: ["½ ²"] };
+  for (const [individual_digits, ids] of [[true, [3, 0, 1]], [false, [3, 2]]] as const) {
+    const tokenizer = await load({ model, pre_tokenizer: { type: "Digits", individual_digits } });
+    assertEquals(tokenizer instanceof Tokenizer && tokenizer.encode("a½²"), [...ids]);
+  }
+});
+
 interface Case {
   folder: string;
   call: "ids" | "decode" | "chat";
