@@ -1,7 +1,7 @@
-/** Where `config.json` gives the sliding windows of layers: nowhere, for all layers, for all if a flag is set, for each layer. */
+/** Which layers have the sliding window of `config.json`: none, all, all if a flag is set, or those that it lists. */
 export type WindowRule = "none" | "all" | "flagged" | "per layer";
 
-/** What a model family fixes, and the values its library assumes for fields that `config.json` leaves out. */
+/** Properties of a model family, and the defaults of the transformers library for fields that `config.json` lacks. */
 export interface Family {
   modelType: string;
   /** `field` reads `attention_bias`, which then covers the output projection too. */
@@ -88,8 +88,18 @@ const PHI3: Family = {
   defaultRmsNormEps: 1e-5,
 };
 
-/** The supported values of `architectures` in `config.json`. */
-export const FAMILIES = {
+/** A supported value of `architectures` in `config.json`. */
+export type Architecture =
+  | "LlamaForCausalLM"
+  | "MistralForCausalLM"
+  | "Ministral3ForCausalLM"
+  | "Qwen2ForCausalLM"
+  | "Qwen3ForCausalLM"
+  | "Phi3ForCausalLM"
+  | "Qwen3MoeForCausalLM";
+
+/** The family of each supported architecture. */
+export const FAMILIES: Readonly<Record<Architecture, Family>> = {
   LlamaForCausalLM: LLAMA,
   MistralForCausalLM: MISTRAL,
   Ministral3ForCausalLM: MINISTRAL3,
@@ -97,17 +107,14 @@ export const FAMILIES = {
   Qwen3ForCausalLM: QWEN3,
   Phi3ForCausalLM: PHI3,
   Qwen3MoeForCausalLM: QWEN3_MOE,
-} as const satisfies Readonly<Record<string, Family>>;
+};
 
-/** Name of a supported architecture. */
-export type Architecture = keyof typeof FAMILIES;
-
-/** Whether `config.json` may name this architecture. */
+/** Whether an architecture is supported. */
 export function isArchitecture(name: string): name is Architecture {
   return Object.hasOwn(FAMILIES, name);
 }
 
-/** The architecture of a `model_type`, where it is supported. */
+/** The architecture of a `model_type`, or undefined if it is not supported. */
 export function architectureOf(modelType: unknown): Architecture | undefined {
   return Object.keys(FAMILIES).filter(isArchitecture).find((name) => FAMILIES[name].modelType === modelType);
 }

@@ -6,11 +6,13 @@ import { statOrUndefined } from "../folder/json_file.ts";
 import { PartialFile } from "./partial_file.ts";
 import { StallGuard } from "./stall_guard.ts";
 
-/** How far the download of one file is. */
+/** Progress of the download of one file. */
 export interface DownloadProgress {
+  /** Name of the file in the model's repository. */
   file: string;
+  /** Bytes that have arrived, earlier downloads included. */
   doneBytes: number;
-  /** Undefined where the server does not say. */
+  /** Size of the file; undefined if the server does not report it. */
   totalBytes: number | undefined;
 }
 

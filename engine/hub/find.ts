@@ -10,18 +10,22 @@ export type { DownloadProgress };
 
 /** How {@link findModelFolder} looks for a model. */
 export interface FindModelOptions {
-  /** Never download; also on where `HF_HUB_OFFLINE` is. Default false. */
+  /** Never downloads; `HF_HUB_OFFLINE` has the same effect. Default false. */
   offline?: boolean;
   /** Branch, tag or commit of a Hub model. Default `main`. */
   revision?: string;
-  /** `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` are read from here. */
-  env: Environment;
+  /**
+   * Environment variables: `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN`, `XDG_CACHE_HOME`, `HOME`. Default:
+   * those of this process.
+   */
+  env?: Environment;
+  /** Sends requests. Default: the global `fetch`. */
   fetch?: typeof fetch;
   /** Called as bytes of a file arrive. */
   onProgress?: (progress: DownloadProgress) => void;
-  /** Ends a download; the next one continues where it ended. The promise rejects with the signal's reason. */
+  /** Ends a download; the next call resumes it. The promise rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** Longest wait for anything to arrive. Default 60. */
+  /** Seconds to wait for more bytes before the download fails. Default 60. */
   stallSeconds?: number;
 }
 
@@ -34,10 +38,19 @@ const WEIGHTS = /^[\w-][\w.-]*\.safetensors$/;
 const WEIGHT_INDEX = /^[\w-][\w.-]*\.safetensors\.index\.json$/;
 
 /**
- * The folder of a model: a folder as it is, or a Hub name `org/name` from the Hugging Face cache, downloaded into it where
- * it is not whole. Throws a "model" error for a name that is neither, and "network" errors about the Hub and the cache.
+ * The path of a model folder. A path of a folder is returned unchanged. A Hub name `org/name` is looked up in the Hugging Face cache,
+ * and downloaded if the cache does not contain the whole model.
+ *
+ * ```ts
+ * import { defaultModelFolder, findModelFolder } from "@pagesift/pagesift";
+ *
+ * const folder = await findModelFolder(defaultModelFolder()); // or a Hub name such as "org/name"
+ * ```
+ *
+ * @throws {PagesiftError} of kind "model" for a name that is neither, "network" when the download or the cache fails, "usage" for an
+ * invalid revision
  */
-export async function findModelFolder(nameOrPath: string, options: FindModelOptions): Promise<string> {
+export async function findModelFolder(nameOrPath: string, options: FindModelOptions = {}): Promise<string> {
   const info = await statOrUndefined(nameOrPath);
   if (info?.isDirectory) return nameOrPath;
   if (info !== undefined || !isHubName(nameOrPath)) {
@@ -48,27 +61,34 @@ export async function findModelFolder(nameOrPath: string, options: FindModelOpti
     );
   }
   const revision = checkRevision(options.revision ?? "main");
-  const cache = cacheFolder(options.env);
+  const env = options.env ?? processEnvironment();
+  const cache = cacheFolder(env);
   const model = new CachedModel(cache, nameOrPath);
   return await onCache(cache, async () => {
     const cached = await model.findSnapshot(revision);
     if (cached !== undefined && await isComplete(cached)) return cached;
-    if (isOffline(options)) throw offlineError(nameOrPath, revision, cache);
-    return await download(nameOrPath, revision, model, options);
+    if (isOffline(options.offline, env)) throw offlineError(nameOrPath, revision, cache);
+    return await download(nameOrPath, revision, model, { ...options, env });
   });
+}
+
+const VARIABLES = ["HF_HUB_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "XDG_CACHE_HOME", "HOME"];
+
+function processEnvironment(): Environment {
+  return Object.fromEntries(VARIABLES.map((name) => [name, Deno.env.get(name)]));
 }
 
 function isHubName(name: string): boolean {
   return name.length <= 200 && /^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/.test(name) && !/\.\.|--/.test(name);
 }
 
-/** A revision is also a path below `refs`. */
+/** Refuses a revision that is not a safe path below `refs`. */
 function checkRevision(revision: string): string {
   if (/^\w[\w.-]*(\/\w[\w.-]*)*$/.test(revision)) return revision;
   throw new PagesiftError("usage", `Revision "${shorten(revision)}" must be the name of a branch or tag, or a commit`);
 }
 
-/** Programs cache single files too, so a snapshot may lack what a model needs. */
+/** Other programs cache single files, so a snapshot may lack files of the model. */
 async function isComplete(folder: string): Promise<boolean> {
   const required = ["config.json", "tokenizer.json"];
   const hasAll = await statOrUndefined(join(folder, SINGLE)) !== undefined;
@@ -88,13 +108,14 @@ async function hasWeights(folder: string): Promise<boolean> {
   return false;
 }
 
-function isOffline({ offline, env }: FindModelOptions): boolean {
+function isOffline(offline: boolean | undefined, env: Environment): boolean {
   return offline === true || /^(1|on|yes|true)$/i.test(env["HF_HUB_OFFLINE"] ?? "");
 }
 
 function offlineError(id: string, revision: string, cache: string): PagesiftError {
-  const problem = `Model "${id}" at revision "${revision}" is not whole in the cache "${cache}", and downloads are off`;
-  const advice = `run without --offline and HF_HUB_OFFLINE, or \`hf download ${id}\` where there is a network`;
+  const problem =
+    `Model "${id}" at revision "${revision}" is incomplete in the cache "${cache}", and downloads are off`;
+  const advice = `run without --offline and HF_HUB_OFFLINE, or run \`hf download ${id}\` on a network`;
   return new PagesiftError("network", `${problem}; ${advice}`);
 }
 
@@ -102,7 +123,7 @@ async function download(
   id: string,
   revision: string,
   model: CachedModel,
-  { env, signal, onProgress, fetch = globalThis.fetch, stallSeconds = 60 }: FindModelOptions,
+  { env, signal, onProgress, fetch = globalThis.fetch, stallSeconds = 60 }: FindModelOptions & { env: Environment },
 ): Promise<string> {
   const endpoint = env["HF_ENDPOINT"] || "https://huggingface.co";
   const client = new HubClient({ endpoint, token: env["HF_TOKEN"] || undefined, fetch }, id);
@@ -123,11 +144,11 @@ async function describe(
   return await client.model(revision, guard);
 }
 
-/** Small files first, then the index, then weights: a snapshot with all its weights is whole. */
+/** Small files first, then the index, then weights: a snapshot with all its weights is complete. */
 function chooseFiles(files: readonly string[], id: string): string[] {
   const single = files.filter((file) => file === SINGLE);
   const named = single.length > 0 ? single : files.filter((file) => MODEL_WEIGHTS.test(file));
-  // Some models have the same weights twice: in one file and in shards, or in the layout of another program.
+  // Some models contain their weights twice: in one file and in shards, or in the layout of another program.
   const weights = named.length > 0 ? named : files.filter((file) => WEIGHTS.test(file));
   if (weights.length === 0 || !files.includes("config.json")) {
     throw new PagesiftError(

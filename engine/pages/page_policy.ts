@@ -1,24 +1,32 @@
 import { PagesiftError } from "../errors.ts";
 import type { Scorer, SparseOptions } from "../types.ts";
 
-/** What the attention of one layer reads at a decode step. */
+/**
+ * What the attention of one layer reads at a decode step: all pages, selected pages, or the pages of a sliding window of `tokens`
+ * tokens, which are never selected.
+ */
 export type LayerPolicy =
   | { kind: "dense" }
   | { kind: "sparse" }
-  /** The last `tokens` tokens only, never selected. */
   | { kind: "window"; tokens: number };
 
-/** Which pages every layer reads: computed once, never changed. */
+/** Which pages every layer reads: {@link SparseOptions} resolved for a model and a device. */
 export interface PagePolicy {
+  /** Tokens per page. */
   readonly pageSize: number;
-  /** Pages that lie side by side: 8 where groups of pages are scored first, else 1. */
+  /** Physical pages that are allocated together: 8 if groups of pages are scored first, else 1. */
   readonly groupPages: 1 | 8;
-  /** Pages a KV head reads in a sparse layer. */
+  /** Pages that a KV head reads in a sparse layer. */
   readonly budgetPages: number;
+  /** How pages are scored. */
   readonly scorer: Scorer;
+  /** Weight of the spread in the score. */
   readonly lambda: number;
+  /** First pages that are always read. */
   readonly sinkPages: number;
+  /** Last pages that are always read. */
   readonly recentPages: number;
+  /** `[numLayers]` */
   readonly layers: readonly LayerPolicy[];
 }
 

@@ -9,7 +9,9 @@ import { Dict, List } from "./jinja/values.ts";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
+  /** Who speaks, mostly "system", "user" or "assistant"; the template decides what is legal. */
   role: string;
+  /** The text of the turn. */
   content: string;
 }
 
