@@ -25,7 +25,7 @@ std::string shape_text(const int64_t *shape, size_t rank) {
   return text + "]";
 }
 
-/* Bytes from the first element of a view to behind its last, whose dimensions are checked. */
+/* Bytes from the first element of a view to the end of its last. The dimensions are already checked. */
 int64_t span_bytes(const ps_tensor &t) { return ((t.shape[0] - 1) * t.row_stride + t.shape[1] * t.shape[2]) * dtype_bytes(t.dtype); }
 
 void check_bounds(const char *name, const ps_tensor &tensor) {
@@ -39,9 +39,10 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
   require(tensor.row_stride >= 0 && tensor.row_stride < kLimit, name, " has a row stride outside [0, 2^46)");
   require(tensor.shape[0] == 1 || tensor.row_stride >= inner, name, " has rows that overlap");
   require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride, name, " is too large");
-  require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0, name, " starts at a byte that does not fit its dtype");
+  require(tensor.offset_bytes >= 0 && tensor.offset_bytes % dtype_bytes(tensor.dtype) == 0, name,
+          " has an offset that is not a multiple of its element size");
   require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes, name,
-          " reaches past the end of its buffer");
+          " extends past the end of its buffer");
 }
 
 }  // namespace
@@ -50,17 +51,17 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
   require(tensor != nullptr && tensor->buffer != nullptr, name, " is missing");
   require(tensor->buffer->device.get() == &device, name, " belongs to another device");
   require(tensor->dtype >= 0 && tensor->dtype < 4 && (dtypes >> tensor->dtype & 1u) != 0, name, " has dtype ", dtype_name(tensor->dtype),
-          ", which this operation does not take");
+          ", which this operation does not support");
   bool fits = tensor->rank == static_cast<int32_t>(shape.size());
   size_t i = 0;
-  for (int64_t wanted : shape) {
-    fits = fits && (wanted < 0 || wanted == tensor->shape[i]);
+  for (int64_t expected : shape) {
+    fits = fits && (expected < 0 || expected == tensor->shape[i]);
     i++;
   }
   if (!fits) {
     const size_t rank = tensor->rank >= 1 && tensor->rank <= 3 ? static_cast<size_t>(tensor->rank) : 0;
     throw Error(PS_INVALID_ARGUMENT,
-                std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", wanted " + shape_text(shape.begin(), shape.size()));
+                std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", expected " + shape_text(shape.begin(), shape.size()));
   }
   for (size_t j = shape.size(); j < 3; j++) require(tensor->shape[j] == 1, name, " has more dimensions than its rank");
   check_bounds(name, *tensor);
@@ -80,7 +81,7 @@ void require_apart(const char *name, const ps_tensor *written, std::initializer_
     if (written == nullptr || index == nullptr || written->buffer != index->buffer) continue;
     const bool apart = written->offset_bytes + span_bytes(*written) <= index->offset_bytes ||
                        index->offset_bytes + span_bytes(*index) <= written->offset_bytes;
-    require(apart, name, " lies over numbers that the call indexes with");
+    require(apart, name, " overlaps indices that the call reads");
   }
 }
 

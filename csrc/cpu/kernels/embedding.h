@@ -1,4 +1,4 @@
-/* out[t] = table[ids[t]]. Reads one row of the table a token. */
+/* out[t] = table[ids[t]]. Reads one row of the table per token. */
 #pragma once
 
 #include "common.h"

@@ -1,4 +1,4 @@
-/* Which experts a token goes to: the k largest of the softmax of its router logits. */
+/* The experts of a token: the k largest of the softmax of its router logits. */
 #pragma once
 
 #include "common.h"

@@ -1,5 +1,5 @@
-/* A token for each row of logits (csrc/sample_rules.h). The cut of a filter is found as the CUDA build finds it: by the high bits of
- * the keys first, with the weights of 2048 bins at a time. */
+/* A token for each row of logits (csrc/sample_rules.h). The cut of a filter is found as in the CUDA build: by the high bits of the
+ * keys first, with the weights of 2048 bins at a time. */
 #pragma once
 
 #include "../../sample_rules.h"
@@ -8,7 +8,7 @@
 namespace ps {
 namespace PS_ISA {
 
-/* Ranks of the tokens that are still kept, by rising id. */
+/* Ranks of the tokens that pass the filters so far, in ascending order of id. */
 struct Kept {
   uint64_t *ranks;
   int64_t count;
@@ -49,7 +49,7 @@ static uint64_t rank_at(const Kept &kept, const Amount &amount, const TargetOf &
   return kept.ranks[i];
 }
 
-/* The first token, by rising id, whose running weight exceeds the target. */
+/* The first token in ascending order of id whose running weight exceeds the target. */
 static int32_t draw_of_all(const float *x, int64_t width, const sampling::Rules &rules) {
   uint64_t total = 0;
   for (int64_t i = 0; i < width; i++) total += rules.weight(x[i]);
