@@ -22,7 +22,7 @@ export interface PrefillChunk {
   start: number;
 }
 
-/** What both kinds of step give to a layer. */
+/** Inputs of a layer that both kinds of step share. */
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
 type Attend = (layer: number, views: ActivationViews) => void;
 
@@ -34,10 +34,10 @@ export interface PrefillHooks {
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
 }
 
-/** What watches a decode step, or stands in for a part of it. */
+/** Observes a decode step, or replaces a part of it. */
 export interface DecodeHooks {
   observer?: StepObserver | undefined;
-  /** Instead of the attention that the policy asks for. */
+  /** Replaces the attention of the policy. */
   attend?: DecodeAttention | undefined;
   /** Called with the residual stream `[B, H]` that each layer leaves. */
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
@@ -46,7 +46,7 @@ export interface DecodeHooks {
 /** The attention of a layer in a decode step. q, out f32 `[B, Hq, d]`. */
 export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: Tensor) => void;
 
-/** Rows of logits that are computed at once when all are wanted. */
+/** Rows of logits that are computed together when all rows are requested. */
 const LOGIT_ROWS = 64;
 
 /** The forward pass, layer by layer, one native call an operation. */
@@ -74,7 +74,7 @@ export class Model {
     this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
   }
 
-  /** Rows whose logits fit at once. */
+  /** Rows whose logits fit the buffer. */
   get maxLogitRows(): number {
     return this.#logits.shape[0] ?? 1;
   }
@@ -116,7 +116,7 @@ export class Model {
     return rows;
   }
 
-  /** The most likely token of every row of logits, i32 `[T]`, -1 where there is none. */
+  /** The most likely token of every row of logits, i32 `[T]`, -1 if the logits are not finite. */
   best(logits: Tensor): Tensor {
     const best = this.#best.rows(0, logits.shape[0] ?? 1);
     argmax(this.device, logits, best);

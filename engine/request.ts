@@ -20,7 +20,7 @@ export interface RequestLimits {
 /** @throws {PagesiftError} of kind "usage" */
 function checkMaxTokens(maxTokens: number | undefined): void {
   if (maxTokens === undefined || (Number.isSafeInteger(maxTokens) && maxTokens >= 1)) return;
-  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, wanted a whole number from 1`);
+  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, expected a whole number from 1`);
 }
 
 /**
@@ -69,7 +69,7 @@ export class Request {
     this.#sequence ??= pool.openSequence();
   }
 
-  /** Gives the pages back, unless the sequence was given. */
+  /** Frees the pages, unless the caller passed the sequence. */
   release(): void {
     if (!this.given) this.#sequence?.release();
   }
@@ -78,7 +78,7 @@ export class Request {
     return this.#finish !== undefined;
   }
 
-  /** The token that goes in next. */
+  /** The token that the next step appends. */
   get lastId(): number {
     return this.history.at(-1) ?? NO_TOKEN;
   }
@@ -95,7 +95,7 @@ export class Request {
     return { id, text };
   }
 
-  /** Ends a request before its time, with the text that was held back. */
+  /** Ends a request early, with the text that was held back. */
   abort(reason: "aborted" | "kv_exhausted" = "aborted"): Piece {
     return this.#close(NO_TOKEN, "", reason);
   }

@@ -77,7 +77,7 @@ const VOCABULARY: Range = { min: 1, max: 10_000_000 };
 const WIDTH: Range = { min: 1, max: 1_000_000 };
 const LAYERS: Range = { min: 1, max: 1000 };
 const HEADS: Range = { min: 1, max: 4096 };
-/** What the native kernels take. */
+/** The range that the native kernels support. */
 const HEAD_DIM: Range = { min: 16, max: 512 };
 const CONTEXT: Range = { min: 1, max: 1_000_000_000 };
 const EPSILON: Range = { min: 0, max: 1 };

@@ -2,9 +2,9 @@ import { join } from "@std/path";
 import { ConfigFields } from "./config_fields.ts";
 import { readJsonFile } from "./json_file.ts";
 
-/** What the engine takes from `generation_config.json`. Its sampling fields are not read, so they may have any value. */
+/** The fields that the engine reads from `generation_config.json`. Its sampling fields are not read, so they may have any value. */
 export interface GenerationConfig {
-  /** Tokens that end a generation; empty where the folder names none. */
+  /** Tokens that end a generation; empty if the folder names none. */
   readonly eosTokenIds: readonly number[];
 }
 

@@ -12,7 +12,7 @@ export function parseWindows(fields: ConfigFields, family: Family, numLayers: nu
   return slidingLayers(fields, numLayers, window).map((slides) => slides ? size : 0);
 }
 
-/** Undefined where no layer slides. */
+/** Undefined if no layer has a window. */
 function modelWindow(fields: ConfigFields, family: Family): number | undefined {
   if (family.windows === "none") return undefined;
   if (family.windows !== "all" && !fields.flag("use_sliding_window", false)) return undefined;

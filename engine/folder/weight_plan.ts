@@ -7,7 +7,7 @@ import type { Notice } from "../types.ts";
 /** A weight dtype that the operations read in place. */
 export type WeightDType = "f32" | "f16" | "bf16";
 
-/** One tensor on the device, made of tensors of the checkpoint stacked by rows. */
+/** One tensor on the device: tensors of the checkpoint, stacked by rows. */
 export interface PlannedTensor {
   readonly name: string;
   readonly shape: readonly number[];
@@ -15,12 +15,12 @@ export interface PlannedTensor {
   readonly parts: readonly CheckpointTensor[];
 }
 
-/** Everything a model needs, by our names, and the bytes it takes. */
+/** All tensors of a model by our names, and their size in bytes. */
 export interface WeightPlan {
   readonly tensors: ReadonlyMap<string, PlannedTensor>;
-  /** The dtype of the embedding, which the KV cache takes too. */
+  /** The dtype of the embedding, which the KV cache also uses. */
   readonly dtype: WeightDType;
-  /** What is ignored, and where the tensors contradict `config.json`. */
+  /** Tensors that are ignored, and contradictions between the tensors and `config.json`. */
   readonly notices: readonly Notice[];
 }
 
@@ -30,7 +30,7 @@ interface Source {
   shape: number[];
 }
 
-/** A tensor that the model needs: our name, and what is stacked to make it. */
+/** A tensor that the model requires: our name, and the tensors that are stacked to form it. */
 interface RequiredTensor {
   name: string;
   sources: Source[];
@@ -164,7 +164,7 @@ function planTensor({ name, sources }: RequiredTensor, found: ReadonlyMap<string
     if (shapeText(shape) === shapeText(source.shape)) return;
     throw new PagesiftError(
       "model",
-      `Tensor "${source.name}" has shape ${shapeText(shape)}, but config.json asks for ${shapeText(source.shape)}`,
+      `Tensor "${source.name}" has shape ${shapeText(shape)}, but config.json requires ${shapeText(source.shape)}`,
     );
   });
   const rows = sources.reduce((sum, source) => sum + (source.shape[0] ?? 0), 0);
@@ -177,14 +177,14 @@ function ignoredNotices({ architecture }: ModelConfig, names: readonly string[])
   return [{ level: "warning", text: `Ignored ${tensors} that ${architecture} does not use: ${listNames(names)}` }];
 }
 
-/** Listing what is missing would take all memory where a config asks for millions of experts that no file contains. */
+/** A config can require millions of experts that no file contains; listing them would exhaust the memory. */
 function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): void {
   const expertLayers = moe?.sparseLayers.filter(Boolean).length ?? 0;
   const required = 2 * numLayers + 3 * expertLayers * (moe?.numExperts ?? 0);
   if (required <= numFound || required < MANY_TENSORS) return;
   throw new PagesiftError(
     "model",
-    `The model folder lacks tensors: it has ${numFound}, and its config.json asks for more than ${required}; ` +
+    `The model folder lacks tensors: it has ${numFound}, and its config.json requires more than ${required}; ` +
       "download the model again",
   );
 }
@@ -192,7 +192,7 @@ function refuseFarTooFew({ numLayers, moe }: ModelConfig, numFound: number): voi
 /**
  * Decides from the headers alone which tensors go to the device.
  *
- * @throws {PagesiftError} of kind "model" that lists what is missing, of another shape, or would change the result
+ * @throws {PagesiftError} of kind "model" that lists tensors that are missing, have another shape, or would change the result
  */
 export function planWeights(config: ModelConfig, found: ReadonlyMap<string, CheckpointTensor>): WeightPlan {
   refuseFarTooFew(config, found.size);
@@ -202,7 +202,7 @@ export function planWeights(config: ModelConfig, found: ReadonlyMap<string, Chec
   if (missing.length > 0) {
     throw new PagesiftError(
       "model",
-      `The model folder lacks ${missing.length} tensors that its config.json asks for: ${listNames(missing)}`,
+      `The model folder lacks ${missing.length} tensors that its config.json requires: ${listNames(missing)}`,
     );
   }
   const others = [...found.values()].filter(({ name }) => !sources.has(name) && !OLD_TABLES.test(name));

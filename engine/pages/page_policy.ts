@@ -43,7 +43,7 @@ export const DEFAULT_SPARSE = {
   levels: 2,
 } as const satisfies SparseOptions;
 
-/** Weight of the spread where none is given (tests/fixtures/unique_reference.py, page_scores). */
+/** Default weight of the spread (tests/fixtures/unique_reference.py, page_scores). */
 const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 4, quest: 0, mean: 0 };
 
 function refuse(message: string): never {
@@ -51,7 +51,7 @@ function refuse(message: string): never {
 }
 
 function checkCount(name: string, value: number): void {
-  if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, wanted a whole number from 0`);
+  if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, expected a whole number from 0`);
 }
 
 function checkBudget(budgetTokens: number, pageSize: number): void {
@@ -59,22 +59,24 @@ function checkBudget(budgetTokens: number, pageSize: number): void {
   const below = Math.floor(budgetTokens / pageSize) * pageSize;
   const nearest = below >= pageSize ? `${below} or ${below + pageSize}` : `${pageSize}`;
   refuse(
-    `Sparse budget is ${budgetTokens} tokens, wanted a multiple of the page size ${pageSize}` +
+    `Sparse budget is ${budgetTokens} tokens, expected a multiple of the page size ${pageSize}` +
       (Number.isFinite(budgetTokens) ? `; the nearest is ${nearest}` : ""),
   );
 }
 
 function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: number): void {
   if (!["auto", "on", "off"].includes(options.mode)) {
-    refuse(`Sparse mode "${options.mode}" is unknown; wanted auto, on or off`);
+    refuse(`Sparse mode "${options.mode}" is unknown; expected auto, on or off`);
   }
   if (!PAGE_SIZES.some((size) => size === options.pageSize)) {
-    refuse(`Page size is ${options.pageSize} tokens, wanted ${PAGE_SIZES.join(", ")}`);
+    refuse(`Page size is ${options.pageSize} tokens, expected ${PAGE_SIZES.join(", ")}`);
   }
   checkBudget(options.budgetTokens, options.pageSize);
-  if (!SCORERS.includes(options.scorer)) refuse(`Scorer "${options.scorer}" is unknown; wanted ${SCORERS.join(", ")}`);
-  if (options.levels !== 1 && options.levels !== 2) refuse(`Score levels are ${options.levels}, wanted 1 or 2`);
-  if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, wanted a number from 0`);
+  if (!SCORERS.includes(options.scorer)) {
+    refuse(`Scorer "${options.scorer}" is unknown; expected ${SCORERS.join(", ")}`);
+  }
+  if (options.levels !== 1 && options.levels !== 2) refuse(`Score levels are ${options.levels}, expected 1 or 2`);
+  if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, expected a number from 0`);
   checkCount("Number of sink pages", options.sinkPages);
   checkCount("Number of recent pages", options.recentPages);
   checkCount("Number of dense layers", options.denseLayers);

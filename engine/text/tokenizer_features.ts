@@ -4,7 +4,7 @@
  */
 import { isJsonObject, type JsonObject, quote } from "../folder/json_file.ts";
 
-/** Parts that hold others of their kind, by the name of the list. */
+/** Parts that contain others of their kind, by the name of the list. */
 const LISTS = ["normalizers", "pretokenizers", "processors", "decoders"];
 
 /** Types that are right, with every option that {@link optionProblem} lets pass. */
@@ -99,7 +99,7 @@ function splitByRegex(step: JsonObject): JsonObject {
   return { ...step, pattern: { Regex: pattern.String.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&") } };
 }
 
-/** The library takes the first space of a text away, whatever the prepend scheme says. */
+/** The library removes the first space of a text whatever the prepend scheme is. */
 function plainMetaspace(step: JsonObject): JsonObject {
   if (step.type !== "Metaspace" || step.prepend_scheme !== "never") return step;
   return { type: "Replace", pattern: { String: step.replacement ?? "▁" }, content: " " };

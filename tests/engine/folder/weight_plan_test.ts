@@ -46,7 +46,7 @@ Deno.test("planWeights lists the tensors that are missing", async () => {
   headers.tensors.delete("model.norm.weight");
   assertRefused(
     headers,
-    "The model folder lacks 2 tensors that its config.json asks for: " +
+    "The model folder lacks 2 tensors that its config.json requires: " +
       `"${ATTENTION}.k_proj.weight", "model.norm.weight"`,
   );
 });
@@ -102,7 +102,7 @@ Deno.test("planWeights ignores a tensor of size 0 of any name that is not needed
 Deno.test("planWeights refuses a needed tensor of size 0", async () => {
   const headers = await readHeaders("llama-f32");
   change(headers, "model.norm.weight", { shape: [0], bytes: 0 });
-  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but config.json asks for [64]');
+  assertRefused(headers, 'Tensor "model.norm.weight" has shape [0], but config.json requires [64]');
 });
 
 for (const name of ["lm_head.bias", "model.norm.bias", "model.embed_positions.weight", `${ATTENTION}.q_proj.lora_A`]) {
@@ -118,7 +118,7 @@ Deno.test("planWeights names a tensor of another shape with both shapes", async 
   change(headers, "model.layers.2.mlp.down_proj.weight", { shape: [160, 64] });
   assertRefused(
     headers,
-    'Tensor "model.layers.2.mlp.down_proj.weight" has shape [160, 64], but config.json asks for [64, 160]',
+    'Tensor "model.layers.2.mlp.down_proj.weight" has shape [160, 64], but config.json requires [64, 160]',
   );
 });
 
@@ -126,7 +126,7 @@ Deno.test("planWeights refuses projections whose rows only add up together", asy
   const headers = await readHeaders("llama-f32");
   change(headers, `${ATTENTION}.k_proj.weight`, { shape: [16, 64] });
   change(headers, `${ATTENTION}.v_proj.weight`, { shape: [48, 64] });
-  assertRefused(headers, `Tensor "${ATTENTION}.k_proj.weight" has shape [16, 64], but config.json asks for [32, 64]`);
+  assertRefused(headers, `Tensor "${ATTENTION}.k_proj.weight" has shape [16, 64], but config.json requires [32, 64]`);
 });
 
 Deno.test("planWeights refuses a norm of two dimensions", async () => {
@@ -216,13 +216,13 @@ Deno.test("planWeights takes a tied lm_head for the embedding where only that is
 Deno.test("planWeights refuses embeddings that are not tied without an lm_head", async () => {
   const headers = await readHeaders("llama-f32");
   headers.tensors.delete("lm_head.weight");
-  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "lm_head.weight"');
+  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json requires: "lm_head.weight"');
 });
 
 Deno.test("planWeights refuses a tied folder with neither of the two", async () => {
   const headers = await readHeaders("qwen3-qknorm-f32");
   headers.tensors.delete("model.embed_tokens.weight");
-  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json asks for: "model.embed_tokens.weight"');
+  assertRefused(headers, 'The model folder lacks 1 tensors that its config.json requires: "model.embed_tokens.weight"');
 });
 
 Deno.test("planWeights refuses a tied lm_head of another shape, as transformers does", async () => {
