@@ -22,7 +22,7 @@ export interface StepObserver {
   /**
    * Called when the attention of a layer has run. If the layer selects pages, `step.selecting` contains the pages that it read.
    *
-   * @param q f32 `[B, Hq, d]`, normed and rotated, as attention took them
+   * @param q f32 `[B, Hq, d]`, normed and rotated, as attention reads them
    */
   afterAttention(layer: number, q: Tensor, step: DecodeStep): void;
 }

@@ -50,7 +50,7 @@ export class Generation {
         }
         this.#active = this.#active.filter((request) => !request.finished);
         if (this.#active.length === 0) {
-          // With nothing active, what does not fit now never will.
+          // Without an active request, one that does not fit now never will.
           const tooLarge = this.#waiting.shift();
           if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
           continue;
@@ -100,8 +100,8 @@ export class Generation {
   }
 
   /**
-   * Ends requests for which the pool has no page, one by one, since the pages of each serve the others. All that a request may need is set
-   * aside before it begins, so this is for a pool that something else draws from as well.
+   * Ends requests for which the pool has no page, one by one, since the pages of each serve the others. The pages of a request are reserved
+   * before it starts, so this is for a pool that other code also allocates from.
    */
   #endStarved(): BatchPiece[] {
     const pieces: BatchPiece[] = [];

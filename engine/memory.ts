@@ -77,7 +77,7 @@ const KINDS: Readonly<Partial<Record<Status, "memory" | "device">>> = {
   [Status.DeviceError]: "device",
 };
 
-/** Turns a failure of the device into the error that users see; others stay what they are. */
+/** Converts a failure of the device to the error that users see; returns other errors unchanged. */
 export function engineError(error: unknown): unknown {
   const kind = error instanceof NativeError ? KINDS[error.status] : undefined;
   return kind ? new PagesiftError(kind, (error as NativeError).message, { cause: error }) : error;

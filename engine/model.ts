@@ -26,11 +26,11 @@ export interface PrefillChunk {
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
 type Attend = (layer: number, views: ActivationViews) => void;
 
-/** What runs between the layers of a prefill chunk. */
+/** Callbacks between the layers of a prefill chunk. */
 export interface PrefillHooks {
   /** Awaited between layers. */
   yieldToEventLoop?: EventLoopYield | undefined;
-  /** Called with the residual stream `[T, H]` that each layer leaves. */
+  /** Called with the residual stream `[T, H]` after each layer. */
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
 }
 
@@ -39,7 +39,7 @@ export interface DecodeHooks {
   observer?: StepObserver | undefined;
   /** Replaces the attention of the policy. */
   attend?: DecodeAttention | undefined;
-  /** Called with the residual stream `[B, H]` that each layer leaves. */
+  /** Called with the residual stream `[B, H]` after each layer. */
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
 }
 
@@ -49,7 +49,7 @@ export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: 
 /** Rows of logits that are computed together when all rows are requested. */
 const LOGIT_ROWS = 64;
 
-/** The forward pass, layer by layer, one native call an operation. */
+/** The forward pass, layer by layer, one native call per operation. */
 export class Model {
   readonly activations: Activations;
   readonly #logits: Tensor;
@@ -123,7 +123,7 @@ export class Model {
     return best;
   }
 
-  /** Whether a decode step can be recorded: it must read nothing back, as the routing of experts does. */
+  /** Whether a decode step can be recorded: it must not read back, as the routing of experts does. */
   get canRecord(): boolean {
     return this.#experts === undefined && this.device.records;
   }
@@ -140,7 +140,7 @@ export class Model {
     return views;
   }
 
-  /** From the normed hidden states that the step before left, to those for the next. */
+  /** From the normed hidden states of the previous layer to those for the next one. */
   #layer(layer: number, pool: KvPool, step: Step, views: ActivationViews, attend: Attend): void {
     const { device, weights, config } = this;
     const name = `layers.${layer}`;
@@ -165,7 +165,7 @@ export class Model {
     }
   }
 
-  /** delta = down(silu(gate(normed)) * up(normed)): the block behind attention, for all tokens of a step. */
+  /** delta = down(silu(gate(normed)) * up(normed)): the block after attention, for all tokens of a step. */
   #feedForward(name: string, { normed, gateUp, gate, up, product, delta }: ActivationViews): void {
     const { device, weights } = this;
     matmul(device, normed, weights.get(`${name}.gate_up.weight`), weights.find(`${name}.gate_up.bias`), gateUp);
@@ -184,7 +184,7 @@ export class Model {
     };
   }
 
-  /** The norm that reads what a layer leaves: the next layer's first, or the last of all. */
+  /** The norm after a layer: the first one of the next layer, or the final norm. */
   #normBehind(layer: number): Tensor {
     const next = layer + 1;
     return this.weights.get(next < this.config.numLayers ? `layers.${next}.attention_norm.weight` : "norm.weight");
@@ -196,7 +196,7 @@ function windowOf(policy: PagePolicy, layer: number): number {
   return rule?.kind === "window" ? rule.tokens : 0;
 }
 
-/** Attention to what the policy has a layer read. */
+/** Attention over the pages that the policy selects for a layer. */
 function policyAttention(pool: KvPool, policy: PagePolicy): DecodeAttention {
   return (layer, { sequences, selecting }, q, out) => {
     if (policy.layers[layer]?.kind === "sparse" && selecting) {

@@ -6,7 +6,7 @@ import { StopStrings } from "./text/stop_strings.ts";
 import type { TextStream } from "./text/text_stream.ts";
 import type { FinishReason, GenerateRequest, Piece } from "./types.ts";
 
-/** The id of a closing piece that brings no token. */
+/** The id of a final piece without a token. */
 export const NO_TOKEN = -1;
 export const DEFAULT_MAX_TOKENS = 256;
 
@@ -24,8 +24,8 @@ function checkMaxTokens(maxTokens: number | undefined): void {
 }
 
 /**
- * One request: what was generated so far, and what comes of the next token. Making one checks its options, before any memory is
- * allocated.
+ * One request: the tokens so far, and the piece of text for each next token. The constructor checks the options, before any memory
+ * is allocated.
  */
 export class Request {
   readonly sampler: Sampler;
@@ -55,7 +55,7 @@ export class Request {
     this.greedy = (options.temperature ?? 0) === 0 && (options.repeatPenalty ?? 1) === 1;
   }
 
-  /** Whether the most likely token is all that is needed of the logits. */
+  /** Whether the request only requires the most likely token. */
   readonly greedy: boolean;
 
   /** The request's place in the cache. @throws {Error} before it starts */
@@ -64,7 +64,7 @@ export class Request {
     return this.#sequence;
   }
 
-  /** Takes a place in the cache. */
+  /** Opens a sequence in the cache. */
   start(pool: Pick<KvPool, "openSequence">): void {
     this.#sequence ??= pool.openSequence();
   }

@@ -1,4 +1,4 @@
-/** The operations that need no KV cache, one native call each. Activations are f32; weights are f32, f16 or bf16. */
+/** Operations without a KV cache, one native call each. Activations are f32; weights are f32, f16 or bf16. */
 import type { Device } from "./device.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -17,12 +17,12 @@ export function addRmsNorm(device: Device, x: Tensor, y: Tensor, weight: Tensor,
   device.check(device.native.ps_add_rms_norm(device.pointer, x.struct, y.struct, weight.struct, eps, out.struct));
 }
 
-/** How positions turn into angles (`engine/folder/rope.ts`). */
+/** Scale of the cosines and sines (`engine/folder/rope.ts`). */
 export interface RopeScale {
   scale: number;
   /** Growth of the scale with the logarithm of the position; 0 for none. */
   positionBeta: number;
-  /** Tokens, where the growth starts. */
+  /** Position, in tokens, where the growth starts. */
   positionOrigin: number;
 }
 
@@ -77,7 +77,7 @@ export function sample(device: Device, logits: Tensor, settings: Tensor, draws: 
 }
 
 /**
- * The k largest of each row's softmax, largest first; `normalize` scales them to sum to 1.
+ * The k largest values of each row's softmax in descending order; `normalize` scales them to sum to 1.
  * logits `[T, E]`, experts i32 `[T, k]`, weights `[T, k]`.
  */
 export function routeExperts(

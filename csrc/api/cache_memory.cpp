@@ -48,10 +48,10 @@ Plan plan_cache(const ps_cache_desc &desc) {
   }
   const int64_t vector = aligned(rows * desc.head_dim * dtype_bytes(desc.dtype));
   Plan plan{};
-  auto place = [&plan](int64_t bytes, bool kept) {
+  auto place = [&plan](int64_t bytes, bool stored) {
     const int64_t offset = plan.total;
-    plan.total += kept ? bytes : 0;
-    return kept ? offset : -1;
+    plan.total += stored ? bytes : 0;
+    return stored ? offset : -1;
   };
   plan.keys = place(vector * desc.page_size, true);
   plan.values = place(vector * desc.page_size, true);

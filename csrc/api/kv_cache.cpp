@@ -221,8 +221,8 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
     const ps_cache_desc &desc = cache->view.desc;
     require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " is outside the pool");
     require(field >= PS_FIELD_KEYS && field <= PS_FIELD_MAX, "Unknown cache field ", int64_t(field));
-    const bool kept = (field != PS_FIELD_VAR || cache->view.variance) && (field < PS_FIELD_MIN || cache->view.min);
-    require(kept, "The cache does not store this statistic");
+    const bool stored = (field != PS_FIELD_VAR || cache->view.variance) && (field < PS_FIELD_MIN || cache->view.min);
+    require(stored, "The cache does not store this statistic");
     const int64_t width = field <= PS_FIELD_VALUES ? int64_t(desc.page_size) * desc.head_dim : field == PS_FIELD_STD ? 1 : desc.head_dim;
     require(out != nullptr && num_floats == desc.num_kv_heads * width, "The field has ", int64_t(desc.num_kv_heads * width), " floats, but out has ",
             int64_t(num_floats));

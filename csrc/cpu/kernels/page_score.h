@@ -62,11 +62,11 @@ PS_INLINE void score_block(ps_scorer scorer, float lambda, const StatisticRows<T
   PS_UNROLL
   for (int h = 0; h < Queries; h++) first[h] = queries[h].first, second[h] = queries[h].second;
   /* Statistics that the cache does not store are null, and a null pointer must not be offset. */
-  const T *kept = scorer == PS_QUEST ? rows.min : scorer == PS_DIAG ? rows.variance : rows.mean;
+  const T *stored = scorer == PS_QUEST ? rows.min : scorer == PS_DIAG ? rows.variance : rows.mean;
   PS_UNROLL
   for (int p = 0; p < Pages; p++) {
     a[p] = (scorer == PS_QUEST ? rows.max : rows.mean) + physical[p] * d;
-    b[p] = kept + physical[p] * d;
+    b[p] = stored + physical[p] * d;
   }
   float main[Queries][Pages], other[Queries][Pages];
   dot_pages<T, Queries, Pages>(first, a, d, main);
