@@ -1,17 +1,22 @@
 /**
- * Pagesift: language models over long text that read only the KV pages that matter.
+ * Pagesift runs language models over long text and reads only the KV pages that matter.
  *
  * ```ts
- * import { Engine } from "./mod.ts";
+ * import { defaultModelFolder, Engine } from "@pagesift/pagesift";
  *
- * await using engine = await Engine.load("models/default", { device: "cpu" });
+ * await using engine = await Engine.load(defaultModelFolder(), { device: "cpu" });
  * for await (const piece of engine.generate("It was the best of times,", { maxTokens: 32 })) {
- *   console.log(piece.text);
+ *   await Deno.stdout.write(new TextEncoder().encode(piece.text));
  * }
  * ```
  *
+ * {@link Engine} loads a model and generates text. {@link Device} and {@link KvCache} are the level below: paged keys and values, page
+ * scores, selection and attention without a model. Both require the native library, which `deno task build` compiles; the option
+ * `library` or the variable `PAGESIFT_LIBRARY` names it for a module that is not loaded from a file.
+ *
  * @module
  */
+export type { DeviceChoice } from "./engine/devices.ts";
 export { type BatchOptions, Engine, type EngineOptions } from "./engine/engine.ts";
 export { type ErrorKind, PagesiftError } from "./engine/errors.ts";
 export { type DownloadProgress, findModelFolder, type FindModelOptions } from "./engine/hub/find.ts";
@@ -23,15 +28,25 @@ export type {
   FinishReason,
   GenerateOptions,
   GenerateRequest,
+  Notice,
   Piece,
   PrefillProgress,
   SamplingOptions,
   Scorer,
   SparseOptions,
 } from "./engine/types.ts";
-export { Device, DeviceBuffer, type DeviceOptions } from "./ffi/device.ts";
+export { Device, type DeviceBuffer, type DeviceOptions, type Graph } from "./ffi/device.ts";
 export { NativeError, Status } from "./ffi/errors.ts";
-export { KvCache, type Selection, type Sequences } from "./ffi/kv_cache.ts";
-export { liveHandles } from "./ffi/library.ts";
-export type { CacheBytes, CacheShape, Counters, DeviceInfo, DType } from "./ffi/structs.ts";
+export type { Handle } from "./ffi/handle.ts";
+export {
+  type CacheField,
+  type HeadRotation,
+  KvCache,
+  type ScoreOptions,
+  type Selection,
+  type SelectOptions,
+  type Sequences,
+} from "./ffi/kv_cache.ts";
+export type { LibraryKind } from "./ffi/library.ts";
+export type { CacheBytes, CacheShape, Counters, DeviceInfo, DType, PageStatistics } from "./ffi/structs.ts";
 export { Tensor } from "./ffi/tensor.ts";

@@ -1,4 +1,4 @@
-/* The two 16-bit float formats, one number at a time. Static functions: instruction-set files must not share code. */
+/* The two 16-bit float formats, one number at a time. Static functions: files of different instruction sets must not share code. */
 #pragma once
 
 #include <cstdint>
@@ -30,12 +30,12 @@ static inline float to_float(bf16 value) { return float_from_bits(uint32_t(value
 
 static inline float to_float(f16 value) {
   const uint32_t magnitude = uint32_t(value.bits & 0x7fff) << 13;
-  /* 2^112 rebases the exponent and makes subnormals right; the all-ones exponent stays infinite or NaN. */
+  /* 2^112 rebases the exponent and corrects subnormals; the all-ones exponent stays infinite or NaN. */
   const uint32_t bits = magnitude >= 0x0f800000u ? magnitude | 0x7f800000u : bits_from_float(float_from_bits(magnitude) * 0x1p112f);
   return float_from_bits(bits | uint32_t(value.bits & 0x8000) << 16);
 }
 
-/* Round to nearest, ties to even; NaN stays NaN. */
+/* Rounds to nearest, ties to even; NaN remains NaN. */
 static inline void store_number(float *out, float value) { *out = value; }
 
 static inline void store_number(bf16 *out, float value) {
@@ -52,7 +52,7 @@ static inline void store_number(f16 *out, float value) {
     out->bits = sign | 0x7e00u;
   } else if (magnitude >= 0x477ff000u) { /* rounds past the largest f16, 65504 */
     out->bits = sign | 0x7c00u;
-  } else if (magnitude < 0x38800000u) { /* subnormal: the float adder rounds at the right place */
+  } else if (magnitude < 0x38800000u) { /* subnormal: the float adder rounds at the right bit */
     out->bits = sign | static_cast<uint16_t>(bits_from_float(float_from_bits(magnitude) + 0.5f) - 0x3f000000u);
   } else {
     out->bits = sign | static_cast<uint16_t>((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);

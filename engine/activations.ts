@@ -2,7 +2,7 @@ import type { Device } from "../ffi/device.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { ModelConfig } from "./folder/config.ts";
 
-/** The memory between two operations, seen for T tokens. All f32. */
+/** Views of the memory between operations, for T tokens. All f32. */
 export interface ActivationViews {
   /** `[T, H]`, the residual stream */
   hidden: Tensor;
@@ -22,7 +22,7 @@ export interface ActivationViews {
   up: Tensor;
   /** `[T, I]` */
   product: Tensor;
-  /** `[T, H]`, what a block adds to the residual stream */
+  /** `[T, H]`, the result of a block, which is added to the residual stream */
   delta: Tensor;
   /** `[T, r]`, cosines and sines for queries and for keys */
   queryRope: Tensor;

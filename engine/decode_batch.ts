@@ -17,17 +17,17 @@ export interface DecodeStep {
   selecting: { scores: Tensor; selection: Selection } | undefined;
 }
 
-/** Sees decode steps while they run. It may start reads and operations of its own, and must not change what it is shown. */
+/** Observes decode steps while they run. It may start reads and operations, and must not change the tensors that it receives. */
 export interface StepObserver {
   /**
-   * Called when the attention of a layer has run. Where the layer selects pages, `step.selecting` holds those that it read.
+   * Called when the attention of a layer has run. If the layer selects pages, `step.selecting` contains the pages that it read.
    *
-   * @param q f32 `[B, Hq, d]`, normed and rotated, as attention took them
+   * @param q f32 `[B, Hq, d]`, normed and rotated, as attention reads them
    */
   afterAttention(layer: number, q: Tensor, step: DecodeStep): void;
 }
 
-/** Device memory that holds the numbers of a decode step, refreshed in place at every step. */
+/** Device memory for the inputs of a decode step, updated in place at every step. */
 export class DecodeBatch implements Disposable {
   readonly #numbers: Tensor;
   readonly #pageTable: Tensor;

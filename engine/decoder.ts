@@ -21,7 +21,7 @@ export class Decoder implements Disposable {
     return { step, ...this.#runner.run(step, hooks) };
   }
 
-  /** Starts the latest step again where it was recorded; see {@link StepRunner.replay}. */
+  /** Starts the latest step again if it was recorded; see {@link StepRunner.replay}. */
   replay(): boolean {
     return this.#runner.replay();
   }

@@ -5,9 +5,10 @@ import { hasNvidiaGpu } from "../ffi/nvidia.ts";
 import { PagesiftError } from "./errors.ts";
 import type { Notice } from "./types.ts";
 
+/** Which device to open; `auto` prefers CUDA. */
 export type DeviceChoice = "auto" | "cpu" | "cuda";
 
-/** The device that was opened, and what the user should know about the choice. */
+/** An open device, and what the user should know about the choice. */
 export interface OpenedDevice {
   device: Device;
   notices: readonly Notice[];
@@ -18,7 +19,7 @@ function deviceError(error: unknown): unknown {
   return new PagesiftError("device", error.message, { cause: error });
 }
 
-/** That the CPU takes the place of CUDA: a warning where there is a GPU, which should have worked. */
+/** Says that the CPU replaces CUDA: a warning on a machine with a GPU, which should have worked. */
 export function fallbackNotice(reason: string, hasGpu: boolean): Notice {
   return hasGpu
     ? { level: "warning", text: `${reason}; this machine has an NVIDIA GPU, but the CPU is used` }
@@ -41,16 +42,16 @@ export function checkDeviceOptions(choice: DeviceChoice = "auto", threads?: numb
 }
 
 /**
- * Opens the device asked for. `auto` takes CUDA when a device answers, else the CPU with a notice; nothing else falls back.
+ * Opens a device. `auto` opens CUDA if a GPU answers, else the CPU with a notice; nothing else falls back.
  *
  * @throws {PagesiftError} of kind "device" or "usage"
  */
-export function openDevice(choice: DeviceChoice, threads: number | undefined): OpenedDevice {
+export function openDevice(choice: DeviceChoice, threads?: number, library?: string): OpenedDevice {
   checkDeviceOptions(choice, threads);
-  const options = threads === undefined ? {} : { threads };
+  const options = { ...threads !== undefined && { threads }, ...library !== undefined && { library } };
   try {
     if (choice !== "auto") return { device: Device.open(choice, options), notices: [] };
-    if (!isBuilt("cuda")) return openCpu("The CUDA library is not built", options);
+    if (!isBuilt("cuda", library)) return openCpu("The CUDA library is not built", options);
     try {
       return { device: Device.open("cuda", options), notices: [] };
     } catch (error) {
@@ -66,7 +67,7 @@ function openCpu(reason: string, options: DeviceOptions): OpenedDevice {
   return { device: Device.open("cpu", options), notices: [fallbackNotice(reason, hasNvidiaGpu())] };
 }
 
-/** The device as stats name it: backend, then instruction set and threads, or the GPU's name. */
+/** The device as stats show it: backend with instruction set and threads, or with the GPU's name. */
 export function deviceLabel(device: Device): string {
   const { backend, name, numThreads } = device.describe();
   return backend === "cpu"

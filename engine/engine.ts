@@ -33,18 +33,21 @@ import { planSource } from "./source/plan_source.ts";
 import type { PlainDType, WeightFormat } from "./folder/weight_formats.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
+/** How {@link Engine.load} loads a model. */
 export interface EngineOptions {
-  /** Default `auto`: CUDA when a device answers, else the CPU. */
+  /** `auto` opens CUDA if a GPU answers, else the CPU. Default `auto`. */
   device?: DeviceChoice;
-  /** Tokens; at most what the model was made for, which is the default. */
+  /** Longest sequence in tokens, at most the limit of the model. Default: that limit. */
   maxContext?: number;
-  /** Defaults for every generation. */
+  /** Defaults for every generation, over those of the model. */
   sparse?: SparseOptions;
   /** What the matrices of a 16-bit or 32-bit model are stored in on the device. Default `auto`: what its files have. */
   weights?: WeightFormat;
-  /** CPU threads. Default: one a core. */
+  /** CPU threads, from 1 to 1024. Default: one per processor that this process may use. */
   threads?: number;
-  /** Ends loading. */
+  /** Path of the native library. Default: `PAGESIFT_LIBRARY`, else `build/` beside the module's own folder. */
+  library?: string;
+  /** Ends loading; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
   /** How a hub name is found; paths need none of it. Default: with the process's own environment. */
   hub?: Partial<Omit<FindModelOptions, "signal">>;
@@ -52,10 +55,22 @@ export interface EngineOptions {
 
 /** Options of a whole batch. */
 export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse"> {
+  /** Called after every prefill chunk of request `index`. */
   onPrefill?: (progress: PrefillProgress, index: number) => void;
 }
 
-/** A loaded model that generates text. One run at a time: a second one is refused while the first computes. */
+/**
+ * A loaded model that generates text. It runs one generation or batch at a time and refuses a second one meanwhile.
+ *
+ * ```ts
+ * import { defaultModelFolder, Engine } from "@pagesift/pagesift";
+ *
+ * await using engine = await Engine.load(defaultModelFolder(), { device: "cpu" });
+ * for await (const piece of engine.generate("It was the best of times,", { maxTokens: 16 })) {
+ *   await Deno.stdout.write(new TextEncoder().encode(piece.text));
+ * }
+ * ```
+ */
 export class Engine implements AsyncDisposable {
   readonly #loaded: LoadedModel;
   #session: Session | undefined;
@@ -63,9 +78,11 @@ export class Engine implements AsyncDisposable {
 
   private constructor(
     loaded: LoadedModel,
+    /** Converts between text and token ids. */
     readonly tokenizer: Tokenizer,
+    /** Sparse options of {@link load} over the model's defaults. */
     readonly sparse: SparseOptions,
-    /** What the model's `sparsity.json` says. */
+    /** Contents of the model's `sparsity.json`, or undefined without one. */
     readonly sparsity: ModelSparsity | undefined,
     /** Sampling options of `generation_config.json` where it sets `do_sample`: {@link generate} takes them for those that it is not given. */
     readonly sampling: SamplingOptions,
@@ -91,11 +108,11 @@ export class Engine implements AsyncDisposable {
     const policy = resolvePolicy(sparse, config.slidingWindows);
     const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
     const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
-    const { device, notices } = openDevice(options.device ?? "auto", options.threads);
+    const { device, notices } = openDevice(options.device ?? "auto", options.threads, options.library);
     try {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
-      // The rotation depends on the context the model was made for, not on the one in force.
+      // The rotation depends on the context that the model was trained for, not on the limit in force.
       const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
       const own = modelNotices(config, read.maxContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
@@ -106,7 +123,7 @@ export class Engine implements AsyncDisposable {
     }
   }
 
-  /** The model's config, with the context in force. */
+  /** The model's config with the context limit in force. */
   get config(): ModelConfig {
     return this.#loaded.config;
   }
@@ -116,17 +133,21 @@ export class Engine implements AsyncDisposable {
     return this.#loaded.dtype;
   }
 
-  /** The device that runs the model. */
+  /** The device that runs the model, with its free memory now. */
   describeDevice(): DeviceInfo {
     return this.#loaded.device.describe();
   }
 
-  /** What the latest generation did. */
+  /** What the latest generation did; zeros before the first one. */
   get stats(): EngineStats {
     return this.#session?.stats ?? this.#stats;
   }
 
-  /** The page policy of this model and device under the engine's options and these. @throws {PagesiftError} of kind "usage" */
+  /**
+   * Which pages every layer reads with these options over the engine's.
+   *
+   * @throws {PagesiftError} of kind "usage" that names the option and its legal values
+   */
   policy(sparse: SparseOptions = {}): PagePolicy {
     return resolvePolicy(
       withModelDefaults(this.sparse, sparse),
@@ -136,16 +157,17 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * A cache of its own over this model, for work that keeps sequences: inspection, benchmarks, studies. The caller disposes it.
+   * Opens a separate KV cache over this model, for inspection and benchmarks, which hold on to sequences. The caller disposes it.
    *
-   * @throws {PagesiftError} of kind "memory" that says what would fit
+   * @throws {PagesiftError} of kind "memory" that names the context that would fit
+   * @internal
    */
   openSession(policy: PagePolicy, need: PoolNeed, extra?: ExtraStatistics): Session {
     return Session.open(this.#loaded, policy, need, extra);
   }
 
   /**
-   * Logits of every position, `[ids.length, vocabSize]`, from a dense prefill.
+   * Logits `[ids.length, vocabSize]` of every position, from a dense prefill.
    *
    * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
    */
@@ -179,7 +201,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Generates from a text or from token ids; pieces arrive as their text becomes whole.
+   * Generates from text or token ids, one piece per token. Leaving the loop early ends the generation.
    *
    * @throws {PagesiftError} of kind "usage", "context", "memory", "device" or "numeric"
    */
@@ -196,13 +218,13 @@ export class Engine implements AsyncDisposable {
         continue;
       }
       if (piece.text !== "") yield { id: piece.id, text: piece.text };
-      throw new PagesiftError("numeric", piece.error ?? "The model gave logits that are not finite");
+      throw new PagesiftError("numeric", piece.error ?? "The model computed logits that are not finite");
     }
   }
 
   /**
-   * Generates for several requests together; their pieces arrive interleaved. A request whose logits are not finite ends with finish
-   * reason `numeric`, and the others go on.
+   * Generates for several requests together; their pieces arrive interleaved. Up to 16 requests decode at once and the others wait. A
+   * request whose logits are not finite ends with finish reason `numeric`, and the others continue.
    *
    * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
    */
@@ -229,10 +251,10 @@ export class Engine implements AsyncDisposable {
     return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
-  /** The present session when its cache serves, else a new one in its place. */
+  /** The current session if its cache fits, else a new one in its place. */
   #sessionFor(policy: PagePolicy, need: PoolNeed): Session {
     if (this.#session?.serves(policy, need)) return this.#session;
-    this.#loaded.lock()[Symbol.dispose](); // a run still needs the present cache
+    this.#loaded.lock()[Symbol.dispose](); // throws while a run uses the current cache
     this.#closeSession();
     return this.#session = this.openSession(policy, need);
   }
@@ -248,7 +270,7 @@ export class Engine implements AsyncDisposable {
     if (ids.length === 0) throw new PagesiftError("usage", "The prompt has no tokens");
     const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
     if (wrong !== undefined) {
-      throw new PagesiftError("usage", `Token id ${wrong} lies outside the vocabulary of ${vocabSize}`);
+      throw new PagesiftError("usage", `Token id ${wrong} is outside the vocabulary of ${vocabSize} tokens`);
     }
     if (ids.length <= maxContext) return;
     const [tokens, limit, over] = [ids.length, maxContext, ids.length - maxContext].map(formatCount);
@@ -258,7 +280,7 @@ export class Engine implements AsyncDisposable {
     );
   }
 
-  /** Frees the model, the cache and the device. */
+  /** Waits for the device, then frees the model, the cache and the device. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#loaded.device.closed) return;
     await this.#loaded.device.wait();
@@ -270,7 +292,7 @@ export class Engine implements AsyncDisposable {
 /** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */
 async function locate(pathOrName: string, { hub, signal }: EngineOptions): Promise<string> {
   if (await statOrUndefined(pathOrName) !== undefined) return pathOrName;
-  return await findModelFolder(pathOrName, { env: Deno.env.toObject(), ...hub, ...signal && { signal } });
+  return await findModelFolder(pathOrName, { ...hub, ...signal && { signal } });
 }
 
 /** The largest requests together, as many as decode at once. */

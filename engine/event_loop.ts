@@ -1,12 +1,12 @@
-/** Milliseconds after which the event loop gets a turn: signals and progress need it. */
+/** Milliseconds between turns of the event loop, which signals and progress require. */
 const INTERVAL_MS = 20;
 
-/** What long work throws once its signal is aborted. */
+/** The error of long work whose signal is aborted. */
 export class Aborted extends Error {
   override readonly name = "Aborted";
 }
 
-/** Lets the event loop run when its turn is due. @throws {Aborted} */
+/** Lets the event loop run if its turn is due. @throws {Aborted} */
 export type EventLoopYield = () => Promise<void>;
 
 /** A function to await between pieces of work: it lets the event loop run every {@link INTERVAL_MS}, and throws once aborted. */

@@ -6,7 +6,7 @@ import type { ModelConfig, MoeConfig } from "./folder/config.ts";
 import { linear } from "./linear.ts";
 import type { Weights } from "./weights.ts";
 
-/** The tokens that go to one expert, and their shares. */
+/** The tokens of one expert, and its weight for each of them. */
 interface Assignment {
   rows: number[];
   shares: number[];
@@ -24,7 +24,7 @@ export function groupByExpert(experts: Int32Array, shares: Float32Array, numPerT
   return groups;
 }
 
-/** A feed-forward block of which every token uses a few of many. The routing is read back once a layer to group tokens by expert. */
+/** A feed-forward block of experts, of which every token uses a few. The routing is read back once per layer to group tokens by expert. */
 export class Experts {
   readonly #moe: MoeConfig;
   readonly #logits: Tensor;
@@ -51,7 +51,7 @@ export class Experts {
     this.#rowShares = device.createTensor("f32", [chunkTokens]);
   }
 
-  /** hidden += the chosen experts' answers to normed, weighted by their shares. */
+  /** hidden += the weighted sum of the selected experts' outputs for normed. */
   addTo(name: string, views: ActivationViews): void {
     const tokens = views.hidden.shape[0] ?? 1;
     const [logits, chosen, shares] = [this.#logits, this.#chosen, this.#shares].map((tensor) => tensor.rows(0, tokens));

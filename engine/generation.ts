@@ -11,7 +11,7 @@ import type { RunStats } from "./run_stats.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
 import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
 
-/** What a run needs beside its requests. It opens and closes none of it. */
+/** What a run uses in addition to its requests. The caller opens and closes these. */
 export interface RunContext {
   model: Model;
   pool: KvPool;
@@ -28,7 +28,7 @@ export interface RunContext {
 
 /**
  * Runs requests as one batch: a request is prefilled as soon as the pool has room for all that it may need, then decodes together
- * with the others, one token per step, and gives its pages back when it ends.
+ * with the others, one token per step, and frees its pages when it ends.
  */
 export class Generation {
   readonly #waiting: Request[];
@@ -50,7 +50,7 @@ export class Generation {
         }
         this.#active = this.#active.filter((request) => !request.finished);
         if (this.#active.length === 0) {
-          // With nothing active, what does not fit now never will.
+          // Without an active request, one that does not fit now never will.
           const tooLarge = this.#waiting.shift();
           if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
           continue;
@@ -70,7 +70,7 @@ export class Generation {
     }
   }
 
-  /** The first waiting request, taken off the queue, when the pool can hold it beside the active ones to their very ends. */
+  /** The first waiting request, taken off the queue, when the pool has room for it and for the active ones until all of them end. */
   #nextThatFits(): Request | undefined {
     const { pool } = this.context;
     const [next] = this.#waiting;
@@ -100,8 +100,8 @@ export class Generation {
   }
 
   /**
-   * Ends requests for which the pool has no page, one by one, since the pages of each serve the others. All that a request may need is set
-   * aside before it begins, so this is for a pool that something else draws from as well.
+   * Ends requests for which the pool has no page, one by one, since the pages of each serve the others. The pages of a request are reserved
+   * before it starts, so this is for a pool that other code also allocates from.
    */
   #endStarved(): BatchPiece[] {
     const pieces: BatchPiece[] = [];
@@ -112,7 +112,7 @@ export class Generation {
     return pieces;
   }
 
-  /** The latest of the requests that need pages for their next token, where there are too few for all of them. */
+  /** The latest of the requests that require pages for their next token, if there are too few for all of them. */
   #starved(): Request | undefined {
     const { groupPages, numFree } = this.context.pool.allocator;
     const growing = this.#active.filter(({ sequence }) => sequence.needsPage);
@@ -149,7 +149,7 @@ export class Generation {
     return { ...piece, index: request.index };
   }
 
-  /** The first token after the prompt, from the hidden states of its last chunk; NO_TOKEN where no logit is finite. */
+  /** The first token after the prompt, from the hidden states of its last chunk; NO_TOKEN if no logit is finite. */
   #sampleAfterPrompt(hidden: Tensor, request: Request): number {
     const { model } = this.context;
     const logits = model.logits(hidden.rows((hidden.shape[0] ?? 1) - 1, 1));
@@ -206,7 +206,7 @@ function firstBadLayer(finite: readonly boolean[]): string {
   return `first in ${layer < 0 ? "the output projection" : `layer ${layer}`}`;
 }
 
-/** Tokens that a request holds in the cache at most; the last generated one never goes in. */
+/** Most tokens of a request in the cache; the last generated one is never appended. */
 export function longestTokens(
   request: { promptIds: readonly number[]; maxTokens: number; limits: { maxContext: number } },
 ): number {

@@ -8,12 +8,12 @@ import { Model } from "./model.ts";
 import type { EngineFacts } from "./run_stats.ts";
 import type { Weights } from "./weights.ts";
 
-/** Tokens that prefill processes at once: a GPU needs more to be busy. */
+/** Tokens per prefill chunk: a GPU requires more to be busy. */
 const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
 /** Requests that decode together. */
 export const MAX_BATCH = 16;
 
-/** What {@link LoadedModel.create} takes beside the weights. */
+/** Options of {@link LoadedModel.create}. */
 export interface LoadedModelOptions {
   /** Tokens of the context that the model was trained for, which its rotation depends on. Default: the config's. */
   trainedContext?: number;

@@ -46,13 +46,13 @@ function largestContext(device: Device, shape: CacheShape, availableBytes: numbe
   return low * shape.pageSize;
 }
 
-/** @throws {PagesiftError} of kind "memory" that says what a cache of this shape takes, what is free, and what context would fit */
+/** @throws {PagesiftError} of kind "memory" that names the memory that the cache requires, the free memory, and the context that would fit */
 export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: number): void {
   const poolTokens = shape.numPages * shape.pageSize;
   if (poolTokens > MAX_POOL_TOKENS) {
     throw new PagesiftError(
       "memory",
-      `A KV pool of ${poolTokens} tokens is not possible, wanted at most ${MAX_POOL_TOKENS}; send fewer requests at once, or lower --max-tokens`,
+      `A KV pool of ${poolTokens} tokens is too large, expected at most ${MAX_POOL_TOKENS}; send fewer requests at once, or lower --max-tokens`,
     );
   }
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
@@ -63,7 +63,9 @@ export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: n
     `Not enough memory for a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens: KV ${
       bytes(kv)
     }, statistics ${bytes(statistics)}, ` +
-      `scratch ${bytes(scratch)} needed beside weights of ${bytes(weightBytes)}, ${bytes(availableBytes)} free; ` +
+      `scratch ${bytes(scratch)} needed in addition to weights of ${bytes(weightBytes)}, ${
+        bytes(availableBytes)
+      } free; ` +
       `about ${largestContext(device, shape, availableBytes)} tokens would fit (--ctx-size, --max-tokens)`,
   );
 }
@@ -75,7 +77,7 @@ const KINDS: Readonly<Partial<Record<Status, "memory" | "device">>> = {
   [Status.DeviceError]: "device",
 };
 
-/** Turns a failure of the device into the error that users see; others stay what they are. */
+/** Converts a failure of the device to the error that users see; returns other errors unchanged. */
 export function engineError(error: unknown): unknown {
   const kind = error instanceof NativeError ? KINDS[error.status] : undefined;
   return kind ? new PagesiftError(kind, (error as NativeError).message, { cause: error }) : error;

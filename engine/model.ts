@@ -25,34 +25,34 @@ export interface PrefillChunk {
   start: number;
 }
 
-/** What both kinds of step give to a layer. */
+/** Inputs of a layer that both kinds of step share. */
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
 type Attend = (layer: number, views: ActivationViews) => void;
 
-/** What runs between the layers of a prefill chunk. */
+/** Callbacks between the layers of a prefill chunk. */
 export interface PrefillHooks {
   /** Awaited between layers. */
   yieldToEventLoop?: EventLoopYield | undefined;
-  /** Called with the residual stream `[T, H]` that each layer leaves. */
+  /** Called with the residual stream `[T, H]` after each layer. */
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
 }
 
-/** What watches a decode step, or stands in for a part of it. */
+/** Observes a decode step, or replaces a part of it. */
 export interface DecodeHooks {
   observer?: StepObserver | undefined;
-  /** Instead of the attention that the policy asks for. */
+  /** Replaces the attention of the policy. */
   attend?: DecodeAttention | undefined;
-  /** Called with the residual stream `[B, H]` that each layer leaves. */
+  /** Called with the residual stream `[B, H]` after each layer. */
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
 }
 
 /** The attention of a layer in a decode step. q, out f32 `[B, Hq, d]`. */
 export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: Tensor) => void;
 
-/** Rows of logits that are computed at once when all are wanted. */
+/** Rows of logits that are computed together when all rows are requested. */
 const LOGIT_ROWS = 64;
 
-/** The forward pass, layer by layer, one native call an operation. */
+/** The forward pass, layer by layer, one native call per operation. */
 export class Model {
   readonly activations: Activations;
   readonly #logits: Tensor;
@@ -86,7 +86,7 @@ export class Model {
     this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
   }
 
-  /** Rows whose logits fit at once. */
+  /** Rows whose logits fit the buffer. */
   get maxLogitRows(): number {
     return this.#logits.shape[0] ?? 1;
   }
@@ -129,14 +129,14 @@ export class Model {
     return rows;
   }
 
-  /** The most likely token of every row of logits, i32 `[T]`, -1 where there is none. */
+  /** The most likely token of every row of logits, i32 `[T]`, -1 if the logits are not finite. */
   best(logits: Tensor): Tensor {
     const best = this.#best.rows(0, logits.shape[0] ?? 1);
     argmax(this.device, logits, best);
     return best;
   }
 
-  /** Whether a decode step can be recorded: it must read nothing back, as the routing of experts does. */
+  /** Whether a decode step can be recorded: it must not read back, as the routing of experts does. */
   get canRecord(): boolean {
     return this.#experts === undefined && this.device.records;
   }
@@ -158,7 +158,7 @@ export class Model {
     return views;
   }
 
-  /** From the normed hidden states that the step before left, to those for the next. */
+  /** From the normed hidden states of the previous layer to those for the next one. */
   #layer(layer: number, pool: KvPool, step: Step, views: ActivationViews, attend: Attend): void {
     const { device, weights, config } = this;
     const name = `layers.${layer}`;
@@ -203,7 +203,7 @@ export class Model {
     return { norm, queryTable: this.#frequencies.positionBeta === 0 ? keyRope : queryRope, keyTable: keyRope };
   }
 
-  /** The norm that reads what a layer leaves: the next layer's first, or the last of all. */
+  /** The norm after a layer: the first one of the next layer, or the final norm. */
   #normBehind(layer: number): Tensor {
     const next = layer + 1;
     return this.#norms.get(next < this.config.numLayers ? `layers.${next}.attention_norm` : "norm");
@@ -219,7 +219,7 @@ function windowOf(policy: PagePolicy, layer: number): number {
   return rule?.kind === "window" ? rule.tokens : 0;
 }
 
-/** Attention to what the policy has a layer read. */
+/** Attention over the pages that the policy selects for a layer. */
 function policyAttention(pool: KvPool, policy: PagePolicy): DecodeAttention {
   return (layer, { sequences, selecting }, q, out) => {
     if (policy.layers[layer]?.kind === "sparse" && selecting) {

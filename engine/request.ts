@@ -6,7 +6,7 @@ import { StopStrings } from "./text/stop_strings.ts";
 import type { TextStream } from "./text/text_stream.ts";
 import type { FinishReason, GenerateRequest, Piece } from "./types.ts";
 
-/** The id of a closing piece that brings no token. */
+/** The id of a final piece without a token. */
 export const NO_TOKEN = -1;
 export const DEFAULT_MAX_TOKENS = 256;
 
@@ -20,12 +20,12 @@ export interface RequestLimits {
 /** @throws {PagesiftError} of kind "usage" */
 function checkMaxTokens(maxTokens: number | undefined): void {
   if (maxTokens === undefined || (Number.isSafeInteger(maxTokens) && maxTokens >= 1)) return;
-  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, wanted a whole number from 1`);
+  throw new PagesiftError("usage", `maxTokens is ${maxTokens}, expected a whole number from 1`);
 }
 
 /**
- * One request: what was generated so far, and what comes of the next token. Making one checks its options, before any memory is
- * allocated.
+ * One request: the tokens so far, and the piece of text for each next token. The constructor checks the options, before any memory
+ * is allocated.
  */
 export class Request {
   readonly sampler: Sampler;
@@ -55,7 +55,7 @@ export class Request {
     this.greedy = (options.temperature ?? 0) === 0 && (options.repeatPenalty ?? 1) === 1;
   }
 
-  /** Whether the most likely token is all that is needed of the logits. */
+  /** Whether the request only requires the most likely token. */
   readonly greedy: boolean;
 
   /** The request's place in the cache. @throws {Error} before it starts */
@@ -64,12 +64,12 @@ export class Request {
     return this.#sequence;
   }
 
-  /** Takes a place in the cache. */
+  /** Opens a sequence in the cache. */
   start(pool: Pick<KvPool, "openSequence">): void {
     this.#sequence ??= pool.openSequence();
   }
 
-  /** Gives the pages back, unless the sequence was given. */
+  /** Frees the pages, unless the caller passed the sequence. */
   release(): void {
     if (!this.given) this.#sequence?.release();
   }
@@ -78,7 +78,7 @@ export class Request {
     return this.#finish !== undefined;
   }
 
-  /** The token that goes in next. */
+  /** The token that the next step appends. */
   get lastId(): number {
     return this.history.at(-1) ?? NO_TOKEN;
   }
@@ -95,7 +95,7 @@ export class Request {
     return { id, text };
   }
 
-  /** Ends a request before its time, with the text that was held back. */
+  /** Ends a request early, with the text that was held back. */
   abort(reason: "aborted" | "kv_exhausted" = "aborted"): Piece {
     return this.#close(NO_TOKEN, "", reason);
   }

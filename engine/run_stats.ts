@@ -35,7 +35,7 @@ export function emptyStats(facts: EngineFacts): EngineStats {
   };
 }
 
-/** Measures one run. Pages and selections are the native counters' differences, never what TypeScript believes it asked for. */
+/** Measures one run. Pages and selections are the native counters' differences, never what TypeScript expects. */
 export class RunStats {
   readonly #stats: EngineStats;
   readonly #started = performance.now();

@@ -25,7 +25,7 @@ export interface RunOptions {
   observer?: StepObserver | undefined;
 }
 
-/** Policies whose decoders a session keeps; a caller that uses more of them in turn records steps again. */
+/** Policies whose decoders a session caches; a caller that alternates between more policies records steps again. */
 const MAX_DECODERS = 16;
 
 /**
@@ -61,7 +61,7 @@ export class Session implements Disposable {
     return this.loaded.facts;
   }
 
-  /** Whether this session's cache serves such a policy and need. */
+  /** Whether this session's cache fits such a policy and need. */
   serves(policy: PagePolicy, need: PoolNeed): boolean {
     return this.pool.covers(cacheShape(this.loaded.config, this.loaded.dtype, policy, need));
   }
@@ -100,13 +100,13 @@ export class Session implements Disposable {
     return this.#decoder(policy).run(sequences, ids, hooks);
   }
 
-  /** Starts the latest step under a policy again where the device recorded it, for measuring. False where it did not. */
+  /** Starts the latest recorded step under a policy again, for measuring. False if the device did not record it. */
   replay(policy: PagePolicy): boolean {
     using _lock = this.loaded.lock();
     return this.#decoder(policy).replay();
   }
 
-  /** Shortens a sequence to `length` tokens; the statistics of its last page follow. */
+  /** Shortens a sequence to `length` tokens and updates the statistics of its last page. */
   truncate(sequence: Sequence, length: number): void {
     this.pool.truncate(sequence, length);
   }

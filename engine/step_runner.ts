@@ -5,7 +5,7 @@ import type { DecodeHooks, Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 
-/** What a decode step gives: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. The next step overwrites both. */
+/** Results of a decode step: logits f32 `[B, V]`, and the most likely tokens i32 `[B]`. The next step overwrites both. */
 export interface StepResult {
   logits: Tensor;
   best: Tensor;
@@ -13,7 +13,7 @@ export interface StepResult {
 
 /**
  * Runs decode steps. Where the device records work, a step that looks like the one before it is recorded and from then on replayed
- * with one call: positions, lengths and tables lie in device memory. A step with hooks is neither recorded nor replayed.
+ * with one call: positions, lengths and tables are in device memory. A step with hooks is neither recorded nor replayed.
  */
 export class StepRunner implements Disposable {
   #last: DecodeStep | undefined;
@@ -24,7 +24,7 @@ export class StepRunner implements Disposable {
   run(step: DecodeStep, hooks?: DecodeHooks): StepResult {
     if (hooks) return this.#start(step, hooks);
     if (step !== this.#last) {
-      // The first step of its kind runs at once: whatever it allocates is there when the next one is recorded.
+      // The first step of its kind runs unrecorded: it allocates everything that the recording of the next one requires.
       this.#forget();
       this.#last = step;
       return this.#start(step);
@@ -35,7 +35,7 @@ export class StepRunner implements Disposable {
     return this.#recorded.result;
   }
 
-  /** Starts the latest step again where it was recorded, for measuring; it writes what it wrote before. False where it was not. */
+  /** Starts the latest step again for measuring; it writes the same results. False if it was not recorded. */
   replay(): boolean {
     this.#recorded?.graph.launch();
     return this.#recorded !== undefined;

@@ -1,26 +1,33 @@
-/** How pages are scored (design section 1; tests/fixtures/unique holds the reference values). */
+/**
+ * How the pages of the KV cache are scored for a query:
+ *
+ * - `unique`: mean key plus the spread of the keys
+ * - `diag`: mean key plus the variance of each dimension
+ * - `quest`: upper bound from the minima and maxima of each dimension
+ * - `mean`: mean key alone
+ */
 export type Scorer = "unique" | "diag" | "quest" | "mean";
 
-/** Which pages a decode step reads. */
+/** Which pages of the KV cache a decode step reads. A model trained for sparse reading may bring other defaults. */
 export interface SparseOptions {
-  /** `auto` and `on` read selected pages once a sequence has more pages than the budget; `off` reads all. Default `auto`. */
+  /** `auto` and `on` read selected pages once a sequence has more pages than the budget; `off` reads all pages. Default `auto`. */
   mode?: "auto" | "on" | "off";
-  /** Tokens that attention reads a KV head, a multiple of the page size. Default 512. */
+  /** Tokens that attention reads per KV head and layer, a multiple of the page size. Default 512. */
   budgetTokens?: number;
-  /** Tokens a page: 8, 16, 32 or 64. Default 8. */
+  /** Tokens per page: 8, 16, 32 or 64. Default 8. */
   pageSize?: number;
-  /** Default `unique`. */
+  /** How pages are scored. Default `unique`. */
   scorer?: Scorer;
-  /** Weight of the spread in `unique` (default 0.5) and `diag` (default 4). */
+  /** Weight of the spread, from 0, in `unique` (default 0.5) and `diag` (default 4). */
   lambda?: number;
-  /** First pages that are always read. Default 1. */
+  /** First pages of a sequence that are always read. Default 1. */
   sinkPages?: number;
-  /** Last pages that are always read. Default 2. */
+  /** Last pages of a sequence that are always read. Default 2. */
   recentPages?: number;
   /** First layers that always read all pages. Default 0. */
   denseLayers?: number;
   /**
-   * On CUDA, with `unique` and `mean`: 2 scores groups of 8 pages first, then the pages of the best groups; 1 scores every page, as the
+   * On CUDA, for `unique` and `mean`: 2 scores groups of 8 pages first, then the pages of the best groups; 1 scores every page, as the
    * CPU always does. Default 2.
    */
   levels?: number;
@@ -32,99 +39,133 @@ export interface SparseOptions {
  * temperature of 0.
  */
 export interface SamplingOptions {
-  /** 0 takes the most likely token. Default 0. */
+  /** Divides the logits; 0 always takes the most likely token. Default 0. */
   temperature?: number;
-  /** Keep the k most likely tokens; 0 keeps all. Default 0. */
+  /** Keeps the k most likely tokens; 0 keeps all. Default 0. */
   topK?: number;
-  /** Keep the smallest set of tokens whose probabilities sum to this, in (0, 1]. Default 1. */
+  /** Keeps the smallest set of tokens whose probabilities sum to this, in (0, 1]. Default 1. */
   topP?: number;
-  /** Drop tokens less likely than this share of the most likely one, in [0, 1]. Default 0. */
+  /** Drops tokens less likely than this share of the most likely one, in [0, 1]. Default 0. */
   minP?: number;
-  /** Divides positive and multiplies negative logits of tokens seen in the last `repeatLastTokens`; 1 is off. Default 1. */
+  /** Divides the positive and multiplies the negative logits of tokens among the last `repeatLastTokens`; 1 is off. Default 1. */
   repeatPenalty?: number;
-  /** How many of the latest tokens the repetition penalty looks at. Default 64. */
+  /** Latest tokens that the repetition penalty looks at. Default 64. */
   repeatLastTokens?: number;
-  /** Unsigned 32-bit; the same seed gives the same text. Default: drawn at random. */
+  /** Unsigned 32-bit integer; the same seed gives the same text. Default: random. */
   seed?: number;
 }
 
 /** Progress of the dense prefill of one prompt. */
 export interface PrefillProgress {
+  /** Prompt tokens that are in the KV cache. */
   doneTokens: number;
+  /** Prompt tokens. */
   totalTokens: number;
+  /** Time since prefill started. */
   seconds: number;
 }
 
+/** Options of one generation. */
 export interface GenerateOptions extends SamplingOptions {
-  /** Tokens to generate at most. Default 256. */
+  /** Most tokens to generate. Default 256. */
   maxTokens?: number;
-  /** Text that ends the generation; it is not part of the output. */
+  /** Texts that end the generation. They are not part of the output. */
   stop?: string[];
   /** Ends the generation between two steps, with finish reason `aborted`. */
   signal?: AbortSignal;
+  /** Overrides the sparse options of the engine, field by field. */
   sparse?: SparseOptions;
   /** Called after every prefill chunk. */
   onPrefill?: (progress: PrefillProgress) => void;
 }
 
 /**
- * Why a generation ended: EOS or a stop string, `maxTokens`, the model's context, the signal, no free page in the KV pool, logits that
- * are not finite.
+ * Why a generation ended:
+ *
+ * - `stop`: the model generated an end token, or the text contains a stop string
+ * - `length`: `maxTokens` tokens
+ * - `context`: the context is full
+ * - `aborted`: the signal
+ * - `kv_exhausted`: no free page in the KV cache
+ * - `numeric`: logits that are not finite
  */
 export type FinishReason = "stop" | "length" | "context" | "aborted" | "kv_exhausted" | "numeric";
 
-/** One generated token and the text that became whole with it (empty while a character or a stop string is still open). */
+/** One generated token and the text that it completes. */
 export interface Piece {
-  /** The token, or -1 on the piece that closes an aborted, exhausted or failed generation and brings none. */
+  /** The token id; -1 on the last piece of a generation that was aborted, ran out of pages or failed. */
   id: number;
+  /** Empty while a character, or what may be a stop string, is incomplete. */
   text: string;
-  /** On the last piece of a generation only. Its `text` then also holds everything that was held back. */
+  /** On the last piece of a generation only, whose `text` also contains everything that was held back. */
   finish?: FinishReason;
   /** With finish reason `numeric`: what happened, in one line. */
   error?: string;
 }
 
-/** One request of a batch; `prompt` is text, encoded with special tokens, or token ids. */
+/** One request of a batch. */
 export interface GenerateRequest {
+  /** Text, to which the tokenizer adds special tokens such as BOS; or token ids, used as they are. */
   prompt: string | readonly number[];
+  /** Options of this request. */
   options?: Omit<GenerateOptions, "signal" | "sparse" | "onPrefill">;
 }
 
-/** A piece of request `index` of a batch. */
+/** A piece of one request of a batch. */
 export interface BatchPiece extends Piece {
+  /** Place of the request in the batch, from 0. */
   index: number;
 }
 
-/** Something about a loaded model or its device that people should know. */
+/** A fact about the loaded model or its device that users should know, such as a part of a file that is ignored. */
 export interface Notice {
-  /** `info` needs no action and is for those who ask for details. */
+  /** `info` requires no action. */
   level: "warning" | "info";
+  /** One line without a final period. */
   text: string;
 }
 
-/** What the latest `generate` or `generateBatch` did. Pages are counted natively, summed over layers and KV heads. */
+/**
+ * What the latest `generate` or `generateBatch` did, summed over its requests. The native library counts pages, summed over layers, KV
+ * heads and steps.
+ */
 export interface EngineStats {
+  /** Backend with instruction set and threads, or with the GPU's name. */
   device: string;
+  /** Tokens of all prompts. */
   promptTokens: number;
+  /** Prompt tokens that prefill processed. */
   prefillTokens: number;
+  /** Time in prefill. */
   prefillSeconds: number;
+  /** Tokens that decode steps generated. */
   decodeTokens: number;
+  /** Time in decode steps. */
   decodeSeconds: number;
   /** Time from the call to the first token. */
   firstTokenSeconds: number;
-  /** Decode steps, and those in which at least one page was left out. */
+  /** Decode steps. */
   decodeSteps: number;
+  /** Decode steps that left out at least one page. */
   selectedSteps: number;
-  /** KV pages that decode attention read, and that dense attention would have read. */
+  /** KV pages that decode attention read. */
   pagesRead: number;
+  /** KV pages that dense attention would have read. */
   pagesDense: number;
-  /** The same in bytes of keys and values; `statisticsBytes` were read on top of `bytesRead` to score pages. */
+  /** Bytes of keys and values in `pagesRead`. */
   bytesRead: number;
+  /** Bytes of keys and values in `pagesDense`. */
   bytesDense: number;
+  /** Bytes of page statistics that scoring read in addition to `bytesRead`. */
   statisticsBytes: number;
+  /** Most bytes of the KV cache in use at once. */
   peakKvBytes: number;
+  /** Bytes of the model's weights on the device. */
   weightBytes: number;
+  /** Tokens of the longest sequence, prompt included. */
   contextTokens: number;
+  /** Limit of a sequence in tokens. */
   maxContext: number;
+  /** Why the request that ended last ended; undefined before that. */
   finishReason: FinishReason | undefined;
 }

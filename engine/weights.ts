@@ -25,7 +25,7 @@ function aligned(bytes: number): number {
   return Math.ceil(bytes / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
 }
 
-/** Bytes of device memory that the planned tensors take. */
+/** Bytes of device memory for the planned tensors. */
 export function weightBytes(plan: WeightPlan): number {
   return [...plan.tensors.values()].reduce((sum, tensor) => sum + aligned(tensorBytes(tensor)), 0);
 }
@@ -78,14 +78,14 @@ export class Weights {
     return weights;
   }
 
-  /** Weights that no file holds: `fill` gets every planned tensor and where it lies, zeros so far; for measuring a shape of model. */
+  /** Weights without a file, to measure a model shape: `fill` receives every planned tensor with its zeroed device tensor. */
   static fill(device: Device, plan: WeightPlan, fill: (planned: PlannedTensor, target: Tensor) => void): Weights {
     const weights = Weights.#place(device, plan);
     for (const planned of plan.tensors.values()) fill(planned, weights.get(planned.name));
     return weights;
   }
 
-  /** Zeros where the planned tensors will be. */
+  /** Zeroed device tensors for the planned tensors. */
   static #place(device: Device, plan: WeightPlan): Weights {
     const bytes = weightBytes(plan);
     const buffer = device.createBuffer(bytes);
@@ -98,7 +98,7 @@ export class Weights {
     return new Weights(tensors, bytes);
   }
 
-  /** A tensor that the plan is known to hold. */
+  /** A tensor that the plan is known to contain. */
   get(name: string): Tensor {
     const tensor = this.#tensors.get(name);
     if (!tensor) throw new Error(`No weight tensor "${name}" was planned`);

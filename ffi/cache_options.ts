@@ -1,20 +1,21 @@
-/** Arguments of calls on a KV cache: options with the native arguments that they stand for, and tensors that belong together. */
 import { ENUMS } from "./symbols.ts";
 import type { Tensor } from "./tensor.ts";
 
 const DEFAULT_LAMBDA = { unique: 0.5, diag: 4, quest: 0, mean: 0 } as const;
 
+/** How pages are scored. */
 export interface ScoreOptions {
-  /** Default `unique`. */
-  scorer?: keyof typeof ENUMS.ps_scorer;
-  /** Weight of the spread. Default 0.5 for `unique`, 4 for `diag`. */
+  /** `diag` and `quest` require {@link PageStatistics}. Default `unique`. */
+  scorer?: "unique" | "diag" | "quest" | "mean";
+  /** Weight of the spread of keys. Default 0.5 for `unique`, 4 for `diag`; the others ignore it. */
   lambda?: number;
 }
 
+/** Which pages are selected whatever their scores. */
 export interface SelectOptions {
-  /** Default 1. */
+  /** First pages that are always selected. Default 1. */
   sinkPages?: number;
-  /** Default 2. */
+  /** Last pages that are always selected. Default 2. */
   recentPages?: number;
 }
 
@@ -32,26 +33,27 @@ export function forcedArguments({ sinkPages = 1, recentPages = 2 }: SelectOption
 
 /** The page tables of B sequences. */
 export interface Sequences {
-  /** i32 `[B, M]`: physical pages, in logical order. */
+  /** i32 `[B, M]`: physical pages in logical order. M is at most `maxPagesPerSequence`. */
   pageTable: Tensor;
-  /** i32 `[B]`: tokens in the cache. */
+  /** i32 `[B]`: tokens of each sequence in the cache. */
   lengths: Tensor;
 }
 
-/** The pages chosen for each sequence and KV head. */
+/** The pages that are selected for each sequence and KV head. */
 export interface Selection {
-  /** i32 `[B, Hk, k]`: logical pages, ascending. */
+  /** i32 `[B, Hk, k]`: logical pages in ascending order. */
   selected: Tensor;
-  /** i32 `[B, Hk]`: how many of the k are used. */
+  /** i32 `[B, Hk]`: how many of the k entries are valid. */
   counts: Tensor;
 }
 
 /** How the heads of queries and keys are normalized and rotated before keys are stored. */
 export interface HeadRotation {
-  /** Weights `[d]`. */
+  /** RMS norm of each head, with weights `[d]`. Default: none. */
   norm?: { query: Tensor; key: Tensor; eps: number } | undefined;
-  /** f32 `[T, r]`, as `ropeTable` writes them. */
+  /** f32 `[T, r]`: r / 2 cosines, then r / 2 sines for the first r dimensions of a query head. */
   queryTable: Tensor;
+  /** f32 `[T, r]`, the same for keys. */
   keyTable: Tensor;
 }
 

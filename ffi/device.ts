@@ -1,4 +1,3 @@
-/** A device, and the memory on it. */
 import { NativeError, Status } from "./errors.ts";
 import { Handle, pointerFrom } from "./handle.ts";
 import { type LibraryKind, openLibrary } from "./library.ts";
@@ -8,22 +7,41 @@ import { Tensor } from "./tensor.ts";
 
 const MESSAGE_BYTES = 1024;
 
+/** How {@link Device.open} opens a device. */
 export interface DeviceOptions {
-  /** Which device of this kind. Default 0. */
+  /** Which GPU, as CUDA numbers them. Default 0. */
   index?: number;
-  /** CPU only. Default: one per processor that this process may use. */
+  /** CPU threads. Default: one per processor that this process may use. */
   threads?: number;
+  /** Path of the native library. Default: `PAGESIFT_LIBRARY`, else `build/` beside the module's own folder. */
+  library?: string;
 }
 
 function textOf(message: Uint8Array): string {
   return new TextDecoder().decode(message.subarray(0, message.indexOf(0)));
 }
 
-/** A CPU or a GPU, with its buffers and KV caches and the operations on them. Closing it closes all of them. */
+/**
+ * A CPU or a GPU that owns buffers and KV caches. Closing it closes all of them.
+ *
+ * ```ts
+ * import { Device } from "@pagesift/pagesift";
+ *
+ * using device = Device.open("cpu");
+ * const ones = device.upload(new Float32Array(6).fill(1), [2, 3]);
+ * console.log(ones.rows(1, 1).readFloats()); // Float32Array(3) [ 1, 1, 1 ]
+ * ```
+ */
 export class Device extends Handle {
+  /**
+   * The functions of the native library.
+   *
+   * @internal
+   */
   readonly native: Symbols;
+  /** Which build of the native library the device belongs to. */
   readonly backend: DeviceInfo["backend"];
-  /** Whether work can be recorded; see {@link record}. */
+  /** Whether {@link record} works on this device. */
   readonly records: boolean;
   readonly #children = new Set<Handle>();
 
@@ -35,9 +53,13 @@ export class Device extends Handle {
     this.records = records;
   }
 
-  /** @throws {NativeError} when there is no such device, or no library for it. PAGESIFT_LIBRARY may name one of the other kind. */
+  /**
+   * Opens a device; the caller closes it.
+   *
+   * @throws {NativeError} when there is no such device, no native library, or the library is the other build
+   */
   static open(kind: LibraryKind = "cpu", options: DeviceOptions = {}): Device {
-    const native = openLibrary(kind);
+    const native = openLibrary(kind, options.library);
     const out = new BigUint64Array(1);
     const message = new Uint8Array(MESSAGE_BYTES);
     const status = native.ps_device_open(
@@ -53,13 +75,16 @@ export class Device extends Handle {
     device.close();
     throw new NativeError(
       Status.NoDevice,
-      `PAGESIFT_LIBRARY names a library for ${backend}, wanted ${kind}; unset it, or use --device ${backend}`,
+      `The native library named by ${options.library === undefined ? "PAGESIFT_LIBRARY" : "the library option"} ` +
+        `is built for ${backend}, not ${kind}; name another one, or use device ${backend}`,
     );
   }
 
   /**
-   * Throws unless the status, which the latest native call of this thread returned, is `Ok`. The library keeps the message for the
-   * thread of the failed call, so a nonblocking call, which runs on another thread, brings its own ({@link wait}).
+   * Throws unless `status`, which the latest native call of this thread returned, is `Ok`. The library stores the message for the
+   * thread of the failed call, so a nonblocking call, which runs on another thread, passes its own buffer ({@link wait}).
+   *
+   * @internal
    */
   check(status: number): void {
     if (status === Status.Ok) return;
@@ -68,34 +93,53 @@ export class Device extends Handle {
     throw new NativeError(status, textOf(message));
   }
 
-  /** Looks up the free memory, which takes too long for every step: {@link backend} and {@link records} never change. */
+  /**
+   * What the device is and how much memory is free. Looking up the free memory is too slow for every decode step; {@link backend} and
+   * {@link records} never change and cost nothing.
+   */
   describe(): DeviceInfo {
     const out = new Uint8Array(STRUCT_BYTES.ps_device_info);
     this.check(this.native.ps_device_describe(this.pointer, out));
     return readDeviceInfo(out);
   }
 
-  /** Resolves when all work of the device is done. */
+  /**
+   * Resolves when the device has finished all its work, without blocking the event loop.
+   *
+   * @throws {NativeError} when some of that work failed
+   */
   async wait(): Promise<void> {
     const message = new Uint8Array(MESSAGE_BYTES);
     const status = await this.native.ps_device_wait(this.pointer, message, MESSAGE_BYTES);
     if (status !== Status.Ok) throw new NativeError(status, textOf(message));
   }
 
-  /** A buffer of zeros. */
+  /**
+   * Allocates a buffer of zeros.
+   *
+   * @throws {NativeError} when there is not enough memory
+   */
   createBuffer(bytes: number): DeviceBuffer {
     const out = new BigUint64Array(1);
     this.check(this.native.ps_buffer_create(this.pointer, BigInt(bytes), out));
     return new DeviceBuffer(this, pointerFrom(out), bytes);
   }
 
-  /** A tensor of zeros in a buffer of its own, which closes with the device or with `tensor.buffer.close()`. */
+  /**
+   * Allocates a tensor of zeros with its own buffer, which closes with the device or with `tensor.buffer.close()`.
+   *
+   * @throws {NativeError} when there is not enough memory
+   */
   createTensor(dtype: DType, shape: readonly number[]): Tensor {
     const count = shape.reduce((product, size) => product * size, 1);
     return new Tensor(this.createBuffer(count * DTYPE_BYTES[dtype]), dtype, shape);
   }
 
-  /** A tensor with a copy of `data`, in a buffer of its own. */
+  /**
+   * Allocates a tensor with its own buffer and copies `data` to it: f32 from floats, i32 from integers, in row-major order.
+   *
+   * @throws {NativeError} when there is not enough memory, or `data` is longer than the shape
+   */
   upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, shape: readonly number[]): Tensor {
     const tensor = this.createTensor(data instanceof Float32Array ? "f32" : "i32", shape);
     tensor.write(data);
@@ -103,10 +147,10 @@ export class Device extends Handle {
   }
 
   /**
-   * Records the operations that `work` starts instead of running them, to be replayed with one call. They read positions, lengths and
-   * tables from device memory at every replay. `work` must not allocate, copy or wait.
+   * Records the operations that `work` starts instead of running them. {@link Graph.launch} replays them with one call; they read
+   * positions, lengths and tables from device memory at every replay. `work` must not allocate, copy or wait.
    *
-   * @throws {NativeError} if the device cannot record ({@link records}), or whatever `work` throws
+   * @throws {NativeError} if the device cannot record ({@link records}); and everything that `work` throws
    */
   record(work: () => void): Graph {
     this.check(this.native.ps_graph_begin(this.pointer));
@@ -123,70 +167,111 @@ export class Device extends Handle {
     return new Graph(this, pointerFrom(out));
   }
 
-  /** Registers something that must be closed before the device. */
+  /**
+   * Registers a handle that must be closed before the device.
+   *
+   * @internal
+   */
   adopt(child: Handle): void {
     this.#children.add(child);
   }
 
+  /**
+   * Removes a handle that has been closed.
+   *
+   * @internal
+   */
   forget(child: Handle): void {
     this.#children.delete(child);
   }
 
+  /** @internal */
   protected override release(pointer: Deno.PointerObject): void {
     for (const child of [...this.#children]) child.close();
     this.native.ps_device_close(pointer);
   }
 }
 
-/** Memory on a device. */
+/** A block of memory on a device, as {@link Device.createBuffer} allocates it. Offsets and sizes are in bytes. */
 export class DeviceBuffer extends Handle {
+  /**
+   * The handle as a number, for native structs.
+   *
+   * @internal
+   */
   readonly address: bigint;
 
-  constructor(readonly device: Device, pointer: Deno.PointerObject, readonly bytes: number) {
+  /** @internal */
+  constructor(
+    /** The device that owns the buffer. */
+    readonly device: Device,
+    pointer: Deno.PointerObject,
+    /** Size in bytes. */
+    readonly bytes: number,
+  ) {
     super(pointer);
     this.address = Deno.UnsafePointer.value(pointer);
     device.adopt(this);
   }
 
-  /** Copies `source` to the device. @throws {NativeError} when it does not fit. */
+  /**
+   * Copies `source` to the device, starting `offsetBytes` into the buffer.
+   *
+   * @throws {NativeError} when it does not fit
+   */
   write(source: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
     this.device.check(
       this.device.native.ps_buffer_write(this.pointer, BigInt(offsetBytes), bytesOf(source), BigInt(source.byteLength)),
     );
   }
 
-  /** Waits for the device, then fills `target`. */
+  /**
+   * Waits for the device, then fills `target` from `offsetBytes` on.
+   *
+   * @throws {NativeError} when the buffer ends before `target` is full, or earlier work of the device failed
+   */
   read(target: ArrayBufferView<ArrayBuffer>, offsetBytes = 0): void {
     this.device.check(
       this.device.native.ps_buffer_read(this.pointer, BigInt(offsetBytes), bytesOf(target), BigInt(target.byteLength)),
     );
   }
 
-  /** Reads all of it, as fast as the device can, and returns the exclusive or of its words; for measuring read bandwidth. */
+  /** Reads the whole buffer as fast as the device can and returns the exclusive or of its 32-bit words. Measures read bandwidth. */
   scan(): number {
     const out = new Uint32Array(1);
     this.device.check(this.device.native.ps_buffer_scan(this.pointer, out));
     return out[0] ?? 0;
   }
 
+  /** @internal */
   protected override release(pointer: Deno.PointerObject): void {
     this.device.native.ps_buffer_close(pointer);
     this.device.forget(this);
   }
 }
 
-/** Recorded work. The buffers and caches that it uses must outlive it. */
+/** Work that {@link Device.record} recorded. The buffers and caches that it uses must outlive it. */
 export class Graph extends Handle {
-  constructor(readonly device: Device, pointer: Deno.PointerObject) {
+  /** @internal */
+  constructor(
+    /** The device that runs the work. */
+    readonly device: Device,
+    pointer: Deno.PointerObject,
+  ) {
     super(pointer);
     device.adopt(this);
   }
 
-  /** Starts the recorded work. */
+  /**
+   * Starts the recorded work.
+   *
+   * @throws {NativeError} when the device refuses it
+   */
   launch(): void {
     this.device.check(this.device.native.ps_graph_launch(this.pointer));
   }
 
+  /** @internal */
   protected override release(pointer: Deno.PointerObject): void {
     this.device.native.ps_graph_close(pointer);
     this.device.forget(this);

@@ -1,4 +1,4 @@
-/** Warns when the garbage collector finds a handle that nobody closed. It does not close: the order of closing matters. */
+/** Warns when the garbage collector finds a handle that is still open. It does not close it: the order of closing matters. */
 const forgotten = new FinalizationRegistry<string>((name) => {
   reportForgotten(name);
 });
@@ -12,22 +12,29 @@ function reportForgotten(name: string): void {
 export abstract class Handle implements Disposable {
   #pointer: Deno.PointerObject | null;
 
+  /** @internal */
   protected constructor(pointer: Deno.PointerObject) {
     this.#pointer = pointer;
     forgotten.register(this, this.constructor.name, this);
   }
 
-  /** The native address. @throws {Error} once the handle is closed. */
+  /**
+   * The native address.
+   *
+   * @throws {Error} once the handle is closed
+   * @internal
+   */
   get pointer(): Deno.PointerObject {
     if (!this.#pointer) throw new Error(`The ${this.constructor.name} is closed`);
     return this.#pointer;
   }
 
+  /** Whether {@link close} was called, here or on the device. */
   get closed(): boolean {
     return this.#pointer === null;
   }
 
-  /** Frees the native object and what depends on it. */
+  /** Frees the native object and everything that depends on it. A second call does nothing. */
   close(): void {
     if (!this.#pointer) return;
     this.release(this.#pointer);
@@ -35,14 +42,20 @@ export abstract class Handle implements Disposable {
     forgotten.unregister(this);
   }
 
+  /** Calls {@link close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }
 
+  /**
+   * Frees the native object; {@link close} calls it once.
+   *
+   * @internal
+   */
   protected abstract release(pointer: Deno.PointerObject): void;
 }
 
-/** Reads the pointer that a native call left in a one-element array. */
+/** The pointer that a native call wrote to a one-element array. */
 export function pointerFrom(out: BigUint64Array): Deno.PointerObject {
   const pointer = Deno.UnsafePointer.create(out[0] ?? 0n);
   if (!pointer) throw new Error("The native library returned a null handle");

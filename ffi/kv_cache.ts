@@ -23,22 +23,37 @@ import type { Tensor } from "./tensor.ts";
 
 export type { HeadRotation, ScoreOptions, Selection, SelectOptions, Sequences };
 
-export type CacheField = keyof typeof ENUMS.ps_cache_field;
+/** What {@link KvCache.readPage} reads of a page: its keys and values, or one of its statistics. */
+export type CacheField = "keys" | "values" | "mean" | "std" | "var" | "min" | "max";
 
 /**
- * Paged keys and values of all layers, and the statistics of every page (`tests/fixtures/unique_reference.py`). The
- * caller decides which physical page belongs to which sequence: the cache only gets slots and page tables.
+ * Paged keys and values of all layers with the statistics of every page. The caller decides which physical page belongs to which
+ * sequence and passes slots and page tables.
+ *
+ * Sizes in brackets: T tokens, B sequences, Hq query heads, Hk KV heads, d head size, S tokens per page, M the width of a page table,
+ * k selected pages. A logical page is the n-th page of a sequence; a physical page is its place in the pool. Every call throws
+ * {@link NativeError} when a tensor does not have the shape or type that it requires.
  */
 export class KvCache extends Handle {
+  /** The shape that {@link create} was called with. */
   readonly shape: CacheShape;
 
-  private constructor(readonly device: Device, pointer: Deno.PointerObject, shape: CacheShape) {
+  private constructor(
+    /** The device that owns the cache. */
+    readonly device: Device,
+    pointer: Deno.PointerObject,
+    shape: CacheShape,
+  ) {
     super(pointer);
     this.shape = shape;
     device.adopt(this);
   }
 
-  /** @throws {NativeError} when the shape is refused, or there is not enough memory. */
+  /**
+   * Allocates a cache of zeros; the caller closes it, or the device does.
+   *
+   * @throws {NativeError} when the shape is not supported, or there is not enough memory
+   */
   static create(device: Device, shape: CacheShape): KvCache {
     const out = new BigUint64Array(1);
     device.check(device.native.ps_cache_create(device.pointer, cacheDescStruct(shape), out));
@@ -60,9 +75,10 @@ export class KvCache extends Handle {
   /**
    * Stores keys and values and updates the statistics of their pages.
    *
+   * @param layer from 0
    * @param k f32 `[T, Hk, d]`
    * @param v f32 `[T, Hk, d]`
-   * @param slots i32 `[T]`: physical page * page size + position in the page; ascending within a page
+   * @param slots i32 `[T]`: physical page * S + position in the page; ascending within a page
    */
   append(layer: number, k: Tensor, v: Tensor, slots: Tensor): void {
     this.device.check(
@@ -71,8 +87,10 @@ export class KvCache extends Handle {
   }
 
   /**
-   * Normalizes and rotates queries and keys, then {@link append}s the keys, in one call.
+   * Normalizes and rotates queries and keys, then does what {@link append} does, in one call.
    *
+   * @param layer from 0
+   * @param rotation norms and rotation tables
    * @param q f32 `[T, Hq, d]`, changed in place
    * @param k f32 `[T, Hk, d]`; its contents are undefined afterwards
    * @param v f32 `[T, Hk, d]`
@@ -85,16 +103,19 @@ export class KvCache extends Handle {
     );
   }
 
-  /** Recomputes the statistics of a page over its first `numTokens` tokens, in all layers, after a truncation. */
+  /** After a truncation: recomputes the statistics of a physical page over its first `numTokens` tokens, in all layers. */
   renewPage(page: number, numTokens: number): void {
     this.device.check(this.device.native.ps_page_statistics(this.pointer, page, numTokens));
   }
 
   /**
-   * Scores every page for one query per sequence: the largest over the query heads of a KV head.
+   * Scores every page for one query per sequence. The score of a page is the largest over the query heads of a KV head.
    *
+   * @param layer from 0
    * @param q f32 `[B, Hq, d]`
-   * @param scores f32 `[B, Hk, M]`, written for the pages that a sequence has
+   * @param sequences page tables and lengths
+   * @param scores f32 `[B, Hk, M]`, written for the pages of each sequence
+   * @param options scorer and weight of the spread
    */
   scorePages(
     layer: number,
@@ -118,8 +139,13 @@ export class KvCache extends Handle {
   }
 
   /**
-   * Selects the k best pages of each sequence and KV head; k is the last dimension of `selection.selected`. A sequence of at most k
-   * pages keeps all of them; otherwise the last `recentPages` and the first `sinkPages` are always selected.
+   * Selects the k best pages for each sequence and KV head; k is the last dimension of `selection.selected`. A sequence of at most k
+   * pages reads all of them. Otherwise the first `sinkPages` and the last `recentPages` are always selected.
+   *
+   * @param scores f32 `[B, Hk, M]`, as {@link scorePages} writes them
+   * @param lengths i32 `[B]`
+   * @param selection written
+   * @param options pages that are always selected
    */
   selectPages(
     scores: Tensor,
@@ -140,10 +166,15 @@ export class KvCache extends Handle {
   }
 
   /**
-   * {@link scorePages} and {@link selectPages} in one, faster. A cache with groups of pages scores groups first, for `unique` and `mean`,
-   * and can then miss a page whose group scored low.
+   * {@link scorePages} and {@link selectPages} in one faster call. For `unique` and `mean`, a cache with groups of pages scores groups
+   * first and can miss a page whose group scores low.
    *
+   * @param layer from 0
+   * @param q f32 `[B, Hq, d]`
+   * @param sequences page tables and lengths
    * @param scores f32 `[B, Hk, M]`, scratch
+   * @param selection written
+   * @param options scorer, weight of the spread, pages that are always selected
    */
   choosePages(
     layer: number,
@@ -172,8 +203,13 @@ export class KvCache extends Handle {
   /**
    * Attention of one query per sequence over the selected pages, or over all pages without a selection.
    *
+   * @param layer from 0
    * @param q f32 `[B, Hq, d]`
-   * @param out f32 `[B, Hq, d]`
+   * @param sequences page tables and lengths
+   * @param out f32 `[B, Hq, d]`, written
+   * @param options.selection pages to read; default: all
+   * @param options.scale multiplies q·k; default 1 / sqrt(d)
+   * @param options.window attends to this many latest tokens only; 0, the default, is all
    */
   attend(
     layer: number,
@@ -200,16 +236,21 @@ export class KvCache extends Handle {
   }
 
   /**
-   * {@link choosePages}, then {@link attend} over the chosen pages: the sparse attention of a decode step in one call.
+   * {@link choosePages}, then {@link attend} over the selected pages: the sparse attention of a decode step in one call.
    *
-   * @param scores f32 `[B, Hk, M]`, scratch
-   * @param out f32 `[B, Hq, d]`
+   * @param layer from 0
+   * @param q f32 `[B, Hq, d]`
+   * @param sequences page tables and lengths
+   * @param work.scores f32 `[B, Hk, M]`, scratch
+   * @param work.selection written
+   * @param out f32 `[B, Hq, d]`, written
+   * @param options as in {@link choosePages}; `scale` multiplies q·k, default 1 / sqrt(d)
    */
   attendSparse(
     layer: number,
     q: Tensor,
     sequences: Sequences,
-    { scores, selection }: { scores: Tensor; selection: Selection },
+    work: { scores: Tensor; selection: Selection },
     out: Tensor,
     options: ScoreOptions & SelectOptions & { scale?: number } = {},
   ): void {
@@ -223,21 +264,23 @@ export class KvCache extends Handle {
         q.struct,
         sequences.pageTable.struct,
         sequences.lengths.struct,
-        scores.struct,
-        selection.selected.struct,
-        selection.counts.struct,
+        work.scores.struct,
+        work.selection.selected.struct,
+        work.selection.counts.struct,
         out.struct,
       ),
     );
   }
 
   /**
-   * Causal attention of T consecutive tokens of one sequence whose keys and values are stored already.
+   * Causal attention of T consecutive tokens of one sequence. Their keys and values must already be stored.
    *
+   * @param layer from 0
    * @param start position of the first token
    * @param q f32 `[T, Hq, d]`
    * @param pageTable i32 `[M]`
-   * @param out f32 `[T, Hq, d]`
+   * @param out f32 `[T, Hq, d]`, written
+   * @param options `scale` and `window` as in {@link attend}
    */
   attendPrefill(
     layer: number,
@@ -261,7 +304,12 @@ export class KvCache extends Handle {
     );
   }
 
-  /** One field of one physical page: keys and values `[Hk, S, d]`, std `[Hk]`, the rest `[Hk, d]`. */
+  /**
+   * Waits for the device and copies one field of a physical page: keys and values `[Hk, S, d]`, std `[Hk]`, the other statistics
+   * `[Hk, d]`.
+   *
+   * @throws {NativeError} when the cache does not store the field
+   */
   readPage(layer: number, page: number, field: CacheField): Float32Array<ArrayBuffer> {
     const { numKvHeads, headDim, pageSize } = this.shape;
     const width = field === "std" ? 1 : field === "keys" || field === "values" ? pageSize * headDim : headDim;
@@ -279,17 +327,19 @@ export class KvCache extends Handle {
     return out;
   }
 
-  /** Work done by the operations on this cache since it was created or the counters were reset. */
+  /** Work of the operations on this cache since it was created or {@link resetCounters} was called. Waits for the device. */
   counters(): Counters {
     const out = new Uint8Array(STRUCT_BYTES.ps_counters);
     this.device.check(this.device.native.ps_cache_counters(this.pointer, out));
     return readCounters(out);
   }
 
+  /** Sets all counters to zero. */
   resetCounters(): void {
     this.device.check(this.device.native.ps_cache_reset_counters(this.pointer));
   }
 
+  /** @internal */
   protected override release(pointer: Deno.PointerObject): void {
     this.device.native.ps_cache_close(pointer);
     this.device.forget(this);
@@ -297,8 +347,8 @@ export class KvCache extends Handle {
 }
 
 /**
- * The share of every page in the exact softmax of each query head: the attention that the page receives in dense attention, which
- * the scores only predict. Reads every key, so it is for inspecting a step, not part of one.
+ * The share of every page in the exact softmax of each query head: the attention that dense attention gives to the page, which the
+ * scores only predict. It reads every key, so it serves to inspect a decode step and is not part of one.
  *
  * @param q f32 `[B, Hq, d]`
  * @param mass f32 `[B, Hq, M]`, written for the pages that a sequence has; a row sums to 1

@@ -3,16 +3,35 @@ import { dirname, fromFileUrl, join } from "@std/path";
 import { NativeError, Status } from "./errors.ts";
 import { ABI_VERSION, STRUCT_BYTES, type Symbols, symbols } from "./symbols.ts";
 
+/** The two builds of the native library. */
 export type LibraryKind = "cpu" | "cuda";
 
-const opened = new Map<LibraryKind, Symbols>();
+/** Opened libraries by path. */
+const opened = new Map<string, Symbols>();
+/** The first path that was opened for a kind. */
+const firstPaths = new Map<LibraryKind, string>();
+
+function fileName(kind: LibraryKind): string {
+  return `libpagesift_${kind}.${Deno.build.os === "darwin" ? "dylib" : "so"}`;
+}
+
+/** Where the library is expected, or undefined where nothing says so: a module from the network has no `build/` beside it. */
+function findLibrary(kind: LibraryKind): string | undefined {
+  const named = Deno.env.get("PAGESIFT_LIBRARY") || (kind === "cuda" && Deno.env.get("PAGESIFT_CUDA_LIBRARY")) || undefined;
+  if (named) return named;
+  if (!import.meta.url.startsWith("file:")) return undefined;
+  const root = dirname(dirname(fromFileUrl(import.meta.url)));
+  return join(root, "build", kind, fileName(kind));
+}
 
 function libraryPath(kind: LibraryKind): string {
-  const override = Deno.env.get("PAGESIFT_LIBRARY");
-  if (override) return override;
-  const extension = Deno.build.os === "darwin" ? "dylib" : "so";
-  const root = dirname(dirname(fromFileUrl(import.meta.url)));
-  return join(root, "build", kind, `libpagesift_${kind}.${extension}`);
+  const path = firstPaths.get(kind) ?? findLibrary(kind);
+  if (path !== undefined) return path;
+  throw new NativeError(
+    Status.NoDevice,
+    `The native library is not part of a module that is loaded from the network; build it from the sources, then pass the path of ` +
+      `${fileName(kind)} as the option "library", or set PAGESIFT_LIBRARY`,
+  );
 }
 
 function checkAbi(path: string, native: Symbols): void {
@@ -22,8 +41,8 @@ function checkAbi(path: string, native: Symbols): void {
   throw new NativeError(
     Status.Unsupported,
     `Native library "${path}" has ABI version ${version}${
-      wrong ? `, with another ${wrong[0]}` : ""
-    }, wanted ${ABI_VERSION}; ` +
+      wrong ? ` and a different ${wrong[0]}` : ""
+    }, expected ${ABI_VERSION}; ` +
       `run "deno task build"`,
   );
 }
@@ -37,10 +56,10 @@ function loadFailure(path: string, cause: unknown): string {
   return `could not be opened (${cause instanceof Error ? cause.message.split("\n")[0] : cause})`;
 }
 
-/** Whether the library was built. */
-export function isBuilt(kind: LibraryKind): boolean {
+/** Whether there is a library to open for a kind: at `path`, or where {@link openLibrary} looks by default. */
+export function isBuilt(kind: LibraryKind, path?: string): boolean {
   try {
-    return Deno.statSync(libraryPath(kind)).isFile;
+    return Deno.statSync(path ?? libraryPath(kind)).isFile;
   } catch {
     return false;
   }
@@ -52,25 +71,28 @@ function load(path: string): Symbols {
   } catch (cause) {
     throw new NativeError(
       Status.NoDevice,
-      `Native library "${path}" ${loadFailure(path, cause)}; run "deno task build", or set PAGESIFT_LIBRARY`,
+      `Native library "${path}" ${
+        loadFailure(path, cause)
+      }; run "deno task build", or set PAGESIFT_LIBRARY to its path`,
       { cause },
     );
   }
 }
 
 /**
- * The functions of a native library, opened once per process. The first call for a kind may give its path; default:
- * PAGESIFT_LIBRARY, or where `deno task build` puts it.
+ * The functions of a native library, opened once per process. Default for `path`: the first path that was opened for the kind, else
+ * PAGESIFT_LIBRARY, else where `deno task build` writes the library.
  *
- * @throws {NativeError} when it is missing, or of another ABI.
+ * @throws {NativeError} when the library cannot be found or opened, or has another ABI
  */
-export function openLibrary(kind: LibraryKind, path = libraryPath(kind)): Symbols {
-  let native = opened.get(kind);
+export function openLibrary(kind: LibraryKind, path: string = libraryPath(kind)): Symbols {
+  let native = opened.get(path);
   if (!native) {
     native = load(path);
     checkAbi(path, native);
-    opened.set(kind, native);
+    opened.set(path, native);
   }
+  if (!firstPaths.has(kind)) firstPaths.set(kind, path);
   return native;
 }
 

@@ -1,16 +1,16 @@
-/** Whether this machine has an NVIDIA GPU, also where CUDA cannot use it. */
+/** Whether this machine has an NVIDIA GPU, even one that CUDA cannot use. */
 
-/** What the NVIDIA driver leaves on a machine with a GPU: on Linux, and on Linux under Windows. */
+/** Files of the NVIDIA driver on a machine with a GPU: on Linux, and on Linux under Windows. */
 const TRACES = ["/dev/nvidiactl", "/dev/nvidia0", "/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1"];
 const EXISTS = 0; // F_OK
 
-/** False where nothing can be found out. The user's own choice to hide all GPUs from CUDA counts as having none. */
+/** False if it cannot be determined, or if the user hides all GPUs from CUDA. */
 export function hasNvidiaGpu(): boolean {
   if (Deno.build.os !== "linux" || /^(-1|)$/.test(Deno.env.get("CUDA_VISIBLE_DEVICES") ?? "all")) return false;
   return anyExists(TRACES);
 }
 
-/** Asks the C library, because Deno lets only programs that may do everything look into `/dev` and `/proc`. */
+/** Calls the C library, because Deno only opens `/dev` and `/proc` to programs with all permissions. */
 export function anyExists(paths: readonly string[]): boolean {
   const library = openLibc();
   if (library === undefined) return false;
@@ -22,7 +22,7 @@ export function anyExists(paths: readonly string[]): boolean {
 
 type Libc = Deno.DynamicLibrary<{ access: { parameters: ["buffer", "i32"]; result: "i32" } }>;
 
-/** Undefined where it has another name or may not be opened. */
+/** Undefined if it has another name or cannot be opened. */
 function openLibc(): Libc | undefined {
   try {
     return Deno.dlopen("libc.so.6", { access: { parameters: ["buffer", "i32"], result: "i32" } });

@@ -47,12 +47,12 @@ export function addRmsNorm(device: Device, x: Tensor, y: Tensor, weight: Tensor,
   device.check(device.native.ps_add_rms_norm(device.pointer, x.struct, y.struct, weight.struct, eps, out.struct));
 }
 
-/** How positions turn into angles (`engine/folder/rope.ts`). */
+/** Scale of the cosines and sines (`engine/folder/rope.ts`). */
 export interface RopeScale {
   scale: number;
   /** Growth of the scale with the logarithm of the position; 0 for none. */
   positionBeta: number;
-  /** Tokens, where the growth starts. */
+  /** Position, in tokens, where the growth starts. */
   positionOrigin: number;
 }
 
@@ -107,7 +107,7 @@ export function sample(device: Device, logits: Tensor, settings: Tensor, draws: 
 }
 
 /**
- * The k largest of each row's softmax, largest first; `normalize` scales them to sum to 1.
+ * The k largest values of each row's softmax in descending order; `normalize` scales them to sum to 1.
  * logits `[T, E]`, experts i32 `[T, k]`, weights `[T, k]`.
  */
 export function routeExperts(

@@ -51,18 +51,23 @@ export function deviceOptionsStruct(index: number, numThreads: number): Uint8Arr
   return new Uint8Array(view.buffer);
 }
 
-/** Description of a device. Bytes are of device memory; of main memory on the CPU. */
+/** A device, as {@link Device.describe} reports it. Bytes count device memory: the GPU's, or main memory on the CPU. */
 export interface DeviceInfo {
+  /** Size of the memory. */
   totalBytes: number;
+  /** Memory that is free for this process. */
   availableBytes: number;
+  /** Memory that this device's buffers, caches and scratch take. */
   allocatedBytes: number;
+  /** Which build of the native library the device belongs to. */
   backend: "cpu" | "cuda";
+  /** CPU threads of the operations. */
   numThreads: number;
   /** Whether work can be recorded and replayed ({@link Device.record}). */
   records: boolean;
-  /** CUDA compute capability times ten, 90 for 9.0; 0 on the CPU. */
+  /** CUDA compute capability times ten, such as 90 for 9.0; 0 on the CPU. */
   capability: number;
-  /** Instruction set, or the GPU's name. */
+  /** The GPU's name, or the CPU's instruction set. */
   name: string;
 }
 
@@ -82,11 +87,13 @@ export function readDeviceInfo(bytes: Uint8Array<ArrayBuffer>): DeviceInfo {
   };
 }
 
-/** Page statistics that a cache stores besides mean and standard deviation: variances for `diag`, minima and maxima for `quest`. */
-export interface KeptStatistics {
+/** Page statistics that a cache stores besides the mean key and its standard deviation. */
+export interface PageStatistics {
+  /** Variances, which the scorer `diag` requires. Default false. */
   variance?: boolean;
+  /** Minima and maxima, which the scorer `quest` requires. Default false. */
   minMax?: boolean;
-  /** Means as 8-bit floats (e4m3) with one scale per row. CUDA, pages of 16 bits. */
+  /** Means as 8-bit floats (e4m3) with one scale per row. CUDA only, for pages of 16 bits. Default false. */
   f8Means?: boolean;
 }
 
@@ -94,31 +101,34 @@ export interface KeptStatistics {
 export interface CacheShape {
   /** Physical pages in the pool. */
   numPages: number;
-  /** Longest page table of one sequence. */
+  /** Pages in the longest page table of one sequence. */
   maxPagesPerSequence: number;
+  /** Layers of the model. */
   numLayers: number;
+  /** Hq. */
   numQueryHeads: number;
-  /** A divisor of `numQueryHeads`. */
+  /** Hk, a divisor of `numQueryHeads`. */
   numKvHeads: number;
-  /** A multiple of 16 up to 512. */
+  /** d, a multiple of 16 up to 512. */
   headDim: number;
-  /** Tokens per page: 8, 16, 32 or 64. */
+  /** S, tokens per page: 8, 16, 32 or 64. */
   pageSize: number;
-  /** Of keys, values and statistics. */
+  /** Type of stored keys, values and statistics. */
   dtype: "f32" | "f16" | "bf16";
-  statistics: KeptStatistics;
-  /** Largest batch of a decode step. */
+  /** Statistics for other scorers than `unique` and `mean`. */
+  statistics: PageStatistics;
+  /** Sequences in the largest batch of a decode step. */
   maxSequences: number;
   /**
-   * 8 if every sequence takes its pages in groups of 8 consecutive ones (`engine/pages/page_table.ts`), so that the CUDA build can score groups
-   * first; default 0.
+   * 8 if every sequence takes its physical pages in groups of 8 consecutive, aligned ones, so that the CUDA build can score groups first.
+   * Default 0.
    */
   groupPages?: 0 | 8;
   /** What products of queries and keys are multiplied by; default 1 / sqrt(d). */
   attentionScale?: number;
 }
 
-function statisticsBits({ variance, minMax, f8Means }: KeptStatistics): number {
+function statisticsBits({ variance, minMax, f8Means }: PageStatistics): number {
   const bits = ENUMS.ps_statistics;
   return (variance ? bits.variance : 0) | (minMax ? bits.min_max : 0) | (f8Means ? bits.f8 : 0);
 }
@@ -140,24 +150,30 @@ export function cacheDescStruct(shape: CacheShape): Uint8Array<ArrayBuffer> {
   return new Uint8Array(view.buffer);
 }
 
-/** Bytes of a KV cache. */
+/** Memory of a KV cache, in bytes. */
 export interface CacheBytes {
+  /** Keys and values. */
   kv: number;
+  /** Page statistics. */
   statistics: number;
+  /** Partial results of decode attention. */
   scratch: number;
 }
 
-/** Work done by the operations of a cache, counted natively; a row is one sequence, layer and KV head of one step. */
+/**
+ * Work of the operations on a cache, counted by the native library. A row is one sequence and KV head in one layer of one step; pages
+ * are summed over rows.
+ */
 export interface Counters {
-  /** Rows whose selection left at least one page out. */
+  /** Rows whose selection left out at least one page. */
   rowsSelected: number;
-  /** Rows of statistics read, of pages and of groups of pages. */
+  /** Statistics read for scoring, of pages and of groups of pages. */
   pagesScored: number;
   /** Pages that decode attention read. */
   pagesAttended: number;
   /** Pages that dense attention would have read. */
   pagesInContext: number;
-  /** Selections, each of a layer and step, that left a page out in at least one row. */
+  /** Selections (one per layer and step) that left out a page in at least one row. */
   selections: number;
 }
 

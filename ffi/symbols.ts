@@ -82,7 +82,7 @@ export const OFFSETS = {
 export const symbols = {
   ps_abi_version: { parameters: [], result: "i32" },
   /**
-   * Bytes of a struct of this header, by its position in it: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
+   * Size of a struct of this header in bytes, by its number: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
    * 3 ps_cache_desc, 4 ps_cache_bytes, 5 ps_counters; -1 for any other number.
    * (which)
    */
@@ -90,17 +90,17 @@ export const symbols = {
   /** Number of open devices, buffers, caches and graphs. */
   ps_live_handles: { parameters: [], result: "i64" },
   /**
-   * The reason why the latest failed call of this thread failed, cut to `bytes`, NUL-terminated; empty when none has failed.
+   * Why the latest failed call of this thread failed, truncated to `bytes`, NUL-terminated; empty if no call has failed.
    * (out, bytes)
    */
   ps_error_message: { parameters: ["buffer", "i32"], result: "i32" },
   /**
-   * message [message_bytes]: receives the reason of a failure, NUL-terminated; may be NULL.
+   * message [message_bytes]: receives the reason for a failure, NUL-terminated; may be NULL.
    * (options, out, message, message_bytes)
    */
   ps_device_open: { parameters: ["buffer", "buffer", "buffer", "i32"], result: "i32" },
   /**
-   * Refused with PS_INVALID_ARGUMENT while children are open.
+   * Returns PS_INVALID_ARGUMENT while children are open.
    * (device)
    */
   ps_device_close: { parameters: ["pointer"], result: "i32" },
@@ -108,7 +108,7 @@ export const symbols = {
   ps_device_describe: { parameters: ["pointer", "buffer"], result: "i32" },
   /**
    * Waits until all work of the device is done. May run on a thread that the caller does not control: message [message_bytes] receives
-   * the reason of a failure, NUL-terminated; may be NULL.
+   * the reason for a failure, NUL-terminated; may be NULL.
    * (device, message, message_bytes)
    */
   ps_device_wait: { parameters: ["pointer", "buffer", "i32"], result: "i32", nonblocking: true },
@@ -124,13 +124,13 @@ export const symbols = {
   /** (buffer, offset_bytes, target, bytes) */
   ps_buffer_read: { parameters: ["pointer", "i64", "buffer", "i64"], result: "i32" },
   /**
-   * Reads the whole buffer as fast as the device can and returns the exclusive or of its 32-bit words in `out`, to measure bandwidth.
+   * Reads the whole buffer as fast as the device can and writes the exclusive or of its 32-bit words to `out`, to measure bandwidth.
    * (buffer, out)
    */
   ps_buffer_scan: { parameters: ["pointer", "buffer"], result: "i32" },
   /**
-   * Until ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when
-   * they are launched. Calls that allocate, copy or wait are refused meanwhile. PS_UNSUPPORTED on the CPU.
+   * Until ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when the
+   * graph is launched. Meanwhile, calls that allocate, copy or wait are refused. PS_UNSUPPORTED on the CPU.
    * (device)
    */
   ps_graph_begin: { parameters: ["pointer"], result: "i32" },
@@ -140,7 +140,7 @@ export const symbols = {
    */
   ps_graph_end: { parameters: ["pointer", "buffer"], result: "i32" },
   /**
-   * Runs what was recorded. The buffers and caches that it uses must still be open.
+   * Runs the recorded operations. The buffers and caches that they use must still be open.
    * (graph)
    */
   ps_graph_launch: { parameters: ["pointer"], result: "i32" },
@@ -171,13 +171,13 @@ export const symbols = {
   ps_add_rms_norm: { parameters: ["pointer", "buffer", "buffer", "buffer", "f32", "buffer"], result: "i32" },
   /**
    * Cosines then sines of positions[t] * inv_freq[i], times
-   *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 leaves the second factor out.
+   *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 makes the second factor 1.
    * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32.
    * (device, positions, inv_freq, scale, position_beta, position_origin, out)
    */
   ps_rope_table: { parameters: ["pointer", "buffer", "buffer", "f32", "f32", "i32", "buffer"], result: "i32" },
   /**
-   * Rotates the first r of the d numbers of every head in place, in pairs of i and i + r/2. x [T, heads, d]; table [T, r].
+   * Rotates the first r of the d numbers of every head in place, in pairs (i, i + r/2). x [T, heads, d]; table [T, r].
    * (device, x, table)
    */
   ps_rope: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
@@ -198,18 +198,18 @@ export const symbols = {
    */
   ps_add: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
   /**
-   * The index of the largest number of each row, the lowest of equal ones; -1 for a row with a NaN or an infinite maximum.
+   * The index of the largest number of each row, the lowest index on ties; -1 for a row with a NaN or an infinite maximum.
    * x [T, n]; out [T] i32.
    * (device, x, out)
    */
   ps_argmax: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
   /**
-   * Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit,
-   * equal ones by lower id; max is the largest logit. In this order:
+   * Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit, on
+   * ties by lower id; max is the largest logit. In this order:
    *   top_k  keeps the k best; 0 keeps all
    *   top_p  keeps the fewest of the best whose exp(logit - max) sum to at least top_p of the total, at least one; 1 keeps all
    *   min_p  keeps those with logit >= max + ln(min_p), and always the best; 0 keeps all
-   *   draw   takes the first whose running sum of exp((logit - max) / temperature) exceeds draw * the total, in descending rank if
+   *   draw   selects the first whose running sum of exp((logit - max) / temperature) exceeds draw * the total, in descending rank if
    *          top_k, top_p or min_p filters, else in ascending id. Logits of -infinity are never drawn.
    * Exponentials are rounded to multiples of 2^-40, so that sums do not depend on their order: both builds draw the same token.
    * logits [T, V] f32, V up to 2^23; settings [T, 4] f32: temperature > 0, top_p, min_p, whole top_k; draws [T] f32 in [0, 1); out [T] i32.
@@ -217,7 +217,7 @@ export const symbols = {
    */
   ps_sample: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * The k largest of the softmax of each row, largest first, equal ones in ascending index; normalize: scaled to sum to 1.
+   * The k largest values of the softmax of each row, in descending order, on ties by lower index; normalize: scaled to sum to 1.
    * logits [T, E]; experts [T, k] i32; weights [T, k] f32.
    * (device, logits, normalize, experts, weights)
    */
@@ -239,7 +239,7 @@ export const symbols = {
    */
   ps_scale: { parameters: ["pointer", "buffer", "f32"], result: "i32" },
   /**
-   * The bytes that a cache of this description takes; checks the description.
+   * The memory that a cache of this description takes; checks the description.
    * (device, desc, out)
    */
   ps_cache_measure: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
@@ -255,7 +255,7 @@ export const symbols = {
    */
   ps_append_kv: { parameters: ["pointer", "i32", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * Everything between a layer's projections and its attention, in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
+   * All steps between a layer's projections and its attention in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
    * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; the contents of k are undefined afterwards.
    * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both NULL or neither; tables [T, r] f32; slots [T] i32.
    * (cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots)
@@ -282,7 +282,7 @@ export const symbols = {
    */
   ps_page_statistics: { parameters: ["pointer", "i32", "i32"], result: "i32" },
   /**
-   * scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).
+   * scores[b, j, p] = the largest score of page p over the query heads of KV head j (tests/fixtures/unique_reference.py, page_scores).
    * q [B, Hq, d]; page_table [B, M] i32 physical pages; lengths [B] i32 tokens in the cache; scores [B, Hk, M] f32, written for
    * p < P = ceil(length / S).
    * (cache, layer, scorer, lambda, q, page_table, lengths, scores)
@@ -293,14 +293,14 @@ export const symbols = {
   },
   /**
    * Selects k pages per row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
-   * then the first sink_pages, are always selected, then the pages with the highest scores, the lower page of equal scores; NaN ranks
-   * below every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32.
+   * then the first sink_pages, are always selected, then the pages with the highest scores, on ties the lower page; NaN ranks below
+   * every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32.
    * (cache, sink_pages, recent_pages, scores, lengths, selected, counts)
    */
   ps_page_select: { parameters: ["pointer", "i32", "i32", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * ps_page_score and ps_page_select in one call, faster. For PS_UNIQUE and PS_MEAN a cache with groups scores the groups first, then only
-   * the pages of the best groups: a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
+   * ps_page_score and ps_page_select in one faster call. For PS_UNIQUE and PS_MEAN, a cache with groups scores the groups first, then only
+   * the pages of the best groups: it can miss a page whose group scores low. `scores` [B, Hk, M] f32 is scratch. The other arguments are
    * those of the two calls.
    * (cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts)
    */
@@ -333,13 +333,13 @@ export const symbols = {
   },
   /**
    * mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: the
-   * attention that the page receives, which the scores only predict. Not part of a decode step; for inspecting one.
+   * attention that the page receives, which the scores only predict. Serves to inspect a decode step and is not part of one.
    * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P.
    * (cache, layer, scale, window, q, page_table, lengths, mass)
    */
   ps_page_mass: { parameters: ["pointer", "i32", "f32", "i32", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * ps_page_choose, then ps_decode_attention over the chosen pages, in one call: the sparse attention of a decode step.
+   * ps_page_choose, then ps_decode_attention over the selected pages, in one call: the sparse attention of a decode step.
    * (cache, layer, scorer, lambda, sink_pages, recent_pages, scale, q, page_table, lengths, scores, selected, counts, out)
    */
   ps_sparse_attention: {
@@ -372,7 +372,7 @@ export const symbols = {
     result: "i32",
   },
   /**
-   * One field of one physical page of one layer, as float32. out: as many floats as the shape at ps_cache_field.
+   * One field of one physical page of one layer, as float32. out [num_floats]: the shape is given at ps_cache_field.
    * (cache, layer, page, field, out, num_floats)
    */
   ps_cache_read: { parameters: ["pointer", "i32", "i32", "i32", "buffer", "i64"], result: "i32" },

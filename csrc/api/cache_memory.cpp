@@ -1,4 +1,4 @@
-/* The memory of the KV cache: what may be asked for, how it is laid out, making and closing it. */
+/* The memory of the KV cache: checks of its description, its layout, creating and closing it. */
 #include <memory>
 
 #include "tensors.h"
@@ -13,20 +13,19 @@ constexpr int64_t kMostPoolBytes = int64_t(1) << 46; /* more than any machine ha
 int64_t aligned(int64_t bytes) { return (bytes + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes; }
 
 void check_desc(const ps_cache_desc *desc) {
-  require(desc != nullptr, "No cache description given");
+  require(desc != nullptr, "The cache description is NULL");
   const ps_cache_desc &d = *desc;
   const bool page_size_ok = d.page_size == 8 || d.page_size == 16 || d.page_size == 32 || d.page_size == 64;
-  require(page_size_ok, "Page size ", int64_t(d.page_size), " is not supported; wanted 8, 16, 32 or 64");
+  require(page_size_ok, "Page size ", int64_t(d.page_size), " is not supported; expected 8, 16, 32 or 64");
   require(d.head_dim >= 16 && d.head_dim <= 512 && d.head_dim % 16 == 0, "Head size ", int64_t(d.head_dim),
-          " is not supported; wanted a multiple of 16 up to 512");
-  require(d.num_layers >= 1 && d.num_layers <= 4096, "num_layers must lie in [1, 4096]");
+          " is not supported; expected a multiple of 16 up to 512");
+  require(d.num_layers >= 1 && d.num_layers <= 4096, "num_layers must be from 1 to 4096");
   require(d.num_kv_heads >= 1 && d.num_query_heads >= 1 && d.num_query_heads <= 4096 && d.num_query_heads % d.num_kv_heads == 0,
           "num_query_heads must be a multiple of num_kv_heads, at most 4096");
-  require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "Pages hold f32, f16 or bf16");
-  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8),
-          "Unknown page statistics asked for");
-  require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means go with pages of 16 bits");
-  require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must lie in [1, 65536]");
+  require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "The dtype of pages must be f32, f16 or bf16");
+  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8), "Unknown bits in statistics");
+  require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means require pages of f16 or bf16");
+  require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must be from 1 to 65536");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
   require((d.group_pages == 0 || d.group_pages == 8) && d.reserved == 0, "group_pages must be 0 or 8");
   require(d.group_pages == 0 || d.num_pages % d.group_pages == 0, "num_pages must be a multiple of group_pages");
@@ -41,7 +40,7 @@ struct Plan {
 };
 
 Plan plan_cache(const ps_cache_desc &desc) {
-  const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages; /* at most 2^52, which check_desc sees to */
+  const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages; /* at most 2^52, checked by check_desc */
   const int64_t row_bytes = int64_t(desc.page_size) * desc.head_dim * dtype_bytes(desc.dtype);
   if (rows > kMostPoolBytes / row_bytes) {
     throw Error(PS_OUT_OF_MEMORY, "Out of memory: a cache of " + std::to_string(rows) + " times " + std::to_string(row_bytes) +
@@ -49,10 +48,10 @@ Plan plan_cache(const ps_cache_desc &desc) {
   }
   const int64_t vector = aligned(rows * desc.head_dim * dtype_bytes(desc.dtype));
   Plan plan{};
-  auto place = [&plan](int64_t bytes, bool kept) {
+  auto place = [&plan](int64_t bytes, bool stored) {
     const int64_t offset = plan.total;
-    plan.total += kept ? bytes : 0;
-    return kept ? offset : -1;
+    plan.total += stored ? bytes : 0;
+    return stored ? offset : -1;
   };
   plan.keys = place(vector * desc.page_size, true);
   plan.values = place(vector * desc.page_size, true);
@@ -101,7 +100,7 @@ extern "C" {
 int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_bytes *out) {
   return guard(device, [&] {
     check_desc(desc);
-    require(out != nullptr, "No struct given to measure the cache in");
+    require(out != nullptr, "The struct for the sizes of the cache is NULL");
     *out = plan_cache(*desc).bytes;
   });
 }
@@ -109,7 +108,7 @@ int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_
 int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache **out) {
   return guard(device, [&] {
     check_desc(desc);
-    require(out != nullptr, "No place given for the cache");
+    require(out != nullptr, "The pointer for the new cache is NULL");
     const Plan plan = plan_cache(*desc);
     auto cache = std::make_unique<ps_cache>(ps_cache{device, {}, nullptr, plan.total});
     cache->memory = allocate(*device, plan.total);

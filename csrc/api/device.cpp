@@ -8,7 +8,7 @@ std::atomic<int64_t> ps_open_handles{0};
 namespace ps {
 namespace {
 
-/* One per thread, so that no other thread's failure can replace it between a failed call and the question why. */
+/* One per thread, so that no other thread's failure replaces it before the caller reads it. */
 thread_local char t_message[kMessageBytes] = "";
 
 }  // namespace
@@ -38,8 +38,8 @@ namespace {
 
 void check_range(const ps_buffer &buffer, int64_t offset, const void *memory, int64_t bytes) {
   require(bytes >= 0 && offset >= 0 && offset <= buffer.bytes && bytes <= buffer.bytes - offset, int64_t(bytes), " bytes at ", int64_t(offset),
-          " lie outside a buffer of ", int64_t(buffer.bytes));
-  require(memory != nullptr || bytes == 0, "No memory given to copy from or to");
+          " are outside a buffer of ", int64_t(buffer.bytes));
+  require(memory != nullptr || bytes == 0, "The memory to copy from or to is NULL");
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ int32_t ps_struct_bytes(int32_t which) {
 int64_t ps_live_handles(void) { return ps_open_handles.load(); }
 
 int32_t ps_error_message(char *out, int32_t bytes) {
-  if (out == nullptr || bytes <= 0) return PS_INVALID_ARGUMENT; /* keeps the message that was asked for */
+  if (out == nullptr || bytes <= 0) return PS_INVALID_ARGUMENT; /* without replacing the message */
   ps::copy_message(out, bytes);
   return PS_OK;
 }
@@ -66,7 +66,7 @@ int32_t ps_error_message(char *out, int32_t bytes) {
 int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *message, int32_t message_bytes) {
   ps_status status = PS_OK;
   try {
-    ps::require(options != nullptr && out != nullptr, "No options, or no place for the device, given");
+    ps::require(options != nullptr && out != nullptr, "The options or the pointer for the new device are NULL");
     auto device = std::make_unique<ps_device>();
     device->backend = ps::backend_open(*options);
     *out = device.release();
@@ -99,7 +99,7 @@ int32_t ps_device_close(ps_device *device) {
 
 int32_t ps_device_describe(ps_device *device, ps_device_info *out) {
   return ps::guard(device, [&] {
-    ps::require(out != nullptr, "No struct given to describe the device in");
+    ps::require(out != nullptr, "The struct for the description of the device is NULL");
     *out = ps_device_info{};
     ps::backend_describe(*device->backend, *out);
     out->backend = ps::kBackendKind;
@@ -118,8 +118,8 @@ int32_t ps_device_wait(ps_device *device, char *message, int32_t message_bytes) 
 
 int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {
   return ps::guard(device, [&] {
-    ps::require(out != nullptr, "No place given for the buffer");
-    ps::require(bytes > 0, "A buffer of ", int64_t(bytes), " bytes cannot be made");
+    ps::require(out != nullptr, "The pointer for the new buffer is NULL");
+    ps::require(bytes > 0, "A buffer must have at least 1 byte, found ", int64_t(bytes));
     auto buffer = std::make_unique<ps_buffer>(ps_buffer{device, nullptr, bytes});
     buffer->memory = ps::allocate(*device, bytes);
     *out = buffer.release();
@@ -150,7 +150,7 @@ int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t 
 int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out) {
   return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);
-    ps::require(out != nullptr, "No place given for the result of a scan");
+    ps::require(out != nullptr, "The pointer for the result of the scan is NULL");
     ps::scan(*buffer->device->backend, {static_cast<const uint32_t *>(buffer->memory), buffer->bytes / 4, out});
   });
 }

@@ -17,7 +17,7 @@ int32_t ps_graph_begin(ps_device *device) {
 
 int32_t ps_graph_end(ps_device *device, ps_graph **out) {
   return guard(device, [&] {
-    require(out != nullptr, "No place given for the graph");
+    require(out != nullptr, "The pointer for the new graph is NULL");
     require(device->recording, "The device is not recording a graph");
     device->recording = false;
     auto graph = std::make_unique<ps_graph>(ps_graph{device, nullptr});

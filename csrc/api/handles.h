@@ -1,4 +1,4 @@
-/* The handles and the guard that every exported call runs in. */
+/* The handles, and the guard around the body of every exported call. */
 #pragma once
 
 #include <atomic>
@@ -16,13 +16,13 @@ namespace ps {
 
 constexpr int kMessageBytes = 1024;
 
-/* Sets the text that ps_error_message gives to this thread. Allocates nothing, since the failure may be that there is no memory. */
+/* Sets the text that ps_error_message returns to this thread. Allocates nothing, because the failure may be a lack of memory. */
 void set_message(const char *text) noexcept;
-/* The text, and a copy of it for the caller. */
+/* The text, and a copy of it. */
 const char *message() noexcept;
 void copy_message(char *out, int32_t bytes) noexcept;
 
-/* Fails a call that has no device to run on. */
+/* Fails a call that cannot reach a device. */
 inline int32_t refuse(const char *text) noexcept {
   set_message(text);
   return PS_INVALID_ARGUMENT;
@@ -33,7 +33,7 @@ constexpr const char *kClosedDevice = "The device is closed", *kClosedHandle = "
 
 struct ps_device {
   ps::Backend *backend; /* null once closed */
-  std::mutex mutex;     /* held by every call, so that calls from two threads take turns, and a close waits for a pending wait */
+  std::mutex mutex;     /* locked by every call: calls from two threads run one after another, and a close waits for a pending wait */
   int64_t allocated_bytes = 0;
   int64_t children = 0;
   ps_status poison = PS_OK;                   /* a device error is permanent */
@@ -43,11 +43,11 @@ struct ps_device {
 
 namespace ps {
 
-/* The device of a child; null once the child is closed, which any thread may look at. */
+/* The device of a child, or null once the child is closed. Any thread may read it. */
 class Owner {
  public:
   Owner(ps_device *device) : device_(device) {}
-  Owner(const Owner &other) : device_(other.get()) {} /* while the handle is being made */
+  Owner(const Owner &other) : device_(other.get()) {} /* while the handle is created */
   ps_device *get() const { return device_.load(std::memory_order_acquire); }
   ps_device *operator->() const { return get(); }
   ps_device &operator*() const { return *get(); }
@@ -79,8 +79,8 @@ struct ps_cache {
 
 namespace ps {
 
-/* Throws PS_INVALID_ARGUMENT with the message, made of its parts, unless the condition holds. The parts are joined only then:
- * these checks run at every operation. */
+/* Throws PS_INVALID_ARGUMENT unless the condition holds. The message is only joined from its parts on failure, because these checks
+ * run at every operation. */
 inline std::string text_of(const char *part) { return part; }
 inline std::string text_of(int64_t part) { return std::to_string(part); }
 
@@ -89,7 +89,7 @@ void require(bool condition, const Parts &...parts) {
   if (!condition) throw Error(PS_INVALID_ARGUMENT, (std::string() + ... + text_of(parts)));
 }
 
-/* Turns the exception that is being handled into the status of the call, with its text as the thread's message. */
+/* The status for the exception that is being handled; its text becomes the thread's message. */
 inline ps_status status_of_exception() noexcept {
   try {
     throw;
@@ -108,7 +108,7 @@ inline ps_status status_of_exception() noexcept {
   }
 }
 
-/* Runs the body of a call; whatever it throws becomes the status, with its text as the thread's message. */
+/* Runs the body of a call. An exception becomes the status, and its text the thread's message. */
 template <typename Body>
 int32_t guard(ps_device *device, Body &&body) {
   if (device == nullptr) return refuse(kNullHandle);
@@ -131,7 +131,7 @@ int32_t guard(ps_device *device, Body &&body) {
   }
 }
 
-/* The same for a call on a buffer, cache or graph, which may have been closed before or while the call waited for its turn. */
+/* The same for a call on a buffer, cache or graph, which may have been closed before the call or while it waited for the lock. */
 template <typename Child, typename Body>
 int32_t guard_child(Child *child, Body &&body) {
   if (child == nullptr) return refuse(kNullHandle);
@@ -143,21 +143,21 @@ int32_t guard_child(Child *child, Body &&body) {
   });
 }
 
-/* Keeps the latest closed handles of a kind in memory and frees older ones, so that a second close and a use after it find a handle
- * that is marked as closed, instead of memory that was reused. */
+/* Delays freeing the latest closed handles of a kind, so that a second close, or a use after the close, finds a handle that is marked
+ * as closed instead of reused memory. */
 template <typename Handle>
 void retire(Handle *handle) noexcept {
-  constexpr size_t kKept = 4096;
+  constexpr size_t kRetired = 4096;
   static std::mutex mutex;
-  static Handle *kept[kKept];
+  static Handle *retired[kRetired];
   static size_t next = 0;
   std::lock_guard<std::mutex> lock(mutex);
-  std::swap(kept[next], handle);
-  next = (next + 1) % kKept;
+  std::swap(retired[next], handle);
+  next = (next + 1) % kRetired;
   delete handle;
 }
 
-/* Closes a child: once, also when two threads try. */
+/* Closes a child once, even if two threads try. */
 template <typename Child, typename Body>
 int32_t close_child(Child *child, Body &&free_memory) noexcept {
   if (child == nullptr) return refuse(kNullHandle);
@@ -173,10 +173,10 @@ int32_t close_child(Child *child, Body &&free_memory) noexcept {
   return PS_OK;
 }
 
-/* Refuses what cannot be recorded. */
+/* Refuses a call that cannot be recorded. */
 inline void require_running(const ps_device &device) { require(!device.recording, "The device is recording a graph; end it first"); }
 
-/* Memory of a device, counted on its handle. */
+/* Device memory, counted on the handle of the device. */
 void *allocate(ps_device &device, int64_t bytes);
 void release(ps_device &device, void *memory, int64_t bytes);
 

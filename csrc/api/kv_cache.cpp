@@ -6,15 +6,15 @@ using namespace ps;
 namespace {
 
 void check_layer(const ps_cache &cache, int32_t layer) {
-  require(layer >= 0 && layer < cache.view.desc.num_layers, "Layer ", int64_t(layer), " lies outside the cache's ",
+  require(layer >= 0 && layer < cache.view.desc.num_layers, "Layer ", int64_t(layer), " is outside the cache's ",
           int64_t(cache.view.desc.num_layers));
 }
 
-/* page_table [B, M] (nullptr where it is not read) and lengths [B]. */
+/* page_table [B, M] (nullptr if it is not read) and lengths [B]. */
 SequencesView check_sequences(const ps_cache &cache, const ps_tensor *page_table, const ps_tensor *lengths, int64_t max_pages) {
   const Checked l = check_tensor(*cache.device, "lengths", lengths, kI32, {-1});
-  require(l.shape[0] <= cache.view.desc.max_sequences, "More sequences than the cache was made for");
-  require(max_pages <= cache.view.desc.max_pages_per_sequence, "More pages per sequence than the cache was created for");
+  require(l.shape[0] <= cache.view.desc.max_sequences, "More sequences than max_sequences of the cache");
+  require(max_pages <= cache.view.desc.max_pages_per_sequence, "More pages per sequence than max_pages_per_sequence of the cache");
   SequencesView view{nullptr, l.ints(), l.shape[0], 0, max_pages};
   if (page_table != nullptr) {
     const Checked p = check_tensor(*cache.device, "page_table", page_table, kI32, {l.shape[0], max_pages});
@@ -34,8 +34,9 @@ PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer
   check_layer(cache, layer);
   const ps_cache_desc &desc = cache.view.desc;
   require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
-  require(scorer != PS_DIAG || desc.statistics & PS_STATISTICS_VARIANCE, "The cache keeps no variances, which diag needs");
-  require(scorer != PS_QUEST || desc.statistics & PS_STATISTICS_MIN_MAX, "The cache keeps no minima and maxima, which quest needs");
+  require(scorer != PS_DIAG || desc.statistics & PS_STATISTICS_VARIANCE, "The scorer diag requires variances, which the cache does not store");
+  require(scorer != PS_QUEST || desc.statistics & PS_STATISTICS_MIN_MAX,
+          "The scorer quest requires minima and maxima, which the cache does not store");
   const SequencesView sequences = check_sequences(cache, page_table, lengths, columns(page_table, "page_table"));
   const Checked a = check_tensor(*cache.device, "q", q, kF32, {sequences.sequences, desc.num_query_heads, desc.head_dim});
   const Checked s = check_dense(*cache.device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
@@ -61,7 +62,7 @@ DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float s
   check_layer(cache, layer);
   const ps_cache_desc &desc = cache.view.desc;
   require(window >= 0, "window cannot be negative");
-  require((selected == nullptr) == (counts == nullptr), "selected and counts come together");
+  require((selected == nullptr) == (counts == nullptr), "Either both or neither of selected and counts must be NULL");
   require(selected == nullptr || window == 0, "A layer with a sliding window does not select pages");
   const SequencesView sequences = check_sequences(cache, page_table, lengths, columns(page_table, "page_table"));
   const int64_t batch = sequences.sequences;
@@ -109,7 +110,7 @@ int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_te
     check_layer(*cache, layer);
     const ps_cache_desc &desc = cache->view.desc;
     const ps_device &device = *cache->device;
-    require((q_norm == nullptr) == (k_norm == nullptr), "q_norm and k_norm come together");
+    require((q_norm == nullptr) == (k_norm == nullptr), "Either both or neither of q_norm and k_norm must be NULL");
     const Checked s = check_tensor(device, "slots", slots, kI32, {-1});
     const int64_t tokens = s.shape[0];
     const Checked a = check_tensor(device, "q", q, kF32, {tokens, desc.num_query_heads, desc.head_dim});
@@ -138,8 +139,8 @@ int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_te
 int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
   return guard_child(cache, [&] {
     const ps_cache_desc &desc = cache->view.desc;
-    require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " lies outside the pool");
-    require(num_tokens >= 1 && num_tokens <= desc.page_size, "A page holds 1 to ", int64_t(desc.page_size), " tokens");
+    require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " is outside the pool");
+    require(num_tokens >= 1 && num_tokens <= desc.page_size, "num_tokens of a page must be from 1 to ", int64_t(desc.page_size));
     page_statistics(*cache->device->backend, {cache->view, page, num_tokens});
   });
 }
@@ -218,13 +219,13 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
     check_layer(*cache, layer);
     require_running(*cache->device);
     const ps_cache_desc &desc = cache->view.desc;
-    require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " lies outside the pool");
+    require(page >= 0 && page < desc.num_pages, "Page ", int64_t(page), " is outside the pool");
     require(field >= PS_FIELD_KEYS && field <= PS_FIELD_MAX, "Unknown cache field ", int64_t(field));
-    const bool kept = (field != PS_FIELD_VAR || cache->view.variance) && (field < PS_FIELD_MIN || cache->view.min);
-    require(kept, "The cache does not keep this statistic");
+    const bool stored = (field != PS_FIELD_VAR || cache->view.variance) && (field < PS_FIELD_MIN || cache->view.min);
+    require(stored, "The cache does not store this statistic");
     const int64_t width = field <= PS_FIELD_VALUES ? int64_t(desc.page_size) * desc.head_dim : field == PS_FIELD_STD ? 1 : desc.head_dim;
-    require(out != nullptr && num_floats == desc.num_kv_heads * width, "The field takes ", int64_t(desc.num_kv_heads * width), " floats, ",
-            int64_t(num_floats), " given");
+    require(out != nullptr && num_floats == desc.num_kv_heads * width, "The field has ", int64_t(desc.num_kv_heads * width), " floats, but out has ",
+            int64_t(num_floats));
     cache_read(*cache->device->backend, cache->view, layer, page, static_cast<ps_cache_field>(field), out);
   });
 }
@@ -232,7 +233,7 @@ int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t fiel
 int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
   return guard_child(cache, [&] {
     require_running(*cache->device);
-    require(out != nullptr, "No struct given for the counters");
+    require(out != nullptr, "The struct for the counters is NULL");
     memory_read(*cache->device->backend, out, cache->view.counters, sizeof(ps_counters));
   });
 }

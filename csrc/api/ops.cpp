@@ -1,4 +1,4 @@
-/* Checks and dispatch of the operations that need no KV cache. */
+/* Checks and dispatch of the operations without a KV cache. */
 #include "../sample_rules.h"
 #include "tensors.h"
 
@@ -40,7 +40,7 @@ int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weig
     const Checked a = check_heads(*device, "x", x, -1, w.shape[0]);
     const int64_t heads = x->rank == 2 ? 1 : a.shape[1];
     const Checked o = check_heads(*device, "out", out, heads, w.shape[0]);
-    require(o.shape[0] == a.shape[0] && out->rank == x->rank, "out has another shape than x");
+    require(o.shape[0] == a.shape[0] && out->rank == x->rank, "out and x have different shapes");
     rms_norm(*device->backend, {a.rows<const float>(), w.typed(), o.rows<float>(), a.shape[0], heads, w.shape[0], eps});
   });
 }
@@ -51,7 +51,7 @@ int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[0]});
     const Checked b = check_tensor(*device, "y", y, kF32, {a.shape[0], w.shape[0]});
     const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
-    require(o.data != a.data && o.data != b.data, "out is x or y");
+    require(o.data != a.data && o.data != b.data, "out must be neither x nor y");
     add_rms_norm(*device->backend,
                  {a.rows<float>(), b.rows<const float>(), {a.rows<const float>(), w.typed(), o.rows<float>(), a.shape[0], 1, w.shape[0], eps}});
   });
@@ -104,7 +104,7 @@ int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out) {
   return guard(device, [&] {
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
     const Checked o = check_tensor(*device, "out", out, kI32, {a.shape[0]});
-    require(a.shape[1] <= INT32_MAX, "x has more columns than an i32 can count");
+    require(a.shape[1] <= INT32_MAX, "x has more columns than an i32 can index");
     argmax(*device->backend, {a.rows<const float>(), o.ints(), a.shape[0], a.shape[1]});
   });
 }
@@ -125,7 +125,7 @@ int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t nor
     const Checked l = check_tensor(*device, "logits", logits, kF32, {-1, -1});
     const Checked e = check_tensor(*device, "experts", experts, kI32, {l.shape[0], -1});
     const Checked w = check_tensor(*device, "weights", weights, kF32, {l.shape[0], e.shape[1]});
-    require(e.shape[1] <= l.shape[1], "More experts a token than there are");
+    require(e.shape[1] <= l.shape[1], "More experts per token than the model has");
     route_experts(*device->backend, {l.rows<const float>(), e.rows<int32_t>(), w.rows<float>(), l.shape[0], l.shape[1], e.shape[1], normalize != 0});
   });
 }

@@ -42,7 +42,7 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
           format.numbers, ", the block of ", format.name);
   require(tensor.offset_bytes >= 0 && tensor.offset_bytes % format.alignment == 0, name, " starts at a byte that does not fit its dtype");
   require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes, name,
-          " reaches past the end of its buffer");
+          " extends past the end of its buffer");
 }
 
 }  // namespace
@@ -54,14 +54,14 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
           ", which this operation does not take");
   bool fits = tensor->rank == static_cast<int32_t>(shape.size());
   size_t i = 0;
-  for (int64_t wanted : shape) {
-    fits = fits && (wanted < 0 || wanted == tensor->shape[i]);
+  for (int64_t expected : shape) {
+    fits = fits && (expected < 0 || expected == tensor->shape[i]);
     i++;
   }
   if (!fits) {
     const size_t rank = tensor->rank >= 1 && tensor->rank <= 3 ? static_cast<size_t>(tensor->rank) : 0;
     throw Error(PS_INVALID_ARGUMENT,
-                std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", wanted " + shape_text(shape.begin(), shape.size()));
+                std::string(name) + " has shape " + shape_text(tensor->shape, rank) + ", expected " + shape_text(shape.begin(), shape.size()));
   }
   for (size_t j = shape.size(); j < 3; j++) require(tensor->shape[j] == 1, name, " has more dimensions than its rank");
   check_bounds(name, *tensor);
@@ -81,7 +81,7 @@ void require_apart(const char *name, const ps_tensor *written, std::initializer_
     if (written == nullptr || index == nullptr || written->buffer != index->buffer) continue;
     const bool apart = written->offset_bytes + span_bytes(*written) <= index->offset_bytes ||
                        index->offset_bytes + span_bytes(*index) <= written->offset_bytes;
-    require(apart, name, " lies over numbers that the call indexes with");
+    require(apart, name, " overlaps indices that the call reads");
   }
 }
 

@@ -1,4 +1,4 @@
-/* Checked access to the views that callers pass. */
+/* Checked access to the tensor views of a call. */
 #pragma once
 
 #include <initializer_list>
@@ -13,8 +13,8 @@ namespace ps {
 int64_t dtype_bytes(int32_t dtype);
 const char *dtype_name(int32_t dtype);
 
-/* A view that lies inside its buffer on `device`, has the rank and shape asked for (-1 accepts any size), and whose dtype is one
- * of the bits of `dtypes` (1 << ps_dtype). `name` opens the message of a refusal. */
+/* A view that is inside its buffer on `device`, has the required rank and shape (-1 accepts any size), and has one of the dtypes in the
+ * bit set `dtypes` (1 << ps_dtype). Error messages begin with `name`. */
 struct Checked {
   void *data;
   int64_t stride;
@@ -39,8 +39,8 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
 /* The same for a view without gaps between its rows. */
 Checked check_dense(const ps_device &device, const char *name, const ps_tensor *tensor, unsigned dtypes, std::initializer_list<int64_t> shape);
 
-/* Refuses a call that would write over the numbers it indexes with, which are checked before it begins. All views are checked already; those
- * that are not given are passed over. `name` is what is written. */
+/* Refuses a call that would overwrite its own indices, which are checked before it starts. The views themselves are already checked; NULL is
+ * skipped. `name` is the name of the written tensor. */
 void require_apart(const char *name, const ps_tensor *written, std::initializer_list<const ps_tensor *> indices);
 
 }  // namespace ps

@@ -21,16 +21,16 @@ struct Backend {
 };
 
 const ps_backend kBackendKind = PS_BACKEND_CPU;
-const bool kKeepsGroups = false; /* scoring every page is cheap beside the rest */
+const bool kKeepsGroups = false; /* scoring every page costs little on the CPU */
 
 Backend *backend_open(const ps_device_options &options) {
   if (options.index != 0) throw Error(PS_NO_DEVICE, "The CPU build has one device, number 0");
-  if (options.num_threads < 0 || options.num_threads > 1024) throw Error(PS_INVALID_ARGUMENT, "Threads must lie in [0, 1024]");
+  if (options.num_threads < 0 || options.num_threads > 1024) throw Error(PS_INVALID_ARGUMENT, "num_threads must be from 0 to 1024");
   const int threads = options.num_threads > 0 ? options.num_threads : usable_processors();
   try {
     return new Backend{choose_kernels(), ThreadPool(threads)};
   } catch (const std::system_error &) {
-    throw Error(PS_OUT_OF_MEMORY, "The system does not give " + std::to_string(threads) + " threads; ask for fewer (--threads)");
+    throw Error(PS_OUT_OF_MEMORY, "The system cannot start " + std::to_string(threads) + " threads; request fewer (--threads)");
   }
 }
 
@@ -52,12 +52,12 @@ void memory_read(Backend &, void *target, const void *source, int64_t bytes) { s
 namespace {
 
 void check_indices(const char *name, const int32_t *indices, int64_t count, int64_t limit) {
-  bool wrong = false; /* no branch in the loop: page tables are long, and checked at every operation */
+  bool wrong = false; /* no branch in the loop: page tables are long and checked at every operation */
   for (int64_t i = 0; i < count; i++) wrong |= static_cast<uint32_t>(indices[i]) >= static_cast<uint64_t>(limit);
   for (int64_t i = 0; wrong && i < count; i++) {
     if (indices[i] < 0 || indices[i] >= limit) {
-      throw Error(PS_INVALID_ARGUMENT,
-                  std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(indices[i]) + ", wanted 0 to " + std::to_string(limit - 1));
+      throw Error(PS_INVALID_ARGUMENT, std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(indices[i]) + ", expected 0 to " +
+                                           std::to_string(limit - 1));
     }
   }
 }
@@ -66,7 +66,7 @@ void check_sequences(const CacheView &cache, const SequencesView &view) {
   for (int64_t b = 0; b < view.sequences; b++) {
     const int64_t pages = (int64_t(view.lengths[b]) + cache.desc.page_size - 1) / cache.desc.page_size;
     if (view.lengths[b] < 1 || pages > view.max_pages) {
-      throw Error(PS_INVALID_ARGUMENT, "lengths[" + std::to_string(b) + "] is " + std::to_string(view.lengths[b]) + ", wanted 1 to " +
+      throw Error(PS_INVALID_ARGUMENT, "lengths[" + std::to_string(b) + "] is " + std::to_string(view.lengths[b]) + ", expected 1 to " +
                                            std::to_string(view.max_pages * cache.desc.page_size) + " tokens");
     }
     if (view.page_table) check_indices("page_table", view.page_table + b * view.table_stride, pages, cache.desc.num_pages);
@@ -77,7 +77,7 @@ void check_selection(const DecodeAttentionParams &p) {
   const int64_t heads = p.cache.desc.num_kv_heads;
   for (int64_t row = 0; row < p.sequences.sequences * heads; row++) {
     const int64_t pages = (int64_t(p.sequences.lengths[row / heads]) + p.cache.desc.page_size - 1) / p.cache.desc.page_size;
-    if (p.counts[row] < 1 || p.counts[row] > p.k) throw Error(PS_INVALID_ARGUMENT, "counts holds a number outside [1, k]");
+    if (p.counts[row] < 1 || p.counts[row] > p.k) throw Error(PS_INVALID_ARGUMENT, "counts contains a number outside [1, k]");
     check_indices("selected", p.selected + row * p.k, p.counts[row], pages);
   }
 }
@@ -96,7 +96,7 @@ void embedding(Backend &backend, const EmbeddingParams &params) {
   backend.kernels.embedding(backend.pool, params);
 }
 
-void graph_begin(Backend &) { throw Error(PS_UNSUPPORTED, "The CPU build runs every operation at once and records none"); }
+void graph_begin(Backend &) { throw Error(PS_UNSUPPORTED, "The CPU build cannot record operations"); }
 void *graph_end(Backend &) { return nullptr; }
 void graph_launch(Backend &, void *) {}
 void graph_close(Backend &, void *) {}
@@ -124,7 +124,7 @@ void scatter_add(Backend &backend, const ScatterAddParams &params) {
 }
 
 int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
-  if (desc.statistics & PS_STATISTICS_F8) throw Error(PS_UNSUPPORTED, "The CPU build keeps means in the dtype of the pages only");
+  if (desc.statistics & PS_STATISTICS_F8) throw Error(PS_UNSUPPORTED, "The CPU build does not support 8-bit means");
   return int64_t(desc.max_sequences) * desc.num_query_heads * kMaxSplits * (desc.head_dim + 2) * int64_t(sizeof(float));
 }
 

@@ -11,14 +11,14 @@ const Kernels &choose_kernels() {
   const auto wanted = [asked](const Kernels &kernels) { return asked == nullptr || *asked == '\0' || std::strcmp(asked, kernels.name) == 0; };
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* all that have AVX2 have F16C; clang cannot ask */
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* every processor with AVX2 has F16C, which clang cannot test */
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   if (avx512 && wanted(kAvx512Kernels)) return kAvx512Kernels;
   if (avx2 && wanted(kAvx2Kernels)) return kAvx2Kernels;
 #endif
   if (wanted(kPortableKernels)) return kPortableKernels;
-  throw Error(PS_UNSUPPORTED, std::string("This processor does not run PAGESIFT_ISA=") + asked + "; unset it to use the best that it runs");
+  throw Error(PS_UNSUPPORTED, std::string("This processor does not support PAGESIFT_ISA=") + asked + "; unset it to use the best instruction set");
 }
 
 }  // namespace ps

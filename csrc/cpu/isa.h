@@ -37,10 +37,10 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 #endif
 
-/* The best that this processor runs; the environment variable PAGESIFT_ISA (portable, avx2, avx512) asks for a lower one. */
+/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA (portable, avx2, avx512). */
 const Kernels &choose_kernels();
 
-/* Tokens that one task of decode attention reads, at least; see decode_attention_splits. */
+/* Fewest tokens that one task of decode attention reads; see decode_attention_splits. */
 constexpr int64_t kSplitTokens = 256;
 constexpr int64_t kMaxSplits = 64;
 

@@ -1,5 +1,5 @@
-/* Compiled with the flags that scripts/release/build.ts gives this file. The table is a constant expression: code that ran at load time
- * would run on processors that lack the instructions. */
+/* scripts/release/build.ts compiles this file with flags of its own. The table is a constant expression, because code at load time would
+ * also run on processors without these instructions. */
 #define PS_ISA isa_avx2
 #include "kernels/all.h"
 

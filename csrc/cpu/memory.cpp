@@ -11,7 +11,7 @@
 namespace ps {
 namespace {
 
-/* The first number after `key` in a file of the kernel's, or -1. */
+/* The first number after `key` in a file of the Linux kernel, or -1. */
 int64_t read_number(const char *path, const char *key) {
   FILE *file = std::fopen(path, "r");
   if (file == nullptr) return -1;
@@ -48,7 +48,7 @@ void *memory_allocate(Backend &, int64_t bytes) {
   void *memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw Error(PS_OUT_OF_MEMORY, "Out of main memory: the system refused " + std::to_string(bytes) + " bytes");
 #if defined(MADV_HUGEPAGE)
-  if (bytes >= int64_t(8) << 20) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE); /* fewer misses of the address cache */
+  if (bytes >= int64_t(8) << 20) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE); /* fewer TLB misses */
 #endif
   return memory;
 }

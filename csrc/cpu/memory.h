@@ -1,4 +1,4 @@
-/* Main memory: how much there is, and zeroed blocks of it. */
+/* Main memory: its size, and zeroed blocks of it. */
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ struct MainMemory {
   int64_t total_bytes, available_bytes;
 };
 
-/* Honours the limit of a Linux control group (container). */
+/* Respects the limit of a Linux control group (container). */
 MainMemory measure_memory();
 
 }  // namespace ps

@@ -25,7 +25,7 @@ std::vector<std::string> split(const std::string &text, char separator) {
   return parts;
 }
 
-/* The text of a file, or "" where there is none. */
+/* The text of a file, or "" if it does not exist. */
 std::string read_text(const std::string &path) {
   std::string text;
   FILE *file = std::fopen(path.c_str(), "r");
@@ -54,7 +54,7 @@ std::string unescape(const std::string &text) {
 /* A mounted hierarchy of control groups that can limit processor time. */
 struct Hierarchy {
   bool version_2;
-  std::string root;  /* the group that is seen at `mount` */
+  std::string root;  /* the group that `mount` shows */
   std::string mount; /* where it is mounted */
 };
 
@@ -84,8 +84,8 @@ std::string find_group(const std::string &root, bool version_2) {
   return "";
 }
 
-/* The part of a group's path below the mounted one, "" for that one itself. Where the mount shows only the container's own part of the
- * tree, the path may lie outside it; then the mounted group is the closest that can be read. */
+/* The part of a group's path below the mounted group, "" for the mounted group itself. If the mount shows only the container's part of
+ * the tree, the path may be outside it; then the mounted group is the closest readable one. */
 std::string path_below(const std::string &group, const std::string &mounted) {
   const std::string prefix = mounted == "/" ? "" : mounted;
   const bool below = group.compare(0, prefix.size(), prefix) == 0 && (group.size() == prefix.size() || group[prefix.size()] == '/');

@@ -1,11 +1,11 @@
-/* How many processors the process may use. */
+/* The number of processors that the process may use. */
 #pragma once
 
 #include <string>
 
 namespace ps {
 
-/* Processors of the affinity mask, but no more than the CPU quota of the process's control groups (container) allows; at least 1. */
+/* Processors in the affinity mask, limited by the CPU quota of the process's control groups (container); at least 1. */
 int usable_processors();
 
 /* The CPU quota in processors, rounded up: the smallest of all control groups of this process, nested ones included, in versions 1 and 2;

@@ -1,6 +1,6 @@
-/* A vector of floats in the width of the instruction set that the including file is compiled for, written with the vector
- * extension of g++ and clang, so that one source serves AVX-512, AVX2, NEON and plain C++. Everything is static and in a namespace
- * of its own (PS_ISA): the linker must never merge code of two instruction sets. */
+/* A vector of floats, as wide as in the instruction set that the including file is compiled for. It uses the vector extension of g++ and
+ * clang, so that one source compiles for AVX-512, AVX2, NEON and plain C++. Everything is static and in a separate namespace
+ * (PS_ISA): the linker must never merge code of two instruction sets. */
 #pragma once
 
 #if defined(__AVX2__) || defined(__AVX512F__)
@@ -9,7 +9,7 @@
 
 #include "../numbers.h"
 
-/* Before a loop over an array that must stay in registers: rolled, the compilers keep the array in memory. */
+/* For a loop over an array that must stay in registers: without unrolling, the compilers store the array in memory. */
 #if defined(__clang__)
 #define PS_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -40,7 +40,7 @@ PS_INLINE Vec load(const float *p) {
 }
 PS_INLINE void store(float *p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
-/* The compilers turn the generic conversion into several instructions where one does. */
+/* The compilers translate the generic conversion to several instructions where one suffices. */
 PS_INLINE VecBits widen_bits(VecHalf half) {
 #if defined(__AVX512F__)
   return (VecBits)_mm512_cvtepu16_epi32((__m256i)half);
@@ -78,7 +78,7 @@ PS_INLINE Vec load(const f16 *p) {
   return widen_f16(half);
 }
 
-/* kLanes numbers of which each group of 8 comes from its own place; `other` is read only where a vector holds 16. */
+/* kLanes numbers, each group of 8 from a separate address; `other` is only read if a vector has 16. */
 #if defined(__AVX512F__)
 PS_INLINE Vec load_octets(const float *p, const float *other) {
   return (Vec)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(other), 1);
@@ -97,7 +97,7 @@ PS_INLINE Vec load_octets(const T *p, const T *) {
 }
 #endif
 
-/* a * b + c; the compiler fuses it where the instruction set can. */
+/* a * b + c, fused if the instruction set supports it. */
 PS_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 
 PS_INLINE Vec vmax(Vec a, Vec b) {
@@ -137,7 +137,7 @@ PS_INLINE float reduce_max(Vec v) {
 
 /* e^x for x <= 88, to about 2 units in the last place; 0 below -87. Cephes' split of x into n ln 2 + r and its polynomial. */
 PS_INLINE Vec exp(Vec x) {
-  x = vmax(set1(-87.3f), x); /* in this order NaN stays NaN */
+  x = vmax(set1(-87.3f), x); /* this order of arguments propagates NaN */
   const Vec shifted = fma(x, set1(1.44269504088896341f), set1(12582912.f)); /* 1.5 * 2^23: rounds to an integer */
   const Vec n = shifted - 12582912.f;
   Vec r = fma(n, set1(-0.693359375f), x);

@@ -31,7 +31,7 @@ ThreadPool::ThreadPool(int num_threads) : scratch_(num_threads) {
   workers_.reserve(static_cast<size_t>(num_threads));
   try {
     for (int thread = 1; thread < num_threads; thread++) workers_.emplace_back([this, thread] { work(thread); });
-  } catch (...) { /* the system gives no more threads: those that run must end before the pool can */
+  } catch (...) { /* the system refuses more threads: the running ones must end before the pool does */
     stop();
     throw;
   }
@@ -65,7 +65,7 @@ bool ThreadPool::run_one(int thread) {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   while (has_tasks(ticket)) {
     if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    /* The claimed task is unfinished, so the caller still waits and function_ and context_ are its own. */
+    /* The claimed task is unfinished, so the caller still waits, and function_ and context_ are still valid. */
     function_(context_, static_cast<int64_t>(next_index(ticket)), thread);
     done_.fetch_add(1, std::memory_order_release);
     return true;

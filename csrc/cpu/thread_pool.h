@@ -1,4 +1,4 @@
-/* Threads that share out the tasks of one operation at a time. */
+/* Threads that share the tasks of one operation at a time. */
 #pragma once
 
 #include <atomic>
@@ -14,7 +14,7 @@ namespace ps {
  * of a decode step start without a system call, and then sleep. */
 class ThreadPool {
  public:
-  /* Throws std::system_error where the system gives fewer threads. */
+  /* Throws std::system_error if the system refuses to start them. */
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
@@ -28,7 +28,7 @@ class ThreadPool {
     run(count, [](const void *context, int64_t index, int thread) { (*static_cast<const Task *>(context))(index, thread); }, &task);
   }
 
-  /* Makes every thread's scratch at least this large; what it held is lost. */
+  /* Makes every thread's scratch at least this large; its contents are lost. */
   void reserve_scratch(int64_t bytes);
   /* 64-byte aligned. */
   void *scratch(int thread);

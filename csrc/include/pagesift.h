@@ -4,26 +4,28 @@
  *
  * Ownership  Every handle has one owner, the caller, who closes it with the call of the same noun. Children (buffers, caches,
  *            graphs) must be closed before their device. The library never returns memory that the caller must free.
- * Errors     Every call returns a ps_status (int32_t) unless it says otherwise. After a call that did not return PS_OK,
- *            ps_error_message gives one line of text to the thread that made the call, whatever other threads do meanwhile.
- *            ps_device_open and ps_device_wait also write it to a buffer of the caller's, so that another thread can read it.
+ * Errors     Every call returns a ps_status (int32_t) unless its comment says otherwise. After a call that does not return PS_OK,
+ *            ps_error_message returns one line of text to the thread that made the call, whatever other threads do meanwhile.
+ *            ps_device_open and ps_device_wait also write it to a buffer that the caller passes, so that another thread can read it.
  *            No call throws, aborts or exits. A failed call changes nothing.
- *            A closed handle gives PS_INVALID_ARGUMENT, also on a second close, until 4,096 more of its kind were closed.
- * Threads    Calls on one device and its children from several threads take turns: a close waits for a pending ps_device_wait.
+ *            Calls on a closed handle return PS_INVALID_ARGUMENT, including a second close, until 4,096 more handles of its kind
+ *            have been closed.
+ * Threads    Calls on one device and its children from several threads run one after another: a close waits for a pending
+ *            ps_device_wait.
  *            Calls on different devices run in parallel.
  * Order      Operations on a device take effect in the order of the calls. A call may return before its work is done;
- *            ps_device_wait and the calls that read to main memory wait for it. The CPU build computes before it returns.
- * Contents   Numbers in device memory that index something (ids, slots, page tables, lengths, selections) are checked where they are
- *            used. The CPU build refuses the call. The CUDA build skips what they index, and the next call that waits returns
- *            PS_INVALID_ARGUMENT with the same message.
- *            A call refuses to write over the numbers that it indexes with.
- * Tensors    Operations take views (ps_tensor) of buffers. Every view is checked against its buffer and against the
- *            operation's shapes, in release builds too. Shapes are in brackets, outermost dimension first.
+ *            ps_device_wait and the calls that copy to main memory wait for it. In the CPU build, the work is done when a call returns.
+ * Contents   Indices in device memory (ids, slots, page tables, lengths, selections) are checked when they are used. The CPU build
+ *            refuses the call. The CUDA build skips invalid indices, and the next call that waits returns PS_INVALID_ARGUMENT with the
+ *            same message.
+ *            A call refuses to overwrite the indices that it reads.
+ * Tensors    Operations take views (ps_tensor) of buffers. Every view is checked against its buffer and against the shapes of the
+ *            operation, in release builds too. Shapes are in brackets, outermost dimension first.
  *
  * T tokens, B sequences, H hidden size, V vocabulary, Hq query heads, Hk KV heads, d head size, S tokens per page,
  * P pages of a sequence, M columns of the page table. Query head h reads KV head h / (Hq / Hk).
  *
- * scripts/gate/abi.ts reads this file and generates the tables of ffi/ and of scripts/studies/ from it: "--write" after a change.
+ * scripts/gate/abi.ts generates the tables in ffi/ and scripts/studies/ from this file; after a change, run it with --write.
  */
 #ifndef PAGESIFT_H
 #define PAGESIFT_H
@@ -49,10 +51,10 @@ typedef struct ps_graph ps_graph;
 
 typedef enum ps_status {
   PS_OK = 0,
-  PS_INVALID_ARGUMENT = 1, /* a shape, index, dtype or option that the call refuses; nothing was changed */
+  PS_INVALID_ARGUMENT = 1, /* a shape, index, dtype or option is invalid; nothing has changed */
   PS_OUT_OF_MEMORY = 2,
   PS_NO_DEVICE = 3,    /* no device, no driver, or a driver too old */
-  PS_UNSUPPORTED = 4,  /* this build cannot do it; the message names what it supports */
+  PS_UNSUPPORTED = 4,  /* not supported by this build; the message names what is */
   PS_DEVICE_ERROR = 5, /* the device failed; every later call on it returns the same status and message */
   PS_INTERNAL = 6
 } ps_status;
@@ -113,28 +115,28 @@ typedef struct ps_device_options {
 
 typedef struct ps_device_info {
   int64_t total_bytes;     /* device memory; main memory on the CPU */
-  int64_t available_bytes; /* what could be allocated now */
-  int64_t allocated_bytes; /* of this device's buffers and caches */
+  int64_t available_bytes; /* memory that can be allocated now */
+  int64_t allocated_bytes; /* buffers and caches of this device */
   int32_t backend;         /* ps_backend */
   int32_t num_threads;     /* CPU threads, or 0 */
   int32_t records;         /* 1 if ps_graph_begin is supported */
-  int32_t capability;      /* CUDA compute capability times ten, 90 for 9.0; 0 on the CPU */
+  int32_t capability;      /* CUDA compute capability times ten, such as 90 for 9.0; 0 on the CPU */
   char name[64];           /* for display, NUL-terminated: instruction set, or the GPU's name */
 } ps_device_info;
 
 typedef struct ps_cache_desc {
   int64_t num_pages;              /* physical pages in the pool, shared by all sequences; each page spans all layers */
-  int64_t max_pages_per_sequence; /* M, for scratch */
+  int64_t max_pages_per_sequence; /* M; determines the size of scratch */
   int32_t num_layers;
   int32_t num_query_heads; /* Hq */
   int32_t num_kv_heads;    /* Hk, a divisor of Hq */
   int32_t head_dim;        /* d, a multiple of 16 up to 512 */
   int32_t page_size;       /* S: 8, 16, 32 or 64 */
-  int32_t dtype;           /* of keys, values and page statistics: PS_F32, PS_F16 or PS_BF16; std is always float32 */
+  int32_t dtype;           /* keys, values and page statistics: PS_F32, PS_F16 or PS_BF16; std is always float32 */
   int32_t statistics;      /* bits of ps_statistics */
-  int32_t max_sequences;   /* largest B of a decode call, for scratch */
+  int32_t max_sequences;   /* largest B of a decode call; determines the size of scratch */
   int32_t group_pages;     /* 0, or 8: logical pages 8 i to 8 i + 7 of a sequence are physical pages 8 j to 8 j + 7; then the CUDA build
-                            * also stores statistics of such groups, and ps_page_choose reads those first. num_pages is a multiple of it */
+                            * also stores statistics of these groups, and ps_page_choose reads them first. Divides num_pages */
   int32_t reserved;        /* 0 */
 } ps_cache_desc;
 
@@ -144,35 +146,35 @@ typedef struct ps_cache_bytes {
   int64_t scratch;
 } ps_cache_bytes;
 
-/* Counted where the work is done; one row is one (sequence, layer, KV head). */
+/* Counted by the kernels; a row is one (sequence, layer, KV head). */
 typedef struct ps_counters {
-  int64_t rows_selected;   /* rows whose selection left at least one page out */
-  int64_t pages_scored;    /* rows of statistics read, of pages and of groups, summed over rows */
+  int64_t rows_selected;   /* rows whose selection left out at least one page */
+  int64_t pages_scored;    /* statistics read, of pages and of groups, summed over rows */
   int64_t pages_attended;  /* pages that decode attention read, summed over rows */
   int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
-  int64_t selections;      /* calls of ps_page_select in which at least one row left a page out */
+  int64_t selections;      /* calls of ps_page_select in which at least one row left out a page */
 } ps_counters;
 
 /* ---- library ---- */
 
 PS_API int32_t ps_abi_version(void);
-/* Bytes of a struct of this header, by its position in it: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
+/* Size of a struct of this header in bytes, by its number: 0 ps_tensor, 1 ps_device_options, 2 ps_device_info,
  * 3 ps_cache_desc, 4 ps_cache_bytes, 5 ps_counters; -1 for any other number. */
 PS_API int32_t ps_struct_bytes(int32_t which);
 /* Number of open devices, buffers, caches and graphs. */
 PS_API int64_t ps_live_handles(void);
-/* The reason why the latest failed call of this thread failed, cut to `bytes`, NUL-terminated; empty when none has failed. */
+/* Why the latest failed call of this thread failed, truncated to `bytes`, NUL-terminated; empty if no call has failed. */
 PS_API int32_t ps_error_message(char *out, int32_t bytes);
 
 /* ---- device ---- */
 
-/* message [message_bytes]: receives the reason of a failure, NUL-terminated; may be NULL. */
+/* message [message_bytes]: receives the reason for a failure, NUL-terminated; may be NULL. */
 PS_API int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *message, int32_t message_bytes);
-/* Refused with PS_INVALID_ARGUMENT while children are open. */
+/* Returns PS_INVALID_ARGUMENT while children are open. */
 PS_API int32_t ps_device_close(ps_device *device);
 PS_API int32_t ps_device_describe(ps_device *device, ps_device_info *out);
 /* Waits until all work of the device is done. May run on a thread that the caller does not control: message [message_bytes] receives
- * the reason of a failure, NUL-terminated; may be NULL. */
+ * the reason for a failure, NUL-terminated; may be NULL. */
 PS_API int32_t ps_device_wait(ps_device *device, char *message, int32_t message_bytes);
 
 /* The bytes of a new buffer are zero. */
@@ -180,17 +182,17 @@ PS_API int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **ou
 PS_API int32_t ps_buffer_close(ps_buffer *buffer);
 PS_API int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset_bytes, const void *source, int64_t bytes);
 PS_API int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset_bytes, void *target, int64_t bytes);
-/* Reads the whole buffer as fast as the device can and returns the exclusive or of its 32-bit words in `out`, to measure bandwidth. */
+/* Reads the whole buffer as fast as the device can and writes the exclusive or of its 32-bit words to `out`, to measure bandwidth. */
 PS_API int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out);
 
 /* ---- recorded work ---- */
 
-/* Until ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when
- * they are launched. Calls that allocate, copy or wait are refused meanwhile. PS_UNSUPPORTED on the CPU. */
+/* Until ps_graph_end, operations are recorded instead of run. They read positions, lengths and tables from device memory when the
+ * graph is launched. Meanwhile, calls that allocate, copy or wait are refused. PS_UNSUPPORTED on the CPU. */
 PS_API int32_t ps_graph_begin(ps_device *device);
 /* Ends a recording. If a recorded call failed, this call fails too and creates nothing. */
 PS_API int32_t ps_graph_end(ps_device *device, ps_graph **out);
-/* Runs what was recorded. The buffers and caches that it uses must still be open. */
+/* Runs the recorded operations. The buffers and caches that they use must still be open. */
 PS_API int32_t ps_graph_launch(ps_graph *graph);
 PS_API int32_t ps_graph_close(ps_graph *graph);
 
@@ -212,11 +214,11 @@ PS_API int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tenso
 /* x += y, then the norm of x. x, y, out [T, n]; weight [n]; out is neither x nor y. */
 PS_API int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps, const ps_tensor *out);
 /* Cosines then sines of positions[t] * inv_freq[i], times
- *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 leaves the second factor out.
+ *   scale * (1 + position_beta * ln(1 + floor(positions[t] / position_origin)));  position_beta 0 makes the second factor 1.
  * positions [T] i32; inv_freq [r/2] f32; out [T, r] f32. */
 PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale, float position_beta,
                              int32_t position_origin, const ps_tensor *out);
-/* Rotates the first r of the d numbers of every head in place, in pairs of i and i + r/2. x [T, heads, d]; table [T, r]. */
+/* Rotates the first r of the d numbers of every head in place, in pairs (i, i + r/2). x [T, heads, d]; table [T, r]. */
 PS_API int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table);
 /* out = silu(gate) * up. gate, up, out [T, n]. */
 PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
@@ -225,20 +227,20 @@ PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_te
 PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
-/* The index of the largest number of each row, the lowest of equal ones; -1 for a row with a NaN or an infinite maximum.
+/* The index of the largest number of each row, the lowest index on ties; -1 for a row with a NaN or an infinite maximum.
  * x [T, n]; out [T] i32. */
 PS_API int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out);
-/* Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit,
- * equal ones by lower id; max is the largest logit. In this order:
+/* Draws a token for each row; -1 for a row with a NaN or an infinite maximum, or whose temperature is not above 0. Tokens rank by logit, on
+ * ties by lower id; max is the largest logit. In this order:
  *   top_k  keeps the k best; 0 keeps all
  *   top_p  keeps the fewest of the best whose exp(logit - max) sum to at least top_p of the total, at least one; 1 keeps all
  *   min_p  keeps those with logit >= max + ln(min_p), and always the best; 0 keeps all
- *   draw   takes the first whose running sum of exp((logit - max) / temperature) exceeds draw * the total, in descending rank if
+ *   draw   selects the first whose running sum of exp((logit - max) / temperature) exceeds draw * the total, in descending rank if
  *          top_k, top_p or min_p filters, else in ascending id. Logits of -infinity are never drawn.
  * Exponentials are rounded to multiples of 2^-40, so that sums do not depend on their order: both builds draw the same token.
  * logits [T, V] f32, V up to 2^23; settings [T, 4] f32: temperature > 0, top_p, min_p, whole top_k; draws [T] f32 in [0, 1); out [T] i32. */
 PS_API int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws, const ps_tensor *out);
-/* The k largest of the softmax of each row, largest first, equal ones in ascending index; normalize: scaled to sum to 1.
+/* The k largest values of the softmax of each row, in descending order, on ties by lower index; normalize: scaled to sum to 1.
  * logits [T, E]; experts [T, k] i32; weights [T, k] f32. */
 PS_API int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights);
 /* out[rows[i]] += weights[i] * x[i]. x [N, n]; rows [N] i32, each in [0, T), no duplicates; weights [N]; out [T, n]. */
@@ -251,7 +253,7 @@ PS_API int32_t ps_scale(ps_device *device, const ps_tensor *x, float factor);
 
 /* ---- KV cache ---- */
 
-/* The bytes that a cache of this description takes; checks the description. */
+/* The memory that a cache of this description takes; checks the description. */
 PS_API int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_bytes *out);
 PS_API int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache **out);
 PS_API int32_t ps_cache_close(ps_cache *cache);
@@ -260,7 +262,7 @@ PS_API int32_t ps_cache_close(ps_cache *cache);
  * the tokens up to the last one written to it. A slot is physical page * S + position in the page; the slots of one page must
  * ascend within a call. k, v [T, Hk, d] f32; slots [T] i32. */
 PS_API int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots);
-/* Everything between a layer's projections and its attention, in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
+/* All steps between a layer's projections and its attention in one call: ps_rms_norm of every head of q by q_norm and of k by k_norm,
  * ps_rope of q by q_table and of k by k_table, ps_append_kv of k and v. q is changed in place; the contents of k are undefined afterwards.
  * q [T, Hq, d], k, v [T, Hk, d] f32; q_norm, k_norm [d], both NULL or neither; tables [T, r] f32; slots [T] i32. */
 PS_API int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
@@ -268,18 +270,18 @@ PS_API int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, cons
                                  const ps_tensor *slots);
 /* Recomputes the statistics of one physical page in all layers over its first num_tokens tokens (after a truncation). */
 PS_API int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens);
-/* scores[b, j, p] = the largest score of page p over the query heads of KV head j (research/unique_reference.py, page_scores).
+/* scores[b, j, p] = the largest score of page p over the query heads of KV head j (tests/fixtures/unique_reference.py, page_scores).
  * q [B, Hq, d]; page_table [B, M] i32 physical pages; lengths [B] i32 tokens in the cache; scores [B, Hk, M] f32, written for
  * p < P = ceil(length / S). */
 PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                              const ps_tensor *lengths, const ps_tensor *scores);
 /* Selects k pages per row, ascending; k is the last dimension of `selected`. P <= k: every page. Otherwise the last recent_pages,
- * then the first sink_pages, are always selected, then the pages with the highest scores, the lower page of equal scores; NaN ranks
- * below every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
+ * then the first sink_pages, are always selected, then the pages with the highest scores, on ties the lower page; NaN ranks below
+ * every number. scores [B, Hk, M]; lengths [B] i32; selected [B, Hk, k] i32; counts [B, Hk] i32. */
 PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
                               const ps_tensor *selected, const ps_tensor *counts);
-/* ps_page_score and ps_page_select in one call, faster. For PS_UNIQUE and PS_MEAN a cache with groups scores the groups first, then only
- * the pages of the best groups: a page whose group scored low can be missed. `scores` [B, Hk, M] f32 is scratch. The other arguments are
+/* ps_page_score and ps_page_select in one faster call. For PS_UNIQUE and PS_MEAN, a cache with groups scores the groups first, then only
+ * the pages of the best groups: it can miss a page whose group scores low. `scores` [B, Hk, M] f32 is scratch. The other arguments are
  * those of the two calls. */
 PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                               const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
@@ -290,11 +292,11 @@ PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, fl
 PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                                    const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
 /* mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: the
- * attention that the page receives, which the scores only predict. Not part of a decode step; for inspecting one.
+ * attention that the page receives, which the scores only predict. Serves to inspect a decode step and is not part of one.
  * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P. */
 PS_API int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                             const ps_tensor *lengths, const ps_tensor *mass);
-/* ps_page_choose, then ps_decode_attention over the chosen pages, in one call: the sparse attention of a decode step. */
+/* ps_page_choose, then ps_decode_attention over the selected pages, in one call: the sparse attention of a decode step. */
 PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                                    float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                                    const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
@@ -303,7 +305,7 @@ PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t score
  * q, out [T, Hq, d] f32; page_table [M] i32. */
 PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                                     const ps_tensor *page_table, const ps_tensor *out);
-/* One field of one physical page of one layer, as float32. out: as many floats as the shape at ps_cache_field. */
+/* One field of one physical page of one layer, as float32. out [num_floats]: the shape is given at ps_cache_field. */
 PS_API int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats);
 PS_API int32_t ps_cache_counters(ps_cache *cache, ps_counters *out);
 PS_API int32_t ps_cache_reset_counters(ps_cache *cache);

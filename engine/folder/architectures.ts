@@ -9,7 +9,7 @@ export type WindowRule = "none" | "all" | "flagged" | "per layer" | "pattern";
 /** How layers rotate queries and keys: all alike, those with a sliding window at a base of their own, or only those that are listed. */
 export type RotationRule = "same" | "by window" | "listed";
 
-/** What a model family fixes, and the values its library assumes for fields that `config.json` leaves out. */
+/** Properties of a model family, and the defaults of the transformers library for fields that `config.json` lacks. */
 export interface Family {
   modelType: string;
   /** `field` reads `attention_bias`, which then covers the output projection too. */
@@ -160,8 +160,22 @@ const SMOLLM3: Family = {
 
 const GRANITE: Family = { ...LLAMA, modelType: "granite", scales: "granite" };
 
-/** The supported values of `architectures` in `config.json`. */
-export const FAMILIES = {
+/** A supported value of `architectures` in `config.json`. */
+export type Architecture =
+  | "LlamaForCausalLM"
+  | "MistralForCausalLM"
+  | "Ministral3ForCausalLM"
+  | "Qwen2ForCausalLM"
+  | "Qwen3ForCausalLM"
+  | "Phi3ForCausalLM"
+  | "Qwen3MoeForCausalLM"
+  | "Gemma3ForCausalLM"
+  | "Gemma3ForConditionalGeneration"
+  | "SmolLM3ForCausalLM"
+  | "GraniteForCausalLM";
+
+/** The family of each supported architecture. */
+export const FAMILIES: Readonly<Record<Architecture, Family>> = {
   LlamaForCausalLM: LLAMA,
   MistralForCausalLM: MISTRAL,
   Ministral3ForCausalLM: MINISTRAL3,
@@ -173,17 +187,14 @@ export const FAMILIES = {
   Gemma3ForConditionalGeneration: GEMMA3_MULTIMODAL,
   SmolLM3ForCausalLM: SMOLLM3,
   GraniteForCausalLM: GRANITE,
-} as const satisfies Readonly<Record<string, Family>>;
+};
 
-/** Name of a supported architecture. */
-export type Architecture = keyof typeof FAMILIES;
-
-/** Whether `config.json` may name this architecture. */
+/** Whether an architecture is supported. */
 export function isArchitecture(name: string): name is Architecture {
   return Object.hasOwn(FAMILIES, name);
 }
 
-/** The architecture of a `model_type`, where it is supported. */
+/** The architecture of a `model_type`, or undefined if it is not supported. */
 export function architectureOf(modelType: unknown): Architecture | undefined {
   return Object.keys(FAMILIES).filter(isArchitecture).find((name) => FAMILIES[name].modelType === modelType);
 }

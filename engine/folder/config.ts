@@ -11,26 +11,34 @@ import { parseWindow } from "./sliding_windows.ts";
 
 export { type GenerationConfig, readGenerationConfig } from "./generation_config.ts";
 
-/** A model as its `config.json` describes it: checked, complete, frozen. */
+/** A model as its `config.json` describes it: checked, complete and frozen. */
 export interface ModelConfig {
+  /** Name of the architecture in the transformers library. */
   readonly architecture: Architecture;
+  /** V, rows of the embedding. */
   readonly vocabSize: number;
+  /** H, width of the hidden state. */
   readonly hiddenSize: number;
+  /** Width of the feed-forward block. */
   readonly intermediateSize: number;
+  /** Decoder layers. */
   readonly numLayers: number;
+  /** Hq. */
   readonly numQueryHeads: number;
-  /** Divides `numQueryHeads`. */
+  /** Hk, a divisor of `numQueryHeads`. */
   readonly numKvHeads: number;
-  /** A multiple of 16. */
+  /** d, a multiple of 16. */
   readonly headDim: number;
-  /** Tokens. */
+  /** Longest sequence in tokens. */
   readonly maxContext: number;
+  /** Added to the mean square in RMS norms. */
   readonly rmsNormEps: number;
   /** Whether the output projection is the embedding, unless the tensors say otherwise. */
   readonly tieWordEmbeddings: boolean;
   /** `gelu_tanh` is the tanh form of gelu. */
   readonly hiddenAct: "silu" | "gelu_tanh";
   readonly attentionBias: { readonly qkv: boolean; readonly output: boolean };
+  /** Whether the projections of the feed-forward block have biases. */
   readonly mlpBias: boolean;
   /** Added to the stored weights of all norms. */
   readonly normOffset: 0 | 1;
@@ -40,10 +48,15 @@ export interface ModelConfig {
   readonly scales: ModelScales;
   /** Whether queries and keys are normalized, each head by itself, before the rotation. */
   readonly qkNorm: boolean;
-  /** Whether q, k, v are one tensor, and gate, up another. */
+  /** Whether q, k and v are one tensor, and gate and up another. */
   readonly fusedProjections: boolean;
-  /** Latest tokens that a layer attends to, the current one included; 0 is all. `[numLayers]` */
+  /** `[numLayers]`: latest tokens that a layer attends to, the current one included; 0 is all. */
   readonly slidingWindows: readonly number[];
+  /**
+   * Rotary position embedding.
+   *
+   * @internal
+   */
   readonly rope: RopeConfig;
   /**
    * The rotation of layers that are `local`, where there are any.
@@ -54,7 +67,9 @@ export interface ModelConfig {
   /** Which rotation each layer has. `[numLayers]` */
   readonly rotations: readonly LayerRotation[];
   readonly eosTokenIds: readonly number[];
+  /** The token at the beginning of a text, if the model has one. */
   readonly bosTokenId?: number;
+  /** Present if the model has experts. */
   readonly moe?: MoeConfig;
 }
 
@@ -74,13 +89,15 @@ export interface ModelScales {
 
 /** A mixture of experts in place of the feed-forward block. */
 export interface MoeConfig {
+  /** Experts per layer. */
   readonly numExperts: number;
+  /** Experts that each token passes through. */
   readonly numExpertsPerToken: number;
-  /** Of one expert. */
+  /** Width of one expert. */
   readonly intermediateSize: number;
-  /** Whether the weights of the chosen experts are scaled to sum to 1. */
+  /** Whether the weights of the selected experts are scaled to sum to 1. */
   readonly normTopkProb: boolean;
-  /** Whether a layer has experts, else it has the plain block. `[numLayers]` */
+  /** `[numLayers]`: whether a layer has experts instead of the plain block. */
   readonly sparseLayers: readonly boolean[];
 }
 
@@ -88,14 +105,14 @@ const VOCABULARY: Range = { min: 1, max: 10_000_000 };
 const WIDTH: Range = { min: 1, max: 1_000_000 };
 const LAYERS: Range = { min: 1, max: 1000 };
 const HEADS: Range = { min: 1, max: 4096 };
-/** What the native kernels take. */
+/** The range that the native kernels support. */
 const HEAD_DIM: Range = { min: 16, max: 512 };
 const CONTEXT: Range = { min: 1, max: 1_000_000_000 };
 const EPSILON: Range = { min: 0, max: 1 };
 const SCALE: Range = { min: 1e-6, max: 1e6 };
 const EXPERTS: Range = { min: 1, max: 4096 };
 
-/** Reads `config.json` of a model folder. Throws "model" errors that name the field and the expected values. */
+/** Reads `config.json` of a model folder. @throws {PagesiftError} of kind "model" that names the field and the expected values */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const file = join(folder, "config.json");
   const json = await readJsonFile(file);
@@ -151,13 +168,13 @@ export function parseModelConfig(json: unknown, file: string, label?: (name: str
   });
 }
 
-/** The config with a smaller context, where one is asked for. @throws {PagesiftError} of kind "usage" */
+/** The config with a smaller context, if one is requested. @throws {PagesiftError} of kind "usage" */
 export function limitContext(config: ModelConfig, maxContext: number | undefined): ModelConfig {
   if (maxContext === undefined) return config;
   if (!Number.isSafeInteger(maxContext) || maxContext < 1 || maxContext > config.maxContext) {
     throw new PagesiftError(
       "usage",
-      `Context of ${maxContext} tokens is not possible, wanted 1 to ${config.maxContext}, which the model was made for`,
+      `Context is ${maxContext} tokens, expected a whole number from 1 to ${config.maxContext}, the limit of the model`,
     );
   }
   return { ...config, maxContext };
@@ -165,12 +182,12 @@ export function limitContext(config: ModelConfig, maxContext: number | undefined
 
 function parseArchitecture(fields: ConfigFields): Architecture {
   const names = fields.list("architectures", "a list of names", (item) => typeof item === "string");
-  // The transformers library goes by the model type, so a file may leave the architectures out.
+  // The transformers library reads the model type, so a file may lack the architectures.
   const name = names.length > 0 ? names.find(isArchitecture) : architectureOf(fields.json["model_type"]);
   if (name !== undefined) return name;
   const found = names.length === 0 ? "No architecture" : `Architecture "${shorten(names.join(", "))}" is not supported`;
   const supported = Object.keys(FAMILIES).join(", ");
-  throw new PagesiftError("model", `${found} in "${fields.file}"; supported are ${supported}`);
+  throw new PagesiftError("model", `${found} in "${fields.file}"; expected one of ${supported}`);
 }
 
 /** The fields of the language model; the tokens and the tied weights are those of the model as a whole. */
@@ -202,7 +219,7 @@ function parseHeads(fields: ConfigFields, family: Family): Heads {
   const rope = parseRope(fields, family, headDim);
   const rotaryDim = rotaryDimOf(rope, headDim);
   if (rotaryDim < 2 || rotaryDim % 2 !== 0) {
-    fields.refuse("partial_rotary_factor", `a share of "head_dim" (${headDim}) that gives an even size`);
+    fields.refuse("partial_rotary_factor", `a share of "head_dim" (${headDim}) that is an even number of dimensions`);
   }
   return { hiddenSize, numQueryHeads, numKvHeads, headDim, rope };
 }

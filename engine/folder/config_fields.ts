@@ -8,7 +8,7 @@ export interface Range {
 }
 
 /**
- * Typed reads of one JSON object. A field that is absent or null takes the fallback, and is an error where none is given; a
+ * Typed reads of one JSON object. A field that is absent or null has the value of the fallback, and is an error without one; a
  * field of another type or out of range is a "model" error that names the field, the file and the expected values.
  */
 export class ConfigFields {
@@ -47,7 +47,7 @@ export class ConfigFields {
     return typeof value === "string" ? value : this.refuse(name, "a string");
   }
 
-  /** A list whose items all pass `isItem`; empty where the field is absent. */
+  /** A list whose items all pass `isItem`; empty if the field is absent. */
   list<T>(name: string, expected: string, isItem: (item: unknown) => item is T): readonly T[] {
     const value = this.json[name] ?? [];
     return Array.isArray(value) && value.every(isItem) ? value : this.refuse(name, expected);
@@ -58,7 +58,7 @@ export class ConfigFields {
     return isJsonObject(value) ? new ConfigFields(value, this.file) : this.refuse(name, "an object");
   }
 
-  /** Token ids given as one number, a list or null. Negative ones, which some files write for "none", are left out. */
+  /** Token ids: one number, a list or null. Negative ones, which some files write for "none", are skipped. */
   tokenIds(name: string): readonly number[] {
     const value = this.json[name];
     const ids = typeof value === "number" && isTokenId(value)

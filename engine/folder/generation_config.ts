@@ -5,7 +5,7 @@ import { readJsonFile } from "./json_file.ts";
 
 /** What the engine takes from `generation_config.json`. */
 export interface GenerationConfig {
-  /** Tokens that end a generation; empty where the folder names none. */
+  /** Tokens that end a generation; empty if the folder names none. */
   readonly eosTokenIds: readonly number[];
   /** How the makers of the model sample; empty unless the file sets `do_sample`. */
   readonly sampling: SamplingOptions;

@@ -39,7 +39,7 @@ export function parseJsonObject(text: string, file: string, limits: JsonLimits =
 }
 
 /**
- * Reads a regular file of a model folder, at most 100 MB that hold one JSON object; undefined where there is no such file.
+ * Reads a regular file of a model folder, at most 100 MB with one JSON object; undefined if it does not exist.
  * Anything else throws a "model" error.
  */
 export async function readJsonFile(file: string): Promise<JsonObject | undefined> {

@@ -1,4 +1,4 @@
-/** How positions turn into rotation angles, as `config.json` gives it. */
+/** Rotary position embedding, as `config.json` describes it. */
 export type RopeConfig = RopeBase & RopeScaling;
 
 interface RopeBase {

@@ -2,7 +2,7 @@ import { PagesiftError, reasonOf } from "../errors.ts";
 import { isJsonObject, type JsonObject, parseJsonObject, shorten, statOrUndefined } from "./json_file.ts";
 import { formatCount } from "../text/format.ts";
 
-/** Bytes of one element of each dtype a file may hold. */
+/** Bytes of one element of each dtype that a file may contain. */
 const ELEMENT_BYTES = {
   BOOL: 1,
   U8: 1,
@@ -101,7 +101,7 @@ export function readTensorInPieces(
   }
 }
 
-/** Fills `out` with a tensor's bytes from `offset` on. Throws a "model" error where the file ends early. */
+/** Fills `out` with a tensor's bytes from `offset` on. Throws a "model" error if the file ends early. */
 export function readTensorBytes(
   handle: Deno.FsFile,
   { name, file, offsetBytes }: TensorPlace,

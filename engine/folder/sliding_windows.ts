@@ -26,7 +26,7 @@ export function parseWindow(
   return { size, slides: slidingLayers(fields, family, window, unrotated) };
 }
 
-/** Undefined where no layer slides. */
+/** Undefined if no layer has a window. */
 function modelWindow(fields: ConfigFields, family: Family): number | undefined {
   if (family.windows === "none") return undefined;
   const always = family.windows === "all" || family.windows === "pattern";

@@ -4,11 +4,11 @@ import { type JsonObject, readJsonFile, shorten } from "./json_file.ts";
 import { PAGE_SIZES, SCORERS } from "../pages/page_policy.ts";
 import type { SparseOptions } from "../types.ts";
 
-/** How sparsely a model was trained to read its context (docs/training.md). */
+/** How a model was trained to read selected pages of its context, from `sparsity.json` in its folder. */
 export interface ModelSparsity {
-  /** What a generation takes where nothing else is asked for. */
+  /** Sparse options for everything that the caller does not set. */
   readonly defaults: SparseOptions;
-  /** For people: "fine-tuned, mask soft". Empty where the file does not say. */
+  /** The training method for display, such as "fine-tuned, mask soft". Empty if the file does not name it. */
   readonly method: string;
 }
 
@@ -16,7 +16,7 @@ const TOKENS = { min: 1, max: 2 ** 31 - 1 };
 const PAGES = { min: 0, max: 2 ** 31 - 1 };
 const LAMBDA = { min: 0, max: 1000 };
 
-/** Reads `sparsity.json` of a model folder; undefined where there is none. Throws "model" errors that name the field. */
+/** Reads `sparsity.json` of a model folder, or undefined without one. @throws {PagesiftError} of kind "model" that names the field */
 export async function readSparsity(folder: string): Promise<ModelSparsity | undefined> {
   const file = join(folder, "sparsity.json");
   const json = await readJsonFile(file);
@@ -41,7 +41,7 @@ export function parseSparsity(json: JsonObject, file: string): ModelSparsity {
   return { defaults: { budgetTokens, pageSize, scorer, ...present(others) }, method };
 }
 
-/** What was asked for, else what the model was trained with. A lambda belongs to its scorer and does not pass to another one. */
+/** The requested options over the model's defaults. A lambda belongs to its scorer: another scorer does not inherit it. */
 export function withModelDefaults(defaults: SparseOptions, asked: SparseOptions): SparseOptions {
   const { lambda, ...others } = { ...defaults, ...asked };
   const keeps = asked.lambda !== undefined || others.scorer === defaults.scorer;

@@ -27,7 +27,7 @@ export interface PlannedTensor {
   readonly parts: readonly CheckpointTensor[];
 }
 
-/** Everything a model needs, by our names, and the bytes it takes. */
+/** All tensors of a model by our names, and their size in bytes. */
 export interface WeightPlan {
   readonly tensors: ReadonlyMap<string, PlannedTensor>;
   /** Of keys and values: the dtype of the embedding, and bf16 where that is quantised. */
@@ -50,7 +50,7 @@ interface Source {
   shape: number[];
 }
 
-/** A tensor that the model needs: our name, and what is stacked to make it. */
+/** A tensor that the model requires: our name, and the tensors that are stacked to form it. */
 interface RequiredTensor {
   name: string;
   sources: Source[];

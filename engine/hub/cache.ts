@@ -41,7 +41,7 @@ export class CachedModel {
     return join(this.#root, "snapshots", commit);
   }
 
-  /** The snapshot folder of a branch, tag or commit, where the cache knows it. */
+  /** The snapshot folder of a branch, tag or commit, or undefined if it is not in the cache. */
   async findSnapshot(revision: string): Promise<string | undefined> {
     const commit = await readIfThere(this.#refPath(revision)) ?? revision;
     if (!isCommit(commit.trim())) return undefined;
@@ -59,7 +59,7 @@ export class CachedModel {
     await Deno.rename(fresh, path);
   }
 
-  /** Remembers which commit a branch or tag stands for. */
+  /** Stores the commit of a branch or tag. */
   async writeRef(revision: string, commit: string): Promise<void> {
     if (revision === commit) return;
     const path = this.#refPath(revision);

@@ -53,7 +53,7 @@ export class HubClient {
   }
 
   async file(commit: string, name: string, guard: StallGuard): Promise<HubFile> {
-    // The size and hash of a large file stand on the Hub's answer, before it sends the client elsewhere.
+    // The Hub's own response has the size and hash of a large file, before it redirects the client.
     const response = await this.#request(this.#fileUrl(commit, name), { guard, method: "HEAD", sameOrigin: true });
     await response.body?.cancel();
     const redirected = REDIRECTS.has(response.status);
@@ -69,7 +69,7 @@ export class HubClient {
     return { etag, bytes: parseBytes(read("x-linked-size", "content-length")) };
   }
 
-  /** The content of a file from `fromByte` on where the server can (status 206), else all of it (status 200). */
+  /** The content of a file from `fromByte` on if the server supports it (status 206), else all of it (status 200). */
   async open(commit: string, name: string, fromByte: number, guard: StallGuard): Promise<Response> {
     const headers: Record<string, string> = fromByte > 0 ? { range: `bytes=${fromByte}-` } : {};
     const response = await this.#request(this.#fileUrl(commit, name), { guard, headers });

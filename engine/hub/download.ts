@@ -6,11 +6,13 @@ import { statOrUndefined } from "../folder/json_file.ts";
 import { PartialFile } from "./partial_file.ts";
 import { StallGuard } from "./stall_guard.ts";
 
-/** How far the download of one file is. */
+/** Progress of the download of one file. */
 export interface DownloadProgress {
+  /** Name of the file in the model's repository. */
   file: string;
+  /** Bytes that have arrived, earlier downloads included. */
   doneBytes: number;
-  /** Undefined where the server does not say. */
+  /** Size of the file; undefined if the server does not report it. */
   totalBytes: number | undefined;
 }
 
@@ -27,8 +29,8 @@ export interface Download {
 const LOCK_POLL_MS = 100;
 
 /**
- * Puts one file of a model into the cache. An interrupted download is taken up where it ended; a file appears under its
- * name only when its size, and its SHA-256 where the Hub gives it, are right. Throws "network" errors.
+ * Downloads one file of a model to the cache. An interrupted download is resumed. A file only appears under its name after its size,
+ * and its SHA-256 if the Hub provides it, have been checked. Throws "network" errors.
  */
 export async function downloadFile(download: Download, name: string): Promise<void> {
   const { model, commit } = download;
@@ -50,7 +52,7 @@ async function isWhole(blob: string, { bytes }: HubFile): Promise<boolean> {
   return info !== undefined && (bytes === undefined || info.size === bytes);
 }
 
-/** An advisory lock of the file, as other programs that share the cache take it; it ends with the process. */
+/** An advisory lock of the file, which other programs that share the cache also use; it ends with the process. */
 async function lock(path: string, signal: AbortSignal | undefined): Promise<Deno.FsFile> {
   await Deno.mkdir(dirname(path), { recursive: true });
   const file = await Deno.open(path, { write: true, create: true });

@@ -11,18 +11,22 @@ export type { DownloadProgress };
 
 /** How {@link findModelFolder} looks for a model. */
 export interface FindModelOptions {
-  /** Never download; also on where `HF_HUB_OFFLINE` is. Default false. */
+  /** Never downloads; `HF_HUB_OFFLINE` has the same effect. Default false. */
   offline?: boolean;
   /** Branch, tag or commit of a Hub model. Default `main`. */
   revision?: string;
-  /** `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT` and `HF_TOKEN` are read from here. */
-  env: Environment;
+  /**
+   * Environment variables: `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN`, `XDG_CACHE_HOME`, `HOME`. Default:
+   * those of this process.
+   */
+  env?: Environment;
+  /** Sends requests. Default: the global `fetch`. */
   fetch?: typeof fetch;
   /** Called as bytes of a file arrive. */
   onProgress?: (progress: DownloadProgress) => void;
-  /** Ends a download; the next one continues where it ended. The promise rejects with the signal's reason. */
+  /** Ends a download; the next call resumes it. The promise rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** Longest wait for anything to arrive. Default 60. */
+  /** Seconds to wait for more bytes before the download fails. Default 60. */
   stallSeconds?: number;
 }
 
@@ -35,11 +39,20 @@ const WEIGHTS = /^[\w-][\w.-]*\.safetensors$/;
 const WEIGHT_INDEX = /^[\w-][\w.-]*\.safetensors\.index\.json$/;
 
 /**
- * The folder or GGUF file of a model: a path as it is, or a Hub name from the Hugging Face cache, downloaded into it where it is not
- * whole. `org/name` is a folder, or the only GGUF file of a repository without safetensors; `org/name:Q4_K_M` and `org/name:file.gguf`
- * are GGUF files. Throws a "model" error for a name that is neither, and "network" errors about the Hub and the cache.
+ * The path of a model. A folder or a `*.gguf` file is returned unchanged. A Hub name is looked up in the Hugging Face cache, and downloaded
+ * if the cache does not contain the whole model: `org/name` is a folder, or the only GGUF file of a repository without safetensors;
+ * `org/name:Q4_K_M` and `org/name:file.gguf` are GGUF files.
+ *
+ * ```ts
+ * import { defaultModelFolder, findModelFolder } from "@pagesift/pagesift";
+ *
+ * const folder = await findModelFolder(defaultModelFolder()); // or a Hub name such as "org/name"
+ * ```
+ *
+ * @throws {PagesiftError} of kind "model" for a name that is neither, "network" when the download or the cache fails, "usage" for an
+ * invalid revision
  */
-export async function findModelFolder(nameOrPath: string, options: FindModelOptions): Promise<string> {
+export async function findModelFolder(nameOrPath: string, options: FindModelOptions = {}): Promise<string> {
   const info = await statOrUndefined(nameOrPath);
   if (info?.isDirectory || (info?.isFile && isGgufName(nameOrPath))) return nameOrPath;
   const hub = parseHubName(nameOrPath);
@@ -53,15 +66,22 @@ export async function findModelFolder(nameOrPath: string, options: FindModelOpti
     );
   }
   const revision = checkRevision(options.revision ?? "main");
-  const cache = cacheFolder(options.env);
+  const env = options.env ?? processEnvironment();
+  const cache = cacheFolder(env);
   const model = new CachedModel(cache, hub.id);
   return await onCache(cache, async () => {
     const snapshot = await model.findSnapshot(revision);
     const cached = snapshot === undefined ? undefined : await findWhole(snapshot, hub);
     if (cached !== undefined) return cached;
-    if (isOffline(options)) throw offlineError(nameOrPath, revision, cache);
-    return await download(hub, revision, model, options);
+    if (isOffline(options.offline, env)) throw offlineError(nameOrPath, revision, cache);
+    return await download(hub, revision, model, { ...options, env });
   });
+}
+
+const VARIABLES = ["HF_HUB_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "XDG_CACHE_HOME", "HOME"];
+
+function processEnvironment(): Environment {
+  return Object.fromEntries(VARIABLES.map((name) => [name, Deno.env.get(name)]));
 }
 
 /** A repository, and which of its GGUF files. */
@@ -77,7 +97,7 @@ function parseHubName(name: string): HubName | undefined {
   return { id, file };
 }
 
-/** A revision is also a path below `refs`. */
+/** Refuses a revision that is not a safe path below `refs`. */
 function checkRevision(revision: string): string {
   if (/^\w[\w.-]*(\/\w[\w.-]*)*$/.test(revision)) return revision;
   throw new PagesiftError("usage", `Revision "${shorten(revision)}" must be the name of a branch or tag, or a commit`);
@@ -129,13 +149,14 @@ async function hasWeights(folder: string): Promise<boolean> {
   return false;
 }
 
-function isOffline({ offline, env }: FindModelOptions): boolean {
+function isOffline(offline: boolean | undefined, env: Environment): boolean {
   return offline === true || /^(1|on|yes|true)$/i.test(env["HF_HUB_OFFLINE"] ?? "");
 }
 
 function offlineError(id: string, revision: string, cache: string): PagesiftError {
-  const problem = `Model "${id}" at revision "${revision}" is not whole in the cache "${cache}", and downloads are off`;
-  const advice = `run without --offline and HF_HUB_OFFLINE, or \`hf download ${id}\` where there is a network`;
+  const problem =
+    `Model "${id}" at revision "${revision}" is incomplete in the cache "${cache}", and downloads are off`;
+  const advice = `run without --offline and HF_HUB_OFFLINE, or run \`hf download ${id}\` on a network`;
   return new PagesiftError("network", `${problem}; ${advice}`);
 }
 
@@ -143,7 +164,7 @@ async function download(
   { id, file }: HubName,
   revision: string,
   model: CachedModel,
-  { env, signal, onProgress, fetch = globalThis.fetch, stallSeconds = 60 }: FindModelOptions,
+  { env, signal, onProgress, fetch = globalThis.fetch, stallSeconds = 60 }: FindModelOptions & { env: Environment },
 ): Promise<string> {
   const endpoint = env["HF_ENDPOINT"] || "https://huggingface.co";
   const client = new HubClient({ endpoint, token: env["HF_TOKEN"] || undefined, fetch }, id);
@@ -167,11 +188,11 @@ async function describe(
   return await client.model(revision, guard);
 }
 
-/** Small files first, then the index, then weights: a snapshot with all its weights is whole. */
+/** Small files first, then the index, then weights: a snapshot with all its weights is complete. */
 function chooseFiles(files: readonly string[], id: string): string[] {
   const single = files.filter((file) => file === SINGLE);
   const named = single.length > 0 ? single : files.filter((file) => MODEL_WEIGHTS.test(file));
-  // Some models have the same weights twice: in one file and in shards, or in the layout of another program.
+  // Some models contain their weights twice: in one file and in shards, or in the layout of another program.
   const weights = named.length > 0 ? named : files.filter((file) => WEIGHTS.test(file));
   if (weights.length === 0 || !files.includes("config.json")) {
     throw new PagesiftError(

@@ -6,9 +6,9 @@ import type { PagePolicy } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { Sequence } from "./sequence.ts";
 
-/** What a pool must hold. */
+/** The room that a pool must provide. */
 export interface PoolNeed {
-  /** Tokens of all sequences that are in the pool at once. */
+  /** Tokens of all sequences that are in the pool at the same time. */
   totalTokens: number;
   /** Tokens of the longest of them. */
   longestTokens: number;
@@ -27,7 +27,7 @@ export function statisticsFor(scorers: readonly string[]): ExtraStatistics {
   return { variance: scorers.includes("diag"), minMax: scorers.includes("quest") };
 }
 
-/** Physical pages that hold `numTokens` tokens of `numSequences` sequences, each of which may leave one group part empty. */
+/** Physical pages for `numTokens` tokens of `numSequences` sequences, each of which may leave one group partly empty. */
 export function poolPages(numTokens: number, numSequences: number, pageSize: number, groupPages: number): number {
   return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
 }
@@ -68,7 +68,7 @@ export class KvPool implements Disposable {
     this.cache = KvCache.create(device, shape);
   }
 
-  /** Whether this pool can serve where `wanted` was asked for. */
+  /** Whether this pool can replace one of shape `wanted`. */
   covers(wanted: CacheShape): boolean {
     const { shape } = this;
     return !this.cache.closed && shape.pageSize === wanted.pageSize &&
@@ -78,7 +78,7 @@ export class KvPool implements Disposable {
       (shape.statistics.minMax || !wanted.statistics.minMax);
   }
 
-  /** Pages that a sequence takes to hold this many tokens. */
+  /** Pages that a sequence of this many tokens allocates. */
   pagesTaken(tokens: number): number {
     return pagesTaken(tokens, this.shape.pageSize, this.allocator.groupPages);
   }
@@ -87,7 +87,7 @@ export class KvPool implements Disposable {
     return new Sequence(this.allocator, this.shape.pageSize);
   }
 
-  /** Shortens a sequence; the statistics of its last page follow. */
+  /** Shortens a sequence and updates the statistics of its last page. */
   truncate(sequence: Sequence, length: number): void {
     const tail = sequence.truncate(length);
     if (tail) this.cache.renewPage(tail.page, tail.numTokens);
@@ -104,7 +104,7 @@ export class KvPool implements Disposable {
     return vectors * this.shape.headDim * this.#numberBytes + (policy.scorer === "unique" ? 4 : 0);
   }
 
-  /** The most bytes of keys and values that sequences held at once. */
+  /** The largest number of bytes of keys and values that were in use at the same time. */
   get peakKvBytes(): number {
     return this.allocator.peakUsed * this.pageBytes * this.shape.numLayers * this.shape.numKvHeads;
   }

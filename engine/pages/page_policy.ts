@@ -1,24 +1,32 @@
 import { PagesiftError } from "../errors.ts";
 import type { Scorer, SparseOptions } from "../types.ts";
 
-/** What the attention of one layer reads at a decode step. */
+/**
+ * What the attention of one layer reads at a decode step: all pages, selected pages, or the pages of a sliding window of `tokens`
+ * tokens, which are never selected.
+ */
 export type LayerPolicy =
   | { kind: "dense" }
   | { kind: "sparse" }
-  /** The last `tokens` tokens only, never selected. */
   | { kind: "window"; tokens: number };
 
-/** Which pages every layer reads: computed once, never changed. */
+/** Which pages every layer reads: {@link SparseOptions} resolved for a model and a device. */
 export interface PagePolicy {
+  /** Tokens per page. */
   readonly pageSize: number;
-  /** Pages that lie side by side: 8 where groups of pages are scored first, else 1. */
+  /** Physical pages that are allocated together: 8 if groups of pages are scored first, else 1. */
   readonly groupPages: 1 | 8;
-  /** Pages a KV head reads in a sparse layer. */
+  /** Pages that a KV head reads in a sparse layer. */
   readonly budgetPages: number;
+  /** How pages are scored. */
   readonly scorer: Scorer;
+  /** Weight of the spread in the score. */
   readonly lambda: number;
+  /** First pages that are always read. */
   readonly sinkPages: number;
+  /** Last pages that are always read. */
   readonly recentPages: number;
+  /** `[numLayers]` */
   readonly layers: readonly LayerPolicy[];
 }
 
@@ -35,7 +43,7 @@ export const DEFAULT_SPARSE = {
   levels: 2,
 } as const satisfies SparseOptions;
 
-/** Weight of the spread where none is given (tests/fixtures/unique_reference.py, page_scores). */
+/** Default weight of the spread (tests/fixtures/unique_reference.py, page_scores). */
 const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 4, quest: 0, mean: 0 };
 
 function refuse(message: string): never {
@@ -43,7 +51,7 @@ function refuse(message: string): never {
 }
 
 function checkCount(name: string, value: number): void {
-  if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, wanted a whole number from 0`);
+  if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, expected a whole number from 0`);
 }
 
 function checkBudget(budgetTokens: number, pageSize: number): void {
@@ -51,22 +59,24 @@ function checkBudget(budgetTokens: number, pageSize: number): void {
   const below = Math.floor(budgetTokens / pageSize) * pageSize;
   const nearest = below >= pageSize ? `${below} or ${below + pageSize}` : `${pageSize}`;
   refuse(
-    `Sparse budget is ${budgetTokens} tokens, wanted a multiple of the page size ${pageSize}` +
+    `Sparse budget is ${budgetTokens} tokens, expected a multiple of the page size ${pageSize}` +
       (Number.isFinite(budgetTokens) ? `; the nearest is ${nearest}` : ""),
   );
 }
 
 function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: number): void {
   if (!["auto", "on", "off"].includes(options.mode)) {
-    refuse(`Sparse mode "${options.mode}" is unknown; wanted auto, on or off`);
+    refuse(`Sparse mode "${options.mode}" is unknown; expected auto, on or off`);
   }
   if (!PAGE_SIZES.some((size) => size === options.pageSize)) {
-    refuse(`Page size is ${options.pageSize} tokens, wanted ${PAGE_SIZES.join(", ")}`);
+    refuse(`Page size is ${options.pageSize} tokens, expected ${PAGE_SIZES.join(", ")}`);
   }
   checkBudget(options.budgetTokens, options.pageSize);
-  if (!SCORERS.includes(options.scorer)) refuse(`Scorer "${options.scorer}" is unknown; wanted ${SCORERS.join(", ")}`);
-  if (options.levels !== 1 && options.levels !== 2) refuse(`Score levels are ${options.levels}, wanted 1 or 2`);
-  if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, wanted a number from 0`);
+  if (!SCORERS.includes(options.scorer)) {
+    refuse(`Scorer "${options.scorer}" is unknown; expected ${SCORERS.join(", ")}`);
+  }
+  if (options.levels !== 1 && options.levels !== 2) refuse(`Score levels are ${options.levels}, expected 1 or 2`);
+  if (!Number.isFinite(lambda) || lambda < 0) refuse(`Lambda is ${lambda}, expected a number from 0`);
   checkCount("Number of sink pages", options.sinkPages);
   checkCount("Number of recent pages", options.recentPages);
   checkCount("Number of dense layers", options.denseLayers);

@@ -1,4 +1,4 @@
-/** Hands out the physical pages of a KV pool in groups of neighbours. Low pages first, so that a lone sequence lies in one piece. */
+/** Allocates the physical pages of a KV pool in groups of consecutive pages, low ones first, so that a single sequence is contiguous. */
 export class PageAllocator {
   /** First pages of the free groups. */
   readonly #free: number[];
@@ -23,7 +23,7 @@ export class PageAllocator {
     return this.numPages - this.numFree;
   }
 
-  /** The most pages that were in use at once. */
+  /** The largest number of pages that were in use at the same time. */
   get peakUsed(): number {
     return this.#peak;
   }
@@ -50,12 +50,12 @@ export class PageAllocator {
   }
 }
 
-/** Pages that hold this many tokens. */
+/** Pages for this many tokens. */
 export function pagesFor(tokens: number, pageSize: number): number {
   return Math.ceil(tokens / pageSize);
 }
 
-/** Pages that a sequence of this many tokens takes from an allocator. */
+/** Pages that a sequence of this many tokens allocates. */
 export function pagesTaken(tokens: number, pageSize: number, groupPages: number): number {
   return Math.ceil(pagesFor(tokens, pageSize) / groupPages) * groupPages;
 }

@@ -1,12 +1,12 @@
 import { type PageAllocator, pagesFor } from "./page_table.ts";
 
-/** What a truncation leaves to do on the device: the statistics of a page that now holds fewer tokens. */
+/** Work that a truncation leaves for the device: the statistics of a page that now contains fewer tokens. */
 export interface TailPage {
   page: number;
   numTokens: number;
 }
 
-/** The place of one sequence in the KV pool: how many tokens it holds and in which physical pages. */
+/** One sequence in the KV pool: its number of tokens and its physical pages. */
 export class Sequence {
   #length = 0;
   #epoch = 0;
@@ -38,7 +38,7 @@ export class Sequence {
     const wanted = pagesFor(this.#length + numTokens, this.pageSize);
     const missing = wanted - this.#roomPages;
     if (missing > this.allocator.numFree) {
-      throw new RangeError(`${missing} pages wanted, ${this.allocator.numFree} of ${this.allocator.numPages} free`);
+      throw new RangeError(`${missing} pages needed, ${this.allocator.numFree} of ${this.allocator.numPages} free`);
     }
     while (this.#pages.length < wanted) this.#pages.push(this.#nextPage());
     const slots = new Int32Array(numTokens);
@@ -47,12 +47,12 @@ export class Sequence {
     return slots;
   }
 
-  /** Whether the next token takes a page, or a group of them, from the pool. */
+  /** Whether the next token requires another page, or group of pages, from the pool. */
   get needsPage(): boolean {
     return pagesFor(this.#length + 1, this.pageSize) > this.#roomPages;
   }
 
-  /** Forgets all tokens from `length` on and gives their pages back. */
+  /** Removes all tokens from `length` on and frees their pages. */
   truncate(length: number): TailPage | undefined {
     if (length < 0 || length > this.#length) {
       throw new RangeError(`Cannot truncate a sequence of ${this.#length} tokens to ${length}`);

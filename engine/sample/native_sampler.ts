@@ -4,7 +4,7 @@ import type { Tensor } from "../../ffi/tensor.ts";
 import { tensorsOwnedBy } from "../owned_tensors.ts";
 import type { Sampler } from "./sampler.ts";
 
-/** Draws the tokens of a step where the logits lie, for samplers that need nothing but the logits. */
+/** Draws the tokens of a step on the device, for samplers that require nothing but the logits. */
 export class NativeSampler implements Disposable {
   readonly #settings: Tensor;
   readonly #draws: Tensor;

@@ -10,7 +10,7 @@ export function randomSeed(): number {
 /**
  * Seeded generator: xoshiro128** 1.1 by David Blackman and Sebastiano Vigna (public domain), its four state words filled
  * from the seed by a Weyl sequence under the finaliser of MurmurHash3 (Austin Appleby, public domain), so that close
- * seeds give unrelated streams. The same seed gives the same draws on every machine.
+ * seeds give unrelated streams. The same seed produces the same draws on every machine.
  */
 export class Random {
   readonly #state: [number, number, number, number];

@@ -1,5 +1,5 @@
 /**
- * The indices of some scores from best to worst, equal scores by rising index, sorted only as far as somebody asks: a
+ * The indices of some scores from best to worst, on ties by ascending index, sorted only as far as they are read: a
  * heap is built in O(V) and every further rank costs O(log V), so the top 40 of 150,000 need no full sort.
  */
 export class Ranking {
@@ -9,7 +9,7 @@ export class Ranking {
   #heapSize = 0;
   #length = 0;
 
-  /** Ranks `scores` `[V]`; those of -Infinity take no part. `scores` must stay as they are while ranks are asked for. */
+  /** Ranks `scores` `[V]`; those of -Infinity are skipped. `scores` must not change while ranks are read. */
   reset(scores: Float32Array): void {
     this.#scores = scores;
     if (this.#indices.length < scores.length) this.#indices = new Uint32Array(scores.length);
@@ -21,7 +21,7 @@ export class Ranking {
     for (let parent = (size >> 1) - 1; parent >= 0; parent--) this.#siftDown(parent);
   }
 
-  /** How many scores take part. */
+  /** Number of ranked scores. */
   get length(): number {
     return this.#length;
   }

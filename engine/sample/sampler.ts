@@ -5,7 +5,7 @@ import type { SamplingOptions } from "../types.ts";
 
 /**
  * Checks every option and fills in the defaults of {@link SamplingOptions}; a missing seed is drawn at random. Throws
- * "usage" errors that name the option, the value found and the values wanted.
+ * "usage" errors that name the option, the value found and the expected values.
  */
 export function validateSampling(options: SamplingOptions = {}): Required<SamplingOptions> {
   const { temperature = 0, topK = 0, topP = 1, minP = 0, repeatPenalty = 1, repeatLastTokens = 64, seed } = options;
@@ -33,34 +33,34 @@ function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
 }
 
-function check(valid: boolean, name: string, value: unknown, wanted: string): void {
-  if (!valid) throw new PagesiftError("usage", `Invalid ${name} ${value}: expected ${wanted}`);
+function check(valid: boolean, name: string, value: unknown, expected: string): void {
+  if (!valid) throw new PagesiftError("usage", `Invalid ${name} ${value}: expected ${expected}`);
 }
 
 /** The largest f32 below 1. */
 const BELOW_ONE = 1 - 2 ** -24;
-/** Temperatures beyond these choose the best token, or any, and f32 would hold 0 and infinity. */
+/** Temperatures beyond these choose the best token, or any, and f32 cannot represent them. */
 const [LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE] = [1e-30, 1e30];
-/** The least top-p and min-p above 0: f32 holds it. */
+/** The smallest top-p and min-p above 0 that f32 represents exactly. */
 const LEAST = 2 ** -126;
 
 /**
  * Draws tokens from logits. The order is that of llama.cpp: repetition penalty, then at temperature 0 the most likely
  * token (the lowest id on ties), else top-k, top-p, min-p and temperature last. So top-p sums the probabilities before
- * temperature, over the tokens that top-k kept.
+ * temperature, over the tokens that pass top-k.
  *
  * Without a penalty the same can be done on the device (`ps_sample`), from {@link deviceSettings} and {@link nextDraw}: the
  * same filters in the same order, the same walk (by id without a filter, else by rank) and one random number a token. So it
- * gives the token that {@link sample} gives, unless a draw falls within rounding of the edge between two tokens.
+ * returns the token that {@link sample} returns, unless a draw falls within rounding of the edge between two tokens.
  */
 export class Sampler {
-  /** What was asked, with defaults and the seed in use. */
+  /** The requested options, with defaults and the seed in use. */
   readonly options: Readonly<Required<SamplingOptions>>;
   readonly #random: Random;
   readonly #ranking = new Ranking();
   /** Penalised logits `[V]`; lent out again at every step. */
   #scores = new Float32Array(0);
-  /** Running sums of the weights of the kept tokens `[V]`. */
+  /** Running sums of the weights of the remaining tokens `[V]`. */
   #sums = new Float64Array(0);
 
   /** Throws "usage" errors, see {@link validateSampling}. */
@@ -70,7 +70,7 @@ export class Sampler {
   }
 
   /**
-   * A token id for `logits` `[V]`, which stay untouched; `history` holds the ids so far, prompt included. Throws a
+   * A token id for `logits` `[V]`, which are not changed; `history` contains the ids so far, prompt included. Throws a
    * "numeric" error when a logit is NaN or +Infinity, or when all are -Infinity.
    */
   sample(logits: Float32Array, history: readonly number[]): number {
@@ -85,7 +85,7 @@ export class Sampler {
   }
 
   /**
-   * Temperature, top-p, min-p and top-k for `ps_sample`, where top-k 1 stands for temperature 0; or undefined when a
+   * Temperature, top-p, min-p and top-k for `ps_sample`, where top-k 1 represents temperature 0; or undefined when a
    * repetition penalty needs the logits here.
    */
   get deviceSettings(): readonly number[] | undefined {

@@ -1,12 +1,12 @@
 import { PagesiftError } from "../errors.ts";
 
-/** An entry of `added_tokens` in `tokenizer.json`: text that is one token wherever it stands. */
+/** An entry of `added_tokens` in `tokenizer.json`: text that is one token wherever it appears. */
 export interface AddedToken {
   id: number;
   content: string;
   /** A control token, such as an end of turn; others are ordinary words that were added later. */
   special?: boolean;
-  /** Only where no letter, digit or underscore stands beside it. */
+  /** Only without a letter, digit or underscore next to it. */
   single_word?: boolean;
   /** Takes the white space before or after it away. */
   lstrip?: boolean;
@@ -15,7 +15,7 @@ export interface AddedToken {
   normalized?: boolean;
 }
 
-/** A part of a text: an added token, or what stands between two of them. */
+/** A part of a text: an added token, or the text between two of them. */
 export type Section = { token: AddedToken } | { text: string };
 
 /** Times that {@link AddedTokenSplitter.replace} looks at a text; real tokens need two. */
@@ -26,7 +26,7 @@ export class AddedTokenSplitter {
   readonly #tokens: ReadonlyMap<string, AddedToken>;
   readonly #pattern: RegExp | undefined;
 
-  /** `contentOf` gives the text that stands for a token. */
+  /** `contentOf` returns the text of a token. */
   constructor(tokens: readonly AddedToken[], contentOf = (token: AddedToken): string => token.content) {
     this.#tokens = new Map(tokens.map((token) => [contentOf(token), token]));
     const contents = [...this.#tokens.keys()].filter((content) => content !== "");
@@ -34,7 +34,7 @@ export class AddedTokenSplitter {
     if (contents.length > 0) this.#pattern = new RegExp(`(${longestFirst.join("|")})`);
   }
 
-  /** The sections of `text` in order; tokens that ask for it take white space off the text beside them. */
+  /** The sections of `text` in order; tokens with that option strip white space from the text next to them. */
   split(text: string): Section[] {
     if (this.#pattern === undefined) return text === "" ? [] : [{ text }];
     const sections: Section[] = [];

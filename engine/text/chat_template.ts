@@ -9,7 +9,9 @@ import { Dict, List } from "./jinja/values.ts";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
+  /** Who speaks, mostly "system", "user" or "assistant"; the template decides what is legal. */
   role: string;
+  /** The text of the turn. */
   content: string;
 }
 
@@ -79,8 +81,8 @@ export class ChatTemplate {
   }
 
   /**
-   * The text of `messages`. Throws a "usage" error where the template itself refuses them, and a "model" error for a
-   * template that is broken, uses what is not supported, or exceeds the limits on time and length.
+   * The text of `messages`. Throws a "usage" error if the template itself refuses them, and a "model" error for a
+   * template that is invalid, uses unsupported features, or exceeds the limits on time and length.
    */
   render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
     try {

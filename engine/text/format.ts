@@ -8,7 +8,7 @@ export function formatTenths(value: number): string {
   return value.toLocaleString("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 }
 
-/** Tokens a second, or a dash when no time was measured. */
+/** Tokens per second, or a dash without a measured time. */
 export function formatRate(tokens: number, seconds: number): string {
   return seconds > 0 && tokens > 0 ? `${formatTenths(tokens / seconds)} tokens/s` : "- tokens/s";
 }

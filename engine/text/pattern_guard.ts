@@ -29,9 +29,9 @@ function endAlternative(group: Group): void {
 }
 
 /**
- * Why a regular expression could take for ever, or undefined. A backtracking engine tries every way to match, and only
+ * Why a regular expression could run forever, or undefined. A backtracking engine tries every way to match, and only
  * the clock of `time_limit.ts` stops it, not Ctrl-C. Exponentially many ways need a repeated group in which something
- * varies, a choice or another repetition, or many such groups in a row; the patterns of tokenizers hold none.
+ * varies, a choice or another repetition, or many such groups in a row; the patterns of tokenizers contain none.
  */
 export function patternProblem(source: string): string | undefined {
   const open = [newGroup()];
@@ -67,7 +67,7 @@ function follow(group: Group, closed: Group | undefined, { min, max }: Quantifie
 interface Quantifier {
   min: number;
   max: number;
-  /** Characters that it takes. */
+  /** Characters that it matches. */
   length: number;
 }
 
@@ -104,7 +104,7 @@ function classEnd(source: string, start: number): number {
   return source.length;
 }
 
-/** The problem of the first regular expression inside a part of `tokenizer.json` that could take for ever. */
+/** The problem of the first regular expression inside a part of `tokenizer.json` that could run forever. */
 export function findPatternProblem(value: unknown): string | undefined {
   if (Array.isArray(value)) return firstProblem(value);
   if (!isJsonObject(value)) return undefined;

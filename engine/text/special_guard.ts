@@ -6,7 +6,7 @@ const LAST_SENTINEL = 0xf8ff;
 /**
  * Keeps the text of special tokens inside a message from becoming these tokens: `hide` swaps the first character of each
  * for a private-use character that occurs nowhere else, the template is rendered and split at special tokens, and
- * `restore` brings the characters back in what is left. A message without such text passes unchanged.
+ * `restore` replaces the characters in the remaining text. A message without such text passes unchanged.
  */
 export class SpecialGuard {
   readonly #specials: AddedTokenSplitter;
@@ -46,7 +46,7 @@ export class SpecialGuard {
       const character = String.fromCharCode(code);
       if (!this.#originals.has(character) && !this.#usedText.includes(character)) return character;
     }
-    // Text that uses all 6,400 private-use characters: U+FFFD only loses the character that it stands for.
+    // Text that uses all 6,400 private-use characters: U+FFFD only loses the character that it replaces.
     return "\uFFFD";
   }
 }

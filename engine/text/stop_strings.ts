@@ -7,7 +7,7 @@ export interface StopResult {
 }
 
 /**
- * Finds stop strings in text that arrives in pieces, and holds back only what could still begin one. The stop string
+ * Finds stop strings in text that arrives in pieces. It only holds back text that could be the start of one. The stop string
  * that is complete first wins, of several that end together the longest; so the cut does not depend on the pieces.
  */
 export class StopStrings {
@@ -36,7 +36,7 @@ export class StopStrings {
     return { text: pending.slice(0, end), stopped: this.#stopped };
   }
 
-  /** What is still held back; for the end of a generation that no stop string ended. */
+  /** The text that is still held back, for a generation that ends without a stop string. */
   flush(): string {
     const held = this.#held;
     this.#held = "";

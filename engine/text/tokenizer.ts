@@ -12,52 +12,55 @@ import { dropsCharacters } from "./tokenizer_features.ts";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
 import { WordCutter } from "./word_cutter.ts";
 
-/** Read and written once, so that a tokenizer that fails at any text is refused before a prompt is there. */
+/** Encoded and decoded once, so that a tokenizer that fails on any text is refused before the first prompt. */
 const TRIAL = "A b, 1";
-/** What a text may take, far more than it does: the library reads 85,000 characters a second of the kind that it is slowest at. */
+/** Time limit of a text, generous: the library encodes 85,000 characters per second of the text that it is slowest at. */
 const LEAST_SECONDS = 10;
 const LEAST_PER_SECOND = 5000;
-/** Reading a vocabulary may take longer than a text, by this much. */
+/** Loading a vocabulary may take longer than a text by this factor. */
 const LOAD_FACTOR = 6;
 
 /** How {@link Tokenizer.encode} treats special tokens. */
 export interface EncodeOptions {
-  /** Adds what the model expects around a text, mostly BOS. Default true. */
+  /** Adds the special tokens that the model expects around a text, mostly BOS. Default true. */
   addSpecialTokens?: boolean;
-  /** Reads the text of special tokens as these tokens; otherwise they are ordinary text. Default false. */
+  /** Encodes the text of special tokens as these tokens; otherwise it is ordinary text. Default false. */
   parseSpecial?: boolean;
 }
 
-/** What a tokenizer is loaded with. */
+/** How {@link Tokenizer.load} loads a tokenizer. */
 export interface TokenizerOptions {
-  /** The model's number of embedding rows. */
+  /** Rows of the model's embedding; a vocabulary with more tokens is refused. Default: no limit. */
   vocabSize?: number;
-  /** Time that any text may take, beside that for its length. Default 10. */
+  /** Seconds that any text may take, in addition to the time for its length. Default 10. */
   leastSeconds?: number;
 }
 
-/** How a conversation ends. */
+/** How a conversation is formatted. */
 export interface ChatOptions {
-  /** Appends the beginning of the assistant's turn. Default true. */
+  /** Appends the start of the assistant's turn. Default true. */
   addGenerationPrompt?: boolean;
 }
 
-/** Text to token ids and back, from the tokenizer files of a model folder. */
+/** Converts between text and token ids, from the tokenizer files of a model folder. */
 export class Tokenizer implements TokenDecoder {
+  /** The token at the beginning of a text, or undefined if the model has none. */
   readonly bosTokenId: number | undefined;
+  /** The token at the end of a text, or undefined if the model has none. */
   readonly eosTokenId: number | undefined;
-  /** What is ignored of its files. */
+  /** Parts of the files that are ignored. */
   readonly notices: readonly Notice[];
   readonly #library: Library;
   readonly #specialIds: ReadonlySet<number>;
   readonly #specials: AddedTokenSplitter;
-  /** Reads special tokens in text, and takes their text literally. */
+  /** Encodes the text of special tokens as these tokens. */
   readonly #parsing: TokenEncoder;
+  /** Encodes the text of special tokens as ordinary text. */
   readonly #literal: TokenEncoder;
-  /** Ids that go before and after a text. */
+  /** Ids before and after a text. */
   readonly #frame: readonly [prefix: number[], suffix: number[]];
   readonly #chatTemplate: ChatTemplate | undefined;
-  /** Whether decoding searches text by the model's regular expressions; hardly any model does. */
+  /** Whether decoding runs regular expressions of the model; few models have them. */
   readonly #decodesPatterns: boolean;
   readonly #leastSeconds: number;
 
@@ -87,8 +90,10 @@ export class Tokenizer implements TokenDecoder {
   }
 
   /**
-   * Reads the tokenizer of a model folder. Throws "model" errors when a file is missing or broken, a part is unsupported,
-   * or its vocabulary has more tokens than the embedding has rows.
+   * Loads the tokenizer of a model folder.
+   *
+   * @throws {PagesiftError} of kind "model" when a file is missing or invalid, a part is not supported, or the vocabulary has more
+   * tokens than the embedding has rows
    */
   static async load(folder: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
     const files = await readTokenizerFiles(folder, options.vocabSize);
@@ -104,17 +109,21 @@ export class Tokenizer implements TokenDecoder {
     options: TokenizerOptions = {},
   ): Tokenizer {
     try {
-      // Making one runs the normalizer's patterns over the added tokens, which the file has chosen.
+      // The constructor runs the normalizer's patterns over the added tokens, and the file chooses both.
       const seconds = LOAD_FACTOR * (options.leastSeconds ?? LEAST_SECONDS);
       const tokenizer = withTimeLimit(seconds, () => new Tokenizer(files, chatTemplate, options.leastSeconds));
-      tokenizer.decode(tokenizer.encode(TRIAL)); // the library builds some parts that cannot run
+      tokenizer.decode(tokenizer.encode(TRIAL)); // the library constructs some parts that it cannot run
       return tokenizer;
     } catch (cause) {
       throw new PagesiftError("model", `Cannot use "${origin}": ${shorten(reasonOf(cause), 200)}`, { cause });
     }
   }
 
-  /** The ids of `text`. With `parseSpecial`, a text that begins with BOS gets no second one. */
+  /**
+   * The ids of `text`. With `parseSpecial`, a text that begins with BOS gets no second one.
+   *
+   * @throws {PagesiftError} of kind "model" when the tokenizer's patterns take too long
+   */
   encode(text: string, options: EncodeOptions = {}): number[] {
     const { addSpecialTokens = true, parseSpecial = false } = options;
     const ids = this.#inTime(text.length, () => (parseSpecial ? this.#parsing : this.#literal).encode(text));
@@ -124,49 +133,60 @@ export class Tokenizer implements TokenDecoder {
     return [...(hasBos ? prefix.slice(0, -1) : prefix), ...ids, ...suffix];
   }
 
-  /** The text of `ids`. Ids without a token, which spare embedding rows can produce, leave no trace. */
+  /**
+   * The text of `ids`, without special tokens by default. Ids without a token, which spare embedding rows can produce, are skipped.
+   *
+   * @throws {PagesiftError} of kind "model" when the tokenizer's patterns take too long
+   */
   decode(ids: readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
     const { skipSpecialTokens = true } = options;
     const shown = ids.filter((id) => skipSpecialTokens ? !this.isSilent(id) : this.#hasToken(id));
     if (shown.length === 0) return "";
-    // Never cleaned up: taking away the space before punctuation would change text that was streamed already.
+    // No clean-up: removing the space before punctuation would change text that has been streamed already.
     const read = (): string => this.#library.decode(shown, { clean_up_tokenization_spaces: false });
     return this.#decodesPatterns ? this.#inTime(shown.length, read) : read();
   }
 
-  /** A stream from ids to text; `context` holds the ids before them, see {@link TextStream}. */
+  /** A stream from ids to text; `context` contains the ids before the first one. */
   stream(context: readonly number[] = []): TextStream {
     return new TextStream(this, context);
   }
 
-  /** Whether `decode` leaves the id out by default: a special token, or an id without a token. */
+  /** Whether {@link decode} skips the id by default: a special token, or an id without a token. */
   isSilent(id: number): boolean {
     return this.#specialIds.has(id) || !this.#hasToken(id);
   }
 
-  /** The id of the token with this text, such as `<|im_end|>`. */
+  /** The id of the token with this text, such as `<|im_end|>`, or undefined. */
   tokenId(text: string): number | undefined {
     return this.#library.token_to_id(text);
   }
 
-  /** The id of the special token with this text. */
+  /** The id of the special token with this text, or undefined. */
   specialId(text: string): number | undefined {
     const id = this.tokenId(text);
     return id !== undefined && this.#specialIds.has(id) ? id : undefined;
   }
 
+  /** Whether the model folder contains a chat template. */
   get hasChatTemplate(): boolean {
     return this.#chatTemplate !== undefined;
   }
 
-  /** A conversation as the model reads it. Errors: "model" without a usable template, "usage" where it refuses. */
+  /**
+   * A conversation as text in the model's format.
+   *
+   * @throws {PagesiftError} of kind "model" without a usable template, "usage" when the template refuses the messages
+   */
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
     return this.#requireTemplate().render(messages, options.addGenerationPrompt ?? true);
   }
 
   /**
-   * The ids of a conversation. Special tokens come from the template only: their text inside a message stays text. No
-   * BOS is added, because a template holds one where the model wants it.
+   * The ids of a conversation. Only the template writes special tokens: their text inside a message remains text. No BOS is added,
+   * because the template contains it if the model requires one.
+   *
+   * @throws {PagesiftError} of kind "model" without a usable template, "usage" when the template refuses the messages
    */
   encodeChat(messages: readonly ChatMessage[], options: ChatOptions = {}): number[] {
     const usedText = [this.#requireTemplate().source, ...messages.map((message) => message.content)].join("");
@@ -177,8 +197,10 @@ export class Tokenizer implements TokenDecoder {
   }
 
   /**
-   * The result of `work` on so many characters or ids. Patterns that backtrack without end are refused when a tokenizer is
-   * read; one with two repetitions still takes the cube of a text, so there is a clock too. Throws a "model" error.
+   * Runs `work` on `length` characters or ids within a time limit. Loading refuses patterns with exponential backtracking, but a
+   * pattern with two repetitions still takes cubic time.
+   *
+   * @throws {PagesiftError} of kind "model"
    */
   #inTime<T>(length: number, work: () => T): T {
     try {
@@ -202,7 +224,7 @@ export class Tokenizer implements TokenDecoder {
   }
 }
 
-/** Added tokens that are found in normalised text decode to their normalised text. */
+/** Makes added tokens that are matched in normalized text decode to their normalized text. */
 function mendNormalizedTokens(library: Library, added: readonly AddedToken[]): void {
   const { normalizer } = library;
   if (normalizer === null) return;
@@ -217,7 +239,7 @@ function mendNormalizedTokens(library: Library, added: readonly AddedToken[]): v
   }
 }
 
-/** What a decoder of the library may have inside. */
+/** Private parts of the library's decoders. */
 interface DecoderParts {
   added_tokens?: { content: string }[];
   config?: { type?: unknown };
@@ -226,8 +248,8 @@ interface DecoderParts {
 }
 
 /**
- * Keeps a byte order mark, which the library drops. (Of a run of bytes that is no text, the Rust library replaces every byte; here the
- * characters in it stay, because a stream has printed them already.)
+ * Preserves a byte order mark, which the library drops. (In a run of bytes that is not valid UTF-8, the Rust library replaces every
+ * byte. Here the valid characters in it remain, because a stream has already printed them.)
  */
 function mendByteFallback(decoder: unknown): void {
   const parts = (decoder ?? {}) as DecoderParts;
@@ -235,7 +257,7 @@ function mendByteFallback(decoder: unknown): void {
   if (parts.config?.type === "ByteFallback") parts.text_decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 }
 
-/** What the post-processor puts around a text. */
+/** Ids that the post-processor adds before and after a text. */
 function readFrame(library: Library): [number[], number[]] {
   const text = "";
   const tokens = library.post_processor?.post_process([text], null, true).tokens ?? [text];

@@ -4,7 +4,7 @@
  */
 import { isJsonObject, type JsonObject, quote } from "../folder/json_file.ts";
 
-/** Parts that hold others of their kind, by the name of the list. */
+/** Parts that contain others of their kind, by the name of the list. */
 const LISTS = ["normalizers", "pretokenizers", "processors", "decoders"];
 
 /** Types that are right, with every option that {@link optionProblem} lets pass. */

@@ -87,7 +87,7 @@ function checked(json: JsonObject, vocabSize: number, fail: Fail): TokenizerDefi
   return { ...rewritten({ ...OPTIONAL_PARTS, ...json }), added_tokens: added, model: { ...model, type } };
 }
 
-/** The vocabulary holds no parts and is long, so it is passed over. */
+/** The vocabulary contains no parts and is long, so it is skipped. */
 function checkParts({ normalizer, pre_tokenizer, post_processor, decoder }: JsonObject, fail: Fail): void {
   const problem = findPartProblem([normalizer, pre_tokenizer, post_processor, decoder]);
   if (problem !== undefined) fail(problem);

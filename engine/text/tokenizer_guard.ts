@@ -1,7 +1,7 @@
 import { isJsonObject, type JsonObject, quote } from "../folder/json_file.ts";
 import { findPatternProblem } from "./pattern_guard.ts";
 
-/** Parts of `tokenizer.json` that hold others of their kind, by the names of these lists. */
+/** Parts of `tokenizer.json` that contain others of their kind, by the names of these lists. */
 const LISTS = ["normalizers", "pretokenizers", "processors", "decoders"];
 /** Parts that look for a pattern. */
 const SEARCHING = ["Split", "Replace"];
@@ -9,12 +9,12 @@ const SEARCHING = ["Split", "Replace"];
 const MAX_GROWTH = 64;
 
 /**
- * Why parts of `tokenizer.json` cannot be trusted to the tokenizers library, or undefined. The library takes some that are broken: it
- * prints what it does not know to the terminal, and fails later, in the middle of a text.
+ * Why parts of `tokenizer.json` cannot be trusted to the tokenizers library, or undefined. The library accepts some invalid parts: it
+ * prints unknown ones to the terminal, and fails later, in the middle of a text.
  */
 export function findPartProblem(parts: readonly unknown[]): string | undefined {
   const problem = findPatternProblem(parts);
-  if (problem !== undefined) return `matching its pattern could take for ever: ${problem}; use another model`;
+  if (problem !== undefined) return `matching its pattern could run forever: ${problem}; use another model`;
   for (const part of parts) {
     const steps = part === null || part === undefined ? [] : stepsOf(part);
     const broken = steps.map(stepProblem).find((text) => text !== undefined);

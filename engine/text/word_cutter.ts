@@ -1,11 +1,11 @@
 import type { JsonObject } from "../folder/json_file.ts";
 
-/** Words longer than this are worth cutting; the library keeps the tokens of shorter ones. */
+/** Words longer than this are worth cutting; the library caches the tokens of shorter ones. */
 const LONG_WORD = 256;
 
 /**
- * Cuts long text where BPE cannot merge: between two characters that stand side by side in no merged token. Tokens never
- * span such a place, so the pieces give the same tokens as the whole, in time linear in the text. Tokenizers without a
+ * Cuts long text where BPE cannot merge: between two characters that are adjacent in no merged token. Tokens never
+ * span such a place, so the pieces have the same tokens as the whole, in time linear in the text. Tokenizers without a
  * pre-tokenizer (Llama 2, Mistral) need it: for them a whole book is one word.
  */
 export class WordCutter {
@@ -18,7 +18,7 @@ export class WordCutter {
     this.#model = model;
   }
 
-  /** The pieces of `word`, in order; the word itself where it is short or nothing is known about its merges. */
+  /** The pieces of `word` in order; the word itself if it is short or its merges are unknown. */
   cut(word: string): string[] {
     if (word.length <= LONG_WORD || !hasPlainMerges(this.#model)) return [word];
     const joined = this.#joined ??= joinedPairs(this.#model.merges);

@@ -1,6 +1,7 @@
 /**
- * The gate: formatting, lint, types, format of the native sources, format and lint of the Python, ABI and import arrows, then all tests on
- * the CPU, and the GPU's where one answers. Stops at the first step that fails.
+ * The gate: formatting, lint, types, documentation of the public API, the JSR package, format of the native sources, format and lint of
+ * the Python, ABI and import arrows, then the examples of the documentation, all tests on the GPU if one answers, and all tests on the
+ * CPU. Stops at the first step that fails.
  */
 import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
@@ -11,12 +12,15 @@ const STEPS: [title: string, args: string[]][] = [
   ["format", ["fmt", "--check"]],
   ["lint", ["lint"]],
   ["types", ["check", ...SOURCES]],
+  ["public API", ["doc", "--lint", "mod.ts"]],
+  ["JSR package", ["publish", "--dry-run", "--allow-dirty", "--quiet"]],
   ["native format", ["run", "-A", "scripts/gate/format_native.ts"]],
   ["Python", ["run", "-A", "scripts/gate/format_python.ts"]],
   ["C contract", ["run", "-A", "scripts/gate/abi.ts"]],
   ["import arrows", ["run", "-A", "scripts/gate/check_layers.ts"]],
   ["docs", ["run", "-A", "scripts/gate/check_docs.ts"]],
   ["build", ["run", "-A", "scripts/release/build.ts"]],
+  ["examples", ["test", "-A", "--doc", "--quiet", "mod.ts", "engine", "ffi", "docs/api.md", "docs/pages.md"]],
   ["GPU tests", ["run", "-A", "scripts/gate/test_gpu.ts"]],
 ];
 

@@ -67,7 +67,7 @@ Deno.test("generate ends with 5 for a library of another ABI and says which", as
   const folder = await Deno.makeTempDir();
   try {
     const PAGESIFT_LIBRARY = await strangeLibrary(folder);
-    await refusal(command(["-A"], ["Hi"], { PAGESIFT_LIBRARY }), 5, /strange\.so" has ABI version 99.*wanted \d+; run/);
+    await refusal(command(["-A"], ["Hi"], { PAGESIFT_LIBRARY }), 5, /strange\.so" has ABI version 99/);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -222,7 +222,7 @@ Deno.test("generate --device cuda ends with 5 where PAGESIFT_LIBRARY names a lib
     env: { PAGESIFT_LIBRARY: libraryPath("cpu") },
   });
   assertEquals([code, stdout], [5, ""]);
-  assertMatch(stderr, /^Error: PAGESIFT_LIBRARY names a library for cpu, wanted cuda; .*\n$/);
+  assertMatch(stderr, /^Error: .*PAGESIFT_LIBRARY.*\n$/);
 });
 
 Deno.test("generate --help needs no library", async () => {

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
-import { PagesiftError } from "../../engine/errors.ts";
+import { type ErrorKind, PagesiftError } from "../../engine/errors.ts";
 import type { GenerateOptions, Piece } from "../../engine/types.ts";
 import { collect, loadedOf, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
 
@@ -23,43 +23,44 @@ function testRefusal(
   what: string,
   prompt: readonly number[],
   options: GenerateOptions,
-  wanted: [string, string],
+  [kind, keyword]: [ErrorKind, string],
 ): void {
-  Deno.test(`Engine.generate refuses ${what} and serves on`, async () => {
+  Deno.test(`Engine.generate refuses ${what} and works afterwards`, async () => {
     await using engine = await loadFixture(MODEL, { maxContext: 1000 });
-    assertEquals(await refusal(collect(engine.generate(prompt, options))), wanted);
+    const [found, message] = await refusal(collect(engine.generate(prompt, options)));
+    assertEquals(found, kind);
+    assertStringIncludes(message, keyword);
     await assertWorks(engine);
   });
 }
 
 testRefusal("a prompt longer than the context with the counts", promptIds(MODEL, 2234), {}, [
   "context",
-  "The prompt is longer than the context: 2,234 tokens, limit 1,000, over by 1,234",
+  "2,234 tokens, limit 1,000, over by 1,234",
 ]);
-testRefusal("an empty prompt", [], {}, ["usage", "The prompt has no tokens"]);
-testRefusal("an id past the vocabulary", [1, 700], {}, ["usage", "Token id 700 lies outside the vocabulary of 700"]);
-testRefusal("a negative id", [-1], {}, ["usage", "Token id -1 lies outside the vocabulary of 700"]);
-testRefusal("half an id", [1.5], {}, ["usage", "Token id 1.5 lies outside the vocabulary of 700"]);
-testRefusal("no tokens to generate", [1], { maxTokens: 0 }, ["usage", "maxTokens is 0, wanted a whole number from 1"]);
+testRefusal("an empty prompt", [], {}, ["usage", "no tokens"]);
+testRefusal("an id past the vocabulary", [1, 700], {}, ["usage", "Token id 700"]);
+testRefusal("a negative id", [-1], {}, ["usage", "Token id -1"]);
+testRefusal("half an id", [1.5], {}, ["usage", "Token id 1.5"]);
+testRefusal("no tokens to generate", [1], { maxTokens: 0 }, ["usage", "maxTokens"]);
 testRefusal("a broken budget", [1], { sparse: { budgetTokens: 100 } }, [
   "usage",
-  "Sparse budget is 100 tokens, wanted a multiple of the page size 8; the nearest is 96 or 104",
+  "96 or 104",
 ]);
 testRefusal("an empty stop string", [1], { stop: [""] }, [
   "usage",
-  'Invalid stop string "": expected at least one character',
+  "stop string",
 ]);
 testRefusal("a negative temperature", [1], { temperature: -1 }, [
   "usage",
-  "Invalid temperature -1: expected a finite number of at least 0",
+  "temperature",
 ]);
 
 for (const maxContext of [4097, 0, 1.5]) {
   Deno.test(`Engine.load refuses a context of ${maxContext} tokens`, async () => {
-    assertEquals(await refusal(loadFixture(MODEL, { maxContext })), [
-      "usage",
-      `Context of ${maxContext} tokens is not possible, wanted 1 to 4096, which the model was made for`,
-    ]);
+    const [kind, message] = await refusal(loadFixture(MODEL, { maxContext }));
+    assertEquals(kind, "usage");
+    assertStringIncludes(message, "from 1 to 4096");
   });
 }
 

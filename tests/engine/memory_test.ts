@@ -48,7 +48,7 @@ Deno.test("Engine.generate refuses an answer that memory cannot hold, and says w
       message,
       /^Not enough memory for a context of 1000000000 tokens: KV [\d.]+ GiB, statistics [\d.]+ GiB, scratch [\d.]+ \w+ needed /,
     );
-    assertMatch(message, /beside weights of [\d.]+ kiB, [\d.]+ GiB free; about \d+ tokens would fit \(--ctx-size, /);
+    assertMatch(message, /weights of [\d.]+ kiB, [\d.]+ GiB free; about \d+ tokens would fit \(--ctx-size, /);
   });
 });
 

@@ -58,7 +58,7 @@ Deno.test("matmul refuses shapes that do not meet, naming both", () => {
   assert(x && weight && out);
   assertMatch(
     refusal(() => matmul(device, x, weight, undefined, out)).message,
-    /x has shape \[1, 3\], wanted \[any, 4\]/,
+    /x has shape \[1, 3\].*\[any, 4\]/,
   );
 });
 
@@ -82,7 +82,7 @@ Deno.test("KvCache.append refuses a slot outside the pool", () => {
     cache.append(0, k, k, slots);
     settle(device);
   };
-  assertMatch(refusal(append).message, /slots\[0\] is 32, wanted 0 to 31/);
+  assertMatch(refusal(append).message, /slots\[0\] is 32.*0 to 31/);
 });
 
 Deno.test("Device serves on after it refused a slot, and the cache is as it was", () => {
@@ -102,7 +102,7 @@ Deno.test("KvCache.create refuses a page size that no kernel has", () => {
   using device = openDevice();
   assertMatch(
     refusal(() => KvCache.create(device, { ...SHAPE, pageSize: 12 })).message,
-    /12 is not supported; wanted 8, 16, 32 or 64/,
+    /Page size 12 .*8, 16, 32 or 64/,
   );
 });
 

@@ -79,10 +79,10 @@ Deno.test("the failure of a pending ps_device_wait has its own message, whatever
   device.close();
   const message = new Uint8Array(200);
   const wait = native.ps_device_wait(pointer, message, message.length);
-  assertThrows(() => other.createBuffer(-1), NativeError, "-1 bytes");
+  assertThrows(() => other.createBuffer(-1), NativeError, "-1");
   assertEquals(await wait, Status.InvalidArgument);
   assertMatch(new TextDecoder().decode(message), /^The device is closed/);
-  assertMatch(errorMessage(other), /-1 bytes/);
+  assertMatch(errorMessage(other), /-1$/);
   other.close();
 });
 
@@ -146,7 +146,7 @@ Deno.test("an operation that would write over its own page table is refused and 
     const message = new Uint8Array(200);
     device.native.ps_error_message(message, 200);
     assertEquals(call, Status.InvalidArgument);
-    assertMatch(new TextDecoder().decode(message), /^scores lies over numbers that the call indexes with/);
+    assertMatch(new TextDecoder().decode(message), /^scores overlaps indices/);
   });
 });
 

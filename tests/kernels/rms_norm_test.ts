@@ -1,4 +1,4 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
@@ -79,5 +79,6 @@ deviceTest("addRmsNorm refuses to write over what it adds", (device) => {
   const [x, y] = [0, 1].map(() => device.createTensor("f32", [2, 8]));
   const weight = device.createTensor("f32", [8]);
   const error = assertThrows(() => addRmsNorm(device, x!, y!, weight, EPS, y!), NativeError);
-  assertEquals([error.status, error.message], [Status.InvalidArgument, "out is x or y"]);
+  assertEquals(error.status, Status.InvalidArgument);
+  assertStringIncludes(error.message, "x nor y");
 });

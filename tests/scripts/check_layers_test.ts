@@ -1,6 +1,6 @@
 /** The check of import arrows finds what it is there for. */
 import { assertEquals, assertMatch } from "@std/assert";
-import { checkArrows, importsOf, wayToDevice } from "../../scripts/gate/check_layers.ts";
+import { checkArrows, checkEffects, importsOf, wayToDevice } from "../../scripts/gate/check_layers.ts";
 
 Deno.test("an import from an inner ring of an outer one is a problem", () => {
   const [problem = ""] = checkArrows("engine/session.ts", 'import { run } from "../cli/main.ts";\n');
@@ -23,6 +23,14 @@ Deno.test("static imports, re-exports and dynamic imports all count", () => {
     "engine/b.ts",
     "engine/text/c.ts",
   ]);
+});
+
+Deno.test("a module of the engine that prints is a problem", () => {
+  assertEquals(checkEffects("engine/session.ts", 'console.log("hello");\n').length, 1);
+});
+
+Deno.test("an example in a documentation comment may print", () => {
+  assertEquals(checkEffects("engine/session.ts", '/**\n * console.log("hello");\n */\nexport const one = 1;\n'), []);
 });
 
 const DEVICE = 'import { openLibrary } from "../ffi/library.ts";\n';

@@ -1,4 +1,4 @@
-/* Stores keys and values in their pages and renews the statistics of every page touched, from the keys as stored
+/* Stores keys and values in their pages and recomputes the statistics of every page that it writes, from the keys as stored
  * (tests/reference/page_statistics.ts). */
 #pragma once
 
@@ -7,7 +7,7 @@
 namespace ps {
 namespace PS_ISA {
 
-/* Statistics of the first `count` keys of page `physical`: mean, spread and what else the cache keeps. */
+/* Statistics of the first `count` keys of page `physical`: mean, spread and the other statistics that the cache stores. */
 template <typename T>
 static void renew_statistics(const CacheView &cache, int64_t layer, int64_t head, int64_t physical, int64_t count) {
   const Layout layout(cache.desc);
@@ -17,14 +17,14 @@ static void renew_statistics(const CacheView &cache, int64_t layer, int64_t head
   for (int64_t dim = 0; dim < layout.head_dim; dim++) {
     const T *x = keys + layout.key(0, dim);
     float sum = 0, low = to_float(x[0]), high = low;
-    const float origin = low - low == 0 ? low : 0; /* equal keys have exactly themselves as mean, so that their pages tie */
+    const float origin = low - low == 0 ? low : 0; /* the mean of equal keys is exactly that key, so that their pages tie */
     for (int64_t i = 0; i < count; i++) sum += to_float(x[i]) - origin;
     const float mean = origin + sum / static_cast<float>(count);
     float squares = 0;
     for (int64_t i = 0; i < count; i++) {
       const float value = to_float(x[i]), distance = value - mean;
       squares += distance * distance;
-      low = value < low || value != value ? value : low; /* NaN stays, as in the mean */
+      low = value < low || value != value ? value : low; /* propagates NaN, as the mean does */
       high = value > high || value != value ? value : high;
     }
     const float variance = squares / static_cast<float>(count);
@@ -48,7 +48,7 @@ static void store_token(const CacheView &cache, int64_t layer, int64_t head, int
   }
 }
 
-/* Tokens [first, end) of one head: stores them, and renews a page when its last token of this call is in. */
+/* Stores tokens [first, end) of one head, and recomputes a page's statistics after its last token of this call. */
 template <typename T>
 static void append_range(const AppendKvParams &p, int64_t head, int64_t first, int64_t end) {
   const int64_t d = p.cache.desc.head_dim, page_size = p.cache.desc.page_size;
@@ -60,13 +60,13 @@ static void append_range(const AppendKvParams &p, int64_t head, int64_t first, i
   }
 }
 
-/* The first token at or after t that opens a page's run, so that one thread writes all of a page. */
+/* The first token at or after t that starts the run of a page, so that one thread writes a whole page. */
 static int64_t next_run(const AppendKvParams &p, int64_t t) {
   while (t > 0 && t < p.tokens && p.slots[t] / p.cache.desc.page_size == p.slots[t - 1] / p.cache.desc.page_size) t++;
   return t;
 }
 
-/* Whether a page may have several runs in this call: a second one opens in mid-page, as the first of the call may too. */
+/* Whether a page may have several runs in this call: only then does a run other than the first start inside a page. */
 static bool may_return_to_page(const AppendKvParams &p) {
   const int64_t page_size = p.cache.desc.page_size;
   for (int64_t t = 1; t < p.tokens; t++) {

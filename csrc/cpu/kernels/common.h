@@ -1,4 +1,4 @@
-/* What several kernels use. */
+/* Shared by several kernels. */
 #pragma once
 
 #include "../../params.h"
@@ -17,7 +17,7 @@ static void with_dtype(int32_t dtype, const Body &body) {
   else body(bf16{});
 }
 
-/* Runs body(first, end) over [0, count) in ranges of about `grain`; one range, and no other thread, when count is small. */
+/* Runs body(first, end) over [0, count) in ranges of about `grain`; a small count is one range on the calling thread. */
 template <typename Body>
 static void parallel_ranges(ThreadPool &pool, int64_t count, int64_t grain, const Body &body) {
   const int64_t tasks = (count + grain - 1) / grain;
@@ -31,7 +31,7 @@ static void parallel_ranges(ThreadPool &pool, int64_t count, int64_t grain, cons
   });
 }
 
-/* Rows that make up about this many numbers: enough work to be worth waking a thread. */
+/* Rows with about this many numbers: enough work to be worth waking a thread. */
 constexpr int64_t kGrainNumbers = 16384;
 static inline int64_t rows_per_task(int64_t width) { return width >= kGrainNumbers ? 1 : kGrainNumbers / width; }
 

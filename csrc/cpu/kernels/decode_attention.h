@@ -26,15 +26,15 @@ struct Block {
   int32_t begin[kBlockTokens / kOctet], end[kBlockTokens / kOctet];
 };
 
-/* What a split leaves: per query head of the group, weighted sum of values [d], then maximum and sum of the weights. */
+/* The result of a split: per query head of the group, the weighted sum of values [d], then maximum and sum of the weights. */
 static inline int64_t partial_floats(int64_t d) { return d + 2; }
 
-/* Pages lie anywhere and are short, so the processor cannot predict them: each pass asks for what the next pass reads. */
+/* Pages are short and scattered, so the processor cannot predict their addresses: each pass prefetches the data of the next one. */
 PS_INLINE void prefetch_bytes(const void *base, int64_t first, int64_t bytes) {
   for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(static_cast<const char *>(base) + first + byte);
 }
 
-/* q [group, d] as runs of up to kHeadsAtOnce heads, each [d, heads]: the numbers that one dimension needs lie together. */
+/* q [group, d] as runs of up to kHeadsAtOnce heads, each [d, heads]: the numbers of one dimension are contiguous. */
 static void arrange_queries(const float *q, int64_t group, int64_t d, float *out) {
   for (int64_t first = 0; first < group; first += kHeadsAtOnce) {
     const int64_t heads = group - first < kHeadsAtOnce ? group - first : kHeadsAtOnce;
@@ -44,17 +44,17 @@ static void arrange_queries(const float *q, int64_t group, int64_t d, float *out
   }
 }
 
-/* scores[h, token] for all tokens of the block's pages, masked ones too. Asks for the block's values. */
+/* scores[h, token] for all tokens of the block's pages, including masked ones. Prefetches the block's values. */
 template <typename T, int Heads>
 PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, const float *q, float *scores) {
   const int64_t octets = block.pages * page_size / kOctet;
   for (int64_t first = 0; first < octets; first += kOctetsAtOnce) {
     const T *base[kOctetsAtOnce];
     const void *values[kOctetsAtOnce];
-    constexpr int64_t kOctetStep = kPrefetchDims * kOctet * int64_t(sizeof(T)); /* bytes of values to ask for at a time */
+    constexpr int64_t kOctetStep = kPrefetchDims * kOctet * int64_t(sizeof(T)); /* bytes of values per prefetch */
     PS_UNROLL
     for (int i = 0; i < kOctetsAtOnce; i++) {
-      const int64_t octet = first + i < octets ? first + i : first; /* past the end: read again, written to the margin */
+      const int64_t octet = first + i < octets ? first + i : first; /* past the end: reads the first octet again and writes to the margin */
       base[i] = static_cast<const T *>(block.keys[octet * kOctet / page_size]) + octet * kOctet % page_size;
       values[i] = static_cast<const T *>(block.values[octet * kOctet / page_size]) + octet * kOctet % page_size * d;
     }
@@ -90,7 +90,7 @@ PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, cons
   }
 }
 
-/* Turns one head's scores into weights e^(score - maximum), 0 where masked; returns the factor for what was summed before. */
+/* Replaces one head's scores by weights e^(score - maximum), 0 if masked. Returns the factor that rescales the earlier sums. */
 PS_INLINE float weigh_block(const Block &block, int64_t page_size, float scale, float *scores, float *maximum, float *total) {
   const int64_t tokens = block.pages * page_size;
   for (int64_t page = 0; page < block.pages; page++) {
@@ -121,7 +121,7 @@ PS_INLINE float weigh_block(const Block &block, int64_t page_size, float scale, 
   return factor;
 }
 
-/* out[h] = out[h] * factor[h] + sum_token weight[h, token] * value[token], kVectorsAtOnce vectors of d at a time. Asks for the next
+/* out[h] = out[h] * factor[h] + sum_token weight[h, token] * value[token], kVectorsAtOnce vectors of d at a time. Prefetches the next
  * block's keys. */
 template <typename T, int Heads>
 PS_INLINE void sum_values(const Block &block, const Block &next, int64_t page_size, int64_t d, const float *weights, const float *factor, float *out,
@@ -185,7 +185,7 @@ static void attend_block(const Block &block, const Block &next, int64_t page_siz
   }
 }
 
-/* The pages of the list from place `first` on, as many as a block takes before `end`. */
+/* The pages of the list from index `first` on, as many as fit a block, before `end`. */
 template <typename T>
 static Block gather_block(const DecodeAttentionParams &p, const PageList &list, int64_t head, int64_t first, int64_t end) {
   const Layout layout(p.cache.desc);

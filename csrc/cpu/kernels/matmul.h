@@ -12,9 +12,9 @@ namespace ps {
 namespace PS_ISA {
 
 constexpr int64_t kFewTokens = 8;
-constexpr int64_t kPanelDepth = 512;    /* inputs a panel covers: kPanelDepth * kTileColumns floats stay in the first cache */
-constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes that a thread takes at a time */
-constexpr int64_t kPrefetchBytes = 2048; /* short rows leave the processor's own prefetching too little to go by */
+constexpr int64_t kPanelDepth = 512;    /* inputs per panel: kPanelDepth * kTileColumns floats fit the L1 cache */
+constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes per task */
+constexpr int64_t kPrefetchBytes = 2048; /* short rows end before the hardware prefetcher detects them */
 
 static inline float bias_at(const Typed &bias, int64_t index) {
   if (bias.data == nullptr) return 0;
@@ -23,7 +23,7 @@ static inline float bias_at(const Typed &bias, int64_t index) {
   return to_float(static_cast<const bf16 *>(bias.data)[index]);
 }
 
-/* 2 * kLanes weights as two vectors. A pair of bf16 becomes two floats by a shift and a mask, so bf16 gives its even numbers, then
+/* 2 * kLanes weights as two vectors. A pair of bf16 becomes two floats by a shift and a mask, so bf16 yields its even numbers, then
  * its odd ones; arrange_pairs puts activations in the same order. */
 template <typename W>
 PS_INLINE void load_pair(const W *p, Vec &first, Vec &second) {
@@ -37,7 +37,7 @@ PS_INLINE void load_pair(const bf16 *p, Vec &first, Vec &second) {
   second = (Vec)(bits & 0xffff0000u);
 }
 
-/* Computed as an integer, because a pointer must not point outside the weights, and at their end the address does. */
+/* An integer, because a pointer must not point outside the weights, as this address does at their end. */
 PS_INLINE void prefetch_ahead(const void *p) { __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + kPrefetchBytes)); }
 
 static void arrange_pairs(const float *x, int64_t count, float *out) {
@@ -141,7 +141,7 @@ static void pack_panel(const MatmulParams &p, const W *weight, int64_t n, int64_
   }
 }
 
-/* One panel's columns for all tokens. A column range cut off by the end of the outputs goes through `edge`. */
+/* One panel's columns for all tokens. A range that the end of the outputs cuts off is written to `edge` first. */
 template <typename W>
 static void multiply_panel(const MatmulParams &p, const W *weight, int64_t n, float *panel, float *edge) {
   const int64_t columns = p.outputs - n < kTileColumns ? p.outputs - n : kTileColumns;

@@ -14,7 +14,7 @@ namespace PS_ISA {
 constexpr int kQueriesAtOnce = 4;
 constexpr int64_t kPagesPerTask = 512;
 
-/* One KV head's view: rows of d numbers a physical page. */
+/* One KV head's view: one row of d numbers per physical page. */
 template <typename T>
 struct StatisticRows {
   const T *mean, *variance, *min, *max;
@@ -61,12 +61,12 @@ PS_INLINE void score_block(ps_scorer scorer, float lambda, const StatisticRows<T
   const T *a[Pages], *b[Pages];
   PS_UNROLL
   for (int h = 0; h < Queries; h++) first[h] = queries[h].first, second[h] = queries[h].second;
-  /* What a cache does not keep is null, which nothing may be added to. */
-  const T *kept = scorer == PS_QUEST ? rows.min : scorer == PS_DIAG ? rows.variance : rows.mean;
+  /* Statistics that the cache does not store are null, and a null pointer must not be offset. */
+  const T *stored = scorer == PS_QUEST ? rows.min : scorer == PS_DIAG ? rows.variance : rows.mean;
   PS_UNROLL
   for (int p = 0; p < Pages; p++) {
     a[p] = (scorer == PS_QUEST ? rows.max : rows.mean) + physical[p] * d;
-    b[p] = kept + physical[p] * d;
+    b[p] = stored + physical[p] * d;
   }
   float main[Queries][Pages], other[Queries][Pages];
   dot_pages<T, Queries, Pages>(first, a, d, main);
@@ -79,7 +79,7 @@ PS_INLINE void score_block(ps_scorer scorer, float lambda, const StatisticRows<T
       if (scorer == PS_UNIQUE) score += queries[h].spread * rows.std[physical[p]];
       else if (scorer == PS_DIAG) score += lambda * __builtin_sqrtf(other[h][p]);
       else if (scorer == PS_QUEST) score += other[h][p];
-      /* NaN wins, so that it is seen and not hidden by another head */
+      /* propagates NaN, so that another head does not hide it */
       best[p] = score > best[p] || score != score ? score : best[p];
     }
   }
@@ -96,7 +96,7 @@ static void score_queries(const PageScoreParams &p, const StatisticRows<T> &rows
   for (; page < end; page++) score_block<T, Queries, 1>(p.scorer, p.lambda, rows, queries, table + page, d, scores + page);
 }
 
-/* Writes the forms that the scorer multiplies statistics with; `memory` holds 2 d floats. */
+/* Writes the factors that the scorer multiplies with the statistics; `memory` has 2 d floats. */
 static QueryForms prepare_query(const PageScoreParams &p, const float *q, float *memory) {
   const int64_t d = p.cache.desc.head_dim;
   float squares = 0;

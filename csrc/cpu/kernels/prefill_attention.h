@@ -2,7 +2,7 @@
  *
  * A task takes one KV head and a tile of tokens: rows = tokens x query heads of the group. It walks the pages in blocks of
  * kColumns tokens, widens each block to f32 once for all rows, and runs both products through the register tile of
- * microkernel.h, with a running maximum and sum a row. Bound by arithmetic. */
+ * microkernel.h, with a running maximum and sum per row. Bound by arithmetic. */
 #pragma once
 
 #include "microkernel.h"
@@ -72,7 +72,7 @@ static void widen_block(const Tile &tile, const PrefillAttentionParams &p, int64
   }
 }
 
-/* Scores of one row become weights; what the row summed before is rescaled when its maximum grows. */
+/* Replaces the scores of one row by weights, and rescales the row's earlier sums when its maximum grows. */
 static void weigh_row(const Tile &tile, int64_t r, int64_t first, int32_t window) {
   const int64_t position = tile.first_position + r / tile.group;
   const int64_t begin = window > 0 && position - window + 1 > first ? position - window + 1 - first : 0;

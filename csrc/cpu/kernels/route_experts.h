@@ -1,4 +1,4 @@
-/* Which experts a token goes to: the k largest of the softmax of its router logits. */
+/* The experts of a token: the k largest of the softmax of its router logits. */
 #pragma once
 
 #include "common.h"
@@ -7,7 +7,7 @@ namespace ps {
 namespace PS_ISA {
 
 static void route_row(const float *logits, int64_t experts, int64_t k, bool normalize, int32_t *chosen, float *weights) {
-  float maximum = logits[0], total = 0, kept = 0;
+  float maximum = logits[0], total = 0, selected_sum = 0;
   for (int64_t e = 1; e < experts; e++) maximum = logits[e] > maximum ? logits[e] : maximum;
   for (int64_t e = 0; e < experts; e++) total += exp(set1(logits[e] - maximum))[0];
   for (int64_t place = 0; place < k; place++) {
@@ -19,9 +19,9 @@ static void route_row(const float *logits, int64_t experts, int64_t k, bool norm
     }
     chosen[place] = static_cast<int32_t>(best);
     weights[place] = exp(set1(logits[best] - maximum))[0] / total;
-    kept += weights[place];
+    selected_sum += weights[place];
   }
-  for (int64_t place = 0; normalize && place < k; place++) weights[place] /= kept;
+  for (int64_t place = 0; normalize && place < k; place++) weights[place] /= selected_sum;
 }
 
 static void route_experts(ThreadPool &pool, const RouteExpertsParams &p) {

@@ -1,5 +1,5 @@
-/* A token for each row of logits (csrc/sample_rules.h). The cut of a filter is found as the CUDA build finds it: by the high bits of
- * the keys first, with the weights of 2048 bins at a time. */
+/* A token for each row of logits (csrc/sample_rules.h). The cut of a filter is found as in the CUDA build: by the high bits of the
+ * keys first, with the weights of 2048 bins at a time. */
 #pragma once
 
 #include "../../sample_rules.h"
@@ -8,8 +8,8 @@
 namespace ps {
 namespace PS_ISA {
 
-/* Ranks of the tokens that are still kept, by rising id. */
-struct Kept {
+/* Ranks of the tokens that pass the filters so far, in ascending order of id. */
+struct Candidates {
   uint64_t *ranks;
   int64_t count;
 
@@ -25,13 +25,13 @@ struct Kept {
 
 /* From the best token on, the rank at which the running amount first exceeds target_of(sum of all amounts). */
 template <typename Amount, typename TargetOf>
-static uint64_t rank_at(const Kept &kept, const Amount &amount, const TargetOf &target_of) {
+static uint64_t rank_at(const Candidates &candidates, const Amount &amount, const TargetOf &target_of) {
   uint64_t sums[sampling::kBins], rest = 0;
   uint32_t found = 0;
   for (int pass = 0; pass < sampling::kPasses; pass++) {
     for (uint64_t &sum : sums) sum = 0;
-    for (int64_t i = 0; i < kept.count; i++) {
-      const uint32_t key = sampling::key_of_rank(kept.ranks[i]);
+    for (int64_t i = 0; i < candidates.count; i++) {
+      const uint32_t key = sampling::key_of_rank(candidates.ranks[i]);
       if (sampling::agree(key, found, pass)) sums[sampling::bin_of(key, pass)] += amount(sampling::number_of(key));
     }
     if (pass == 0) {
@@ -45,11 +45,11 @@ static uint64_t rank_at(const Kept &kept, const Amount &amount, const TargetOf &
   }
   uint64_t ties = rest / amount(sampling::number_of(found));
   int64_t i = 0;
-  while (sampling::key_of_rank(kept.ranks[i]) != found || ties-- > 0) i++;
-  return kept.ranks[i];
+  while (sampling::key_of_rank(candidates.ranks[i]) != found || ties-- > 0) i++;
+  return candidates.ranks[i];
 }
 
-/* The first token, by rising id, whose running weight exceeds the target. */
+/* The first token in ascending order of id whose running weight exceeds the target. */
 static int32_t draw_of_all(const float *x, int64_t width, const sampling::Rules &rules) {
   uint64_t total = 0;
   for (int64_t i = 0; i < width; i++) total += rules.weight(x[i]);
@@ -59,17 +59,18 @@ static int32_t draw_of_all(const float *x, int64_t width, const sampling::Rules 
   return static_cast<int32_t>(i);
 }
 
-static int32_t draw_of_kept(Kept kept, uint64_t best, const sampling::Rules &rules) {
-  if (rules.top_k > 0 && rules.top_k < kept.count) {
+static int32_t draw_from(Candidates candidates, uint64_t best, const sampling::Rules &rules) {
+  if (rules.top_k > 0 && rules.top_k < candidates.count) {
     const uint64_t target = static_cast<uint64_t>(rules.top_k) - 1;
-    kept.drop_below(rank_at(kept, [](float) { return uint64_t(1); }, [&](uint64_t) { return target; }));
+    candidates.drop_below(rank_at(candidates, [](float) { return uint64_t(1); }, [&](uint64_t) { return target; }));
   }
   if (rules.top_p < 1) {
-    kept.drop_below(rank_at(kept, [&](float logit) { return rules.mass(logit); }, [&](uint64_t total) { return rules.mass_target(total); }));
+    candidates.drop_below(
+        rank_at(candidates, [&](float logit) { return rules.mass(logit); }, [&](uint64_t total) { return rules.mass_target(total); }));
   }
-  kept.drop_below(rules.lowest_rank(best));
+  candidates.drop_below(rules.lowest_rank(best));
   return sampling::id_of_rank(
-      rank_at(kept, [&](float logit) { return rules.weight(logit); }, [&](uint64_t total) { return rules.draw_target(total); }));
+      rank_at(candidates, [&](float logit) { return rules.weight(logit); }, [&](uint64_t total) { return rules.draw_target(total); }));
 }
 
 static int32_t sample_row(const float *x, int64_t width, sampling::Rules rules, uint64_t *ranks) {
@@ -77,10 +78,10 @@ static int32_t sample_row(const float *x, int64_t width, sampling::Rules rules, 
   if (best < 0 || !(rules.temperature > 0)) return -1;
   rules.max = x[best];
   if (!rules.filters()) return draw_of_all(x, width, rules);
-  Kept kept{ranks, width};
+  Candidates candidates{ranks, width};
   for (int64_t i = 0; i < width; i++) ranks[i] = sampling::rank_of(x[i], i);
-  kept.drop_below(sampling::kFiniteRank);
-  return draw_of_kept(kept, sampling::rank_of(rules.max, best), rules);
+  candidates.drop_below(sampling::kFiniteRank);
+  return draw_from(candidates, sampling::rank_of(rules.max, best), rules);
 }
 
 static void sample(ThreadPool &pool, const SampleParams &p) {

@@ -7,7 +7,7 @@ namespace ps {
 namespace PS_ISA {
 
 PS_INLINE Vec silu(Vec x) {
-  const Vec limited = vmax(set1(-88.f), x); /* e^88 is the last power that is finite; in this order NaN stays NaN */
+  const Vec limited = vmax(set1(-88.f), x); /* e^88 is the last power that is finite; this order of arguments propagates NaN */
   return limited / (exp(-limited) + 1.f);
 }
 

@@ -1,9 +1,10 @@
-import { assertEquals, assertRejects } from "@std/assert";
-import { join } from "@std/path";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { fromFileUrl, join } from "@std/path";
 import { findModelFolder } from "../../../engine/hub/find.ts";
 import { COMMIT, FakeHub } from "../../support/fake_hub.ts";
 import { withFiles } from "../../support/folders.ts";
 import { assertRefused, withHub } from "../../support/hub_place.ts";
+import { runDeno } from "../../support/process.ts";
 
 Deno.test("findModelFolder takes a folder as it is", async () => {
   await withFiles({}, async (folder) => assertEquals(await findModelFolder(folder, { env: {} }), folder));
@@ -28,6 +29,16 @@ Deno.test("findModelFolder refuses a file that is no GGUF file", async () => {
   await withFiles({ f: "" }, async (folder) => {
     await assertRefused(() => findModelFolder(join(folder, "f"), { env: {} }), "model", "is not a folder");
   });
+});
+
+Deno.test("findModelFolder reads the environment of the process by default", async () => {
+  const url = new URL("../../../engine/hub/find.ts", import.meta.url);
+  const code = `import { findModelFolder } from ${JSON.stringify(url)};
+    await findModelFolder("org/name").catch((error) => console.log(error.kind, error.message));`;
+  const config = fromFileUrl(new URL("../../../deno.json", import.meta.url));
+  const env = { HF_HUB_CACHE: "/nowhere/hub", HF_HUB_OFFLINE: "1" };
+  const { stdout, stderr } = await runDeno(["eval", "--config", config, code], env);
+  assertMatch(stdout, /^network .*"\/nowhere\/hub"/, stderr);
 });
 
 Deno.test("findModelFolder refuses a revision that leaves the cache", async () => {

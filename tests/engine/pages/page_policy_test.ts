@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { PagesiftError } from "../../../engine/errors.ts";
 import { exceedsBudget, resolvePolicy, SCORERS } from "../../../engine/pages/page_policy.ts";
 import type { SparseOptions } from "../../../engine/types.ts";
@@ -9,10 +9,11 @@ function kinds(sparse: SparseOptions, windows: readonly number[] = NO_WINDOWS): 
   return resolvePolicy(sparse, windows).layers.map(({ kind }) => kind);
 }
 
-function testRefusal(what: string, sparse: SparseOptions, message: string): void {
+function testRefusal(what: string, sparse: SparseOptions, keyword: string): void {
   Deno.test(`resolvePolicy refuses ${what}`, () => {
     const error = assertThrows(() => resolvePolicy(sparse, NO_WINDOWS), PagesiftError);
-    assertEquals([error.kind, error.message], ["usage", message]);
+    assertEquals(error.kind, "usage");
+    assertStringIncludes(error.message, keyword);
   });
 }
 
@@ -102,44 +103,43 @@ Deno.test("resolvePolicy selects the same layers and pages at one level and at t
   assertEquals(policies.map((policy) => ({ ...policy, groupPages: 0 }))[0], { ...policies[1], groupPages: 0 });
 });
 
-const WANTED = "wanted a multiple of the page size";
 testRefusal(
   "a budget between two pages and names both neighbours",
   { budgetTokens: 100 },
-  `Sparse budget is 100 tokens, ${WANTED} 8; the nearest is 96 or 104`,
+  "the nearest is 96 or 104",
 );
 testRefusal(
   "a budget below one page and names the least",
   { budgetTokens: 63, pageSize: 64 },
-  `Sparse budget is 63 tokens, ${WANTED} 64; the nearest is 64`,
+  "the nearest is 64",
 );
-testRefusal("a budget of 0", { budgetTokens: 0 }, `Sparse budget is 0 tokens, ${WANTED} 8; the nearest is 8`);
-testRefusal("a negative budget", { budgetTokens: -8 }, `Sparse budget is -8 tokens, ${WANTED} 8; the nearest is 8`);
+testRefusal("a budget of 0", { budgetTokens: 0 }, "the nearest is 8");
+testRefusal("a negative budget", { budgetTokens: -8 }, "the nearest is 8");
 testRefusal(
   "a broken budget",
   { budgetTokens: 64.5 },
-  `Sparse budget is 64.5 tokens, ${WANTED} 8; the nearest is 64 or 72`,
+  "the nearest is 64 or 72",
 );
-testRefusal("a budget that is no number", { budgetTokens: NaN }, `Sparse budget is NaN tokens, ${WANTED} 8`);
-testRefusal("another page size", { pageSize: 24 }, "Page size is 24 tokens, wanted 8, 16, 32, 64");
+testRefusal("a budget that is no number", { budgetTokens: NaN }, "budget is NaN");
+testRefusal("another page size", { pageSize: 24 }, "8, 16, 32, 64");
 testRefusal(
   "an unknown mode",
   untyped({ mode: "yes" }),
-  'Sparse mode "yes" is unknown; wanted auto, on or off',
+  'mode "yes"',
 );
 testRefusal(
   "an unknown scorer",
   untyped({ scorer: "best" }),
-  'Scorer "best" is unknown; wanted unique, diag, quest, mean',
+  'Scorer "best"',
 );
-testRefusal("a negative lambda", { lambda: -0.5 }, "Lambda is -0.5, wanted a number from 0");
-testRefusal("an infinite lambda", { lambda: Infinity }, "Lambda is Infinity, wanted a number from 0");
-testRefusal("a negative sink", { sinkPages: -1 }, "Number of sink pages is -1, wanted a whole number from 0");
-testRefusal("half a recent page", { recentPages: 0.5 }, "Number of recent pages is 0.5, wanted a whole number from 0");
-testRefusal("NaN dense layers", { denseLayers: NaN }, "Number of dense layers is NaN, wanted a whole number from 0");
+testRefusal("a negative lambda", { lambda: -0.5 }, "Lambda is -0.5");
+testRefusal("an infinite lambda", { lambda: Infinity }, "Lambda is Infinity");
+testRefusal("a negative sink", { sinkPages: -1 }, "sink pages is -1");
+testRefusal("half a recent page", { recentPages: 0.5 }, "recent pages is 0.5");
+testRefusal("NaN dense layers", { denseLayers: NaN }, "dense layers is NaN");
 
 for (const levels of [0, 3, 1.5, NaN]) {
-  testRefusal(`${levels} levels`, untyped({ levels }), `Score levels are ${levels}, wanted 1 or 2`);
+  testRefusal(`${levels} levels`, untyped({ levels }), `levels are ${levels}`);
 }
 
 Deno.test("exceedsBudget is false while all pages fit the budget", () => {

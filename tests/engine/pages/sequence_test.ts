@@ -36,7 +36,7 @@ Deno.test("Sequence.extend takes no page while the last one has room", () => {
 
 Deno.test("Sequence.extend beyond the pool throws and leaves sequence and pool as they were", () => {
   const sequence = makeSequence(10);
-  assertThrows(() => sequence.extend(15), RangeError, "2 pages wanted, 1 of 4 free");
+  assertThrows(() => sequence.extend(15), RangeError, "1 of 4 free");
   assertEquals([sequence.length, sequence.pages.length, sequence.allocator.numFree], [10, 2, 1]);
   assertEquals(sequence.extend(14).length, 14);
 });
@@ -119,7 +119,7 @@ Deno.test("Sequence.extend beyond the groups throws and leaves sequence and pool
   first.extend(65);
   second.extend(1);
   const before = [...first.pages];
-  assertThrows(() => first.extend(129), RangeError, "9 pages wanted, 8 of 32 free");
+  assertThrows(() => first.extend(129), RangeError, "8 of 32 free");
   assertEquals([first.length, [...first.pages], allocator.numFree], [65, before, 8]);
   assertEquals(first.extend(127).length, 127); // what its second group still holds, and the last one
   assertEquals([first.pages.length, allocator.numFree], [24, 0]);
@@ -130,7 +130,7 @@ Deno.test("Sequence.extend takes the pages left in its last group when no group 
   first.extend(8);
   while (allocator.numFree > 0) allocator.allocate();
   assertEquals(first.extend(56).length, 56);
-  assertThrows(() => first.extend(1), RangeError, "1 pages wanted, 0 of 32 free");
+  assertThrows(() => first.extend(1), RangeError, "0 of 32 free");
   assertEquals(first.length, 64);
 });
 
