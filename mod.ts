@@ -19,9 +19,18 @@
 export type { DeviceChoice } from "./engine/devices.ts";
 export { type BatchOptions, Engine, type EngineOptions } from "./engine/engine.ts";
 export { type ErrorKind, PagesiftError } from "./engine/errors.ts";
+export type { Architecture } from "./engine/folder/architectures.ts";
+export type { ModelConfig, ModelScales, MoeConfig } from "./engine/folder/config.ts";
+export type { LayerRotation } from "./engine/folder/layer_rotations.ts";
+export type { ModelSparsity } from "./engine/folder/sparsity_file.ts";
+export type { BlockDType, PlainDType, WeightDType, WeightFormat } from "./engine/folder/weight_formats.ts";
+export type { Environment } from "./engine/hub/cache.ts";
+export { defaultModelFolder } from "./engine/hub/default_model.ts";
 export { type DownloadProgress, findModelFolder, type FindModelOptions } from "./engine/hub/find.ts";
-export type { ModelConfig } from "./engine/folder/config.ts";
-export type { WeightFormat } from "./engine/folder/weight_formats.ts";
+export type { LayerPolicy, PagePolicy } from "./engine/pages/page_policy.ts";
+export type { ChatMessage } from "./engine/text/chat_template.ts";
+export type { TextStream, TokenDecoder } from "./engine/text/text_stream.ts";
+export { type ChatOptions, type EncodeOptions, Tokenizer, type TokenizerOptions } from "./engine/text/tokenizer.ts";
 export type {
   BatchPiece,
   EngineStats,

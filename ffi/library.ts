@@ -17,7 +17,8 @@ function fileName(kind: LibraryKind): string {
 
 /** Where the library is expected, or undefined where nothing says so: a module from the network has no `build/` beside it. */
 function findLibrary(kind: LibraryKind): string | undefined {
-  const named = Deno.env.get("PAGESIFT_LIBRARY") || (kind === "cuda" && Deno.env.get("PAGESIFT_CUDA_LIBRARY")) || undefined;
+  const named = Deno.env.get("PAGESIFT_LIBRARY") || (kind === "cuda" && Deno.env.get("PAGESIFT_CUDA_LIBRARY")) ||
+    undefined;
   if (named) return named;
   if (!import.meta.url.startsWith("file:")) return undefined;
   const root = dirname(dirname(fromFileUrl(import.meta.url)));

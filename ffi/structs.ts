@@ -1,7 +1,22 @@
 /** Writes and reads the structs of the C header. */
 import { ENUMS, OFFSETS, STRUCT_BYTES } from "./symbols.ts";
 
-export type DType = keyof typeof ENUMS.ps_dtype;
+/** Type of the elements of a tensor. The types from q8_0 on store weights in blocks that share scales (`csrc/include/pagesift.h`). */
+export type DType =
+  | "f32"
+  | "f16"
+  | "bf16"
+  | "i32"
+  | "q8_0"
+  | "q4_0"
+  | "q4_1"
+  | "q5_0"
+  | "q5_1"
+  | "q4_k"
+  | "q5_k"
+  | "q6_k"
+  | "f8";
+
 /** Numbers that share a scale, along the inner dimension of a weight, and the bytes that they take together; 1 number for plain dtypes. */
 export const BLOCKS: Readonly<Record<DType, { numbers: number; bytes: number }>> = {
   f32: { numbers: 1, bytes: 4 },

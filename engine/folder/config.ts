@@ -37,6 +37,7 @@ export interface ModelConfig {
   readonly tieWordEmbeddings: boolean;
   /** `gelu_tanh` is the tanh form of gelu. */
   readonly hiddenAct: "silu" | "gelu_tanh";
+  /** Whether the projections of attention have biases. */
   readonly attentionBias: { readonly qkv: boolean; readonly output: boolean };
   /** Whether the projections of the feed-forward block have biases. */
   readonly mlpBias: boolean;
@@ -66,6 +67,7 @@ export interface ModelConfig {
   readonly localRope?: RopeConfig;
   /** Which rotation each layer has. `[numLayers]` */
   readonly rotations: readonly LayerRotation[];
+  /** Tokens that end a generation. */
   readonly eosTokenIds: readonly number[];
   /** The token at the beginning of a text, if the model has one. */
   readonly bosTokenId?: number;

@@ -9,10 +9,11 @@ export type PlainDType = Exclude<WeightDType, BlockDType>;
 
 /** Formats that a 16-bit model can be quantised to while it loads. */
 export const QUANTIZED_FORMATS = ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1"] as const;
-/** What may be asked for; `auto` keeps what the model has. */
-export const WEIGHT_FORMATS = ["auto", "bf16", ...QUANTIZED_FORMATS] as const;
+/** All of {@link WeightFormat}. */
+export const WEIGHT_FORMATS: readonly WeightFormat[] = ["auto", "bf16", ...QUANTIZED_FORMATS];
 
-export type WeightFormat = (typeof WEIGHT_FORMATS)[number];
+/** What the matrices of a 16-bit or 32-bit model are stored in on the device; `auto` keeps what the files have. */
+export type WeightFormat = "auto" | "bf16" | "q8_0" | "q4_0" | "q4_1" | "q5_0" | "q5_1";
 
 /** Formats by the names that files have for them. */
 const DTYPES: Readonly<Record<string, WeightDType>> = {
