@@ -85,7 +85,8 @@ void check_selection(const DecodeAttentionParams &p) {
 }  // namespace
 
 void weight_write_blocks(Backend &backend, const WeightWriteParams &params) {
-  const int64_t row_bytes = bytes_of_numbers(params.weight.dtype, params.inputs), stride = bytes_of_numbers(params.weight.dtype, params.weight.stride);
+  const int64_t row_bytes = bytes_of_numbers(params.weight.dtype, params.inputs),
+                stride = bytes_of_numbers(params.weight.dtype, params.weight.stride);
   char *target = static_cast<char *>(const_cast<void *>(params.weight.data)) + params.first_row * stride;
   const char *source = static_cast<const char *>(params.source);
   for (int64_t i = 0; i < params.count; i++) memory_write(backend, target + i * stride, source + i * row_bytes, row_bytes);
