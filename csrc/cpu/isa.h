@@ -9,12 +9,14 @@ namespace ps {
 struct Kernels {
   const char *name;
   void (*scan)(ThreadPool &, const ScanParams &);
+  void (*weight_write)(ThreadPool &, const WeightWriteParams &);
   void (*embedding)(ThreadPool &, const EmbeddingParams &);
   void (*rms_norm)(ThreadPool &, const RmsNormParams &);
   void (*rope_table)(ThreadPool &, const RopeTableParams &);
   void (*rope)(ThreadPool &, const RopeParams &);
   void (*silu_mul)(ThreadPool &, const SiluMulParams &);
   void (*matmul)(ThreadPool &, const MatmulParams &);
+  void (*matmul_quantized)(ThreadPool &, const MatmulParams &);
   void (*add)(ThreadPool &, const AddParams &);
   void (*argmax)(ThreadPool &, const ArgmaxParams &);
   void (*sample)(ThreadPool &, const SampleParams &);
@@ -33,9 +35,10 @@ extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+void matmul_quantized_vnni(ThreadPool &, const MatmulParams &);
 #endif
 
-/* The best that this processor runs; the environment variable PAGESIFT_ISA (portable, avx2, avx512) asks for a lower one. */
+/* The best that this processor runs; the environment variable PAGESIFT_ISA (portable, avx2, avx512, avx512vnni) asks for a lower one. */
 const Kernels &choose_kernels();
 
 /* Tokens that one task of decode attention reads, at least; see decode_attention_splits. */

@@ -7,6 +7,7 @@
 #include "decode_attention.h"
 #include "embedding.h"
 #include "matmul.h"
+#include "matmul_quantized.h"
 #include "page_mass.h"
 #include "page_score.h"
 #include "page_select.h"
@@ -18,13 +19,34 @@
 #include "scan.h"
 #include "scatter_add.h"
 #include "silu_mul.h"
+#include "weight_write.h"
 
 namespace ps {
 namespace PS_ISA {
 
 static constexpr Kernels kernels(const char *name) {
-  return {name,   scan,          embedding,   rms_norm,  rope_table,      rope,       silu_mul,    matmul,           add,       argmax,
-          sample, route_experts, scatter_add, append_kv, page_statistics, page_score, page_select, decode_attention, page_mass, prefill_attention};
+  return {name,
+          scan,
+          weight_write,
+          embedding,
+          rms_norm,
+          rope_table,
+          rope,
+          silu_mul,
+          matmul,
+          matmul_quantized,
+          add,
+          argmax,
+          sample,
+          route_experts,
+          scatter_add,
+          append_kv,
+          page_statistics,
+          page_score,
+          page_select,
+          decode_attention,
+          page_mass,
+          prefill_attention};
 }
 
 }  // namespace PS_ISA
