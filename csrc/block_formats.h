@@ -80,7 +80,8 @@ constexpr BlockFormat kBlockFormats[] = {
 };
 constexpr int32_t kDtypes = sizeof kBlockFormats / sizeof *kBlockFormats;
 static_assert(kDtypes == PS_F8 + 1 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22 &&
-                  sizeof(BlockQ5_1) == 24 && sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210 && sizeof(BlockF8) == 132,
+                  sizeof(BlockQ5_1) == 24 && sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210 &&
+                  sizeof(BlockF8) == 132,
               "Blocks have the sizes of GGUF");
 
 constexpr bool is_block_format(int32_t dtype) { return dtype >= PS_Q8_0 && dtype <= PS_F8; }

@@ -47,8 +47,8 @@ void check_numbers(const char *format, const Source &source, int64_t inputs, int
     bool fits = true;
     for (int64_t i = 0; i < count * inputs; i++) fits &= std::fabs(floats[i]) <= kLargestQuantized;
     for (int64_t i = 0; !fits && i < count * inputs; i++) {
-      require(std::fabs(floats[i]) <= kLargestQuantized, "Row ", first + i / inputs, " of the source contains a number that is NaN or above 65504, which ",
-              format, " cannot store");
+      require(std::fabs(floats[i]) <= kLargestQuantized, "Row ", first + i / inputs,
+              " of the source contains a number that is NaN or above 65504, which ", format, " cannot store");
     }
   });
 }
@@ -64,19 +64,20 @@ int32_t ps_weight_write(ps_device *device, const ps_tensor *weight, int64_t firs
     const bool matrix = weight == nullptr || weight->rank != 1;
     const Checked w = matrix ? check_tensor(*device, "weight", weight, kWeights, {-1, -1}) : check_tensor(*device, "weight", weight, kWeights, {-1});
     const int64_t inputs = w.shape[1];
-    require(first_row >= 0 && rows >= 1 && first_row < w.shape[0] && rows <= w.shape[0] - first_row, "Rows ", first_row, " to ", first_row, " + ", rows,
-            " lie outside a weight of ", w.shape[0], " rows");
+    require(first_row >= 0 && rows >= 1 && first_row < w.shape[0] && rows <= w.shape[0] - first_row, "Rows ", first_row, " to ", first_row, " + ",
+            rows, " lie outside a weight of ", w.shape[0], " rows");
     require(source != nullptr, "No memory given to read the rows from");
     const bool same = source_dtype == w.dtype, plain = source_dtype == PS_F32 || source_dtype == PS_F16 || source_dtype == PS_BF16;
-    require(same || plain, "A source of dtype ", dtype_name(source_dtype), " cannot be stored as ", dtype_name(w.dtype), "; supply f32, f16, bf16 or ",
-            dtype_name(w.dtype));
+    require(same || plain, "A source of dtype ", dtype_name(source_dtype), " cannot be stored as ", dtype_name(w.dtype),
+            "; supply f32, f16, bf16 or ", dtype_name(w.dtype));
     const Source from{source_dtype, static_cast<const char *>(source), bytes_of_numbers(source_dtype, inputs)};
     require(source_bytes == rows * from.row_bytes, rows, " rows of ", inputs, " ", dtype_name(source_dtype), " numbers take ", rows * from.row_bytes,
             " bytes; the source has ", source_bytes);
     if (same) return store_rows(*device, w, inputs, first_row, rows, from.rows);
     if (is_block_format(w.dtype)) {
       if (!can_quantize_to(w.dtype)) {
-        throw Error(PS_UNSUPPORTED, std::string("Numbers cannot be quantised to ") + dtype_name(w.dtype) + ", only to q8_0, q4_0, q4_1, q5_0 and q5_1");
+        throw Error(PS_UNSUPPORTED,
+                    std::string("Numbers cannot be quantised to ") + dtype_name(w.dtype) + ", only to q8_0, q4_0, q4_1, q5_0 and q5_1");
       }
       check_numbers(dtype_name(w.dtype), from, inputs, rows);
     }

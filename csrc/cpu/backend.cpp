@@ -84,12 +84,7 @@ void check_selection(const DecodeAttentionParams &p) {
 
 }  // namespace
 
-void weight_write_blocks(Backend &backend, const WeightWriteParams &params) {
-  const int64_t row_bytes = bytes_of_numbers(params.weight.dtype, params.inputs), stride = bytes_of_numbers(params.weight.dtype, params.weight.stride);
-  char *target = static_cast<char *>(const_cast<void *>(params.weight.data)) + params.first_row * stride;
-  const char *source = static_cast<const char *>(params.source);
-  for (int64_t i = 0; i < params.count; i++) memory_write(backend, target + i * stride, source + i * row_bytes, row_bytes);
-}
+void weight_write_blocks(Backend &backend, const WeightWriteParams &params) { backend.kernels.weight_write(backend.pool, params); }
 
 void embedding(Backend &backend, const EmbeddingParams &params) {
   check_indices("ids", params.ids, params.tokens, params.vocabulary);
@@ -112,7 +107,10 @@ void rope(Backend &backend, const RopeParams &params) { backend.kernels.rope(bac
 void silu_mul(Backend &backend, const GatedParams &params) { backend.kernels.silu_mul(backend.pool, params); }
 void gelu_mul(Backend &backend, const GatedParams &params) { backend.kernels.gelu_mul(backend.pool, params); }
 void scale(Backend &backend, const ScaleParams &params) { backend.kernels.scale(backend.pool, params); }
-void matmul(Backend &backend, const MatmulParams &params) { backend.kernels.matmul(backend.pool, params); }
+void matmul(Backend &backend, const MatmulParams &params) {
+  const bool blocks = is_block_format(params.weight.dtype);
+  (blocks ? backend.kernels.matmul_quantized : backend.kernels.matmul)(backend.pool, params);
+}
 void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
 void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }
 void sample(Backend &backend, const SampleParams &params) { backend.kernels.sample(backend.pool, params); }

@@ -6,6 +6,18 @@
 
 namespace ps {
 
+#if defined(__x86_64__)
+namespace {
+
+Kernels with_vnni(Kernels kernels) {
+  kernels.name = "avx512vnni";
+  kernels.matmul_quantized = matmul_quantized_vnni;
+  return kernels;
+}
+
+}  // namespace
+#endif
+
 const Kernels &choose_kernels() {
   const char *asked = std::getenv("PAGESIFT_ISA");
   const auto wanted = [asked](const Kernels &kernels) { return asked == nullptr || *asked == '\0' || std::strcmp(asked, kernels.name) == 0; };
@@ -14,6 +26,8 @@ const Kernels &choose_kernels() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* every processor with AVX2 has F16C, which clang cannot test */
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
+  static const Kernels vnni = with_vnni(kAvx512Kernels);
+  if (avx512 && __builtin_cpu_supports("avx512vnni") && wanted(vnni)) return vnni;
   if (avx512 && wanted(kAvx512Kernels)) return kAvx512Kernels;
   if (avx2 && wanted(kAvx2Kernels)) return kAvx2Kernels;
 #endif

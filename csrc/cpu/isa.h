@@ -9,12 +9,14 @@ namespace ps {
 struct Kernels {
   const char *name;
   void (*scan)(ThreadPool &, const ScanParams &);
+  void (*weight_write)(ThreadPool &, const WeightWriteParams &);
   void (*embedding)(ThreadPool &, const EmbeddingParams &);
   void (*rms_norm)(ThreadPool &, const RmsNormParams &);
   void (*rope_table)(ThreadPool &, const RopeTableParams &);
   void (*rope)(ThreadPool &, const RopeParams &);
   void (*silu_mul)(ThreadPool &, const GatedParams &);
   void (*matmul)(ThreadPool &, const MatmulParams &);
+  void (*matmul_quantized)(ThreadPool &, const MatmulParams &);
   void (*add)(ThreadPool &, const AddParams &);
   void (*argmax)(ThreadPool &, const ArgmaxParams &);
   void (*sample)(ThreadPool &, const SampleParams &);
@@ -35,9 +37,10 @@ extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+void matmul_quantized_vnni(ThreadPool &, const MatmulParams &);
 #endif
 
-/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA (portable, avx2, avx512). */
+/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA (portable, avx2, avx512, avx512vnni). */
 const Kernels &choose_kernels();
 
 /* Fewest tokens that one task of decode attention reads; see decode_attention_splits. */

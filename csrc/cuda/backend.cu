@@ -1,6 +1,8 @@
 /* The CUDA build of csrc/backend.h: device, memory, recorded work. The operations are in kernels/, one per file. */
 #include "backend.h"
 
+#include "../block_formats.h"
+
 #include <cstring>
 #include <memory>
 #include <string>
@@ -184,7 +186,8 @@ void memory_read(Backend &backend, void *target, const void *source, int64_t byt
 }
 
 void refuse_blocks(int32_t dtype) {
-  throw Error(PS_UNSUPPORTED, std::string("The CUDA build does not support weights of dtype ") + kBlockFormats[dtype].name + "; use --device cpu, or weights of f32, f16 or bf16");
+  throw Error(PS_UNSUPPORTED, std::string("The CUDA build does not support weights of dtype ") + kBlockFormats[dtype].name +
+                                  "; use --device cpu, or weights of f32, f16 or bf16");
 }
 
 void weight_write_blocks(Backend &, const WeightWriteParams &params) { refuse_blocks(params.weight.dtype); }

@@ -98,7 +98,8 @@ typedef enum ps_cache_field {
 } ps_cache_field;
 
 /* A view of a buffer. The inner dimensions are contiguous; consecutive indices of dimension 0 are row_stride elements apart. In a block
- * format, the inner dimension and row_stride are multiples of the block, and a view covers whole rows as ps_weight_write wrote them. */
+ * format, the inner dimension and row_stride are multiples of the block. A view of some rows of such a weight begins at a multiple of 16
+ * rows, and contains a multiple of 16 rows unless it ends where the weight ends. */
 typedef struct ps_tensor {
   ps_buffer *buffer;
   int64_t offset_bytes;

@@ -7,9 +7,11 @@ const COMMON_FLAGS = [
   ...["-Wall", "-Wextra", "-Wno-unknown-warning-option", "-Wno-psabi"],
   ...["-Wno-maybe-uninitialized", "-Wno-uninitialized"], // g++ 12 warns inside its own AVX-512 header
 ];
+const AVX512_FLAGS = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"];
 const X86_FLAGS: Readonly<Record<string, readonly string[]>> = {
   isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
-  isa_avx512: ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
+  isa_avx512: AVX512_FLAGS,
+  isa_avx512vnni: [...AVX512_FLAGS, "-mavx512vnni"],
 };
 /** The last one is also compiled to PTX, from which a driver makes code for GPUs that came later. */
 const CUDA_ARCHS = "80,90a,100";

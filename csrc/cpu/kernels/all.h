@@ -8,6 +8,7 @@
 #include "embedding.h"
 #include "gelu_mul.h"
 #include "matmul.h"
+#include "matmul_quantized.h"
 #include "page_mass.h"
 #include "page_score.h"
 #include "page_select.h"
@@ -20,6 +21,7 @@
 #include "scan.h"
 #include "scatter_add.h"
 #include "silu_mul.h"
+#include "weight_write.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -27,12 +29,14 @@ namespace PS_ISA {
 static constexpr Kernels kernels(const char *name) {
   return {name,
           scan,
+          weight_write,
           embedding,
           rms_norm,
           rope_table,
           rope,
           silu_mul,
           matmul,
+          matmul_quantized,
           add,
           argmax,
           sample,

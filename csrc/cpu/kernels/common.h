@@ -17,6 +17,14 @@ static void with_dtype(int32_t dtype, const Body &body) {
   else body(bf16{});
 }
 
+/* A number of the bias of a product, which may lack one. */
+static inline float bias_at(const Typed &bias, int64_t index) {
+  if (bias.data == nullptr) return 0;
+  if (bias.dtype == PS_F32) return static_cast<const float *>(bias.data)[index];
+  if (bias.dtype == PS_F16) return to_float(static_cast<const f16 *>(bias.data)[index]);
+  return to_float(static_cast<const bf16 *>(bias.data)[index]);
+}
+
 /* Runs body(first, end) over [0, count) in ranges of about `grain`; a small count is one range on the calling thread. */
 template <typename Body>
 static void parallel_ranges(ThreadPool &pool, int64_t count, int64_t grain, const Body &body) {

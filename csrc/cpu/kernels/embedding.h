@@ -1,7 +1,7 @@
 /* out[t] = table[ids[t]]. Reads one row of the table per token. */
 #pragma once
 
-#include "quantized.h"
+#include "weight_tiles.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -15,10 +15,10 @@ static void widen_row(const T *source, float *target, int64_t width) {
 
 static void embedding(ThreadPool &pool, const EmbeddingParams &p) {
   if (is_block_format(p.table.dtype)) {
-    return with_block(p.table.dtype, [&](auto block) {
-      using Block = decltype(block);
+    return with_format(p.table.dtype, [&](auto format) {
+      const TiledWeight<decltype(format), const uint8_t> table(p.table, p.vocabulary, p.width);
       parallel_ranges(pool, p.tokens, rows_per_task(p.width), [&](int64_t first, int64_t end) {
-        for (int64_t t = first; t < end; t++) dequantize_row(row_of_blocks<Block>(p.table, p.ids[t]), p.width, p.out.row(t));
+        for (int64_t t = first; t < end; t++) read_weight_row(table, p.ids[t], p.out.row(t));
       });
     });
   }

@@ -6,7 +6,6 @@
 #pragma once
 
 #include "microkernel.h"
-#include "quantized.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -15,13 +14,6 @@ constexpr int64_t kFewTokens = 8;
 constexpr int64_t kPanelDepth = 512;    /* inputs per panel: kPanelDepth * kTileColumns floats fit the L1 cache */
 constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes per task */
 constexpr int64_t kPrefetchBytes = 2048; /* short rows end before the hardware prefetcher detects them */
-
-static inline float bias_at(const Typed &bias, int64_t index) {
-  if (bias.data == nullptr) return 0;
-  if (bias.dtype == PS_F32) return static_cast<const float *>(bias.data)[index];
-  if (bias.dtype == PS_F16) return to_float(static_cast<const f16 *>(bias.data)[index]);
-  return to_float(static_cast<const bf16 *>(bias.data)[index]);
-}
 
 /* 2 * kLanes weights as two vectors. A pair of bf16 becomes two floats by a shift and a mask, so bf16 yields its even numbers, then
  * its odd ones; arrange_pairs puts activations in the same order. */
@@ -117,25 +109,13 @@ static void matmul_few(ThreadPool &pool, const MatmulParams &p, const W *weight)
   });
 }
 
-/* Inputs [k, k + depth) of a weight row become a column of a panel. */
-template <typename W>
-static void pack_row(const W *row, int64_t k, int64_t depth, float *column) {
-  constexpr int64_t kNumbers = kBlockNumbers<W>;
-  if constexpr (kNumbers == 1) {
-    for (int64_t i = 0; i < depth; i++) column[i * kTileColumns] = to_float(row[k + i]);
-  } else {
-    float numbers[kNumbers];
-    for (int64_t i = 0; i < depth; i++) {
-      if (i % kNumbers == 0) dequantize(row[(k + i) / kNumbers], numbers);
-      column[i * kTileColumns] = numbers[i % kNumbers];
-    }
-  }
-}
-
 /* Weight rows [n, n + columns) at inputs [k, k + depth) become panel [depth, kTileColumns]; missing columns are zero. */
 template <typename W>
 static void pack_panel(const MatmulParams &p, const W *weight, int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) {
-  for (int64_t c = 0; c < columns; c++) pack_row(weight + (n + c) * (p.weight.stride / kBlockNumbers<W>), k, depth, panel + c);
+  for (int64_t c = 0; c < columns; c++) {
+    const W *row = weight + (n + c) * p.weight.stride + k;
+    for (int64_t i = 0; i < depth; i++) panel[i * kTileColumns + c] = to_float(row[i]);
+  }
   for (int64_t c = columns; c < kTileColumns; c++) { /* no row of the weights: not even a pointer to one */
     for (int64_t i = 0; i < depth; i++) panel[i * kTileColumns + c] = 0.f;
   }
@@ -169,9 +149,6 @@ static void matmul_many(ThreadPool &pool, const MatmulParams &p, const W *weight
 }
 
 static void matmul(ThreadPool &pool, const MatmulParams &p) {
-  if (is_block_format(p.weight.dtype)) {
-    return with_block(p.weight.dtype, [&](auto block) { matmul_many(pool, p, static_cast<const decltype(block) *>(p.weight.data)); });
-  }
   with_dtype(p.weight.dtype, [&](auto type) {
     const auto *weight = static_cast<const decltype(type) *>(p.weight.data);
     if (p.tokens <= kFewTokens) matmul_few(pool, p, weight);

@@ -1,6 +1,11 @@
-/* The numbers of blocks (block_formats.h) as f32. Every product here but the last is exact in f32, so a fused multiply-add changes nothing
- * and all instruction sets give ggml's numbers bit for bit. */
+/* Formats of weights in blocks (block_formats.h), each described by one struct: how levels lie in a block of a file, and what numbers levels
+ * stand for. A level is a small unsigned integer, a byte of q8_0 taken as it is, or a byte of f8.
+ *
+ * Every product here but the last is exact in f32, so a fused multiply-add changes nothing and all instruction sets give ggml's numbers
+ * bit for bit. */
 #pragma once
+
+#include <type_traits>
 
 #include "../../block_formats.h"
 #include "common.h"
@@ -8,147 +13,139 @@
 namespace ps {
 namespace PS_ISA {
 
-/* Calls body with a value of the struct that stores the block format. */
-template <typename Body>
-static void with_block(int32_t dtype, const Body &body) {
-  switch (dtype) {
-    case PS_Q8_0: return body(BlockQ8_0{});
-    case PS_Q4_0: return body(BlockQ4_0{});
-    case PS_Q4_1: return body(BlockQ4_1{});
-    case PS_Q5_0: return body(BlockQ5_0{});
-    case PS_Q5_1: return body(BlockQ5_1{});
-    case PS_Q4_K: return body(BlockQ4_K{});
-    case PS_Q5_K: return body(BlockQ5_K{});
-    case PS_Q6_K: return body(BlockQ6_K{});
-    default: return body(BlockF8{});
-  }
+constexpr int kGroup = 32; /* numbers: levels are read, and activations rounded, this many at a time */
+
+static inline uint16_t two_bytes(const uint8_t *p) {
+  uint16_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return bits;
 }
+static inline float half_at(const uint8_t *p) { return to_float(f16{two_bytes(p)}); }
 
-/* The dtype that a type stores. */
-constexpr ps_dtype dtype_of(float) { return PS_F32; }
-constexpr ps_dtype dtype_of(f16) { return PS_F16; }
-constexpr ps_dtype dtype_of(bf16) { return PS_BF16; }
-constexpr ps_dtype dtype_of(const BlockQ8_0 &) { return PS_Q8_0; }
-constexpr ps_dtype dtype_of(const BlockQ4_0 &) { return PS_Q4_0; }
-constexpr ps_dtype dtype_of(const BlockQ4_1 &) { return PS_Q4_1; }
-constexpr ps_dtype dtype_of(const BlockQ5_0 &) { return PS_Q5_0; }
-constexpr ps_dtype dtype_of(const BlockQ5_1 &) { return PS_Q5_1; }
-constexpr ps_dtype dtype_of(const BlockQ4_K &) { return PS_Q4_K; }
-constexpr ps_dtype dtype_of(const BlockQ5_K &) { return PS_Q5_K; }
-constexpr ps_dtype dtype_of(const BlockQ6_K &) { return PS_Q6_K; }
-constexpr ps_dtype dtype_of(const BlockF8 &) { return PS_F8; }
-
-/* 1 for numbers that are not in blocks. */
-template <typename Block>
-constexpr int64_t kBlockNumbers = kBlockFormats[dtype_of(Block{})].numbers;
-
-template <typename Block>
-static const Block *row_of_blocks(const Typed &matrix, int64_t row) {
-  return static_cast<const Block *>(matrix.data) + matrix.stride / kBlockNumbers<Block> * row;
-}
-
-static inline float half_float(uint16_t bits) { return to_float(f16{bits}); }
-
-static inline uint32_t fifth_bits(const uint8_t *high) {
+static inline uint32_t four_bytes(const uint8_t *p) {
   uint32_t bits;
-  __builtin_memcpy(&bits, high, sizeof bits);
+  __builtin_memcpy(&bits, p, sizeof bits);
   return bits;
 }
 
-/* Scale and minimum of one of the eight groups of a K block, 6 bits each. */
-struct GroupScale {
-  int scale, min;
-};
-static inline GroupScale group_scale(const uint8_t *scales, int group) {
-  if (group < 4) return {scales[group] & 63, scales[group + 4] & 63};
-  return {(scales[group + 4] & 15) | (scales[group - 4] >> 6) << 4, scales[group + 4] >> 4 | (scales[group] >> 6) << 4};
-}
-
-/* Eight bits of e4m3 as f32. Like an f16's, shifted bits get their exponent by a product; the one NaN lies where f16 has numbers. */
+/* Eight bits of e4m3 as f32: shifted bits get their exponent by a product. */
 static inline float f8_float(uint8_t bits) {
   const uint32_t magnitude = uint32_t(bits & 0x7f) << 20;
   const uint32_t value = (bits & 0x7f) == 0x7f ? 0x7fc00000u : bits_from_float(float_from_bits(magnitude) * 0x1p120f);
   return float_from_bits(value | uint32_t(bits & 0x80) << 24);
 }
 
-static inline void dequantize(const BlockQ8_0 &block, float *out) {
-  const float scale = half_float(block.scale);
-  for (int i = 0; i < 32; i++) out[i] = float(block.q[i]) * scale;
-}
+/* Number i of 16 bytes that contain the first half of 32 in their low 4 bits and the second half in their high ones. */
+static inline int nibble(const uint8_t *q, int i) { return i < 16 ? q[i] & 15 : q[i - 16] >> 4; }
 
-static inline void dequantize(const BlockQ4_0 &block, float *out) {
-  const float scale = half_float(block.scale);
-  for (int i = 0; i < 16; i++) {
-    out[i] = float((block.q[i] & 15) - 8) * scale;
-    out[i + 16] = float((block.q[i] >> 4) - 8) * scale;
+/* What a number is: (level - kOffset) * scale + min. Scales are the kScaleBytes bytes of a block from kScaleAt on. */
+template <typename B, ps_dtype Dtype, int Bits, int Offset, bool HasMin>
+struct Format {
+  using Block = B;
+  static constexpr int kNumbers = int(kBlockFormats[Dtype].numbers), kGroups = kNumbers / kGroup;
+  static constexpr int kBits = Bits, kOffset = Offset;
+  static constexpr bool kHasMin = HasMin;
+  static constexpr int kScalesPerGroup = 1;
+  static constexpr int kScaleAt = 0;
+};
+
+/* f16 scale, and f16 minimum where the format has one. */
+template <typename B, ps_dtype Dtype, int Bits, int Offset, bool HasMin>
+struct SimpleFormat : Format<B, Dtype, Bits, Offset, HasMin> {
+  static constexpr int kScaleBytes = HasMin ? 4 : 2;
+  static float scale(const uint8_t *scales, int, int) { return half_at(scales); }
+  static float min(const uint8_t *scales, int) { return HasMin ? half_at(scales + 2) : 0.f; }
+};
+
+struct Q8_0 : SimpleFormat<BlockQ8_0, PS_Q8_0, 8, 0, false> {
+  static int level(const Block &block, int, int i) { return static_cast<uint8_t>(block.q[i]); }
+};
+struct Q4_0 : SimpleFormat<BlockQ4_0, PS_Q4_0, 4, 8, false> {
+  static int level(const Block &block, int, int i) { return nibble(block.q, i); }
+};
+struct Q4_1 : SimpleFormat<BlockQ4_1, PS_Q4_1, 4, 0, true> {
+  static int level(const Block &block, int, int i) { return nibble(block.q, i); }
+};
+struct Q5_0 : SimpleFormat<BlockQ5_0, PS_Q5_0, 5, 16, false> {
+  static int level(const Block &block, int, int i) { return nibble(block.q, i) | int(four_bytes(block.high) >> i & 1) << 4; }
+};
+struct Q5_1 : SimpleFormat<BlockQ5_1, PS_Q5_1, 5, 0, true> {
+  static int level(const Block &block, int, int i) { return nibble(block.q, i) | int(four_bytes(block.high) >> i & 1) << 4; }
+};
+
+/* f16 scale and f16 minimum, times 6 bits each for every group. */
+template <typename B, ps_dtype Dtype, int Bits>
+struct GroupedFormat : Format<B, Dtype, Bits, 0, true> {
+  static constexpr int kScaleBytes = 16;
+  static float scale(const uint8_t *scales, int group, int) {
+    const uint8_t *six = scales + 4;
+    const int by = group < 4 ? six[group] & 63 : (six[group + 4] & 15) | (six[group - 4] >> 6) << 4;
+    return half_at(scales) * float(by);
+  }
+  static float min(const uint8_t *scales, int group) {
+    const uint8_t *six = scales + 4;
+    const int by = group < 4 ? six[group + 4] & 63 : six[group + 4] >> 4 | (six[group] >> 6) << 4;
+    return -(half_at(scales + 2) * float(by));
+  }
+};
+
+struct Q4_K : GroupedFormat<BlockQ4_K, PS_Q4_K, 4> {
+  static int level(const Block &block, int group, int i) { return block.q[group / 2 * 32 + i] >> group % 2 * 4 & 15; }
+};
+struct Q5_K : GroupedFormat<BlockQ5_K, PS_Q5_K, 5> {
+  static int level(const Block &block, int group, int i) {
+    return (block.q[group / 2 * 32 + i] >> group % 2 * 4 & 15) | (block.high[i] >> group & 1) << 4;
+  }
+};
+
+/* Sixteen signed 8-bit scales, two of each group, times one f16. */
+struct Q6_K : Format<BlockQ6_K, PS_Q6_K, 6, 32, false> {
+  static constexpr int kScaleAt = 192, kScaleBytes = 18;
+  static constexpr int kScalesPerGroup = 2;
+  static int level(const Block &block, int group, int i) {
+    const int half = group / 4, quarter = group % 4;
+    return (block.q[64 * half + quarter % 2 * 32 + i] >> quarter / 2 * 4 & 15) | (block.high[32 * half + i] >> 2 * quarter & 3) << 4;
+  }
+  static float scale(const uint8_t *scales, int group, int i) {
+    return half_at(scales + 16) * float(static_cast<int8_t>(scales[2 * group + i / 16]));
+  }
+  static float min(const uint8_t *, int) { return 0; }
+};
+
+struct F8 : Format<BlockF8, PS_F8, 8, 0, false> {
+  static constexpr int kScaleAt = 128, kScaleBytes = 4;
+  static int level(const Block &block, int group, int i) { return block.q[kGroup * group + i]; }
+  static float scale(const uint8_t *scales, int, int) { return float_from_bits(four_bytes(scales)); }
+  static float min(const uint8_t *, int) { return 0; }
+};
+
+/* Calls body with the format of a dtype. */
+template <typename Body>
+static void with_format(int32_t dtype, const Body &body) {
+  switch (dtype) {
+    case PS_Q8_0: return body(Q8_0{});
+    case PS_Q4_0: return body(Q4_0{});
+    case PS_Q4_1: return body(Q4_1{});
+    case PS_Q5_0: return body(Q5_0{});
+    case PS_Q5_1: return body(Q5_1{});
+    case PS_Q4_K: return body(Q4_K{});
+    case PS_Q5_K: return body(Q5_K{});
+    case PS_Q6_K: return body(Q6_K{});
+    default: return body(F8{});
   }
 }
 
-static inline void dequantize(const BlockQ4_1 &block, float *out) {
-  const float scale = half_float(block.scale), min = half_float(block.min);
-  for (int i = 0; i < 16; i++) {
-    out[i] = float(block.q[i] & 15) * scale + min;
-    out[i + 16] = float(block.q[i] >> 4) * scale + min;
+/* The numbers of a group, from its levels and the scales of its block. */
+template <typename F>
+static void dequantize_group(const uint8_t *levels, const uint8_t *scales, int group, float *out) {
+  const float min = F::min(scales, group);
+  for (int i = 0; i < kGroup; i++) {
+    const float scale = F::scale(scales, group, i);
+    if constexpr (F::kHasMin) out[i] = float(levels[i]) * scale + min;
+    else if constexpr (std::is_same<F, F8>::value) out[i] = f8_float(levels[i]) * scale;
+    else if constexpr (F::kBits == 8) out[i] = float(static_cast<int8_t>(levels[i])) * scale;
+    else out[i] = float(int(levels[i]) - F::kOffset) * scale;
   }
-}
-
-static inline void dequantize(const BlockQ5_0 &block, float *out) {
-  const float scale = half_float(block.scale);
-  const uint32_t high = fifth_bits(block.high);
-  for (int i = 0; i < 16; i++) {
-    out[i] = float(int((block.q[i] & 15) | (high >> i << 4 & 16)) - 16) * scale;
-    out[i + 16] = float(int((block.q[i] >> 4) | (high >> (i + 12) & 16)) - 16) * scale;
-  }
-}
-
-static inline void dequantize(const BlockQ5_1 &block, float *out) {
-  const float scale = half_float(block.scale), min = half_float(block.min);
-  const uint32_t high = fifth_bits(block.high);
-  for (int i = 0; i < 16; i++) {
-    out[i] = float(int((block.q[i] & 15) | (high >> i << 4 & 16))) * scale + min;
-    out[i + 16] = float(int((block.q[i] >> 4) | (high >> (i + 12) & 16))) * scale + min;
-  }
-}
-
-static inline void dequantize(const BlockQ4_K &block, float *out) {
-  const float scale = half_float(block.scale), min = half_float(block.min);
-  for (int group = 0; group < 8; group++) {
-    const GroupScale own = group_scale(block.scales, group);
-    const float by = scale * float(own.scale), less = min * float(own.min);
-    const uint8_t *q = block.q + group / 2 * 32;
-    for (int i = 0; i < 32; i++) out[32 * group + i] = float(q[i] >> group % 2 * 4 & 15) * by - less;
-  }
-}
-
-static inline void dequantize(const BlockQ5_K &block, float *out) {
-  const float scale = half_float(block.scale), min = half_float(block.min);
-  for (int group = 0; group < 8; group++) {
-    const GroupScale own = group_scale(block.scales, group);
-    const float by = scale * float(own.scale), less = min * float(own.min);
-    const uint8_t *q = block.q + group / 2 * 32;
-    for (int i = 0; i < 32; i++) {
-      out[32 * group + i] = float((q[i] >> group % 2 * 4 & 15) + (block.high[i] >> group & 1) * 16) * by - less;
-    }
-  }
-}
-
-static inline void dequantize(const BlockQ6_K &block, float *out) {
-  const float scale = half_float(block.scale);
-  for (int group = 0; group < 16; group++) {
-    const int half = group / 8, quarter = group / 2 % 4, first = group % 2 * 16;
-    const uint8_t *q = block.q + 64 * half + quarter % 2 * 32 + first, *high = block.high + 32 * half + first;
-    const float by = scale * float(block.scales[group]);
-    for (int i = 0; i < 16; i++) out[16 * group + i] = float((q[i] >> quarter / 2 * 4 & 15) + (high[i] >> 2 * quarter & 3) * 16 - 32) * by;
-  }
-}
-
-static inline void dequantize(const BlockF8 &block, float *out) {
-  for (int i = 0; i < 128; i++) out[i] = f8_float(block.q[i]) * block.scale;
-}
-
-template <typename Block>
-static void dequantize_row(const Block *row, int64_t width, float *out) {
-  for (int64_t i = 0; i < width / kBlockNumbers<Block>; i++) dequantize(row[i], out + i * kBlockNumbers<Block>);
 }
 
 }  // namespace PS_ISA

@@ -1,0 +1,122 @@
+/* Products of small integers, four to a lane. Sums are exact, so every instruction set gives the same bits. */
+#pragma once
+
+#include "common.h"
+
+namespace ps {
+namespace PS_ISA {
+
+typedef uint8_t VecBytes __attribute__((vector_size(kLanes * 4)));
+constexpr int kVecBytes = kLanes * 4;
+
+#if defined(__AVX512VNNI__)
+constexpr bool kSignedAsOffset = true; /* bytes of -128 to 127 are multiplied as 0 to 255, and 128 times the sum of x is taken off */
+#else
+constexpr bool kSignedAsOffset = false;
+#endif
+
+PS_INLINE VecInt set1_int(int32_t value) { return value - VecInt{}; }
+
+PS_INLINE VecBytes load_bytes(const uint8_t *p) {
+  VecBytes v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+/* Four bytes in every lane. */
+PS_INLINE VecBytes repeat_four(const int8_t *p) {
+  int32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return (VecBytes)set1_int(four);
+}
+
+PS_INLINE Vec to_floats(VecInt v) { return __builtin_convertvector(v, Vec); }
+
+/* kLanes bytes as integers. */
+PS_INLINE VecInt widen_bytes(const uint8_t *p) {
+#if defined(__AVX512F__)
+  return (VecInt)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+#elif defined(__AVX2__)
+  return (VecInt)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
+#else
+  VecInt v{};
+  for (int i = 0; i < kLanes; i++) v[i] = p[i];
+  return v;
+#endif
+}
+PS_INLINE VecInt widen_signed_bytes(const uint8_t *p) { return (widen_bytes(p) << 24) >> 24; }
+
+/* Every bit of the first kVecBytes ones from p on becomes a byte: `bit` or 0. */
+PS_INLINE VecBytes spread_bits(const uint8_t *p, uint8_t bit) {
+#if defined(__AVX512BW__)
+  uint64_t mask;
+  __builtin_memcpy(&mask, p, sizeof mask);
+  return (VecBytes)_mm512_maskz_set1_epi8(mask, static_cast<char>(bit));
+#elif defined(__AVX2__)
+  int32_t mask;
+  __builtin_memcpy(&mask, p, sizeof mask);
+  const __m256i places = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+  const __m256i bits = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
+  const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(mask), places);
+  return (VecBytes)_mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(static_cast<char>(bit)));
+#else
+  VecBytes v{};
+  for (int i = 0; i < kVecBytes; i++) v[i] = static_cast<uint8_t>((p[i / 8] >> i % 8 & 1) * bit);
+  return v;
+#endif
+}
+
+/* sum + of `Count` vectors w of levels below 2^Bits (8: signed bytes), each times four bytes of x that every lane shares; |x| <= 127. */
+template <int Bits, int Count>
+PS_INLINE VecInt dot(const VecBytes *w, const int8_t *x, VecInt sum) {
+#if defined(__AVX512VNNI__)
+  PS_UNROLL
+  for (int k = 0; k < Count; k++) sum = (VecInt)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w[k], (__m512i)repeat_four(x + 4 * k));
+  return sum;
+#elif defined(__AVX2__)
+  /* Pairs are added up in 16 bits as long as they fit: 2 * 127 * (2^Bits - 1) each, or 2 * 127 * 128. */
+  constexpr int kTogether = Bits == 8 ? 1 : 1 << (7 - Bits) < Count ? 1 << (7 - Bits) : Count;
+  PS_UNROLL
+  for (int k = 0; k < Count; k += kTogether) {
+#if defined(__AVX512BW__)
+    __m512i pairs = _mm512_setzero_si512();
+    PS_UNROLL
+    for (int j = k; j < k + kTogether; j++) {
+      __m512i levels = (__m512i)w[j], numbers = (__m512i)repeat_four(x + 4 * j);
+      if constexpr (Bits == 8) {
+        numbers = _mm512_mask_sub_epi8(numbers, _mm512_movepi8_mask(levels), _mm512_setzero_si512(), numbers);
+        levels = _mm512_abs_epi8(levels);
+      }
+      pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(levels, numbers));
+    }
+    sum += (VecInt)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#else
+    __m256i pairs = _mm256_setzero_si256();
+    PS_UNROLL
+    for (int j = k; j < k + kTogether; j++) {
+      __m256i levels = (__m256i)w[j], numbers = (__m256i)repeat_four(x + 4 * j);
+      if constexpr (Bits == 8) {
+        numbers = _mm256_sign_epi8(numbers, levels);
+        levels = _mm256_abs_epi8(levels);
+      }
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(levels, numbers));
+    }
+    sum += (VecInt)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
+  }
+  return sum;
+#else
+  for (int k = 0; k < Count; k++) {
+    const VecInt levels = (VecInt)w[k];
+    PS_UNROLL
+    for (int i = 0; i < 4; i++) {
+      const VecInt level = Bits == 8 ? (levels << (24 - 8 * i)) >> 24 : levels >> 8 * i & 255;
+      sum += level * int32_t(x[4 * k + i]);
+    }
+  }
+  return sum;
+#endif
+}
+
+}  // namespace PS_ISA
+}  // namespace ps

@@ -1,0 +1,269 @@
+/* out = x * weight^T + bias with weights in blocks.
+ *
+ * x is rounded to 8 bits per group of 32 inputs, and multiplied as integers with the levels of a tile of weight_tiles.h; one product of two
+ * floats per group and row brings in the scales. f8 weights are widened to f32 instead. An output is the same whatever the other tokens:
+ * a few tokens are bound by the bytes of the weights, many by the integer products. */
+#pragma once
+
+#include "int8_dot.h"
+#include "weight_tiles.h"
+
+namespace ps {
+namespace PS_ISA {
+
+constexpr int kParts = kRowsPerTile / kLanes; /* vectors that hold a number of each row */
+constexpr int kMostTokens = 8;                /* of a pass over a tile */
+constexpr int64_t kTileTaskBytes = 1 << 15;   /* weight bytes that a thread takes at a time */
+
+/* A group of x: q * scale. */
+struct RoundedGroup {
+  int8_t q[kGroup];
+  float scale, scaled_sum; /* scaled_sum = scale * (sum of q) */
+  int32_t sums[2];         /* of each half of q */
+};
+
+static void round_group(const float *x, RoundedGroup *out) {
+  VecBits largest{}; /* as integers, so that NaN is above infinity, above all else */
+  for (int i = 0; i < kGroup; i += kLanes) {
+    const VecBits bits = (VecBits)load(x + i) & 0x7fffffffu;
+    largest = bits > largest ? bits : largest;
+  }
+  uint32_t most = 0;
+  for (int i = 0; i < kLanes; i++) most = largest[i] > most ? largest[i] : most;
+  if (most >= 0x7f800000u) { /* makes every product with this group NaN */
+    *out = RoundedGroup{};
+    out->scale = out->scaled_sum = float_from_bits(0x7fc00000u);
+    return;
+  }
+  const float magnitude = float_from_bits(most);
+  const Vec by = set1(magnitude > 0x1p-120f ? 127.f / magnitude : 0.f);
+  int32_t q[kGroup];
+  for (int i = 0; i < kGroup; i += kLanes) {
+    const VecInt rounded = (VecInt)fma(load(x + i), by, set1(12582912.f)) - 0x4b400000; /* 1.5 * 2^23: rounds to an integer */
+    __builtin_memcpy(q + i, &rounded, sizeof rounded);
+  }
+  out->sums[0] = out->sums[1] = 0;
+  for (int i = 0; i < kGroup; i++) out->sums[i / 16] += q[i];
+  for (int i = 0; i < kGroup; i++) out->q[i] = static_cast<int8_t>(q[i]);
+  out->scale = magnitude / 127.f;
+  out->scaled_sum = out->scale * float(out->sums[0] + out->sums[1]);
+}
+
+/* The levels of one part of the rows: vector k has those of inputs 4 k to 4 k + 3. */
+template <typename F>
+PS_INLINE void load_levels(const uint8_t *group, int part, VecBytes *w) {
+  using Layout = TileLayout<F>;
+  group += part * kVecBytes;
+  if constexpr (F::kBits == 8) {
+    PS_UNROLL
+    for (int k = 0; k < 8; k++) w[k] = load_bytes(group + k * kTilePiece) ^ uint8_t(kSignedAsOffset ? 128 : 0);
+  } else {
+    PS_UNROLL
+    for (int k = 0; k < 4; k++) {
+      const VecBits pairs = (VecBits)load_bytes(group + k * kTilePiece);
+      w[k] = (VecBytes)(pairs & 0x0f0f0f0fu);
+      w[k + 4] = (VecBytes)(pairs >> 4 & 0x0f0f0f0fu);
+    }
+    const uint8_t *planes = group - part * kVecBytes + Layout::kLevelPieces * kTilePiece + part * (kVecBytes / 8);
+    PS_UNROLL
+    for (int plane = 0; plane < Layout::kPlanes; plane++) {
+      PS_UNROLL
+      for (int k = 0; k < 8; k++) w[k] |= spread_bits(planes + plane * kTilePiece + 8 * k, static_cast<uint8_t>(16 << plane));
+    }
+  }
+}
+
+/* Scales and minima of a group of one part of the rows. */
+struct GroupScales {
+  Vec scale[2], min;
+};
+
+template <typename F>
+PS_INLINE GroupScales load_scales(const uint8_t *block, int group, int part) {
+  const auto halves = [&](int at) { return load(reinterpret_cast<const f16 *>(block + at * kRowsPerTile) + part * kLanes); };
+  const auto bytes = [&](int at) { return block + at * kRowsPerTile + part * kLanes; };
+  GroupScales out{};
+  if constexpr (F::kGroups == 1) {
+    out.scale[0] = halves(0);
+    if constexpr (F::kHasMin) out.min = halves(2);
+  } else if constexpr (F::kScalesPerGroup == 2) {
+    const Vec scale = halves(16);
+    for (int half = 0; half < 2; half++) out.scale[half] = scale * to_floats(widen_signed_bytes(bytes(2 * group + half)));
+  } else {
+    const VecInt upper = widen_bytes(bytes(4 + 4 + group % 4));
+    VecInt scale = widen_bytes(bytes(4 + group % 4)), min = upper;
+    if (group < 4) {
+      scale &= 63;
+      min &= 63;
+    } else {
+      const VecInt both = widen_bytes(bytes(4 + 4 + group));
+      min = both >> 4 | upper >> 6 << 4;
+      scale = (both & 15) | scale >> 6 << 4;
+    }
+    out.scale[0] = halves(0) * to_floats(scale);
+    out.min = -(halves(2) * to_floats(min));
+  }
+  return out;
+}
+
+/* sum[j] += the tile's product with token j of x, whose tokens lie x_stride groups apart. */
+template <typename F, int Tokens>
+PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const RoundedGroup *x, int64_t x_stride, Vec (*sum)[kParts]) {
+  constexpr int kScales = F::kScalesPerGroup;
+  constexpr int kTakenOff = F::kBits == 8 && kSignedAsOffset ? 128 : F::kOffset; /* from every level */
+  const int64_t blocks = tile.groups / F::kGroups;
+  for (int64_t b = 0; b < blocks; b++) {
+    for (int inside = 0; inside < F::kGroups; inside++) {
+      const int64_t group = b * F::kGroups + inside;
+      PS_UNROLL
+      for (int part = 0; part < kParts; part++) {
+        VecBytes w[8];
+        load_levels<F>(tile.levels(group), part, w);
+        const GroupScales scales = load_scales<F>(tile.scales(b), inside, part);
+        PS_UNROLL
+        for (int j = 0; j < Tokens; j++) {
+          const RoundedGroup &one = x[j * x_stride + group];
+          PS_UNROLL
+          for (int s = 0; s < kScales; s++) {
+            const int32_t taken = kTakenOff * (kScales == 2 ? one.sums[s] : one.sums[0] + one.sums[1]);
+            const VecInt products = dot<F::kBits, 8 / kScales>(w + 8 / kScales * s, one.q + kGroup / kScales * s, set1_int(-taken));
+            sum[j][part] = fma(to_floats(products), scales.scale[s] * set1(one.scale), sum[j][part]);
+          }
+          if constexpr (F::kHasMin) sum[j][part] = fma(scales.min, set1(one.scaled_sum), sum[j][part]);
+        }
+      }
+    }
+  }
+}
+
+/* kLanes numbers of e4m3, divided by 256. */
+PS_INLINE Vec load_f8(const uint8_t *p) {
+#if defined(__AVX512BW__)
+  const __m256i bits = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+  const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi16(0x7f));
+  const __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), _mm256_and_si256(_mm256_slli_epi16(bits, 8), _mm256_set1_epi16(-0x8000)));
+  const __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
+  return (Vec)_mm512_cvtph_ps(_mm256_mask_mov_epi16(half, nan, _mm256_set1_epi16(0x7e00)));
+#elif defined(__AVX2__)
+  const __m128i bits = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
+  const __m128i magnitude = _mm_and_si128(bits, _mm_set1_epi16(0x7f));
+  const __m128i half = _mm_or_si128(_mm_slli_epi16(magnitude, 7), _mm_and_si128(_mm_slli_epi16(bits, 8), _mm_set1_epi16(-0x8000)));
+  const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
+  return (Vec)_mm256_cvtph_ps(_mm_blendv_epi8(half, _mm_set1_epi16(0x7e00), nan));
+#else
+  Vec v{};
+  for (int i = 0; i < kLanes; i++) v[i] = f8_float(p[i]) * 0x1p-8f;
+  return v;
+#endif
+}
+
+/* The same for f8, with x as it is; its tokens lie x_stride numbers apart. */
+template <typename F, int Tokens>
+PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const float *x, int64_t x_stride, Vec (*sum)[kParts]) {
+  constexpr int kSums = Tokens <= 2 ? 4 : 1; /* enough independent sums to hide the latency of an addition */
+  for (int64_t b = 0; b < tile.groups / F::kGroups; b++) {
+    PS_UNROLL
+    for (int part = 0; part < kParts; part++) {
+      Vec inner[Tokens][kSums] = {};
+      for (int i = 0; i < F::kNumbers; i += kSums) {
+        PS_UNROLL
+        for (int s = 0; s < kSums; s++) {
+          const Vec w = load_f8(tile.levels(b * F::kGroups) + (i + s) * kRowsPerTile + part * kLanes);
+          PS_UNROLL
+          for (int j = 0; j < Tokens; j++) inner[j][s] = fma(w, set1(x[j * x_stride + b * F::kNumbers + i + s]), inner[j][s]);
+        }
+      }
+      const Vec scale = load(reinterpret_cast<const float *>(tile.scales(b)) + part * kLanes);
+      PS_UNROLL
+      for (int j = 0; j < Tokens; j++) {
+        const Vec all = kSums == 4 ? (inner[j][0] + inner[j][1]) + (inner[j][kSums - 2] + inner[j][kSums - 1]) : inner[j][0];
+        sum[j][part] = fma(all * 256.f, scale, sum[j][part]);
+      }
+    }
+  }
+}
+
+/* x as multiply_tile reads it. */
+template <typename X>
+struct Activations {
+  const X *data;
+  int64_t stride;
+};
+
+/* Outputs [n, n + rows) of tokens [t, t + Tokens). */
+template <typename F, int Tokens, typename X>
+static void tile_outputs(const MatmulParams &p, const WeightTile<F, const uint8_t> &tile, const Activations<X> &x, int64_t n, int rows, int64_t t) {
+  Vec sum[Tokens][kParts] = {};
+  multiply_tile<F, Tokens>(tile, x.data + t * x.stride, x.stride, sum);
+  for (int j = 0; j < Tokens; j++) {
+    float *out = p.out.row(t + j) + n;
+    if (rows == kRowsPerTile && p.bias.data == nullptr) {
+      PS_UNROLL
+      for (int part = 0; part < kParts; part++) store(out + part * kLanes, sum[j][part]);
+      continue;
+    }
+    float numbers[kRowsPerTile];
+    for (int part = 0; part < kParts; part++) store(numbers + part * kLanes, sum[j][part]);
+    for (int i = 0; i < rows; i++) out[i] = numbers[i] + bias_at(p.bias, n + i);
+  }
+}
+
+template <typename F, typename X>
+static void tile_tokens(const MatmulParams &p, const WeightTile<F, const uint8_t> &tile, const Activations<X> &x, int64_t n, int rows) {
+  int64_t t = 0;
+  for (; t + kMostTokens <= p.tokens; t += kMostTokens) tile_outputs<F, kMostTokens>(p, tile, x, n, rows, t);
+  for (; t + 4 <= p.tokens; t += 4) tile_outputs<F, 4>(p, tile, x, n, rows, t);
+  for (; t + 2 <= p.tokens; t += 2) tile_outputs<F, 2>(p, tile, x, n, rows, t);
+  for (; t < p.tokens; t++) tile_outputs<F, 1>(p, tile, x, n, rows, t);
+}
+
+/* The rows behind the last whole tile, arranged as one in `memory`. */
+template <typename F>
+static WeightTile<F, const uint8_t> arrange_tail(const TiledWeight<F, const uint8_t> &weight, int rows, uint8_t *memory) {
+  const WeightTile<F, uint8_t> tile{memory, weight.groups};
+  for (int row = 0; row < rows; row++) write_tile_row<F>(tile, row, weight.plain_row(weight.tiled_rows + row));
+  return {memory, weight.groups};
+}
+
+template <typename F, typename X>
+static void multiply_tiles(ThreadPool &pool, const MatmulParams &p, const Activations<X> &x, uint8_t *tail) {
+  const TiledWeight<F, const uint8_t> weight(p.weight, p.outputs, p.inputs);
+  const int64_t tile_bytes = p.inputs / F::kNumbers * TileLayout<F>::kBlockBytes;
+  const int64_t grain = p.tokens <= kMostTokens ? (kTileTaskBytes + tile_bytes - 1) / tile_bytes : 1;
+  const int64_t tiles = (p.outputs + kRowsPerTile - 1) / kRowsPerTile;
+  parallel_ranges(pool, tiles, grain, [&](int64_t first, int64_t end) {
+    for (int64_t n = first * kRowsPerTile; n < end * kRowsPerTile; n += kRowsPerTile) {
+      const int rows = n < weight.tiled_rows ? kRowsPerTile : int(p.outputs - n);
+      tile_tokens<F>(p, rows == kRowsPerTile ? weight.tile(n) : arrange_tail<F>(weight, rows, tail), x, n, rows);
+    }
+  });
+}
+
+static void round_tokens(ThreadPool &pool, const MatmulParams &p, RoundedGroup *out) {
+  const int64_t groups = p.inputs / kGroup;
+  parallel_ranges(pool, p.tokens, rows_per_task(p.inputs), [&](int64_t first, int64_t end) {
+    for (int64_t t = first; t < end; t++) {
+      for (int64_t group = 0; group < groups; group++) round_group(p.x.row(t) + group * kGroup, out + t * groups + group);
+    }
+  });
+}
+
+static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
+  const int64_t tail_bytes = kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs);
+  const int64_t rounded_bytes = p.weight.dtype == PS_F8 ? 0 : p.tokens * (p.inputs / kGroup) * int64_t(sizeof(RoundedGroup));
+  pool.reserve_scratch(rounded_bytes + tail_bytes);
+  auto *rounded = static_cast<RoundedGroup *>(pool.scratch(0));
+  uint8_t *tail = static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes;
+  with_format(p.weight.dtype, [&](auto format) {
+    using F = decltype(format);
+    if constexpr (std::is_same<F, F8>::value) {
+      multiply_tiles<F>(pool, p, Activations<float>{p.x.data, p.x.stride}, tail);
+    } else {
+      round_tokens(pool, p, rounded);
+      multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, p.inputs / kGroup}, tail);
+    }
+  });
+}
+
+}  // namespace PS_ISA
+}  // namespace ps
