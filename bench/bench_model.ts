@@ -10,7 +10,6 @@ import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import type { Notice } from "../engine/types.ts";
 import { tensorBytes, weightBytes, Weights } from "../engine/weights.ts";
-import type { Device } from "../ffi/device.ts";
 import { usageError } from "./lists.ts";
 import { modelSha256 } from "./model_hash.ts";
 import { randomWeights } from "./random_weights.ts";
