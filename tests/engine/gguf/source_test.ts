@@ -2,8 +2,14 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "@std/path";
 import { openModelSource } from "../../../engine/source/model_source.ts";
+import { openCheckpoint } from "../../../engine/folder/checkpoint.ts";
+import { readModelConfig } from "../../../engine/folder/config.ts";
 import { convertGguf } from "../../../scripts/peers/convert_gguf.ts";
-import { fixtureFolder, loadFixture, loadFolder, ModelCopy, promptIds } from "../../support/fixture_model.ts";
+import { type GgufTensor, writeGguf } from "../../../scripts/peers/gguf/file.ts";
+import { modelMetadata } from "../../../scripts/peers/gguf/metadata.ts";
+import { planTensors } from "../../../scripts/peers/gguf/tensors.ts";
+import { tokenizerMetadata } from "../../../scripts/peers/gguf/tokenizer.ts";
+import { fixtureFolder, loadedOf, loadFixture, loadFolder, ModelCopy, promptIds } from "../../support/fixture_model.ts";
 import { withFiles } from "../../support/folders.ts";
 
 /** Calls `use` with the GGUF file of a fixture. */
@@ -76,3 +82,33 @@ Deno.test("a converted model keeps how it was trained to be read sparsely", asyn
   const { path } = await convertGguf(copy.folder, join(copy.folder, "model.gguf"));
   assertEquals((await openModelSource(path)).sparsity, (await openModelSource(copy.folder)).sparsity);
 });
+
+Deno.test("rows of one projection in two formats, with a bias, give the logits of rows in one", async () => {
+  const name = "qwen2-bias-f32";
+  const ids = promptIds(name, 40);
+  await using folder = await loadFixture(name);
+  const expected = await folder.logits(ids);
+  await withFiles({}, async (place) => {
+    const path = join(place, "model.gguf");
+    await writeWithHalfValues(name, path);
+    await using engine = await loadFolder(path);
+    assertEquals(loadedOf(engine).model.weights.stack("layers.0.qkv.weight").map(({ dtype }) => dtype), ["f32", "f16"]);
+    const logits = await engine.logits(ids);
+    const largest = logits.reduce((most, logit, at) => Math.max(most, Math.abs(logit - (expected[at] ?? NaN))), 0);
+    assert(largest > 0 && largest < 0.02, `differs by ${largest}`);
+  });
+});
+
+/** The GGUF file of a fixture with the rows of v in f16. */
+async function writeWithHalfValues(name: string, path: string): Promise<void> {
+  const folder = fixtureFolder(name);
+  const config = await readModelConfig(folder);
+  const tensors = planTensors(config, "qwen2", (await openCheckpoint(folder)).tensors).map((tensor): GgufTensor => {
+    if (!/attn_v\.weight$/.test(tensor.name)) return tensor;
+    const write = (put: (piece: Uint8Array) => void): void =>
+      tensor.write((piece) => put(new Uint8Array(Float16Array.from(new Float32Array(piece.slice().buffer)).buffer)));
+    return { ...tensor, type: "F16", write };
+  });
+  const { fields } = await tokenizerMetadata(folder, config);
+  writeGguf(path, new Map([...modelMetadata(config, "qwen2", name, "F32"), ...fields]), tensors);
+}
