@@ -2,13 +2,16 @@
  * Times single operations on the CPU: matrix-vector products, and one layer's decode attention, dense and sparse. Arms alternate in
  * one run; medians. Bandwidth is relative to a plain read of a large buffer in the same run.
  *
- *     deno run -A scripts/studies/bench_ops.ts [--threads N] [--repeats N]
+ *     deno run -A scripts/studies/bench_ops.ts [--threads N] [--repeats N] [--products q4_1,bf16 [--tokens N]]
+ *
+ * `--products` times only products, of the shapes of SmolLM2-135M, with weights of these dtypes.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import { Tensor } from "../../ffi/tensor.ts";
-import { matmul } from "../../ffi/ops.ts";
+import { matmul, weightWrite } from "../../ffi/ops.ts";
+import { BLOCKS, type DType, DTYPE_BYTES } from "../../ffi/structs.ts";
 import { print } from "../output.ts";
 
 /** One operation to time; `bytes` is what it must read. */
@@ -49,19 +52,30 @@ function randomFloats(count: number): Float32Array<ArrayBuffer> {
   return Float32Array.from({ length: count }, () => Math.random() - 0.5);
 }
 
-/** Alternates between several weight matrices that together exceed the caches by far. */
-function matvecArm(device: Device, rows: number, columns: number, dtype: "f32" | "bf16"): Arm {
-  const bytes = rows * columns * (dtype === "f32" ? 4 : 2);
-  const copies = Math.ceil(300e6 / bytes);
-  const buffer = device.createBuffer(copies * bytes); // one buffer, like the weights of a model
+const ROTATED_BYTES = 100e6;
+/** Outputs and inputs of the products of a layer, and of the logits. */
+const SMOLLM2_SHAPES = [[960, 576], [576, 576], [3072, 576], [576, 1536], [49152, 576]] as const;
+
+interface Product {
+  rows: number;
+  columns: number;
+  dtype: DType;
+  tokens: number;
+}
+
+/** Several weight matrices in turn, together far larger than the caches. */
+function productArm(device: Device, { rows, columns, dtype, tokens }: Product): Arm {
+  const bytes = rows * columns * DTYPE_BYTES[dtype];
+  const copies = Math.ceil(ROTATED_BYTES / bytes);
+  const buffer = device.createBuffer(copies * bytes); // one buffer, as the weights of a model are
   const pattern = new Uint16Array(bytes / 2).map((_, index) => 0x3c00 + index % 512);
   const weights = Array.from({ length: copies }, (_, copy) => new Tensor(buffer, dtype, [rows, columns], copy * bytes));
-  for (let copy = 0; copy < copies; copy++) buffer.write(pattern, copy * bytes);
-  const x = device.upload(randomFloats(columns), [1, columns]);
-  const out = device.createTensor("f32", [1, rows]);
+  for (const weight of weights) weightWrite(device, weight, 0, rows, dtype, pattern);
+  const x = device.upload(randomFloats(tokens * columns), [tokens, columns]);
+  const out = device.createTensor("f32", [tokens, rows]);
   let turn = 0;
   return {
-    name: `matvec ${dtype} ${rows} x ${columns}`,
+    name: `${tokens === 1 ? "matvec" : `product of ${tokens} tokens`} ${dtype} ${rows} x ${columns}`,
     bytes,
     run: () => matmul(device, x, weights[turn++ % copies] as Tensor, undefined, out),
   };
@@ -113,8 +127,29 @@ function attentionArms(device: Device, contextTokens: number, shape: { hq: numbe
   ];
 }
 
+function generalArms(device: Device): Arm[] {
+  return [
+    ...[[4096, 4096], [1024, 4096], [1536, 256], [4096, 256]].map(([rows = 0, columns = 0]) =>
+      productArm(device, { rows, columns, dtype: "bf16", tokens: 1 })
+    ),
+    productArm(device, { rows: 2048, columns: 2048, dtype: "f32", tokens: 1 }),
+    ...attentionArms(device, 16384, { hq: 8, hk: 2, d: 64 }),
+    ...attentionArms(device, 32768, { hq: 8, hk: 2, d: 64 }),
+  ];
+}
+
+/** The products of SmolLM2-135M, one after the other for every dtype; K formats cannot have its rows of 576 numbers and take 768. */
+function modelArms(device: Device, dtypes: readonly DType[], tokens: number): Arm[] {
+  return SMOLLM2_SHAPES.flatMap(([rows, inputs]) =>
+    dtypes.map((dtype) => {
+      const { numbers } = BLOCKS[dtype];
+      return productArm(device, { rows, columns: Math.ceil(inputs / numbers) * numbers, dtype, tokens });
+    })
+  );
+}
+
 function main(): void {
-  const flags = parseArgs(Deno.args, { string: ["threads", "repeats"] });
+  const flags = parseArgs(Deno.args, { string: ["threads", "repeats", "products", "tokens"] });
   const threads = Number(flags["threads"] ?? 0);
   const repeats = Number(flags["repeats"] ?? 31);
   using device = Device.open("cpu", { threads });
@@ -122,14 +157,11 @@ function main(): void {
   const filling = randomFloats(1 << 20); // untouched memory would be one shared page of zeros
   for (let offset = 0; offset < large.bytes; offset += filling.byteLength) large.write(filling, offset);
   const scan: Arm = { name: "read 256 MiB", bytes: large.bytes, run: () => large.scan() };
+  const products = flags["products"] as string | undefined;
+  const dtypes = products?.split(",") as DType[] | undefined;
   const arms = [
     scan,
-    ...[[4096, 4096], [1024, 4096], [1536, 256], [4096, 256]].map(([rows = 0, columns = 0]) =>
-      matvecArm(device, rows, columns, "bf16")
-    ),
-    matvecArm(device, 2048, 2048, "f32"),
-    ...attentionArms(device, 16384, { hq: 8, hk: 2, d: 64 }),
-    ...attentionArms(device, 32768, { hq: 8, hk: 2, d: 64 }),
+    ...dtypes ? modelArms(device, dtypes, Number(flags["tokens"] ?? 1)) : generalArms(device),
   ];
   const seconds = timeArms(arms, repeats);
   const { name, numThreads } = device.describe();

@@ -17,6 +17,11 @@ static void with_dtype(int32_t dtype, const Body &body) {
   else body(bf16{});
 }
 
+/* Computed as an integer, because a pointer must not point outside an array, and at its end the address does. */
+PS_INLINE void prefetch_ahead(const void *p, int64_t bytes) {
+  __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(bytes)));
+}
+
 /* A number of the bias of a product, which may lack one. */
 static inline float bias_at(const Typed &bias, int64_t index) {
   if (bias.data == nullptr) return 0;

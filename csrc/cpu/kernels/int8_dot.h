@@ -68,7 +68,12 @@ PS_INLINE VecBytes spread_bits(const uint8_t *p, uint8_t bit) {
 
 /* sum + of `Count` vectors w of levels below 2^Bits (8: signed bytes), each times four bytes of x that every lane shares; |x| <= 127. */
 template <int Bits, int Count>
-PS_INLINE VecInt dot(const VecBytes *w, const int8_t *x, VecInt sum) {
+#if defined(__AVX2__)
+PS_INLINE
+#else
+static __attribute__((noinline)) /* takes many instructions */
+#endif
+    VecInt dot(const VecBytes *w, const int8_t *x, VecInt sum) {
 #if defined(__AVX512VNNI__)
   PS_UNROLL
   for (int k = 0; k < Count; k++) sum = (VecInt)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w[k], (__m512i)repeat_four(x + 4 * k));

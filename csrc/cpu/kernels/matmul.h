@@ -13,7 +13,7 @@ namespace PS_ISA {
 constexpr int64_t kFewTokens = 8;
 constexpr int64_t kPanelDepth = 512;    /* inputs per panel: kPanelDepth * kTileColumns floats fit the L1 cache */
 constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes per task */
-constexpr int64_t kPrefetchBytes = 2048; /* short rows end before the hardware prefetcher detects them */
+constexpr int64_t kRowPrefetchBytes = 2048; /* short rows end before the hardware prefetcher detects them */
 
 /* 2 * kLanes weights as two vectors. A pair of bf16 becomes two floats by a shift and a mask, so bf16 yields its even numbers, then
  * its odd ones; arrange_pairs puts activations in the same order. */
@@ -28,9 +28,6 @@ PS_INLINE void load_pair(const bf16 *p, Vec &first, Vec &second) {
   first = (Vec)(bits << 16);
   second = (Vec)(bits & 0xffff0000u);
 }
-
-/* An integer, because a pointer must not point outside the weights, as this address does at their end. */
-PS_INLINE void prefetch_ahead(const void *p) { __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + kPrefetchBytes)); }
 
 static void arrange_pairs(const float *x, int64_t count, float *out) {
   for (int64_t k = 0; k + 2 * kLanes <= count; k += 2 * kLanes) {
@@ -60,7 +57,7 @@ PS_INLINE void dot_block(const MatmulParams &p, const W *weight, const float *ar
     for (int i = 0; i < Outputs; i++) {
       Vec first, second;
       load_pair(w + i * stride + k, first, second);
-      prefetch_ahead(w + i * stride + k);
+      prefetch_ahead(w + i * stride + k, kRowPrefetchBytes);
       PS_UNROLL
       for (int j = 0; j < Tokens; j++) {
         sum[i][j][0] = fma(first, load(x + j * arranged_stride + k), sum[i][j][0]);

@@ -12,6 +12,7 @@ namespace ps {
 namespace PS_ISA {
 
 constexpr int kParts = kRowsPerTile / kLanes; /* vectors that hold a number of each row */
+constexpr int64_t kPrefetchBytes = 8192;
 constexpr int kMostTokens = 8;                /* of a pass over a tile */
 constexpr int64_t kTileTaskBytes = 1 << 15;   /* weight bytes that a thread takes at a time */
 
@@ -115,6 +116,8 @@ PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const Rou
   for (int64_t b = 0; b < blocks; b++) {
     for (int inside = 0; inside < F::kGroups; inside++) {
       const int64_t group = b * F::kGroups + inside;
+      PS_UNROLL
+      for (int line = 0; line < TileLayout<F>::kGroupBytes; line += 64) prefetch_ahead(tile.levels(group) + line, kPrefetchBytes);
       PS_UNROLL
       for (int part = 0; part < kParts; part++) {
         VecBytes w[8];
