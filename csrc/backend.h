@@ -35,6 +35,7 @@ void graph_launch(Backend &backend, void *graph);
 void graph_close(Backend &backend, void *graph);
 
 void scan(Backend &backend, const ScanParams &params);
+void weight_write_blocks(Backend &backend, const WeightWriteParams &params);
 void embedding(Backend &backend, const EmbeddingParams &params);
 void rms_norm(Backend &backend, const RmsNormParams &params);
 void add_rms_norm(Backend &backend, const AddRmsNormParams &params);

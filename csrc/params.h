@@ -43,6 +43,12 @@ struct EmbeddingParams {
   int64_t tokens, vocabulary, width;
 };
 
+struct WeightWriteParams {
+  Typed weight; /* [rows, inputs] */
+  int64_t rows, inputs, first_row, count;
+  const void *source; /* [count, inputs] in main memory, of weight.dtype in GGUF's layout */
+};
+
 struct RmsNormParams {
   Rows<const float> x; /* [tokens, heads * width] */
   Typed weight;        /* [width] */

@@ -58,7 +58,8 @@ typedef enum ps_status {
 } ps_status;
 
 typedef enum ps_backend { PS_BACKEND_CPU = 0, PS_BACKEND_CUDA = 1 } ps_backend;
-typedef enum ps_dtype { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3 } ps_dtype;
+typedef enum ps_dtype { PS_F32 = 0, PS_F16 = 1, PS_BF16 = 2, PS_I32 = 3, PS_Q8_0 = 4, PS_Q4_0 = 5, PS_Q4_1 = 6, PS_Q5_0 = 7, PS_Q5_1 = 8,
+  PS_Q4_K = 9, PS_Q5_K = 10, PS_Q6_K = 11, PS_F8 = 12 } ps_dtype;
 typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
 
 /* Statistics that a cache stores besides the mean and the standard deviation, which it always stores. */

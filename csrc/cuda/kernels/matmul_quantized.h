@@ -1,0 +1,16 @@
+/* Products with weights in blocks. */
+#pragma once
+
+#include "../backend.h"
+
+namespace ps {
+
+constexpr bool is_block_format(int32_t dtype) { return dtype > PS_I32; }
+
+/* out = x * weight^T + bias for 1 to 64 tokens; false where the format has no kernel of its own or there are more tokens. */
+bool matmul_quantized(Backend &backend, const MatmulParams &params);
+
+/* Rows [first, first + rows) of the weights as bf16 at out [rows, inputs]. */
+void dequantize_rows(Backend &backend, const MatmulParams &params, int64_t first, int64_t rows, void *out);
+
+}  // namespace ps
