@@ -30,7 +30,12 @@ constexpr int kStages = Columns > 1 || kStageBytes<F> > 2304 ? 2 : 4608 / kStage
 
 /* Warps of a block. Wide stages take fewer, for then more blocks fit a multiprocessor; kMostWarps are wanted there in all. */
 template <typename F>
-constexpr int kWarps = kStageBytes<F> > 2304 ? 8 : 16;
+constexpr int kWarps =
+#ifdef QW
+    QW;
+#else
+    kStageBytes<F> > 2304 ? 8 : 16;
+#endif
 template <typename F>
 constexpr int kThreads = kWarps<F> * kWarp;
 constexpr int kMostWarps = 32;
@@ -72,12 +77,15 @@ struct ScaledX {
     return aligned ? *reinterpret_cast<const float4 *>(source) : float4{source[0], source[1], source[2], source[3]};
   }
 
-  /* Exponent of the largest of inputs [begin, end) that the warp's threads see, the same in all lanes; that of NaN is the largest. */
+  static __device__ __forceinline__ uint32_t largest_of(const float4 &v) {
+    return max(max(__float_as_uint(fabsf(v.x)), __float_as_uint(fabsf(v.y))), max(__float_as_uint(fabsf(v.z)), __float_as_uint(fabsf(v.w))));
+  }
+
+  /* Bits of the largest of inputs [begin, end) that the warp's threads see, the same in all lanes; that of NaN is the largest. */
   __device__ __forceinline__ uint32_t largest_bits(int64_t token, int64_t begin, int64_t end) const {
     uint32_t bits = 0;
     for (int64_t k = begin + threadIdx.x * 4; k < end; k += blockDim.x * 4) {
-      const float4 v = four(token, k);
-      bits = max(bits, max(max(__float_as_uint(fabsf(v.x)), __float_as_uint(fabsf(v.y))), max(__float_as_uint(fabsf(v.z)), __float_as_uint(fabsf(v.w)))));
+      bits = max(bits, largest_of(four(token, k)));
     }
     return __reduce_max_sync(kAllLanes, bits);
   }
@@ -86,14 +94,19 @@ struct ScaledX {
   static __device__ __forceinline__ float scale(uint32_t bits) { return __uint_as_float((268 - exponent(bits)) << 23); }
   static __device__ __forceinline__ float undo(uint32_t bits) { return __uint_as_float((exponent(bits) - 14) << 23); }
 
-  /* What lane t takes of the sub-block from input k on, in the order of unpack_row or unpack_bytes; zeros past the last input. */
+  /* Inputs 4t on and 16 + 4t on of a sub-block as lane t takes them, in the order of unpack_row or unpack_bytes. */
   template <typename F>
-  __device__ __forceinline__ uint4 piece(int64_t token, int64_t k, int t, float factor) const {
-    if (k >= p.inputs) return {};
-    const float4 a = four(token, k + 4 * t), b = four(token, k + 16 + 4 * t);
+  static __device__ __forceinline__ uint4 arrange(const float4 &a, const float4 &b, float factor) {
     const auto pair = [&](float first, float second) { return as_bits(__floats2half2_rn(first * factor, second * factor)); };
     if constexpr (F::kLowBits == 8) return {pair(a.x, a.y), pair(a.z, a.w), pair(b.x, b.y), pair(b.z, b.w)};
     else return {pair(a.x, a.z), pair(a.y, a.w), pair(b.x, b.z), pair(b.y, b.w)};
+  }
+
+  /* The same of the sub-block from input k on; zeros past the last input. */
+  template <typename F>
+  __device__ __forceinline__ uint4 piece(int64_t token, int64_t k, int t, float factor) const {
+    if (k >= p.inputs) return {};
+    return arrange<F>(four(token, k + 4 * t), four(token, k + 16 + 4 * t), factor);
   }
 };
 
@@ -102,6 +115,9 @@ struct RoundedX {
   const uint4 *halves; /* nullptr: each block rounds its own */
   const float *undo;   /* [tokens] */
 };
+
+template <typename F>
+constexpr int kOwnPieces = 48 / kWarps<F>; /* 12,288 inputs */
 
 /* Puts the share's x into shared memory. Ends with a barrier. */
 template <typename F>
@@ -120,6 +136,29 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const RoundedX 
   __syncthreads();
   const ScaledX source(p);
   const int64_t begin = int64_t(first_sub) * kSubBlock, end = min(begin + int64_t(subs) * kSubBlock, p.inputs);
+  if (tokens == 1 && pieces <= kOwnPieces<F> * kThreads<F>) { /* each thread keeps what it has read */
+    float4 own[kOwnPieces<F>][2];
+    uint32_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < kOwnPieces<F>; i++) {
+      const int64_t k = begin + (i * kThreads<F> + thread) / 4 * kSubBlock + thread % 4 * 4;
+      const bool valid = k < end;
+      own[i][0] = valid ? source.four(0, k) : float4{}, own[i][1] = valid ? source.four(0, k + 16) : float4{};
+      bits = max(bits, max(ScaledX::largest_of(own[i][0]), ScaledX::largest_of(own[i][1])));
+    }
+    bits = __reduce_max_sync(kAllLanes, bits);
+    if (thread % kWarp == 0) atomicMax(&largest[0], bits);
+    __syncthreads();
+    const float scale = ScaledX::scale(largest[0]);
+    if (thread == 0) undo[0] = ScaledX::undo(largest[0]);
+#pragma unroll
+    for (int i = 0; i < kOwnPieces<F>; i++) {
+      const int piece = i * kThreads<F> + thread;
+      if (piece < pieces) x[piece] = ScaledX::arrange<F>(own[i][0], own[i][1], scale);
+    }
+    __syncthreads();
+    return;
+  }
   for (int token = 0; token < tokens; token++) {
     const uint32_t bits = source.largest_bits(token, begin, end);
     if (thread % kWarp == 0) atomicMax(&largest[token], bits);
@@ -133,34 +172,39 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const RoundedX 
   __syncthreads();
 }
 
-/* What a row's numbers are multiplied by, and what is added then. Of the first and of the last 16 inputs of a sub-block. */
-struct RowScale {
+constexpr uint32_t k1024 = 0x64006400u; /* two f16 of 1024, whose last bits count ones */
+
+/* What the numbers of rows g (low half) and g + 8 (high half) are multiplied by, in the first and in the last 16 inputs of a sub-block, and
+ * what is added then. */
+struct PairScale {
   __half2 d[2], m;
 };
+
+/* Unsigned bytes `index` of two words as f16. */
+__device__ __forceinline__ __half2 byte_pair(uint32_t first, uint32_t second, int index) {
+  const uint32_t both = __byte_perm(first, second, index | (index + 4) << 4);
+  return __hadd2(as_halves(__byte_perm(both, k1024, 0x5150)), __float2half2_rn(-1024.f));
+}
 
 /* The scales of a region's rows g and g + 8. */
 template <typename F>
 struct RegionScales {
-  float d[2], m[2];
-  uint32_t scales[2][2], minima[2][2]; /* kSixBits: bytes of sub-blocks 0 to 3 and 4 to 7 */
+  __half2 d, m;
+  uint32_t scales[2][2], minima[2][2]; /* kSixBits: bytes of sub-blocks 0 to 3 and 4 to 7, of either row */
 
   __device__ __forceinline__ explicit RegionScales(const uint8_t *region) {
     const int g = threadIdx.x % kWarp / 4;
     if constexpr (F::kScales == Scales::kFloat) {
       const float2 both = *reinterpret_cast<const float2 *>(region + F::kScalesAt + g * 8);
-      d[0] = both.x * 256.f, d[1] = both.y * 256.f;
-      return;
-    }
-    const uint8_t *halves = region + kHalvesAt<F>;
-    if constexpr (F::kScales == Scales::kOne || F::kScales == Scales::kPerHalf) {
-      const float2 both = __half22float2(*reinterpret_cast<const __half2 *>(halves + g * 4));
-      d[0] = both.x, d[1] = both.y;
+      d = __floats2half2_rn(both.x * 256.f, both.y * 256.f);
+    } else if constexpr (F::kScales == Scales::kOne || F::kScales == Scales::kPerHalf) {
+      d = *reinterpret_cast<const __half2 *>(region + kHalvesAt<F> + g * 4);
     } else {
-      const uint2 bits = *reinterpret_cast<const uint2 *>(halves + g * 8);
-      const float2 first = __half22float2(as_halves(bits.x)), second = __half22float2(as_halves(bits.y));
-      d[0] = first.x, d[1] = first.y, m[0] = second.x, m[1] = second.y;
+      const uint2 bits = *reinterpret_cast<const uint2 *>(region + kHalvesAt<F> + g * 8);
+      d = as_halves(bits.x), m = as_halves(bits.y);
     }
     if constexpr (F::kScales == Scales::kSixBits) {
+      m = __hneg2(m);
       const uint2 *words = reinterpret_cast<const uint2 *>(region + F::kScalesAt + g * 24);
       const uint32_t q[6] = {words[0].x, words[0].y, words[1].x, words[1].y, words[2].x, words[2].y};
 #pragma unroll
@@ -172,18 +216,18 @@ struct RegionScales {
     }
   }
 
-  /* Of a row (0: g, 1: g + 8) and sub-block. */
-  __device__ __forceinline__ RowScale of(const uint8_t *region, int row, int sub) const {
-    RowScale out;
+  __device__ __forceinline__ PairScale of(const uint8_t *region, int sub) const {
+    PairScale out;
     if constexpr (F::kScales == Scales::kSixBits) {
-      out.d[0] = out.d[1] = __float2half2_rn(d[row] * static_cast<float>(scales[row][sub / 4] >> (sub % 4 * 8) & 0xff));
-      out.m = __float2half2_rn(-m[row] * static_cast<float>(minima[row][sub / 4] >> (sub % 4 * 8) & 0xff));
-    } else if constexpr (F::kScales == Scales::kPerHalf) {
-      const char2 both = *reinterpret_cast<const char2 *>(region + F::kScalesAt + (sub * 8 + threadIdx.x % kWarp / 4) * 4 + row * 2);
-      out.d[0] = __float2half2_rn(d[row] * both.x), out.d[1] = __float2half2_rn(d[row] * both.y);
+      out.d[0] = out.d[1] = __hmul2(d, byte_pair(scales[0][sub / 4], scales[1][sub / 4], sub % 4));
+      out.m = __hmul2(m, byte_pair(minima[0][sub / 4], minima[1][sub / 4], sub % 4));
+    } else if constexpr (F::kScales == Scales::kPerHalf) { /* bytes: g first, g last, g + 8 first, g + 8 last */
+      const uint32_t four = *reinterpret_cast<const uint32_t *>(region + F::kScalesAt + (sub * 8 + threadIdx.x % kWarp / 4) * 4) ^ 0x80808080u;
+      const __half2 offset = __float2half2_rn(-1152.f);
+      out.d[0] = __hmul2(d, __hadd2(as_halves(__byte_perm(four, k1024, 0x5250)), offset));
+      out.d[1] = __hmul2(d, __hadd2(as_halves(__byte_perm(four, k1024, 0x5351)), offset));
     } else {
-      out.d[0] = out.d[1] = __float2half2_rn(d[row]);
-      if constexpr (F::kScales == Scales::kTwo) out.m = __float2half2_rn(m[row]);
+      out.d[0] = out.d[1] = d, out.m = m;
     }
     return out;
   }
@@ -196,16 +240,15 @@ struct Operands {
 
 /* pairs [4]: exact integers (e4m3 numbers / 256) as f16, two of the first 16 inputs, two of the last 16. */
 template <typename F>
-__device__ __forceinline__ void scale_row(Operands &out, int row, const __half2 (&pairs)[4], const RowScale &scale) {
+__device__ __forceinline__ void scale_row(Operands &out, int row, const __half2 (&pairs)[4], const PairScale &scale) {
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     constexpr bool kAdds = F::kScales == Scales::kTwo || F::kScales == Scales::kSixBits;
-    const __half2 number = kAdds ? __hfma2(pairs[i], scale.d[i / 2], scale.m) : __hmul2(pairs[i], scale.d[i / 2]);
-    out.a[i / 2][i % 2 * 2 + row] = as_bits(number);
+    const __half2 d = row == 0 ? __low2half2(scale.d[i / 2]) : __high2half2(scale.d[i / 2]);
+    const __half2 m = row == 0 ? __low2half2(scale.m) : __high2half2(scale.m);
+    out.a[i / 2][i % 2 * 2 + row] = as_bits(kAdds ? __hfma2(pairs[i], d, m) : __hmul2(pairs[i], d));
   }
 }
-
-constexpr uint32_t k1024 = 0x64006400u; /* two f16 of 1024, whose last bits count ones */
 
 /* A row's 4-bit words with their high bits: inputs 4t, 4t + 2; 4t + 1, 4t + 3; and the same of the last 16. */
 template <typename F>
@@ -245,6 +288,7 @@ __device__ __forceinline__ Operands load_operands(const uint8_t *region, int sub
   const int lane = threadIdx.x % kWarp;
   Operands out;
   const uint8_t *low = region + sub * F::kLowBytes;
+  const PairScale scale = scales.of(region, sub);
   __half2 pairs[2][4];
   if constexpr (F::kLowBits == 8) {
     const uint4 words = *reinterpret_cast<const uint4 *>(low + lane * 16);
@@ -268,7 +312,7 @@ __device__ __forceinline__ Operands load_operands(const uint8_t *region, int sub
     unpack_row<F>(pairs[1], words.y, high[1]);
   }
 #pragma unroll
-  for (int row = 0; row < 2; row++) scale_row<F>(out, row, pairs[row], scales.of(region, row, sub));
+  for (int row = 0; row < 2; row++) scale_row<F>(out, row, pairs[row], scale);
   return out;
 }
 
