@@ -70,11 +70,7 @@ Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t t
     const int64_t share = ceil_div(stages, splits);
     const int64_t bytes = kQuantizedRingBytes<F, Columns> + quantized_x_bytes(share * kStageSubs<F>, tokens) + kUndoBytes + quantized_sum_bytes<F, Columns>(tokens);
     if (bytes + kReservedBytes > backend.shared_bytes) continue;
-    const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1,
-#ifdef QFEW
-      tiles <= 4 * backend.multiprocessors ? 2 :
-#endif
-      kMostWarps / kWarps<F>);
+    const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F>);
     const int64_t groups = std::clamp<int64_t>(blocks * backend.multiprocessors / splits, 1, tiles);
     return {static_cast<int>(splits), static_cast<int>(groups), bytes};
   }

@@ -30,12 +30,7 @@ constexpr int kStages = Columns > 1 || kStageBytes<F> > 2304 ? 2 : 4608 / kStage
 
 /* Warps of a block. Wide stages take fewer, for then more blocks fit a multiprocessor; kMostWarps are wanted there in all. */
 template <typename F>
-constexpr int kWarps =
-#ifdef QW
-    QW;
-#else
-    kStageBytes<F> > 2304 ? 8 : 16;
-#endif
+constexpr int kWarps = kStageBytes<F> > 2304 ? 8 : 16;
 template <typename F>
 constexpr int kThreads = kWarps<F> * kWarp;
 constexpr int kMostWarps = 32;
