@@ -58,6 +58,8 @@ struct BlockF8 {
   float scale;
 };
 
+constexpr int64_t kBlockAlignment = 16; /* where a weight in blocks may begin: the GPU copies 16 bytes at a time */
+
 struct BlockFormat {
   const char *name;
   int64_t numbers, bytes, alignment; /* numbers 1 for dtypes without blocks */
@@ -68,15 +70,15 @@ constexpr BlockFormat kBlockFormats[] = {
     {"f16", 1, 2, 2},
     {"bf16", 1, 2, 2},
     {"i32", 1, 4, 4},
-    {"q8_0", 32, sizeof(BlockQ8_0), alignof(BlockQ8_0)},
-    {"q4_0", 32, sizeof(BlockQ4_0), alignof(BlockQ4_0)},
-    {"q4_1", 32, sizeof(BlockQ4_1), alignof(BlockQ4_1)},
-    {"q5_0", 32, sizeof(BlockQ5_0), alignof(BlockQ5_0)},
-    {"q5_1", 32, sizeof(BlockQ5_1), alignof(BlockQ5_1)},
-    {"q4_k", 256, sizeof(BlockQ4_K), alignof(BlockQ4_K)},
-    {"q5_k", 256, sizeof(BlockQ5_K), alignof(BlockQ5_K)},
-    {"q6_k", 256, sizeof(BlockQ6_K), alignof(BlockQ6_K)},
-    {"f8", 128, sizeof(BlockF8), alignof(BlockF8)},
+    {"q8_0", 32, sizeof(BlockQ8_0), kBlockAlignment},
+    {"q4_0", 32, sizeof(BlockQ4_0), kBlockAlignment},
+    {"q4_1", 32, sizeof(BlockQ4_1), kBlockAlignment},
+    {"q5_0", 32, sizeof(BlockQ5_0), kBlockAlignment},
+    {"q5_1", 32, sizeof(BlockQ5_1), kBlockAlignment},
+    {"q4_k", 256, sizeof(BlockQ4_K), kBlockAlignment},
+    {"q5_k", 256, sizeof(BlockQ5_K), kBlockAlignment},
+    {"q6_k", 256, sizeof(BlockQ6_K), kBlockAlignment},
+    {"f8", 128, sizeof(BlockF8), kBlockAlignment},
 };
 constexpr int32_t kDtypes = sizeof kBlockFormats / sizeof *kBlockFormats;
 static_assert(kDtypes == PS_F8 + 1 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22 &&

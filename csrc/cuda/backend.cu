@@ -185,13 +185,6 @@ void memory_read(Backend &backend, void *target, const void *source, int64_t byt
   if (landing != target) std::memcpy(target, landing, static_cast<size_t>(bytes));
 }
 
-void refuse_blocks(int32_t dtype) {
-  throw Error(PS_UNSUPPORTED, std::string("The CUDA build does not support weights of dtype ") + kBlockFormats[dtype].name +
-                                  "; use --device cpu, or weights of f32, f16 or bf16");
-}
-
-void weight_write_blocks(Backend &, const WeightWriteParams &params) { refuse_blocks(params.weight.dtype); }
-
 void graph_begin(Backend &backend) {
   enter(backend);
   check_cuda(cudaStreamBeginCapture(backend.stream, cudaStreamCaptureModeRelaxed), "Could not begin recording");

@@ -9,8 +9,6 @@
 
 namespace ps {
 
-[[noreturn]] void refuse_blocks(int32_t dtype);
-
 /* The arrays of numbers that kernels check because the host cannot see them. Order of kIndexNames in backend.cu. */
 enum IndexArray : int32_t { kNoArray = 0, kIds, kRows, kSlots, kPageTable, kLengths, kSelected, kCounts };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "matmul_cublas.h"
+#include "matmul_quantized.h"
 #include "matvec.cuh"
 #include "pack.cuh"
 
@@ -14,6 +15,7 @@ namespace {
 constexpr int64_t kBatchTokens = 64;    /* decode steps: here twice the rows cost 9 % of a layer, so x goes in rounded */
 constexpr int64_t kStackedTokens = 256;
 constexpr int64_t kStackedBytes = int64_t(64) << 20; /* of sums at once; wider weights are taken in slices */
+constexpr int64_t kWidenedBytes = int64_t(64) << 20; /* of weights in blocks that are widened at once */
 constexpr int64_t kSliceOutputs = 256;               /* a slice is a multiple of it: whole tiles of cuBLAS */
 
 /* f16 ends at 65504 and loses digits below 6e-5. A token whose largest number lies outside [2^-6, 2^15), or of which two parts are
@@ -172,10 +174,31 @@ void multiply_stacked(Backend &backend, const MatmulParams &params) {
   }
 }
 
+/* Weights in blocks: slices of rows widened to bf16, one after the other. */
+void multiply_widened(Backend &backend, const MatmulParams &params) {
+  const int64_t row_bytes = params.inputs * int64_t(sizeof(bf16));
+  const int64_t slice = std::min(params.outputs, std::max<int64_t>(kSliceOutputs, kWidenedBytes / row_bytes / kSliceOutputs * kSliceOutputs));
+  float *memory = nullptr;
+  const Rounded<bf16> rounded = place_rounded<bf16>(backend, params, 1, slice * row_bytes, &memory);
+  round_x(backend, params, rounded);
+  for (int64_t first = 0; first < params.outputs; first += slice) {
+    MatmulParams product = params;
+    product.outputs = std::min(slice, params.outputs - first);
+    product.weight = {memory, params.inputs, PS_BF16};
+    product.out.data += first;
+    dequantize_rows(backend, params, first, product.outputs, memory);
+    matmul_cublas(backend, product, {rounded.x, rounded.stride, PS_BF16});
+  }
+  finish(backend, params, nullptr);
+}
+
 }  // namespace
 
 void matmul(Backend &backend, const MatmulParams &params) {
-  if (is_block_format(params.weight.dtype)) refuse_blocks(params.weight.dtype);
+  if (is_block_format(params.weight.dtype)) {
+    if (!matmul_quantized(backend, params)) multiply_widened(backend, params);
+    return;
+  }
   if (params.tokens <= kFewTokens) return matvec(backend, params);
   with_dtype(params.weight.dtype, [&](auto type) {
     using W = decltype(type);

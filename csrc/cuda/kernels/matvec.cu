@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "add_splits.cuh"
 #include "matvec_stream.cuh"
-#include "pack.cuh"
 
 namespace ps {
 namespace {
@@ -128,20 +128,6 @@ Plan make_plan(const Backend &backend, const MatmulParams &params) {
   return best;
 }
 
-/* out = bias + the sums of all splits, in order: 4 bytes a split and output from the second cache. */
-__global__ void __launch_bounds__(kRowThreads) add_splits_kernel(const __grid_constant__ MatmulParams p, const float *sums, int splits) {
-  let_next_start(); /* a few small blocks: they are out of its way */
-  wait_for_previous();
-  const Place place = place_of_thread<1>(p.outputs);
-  if (place.column >= p.outputs) return;
-  const float *sum = sums + place.row * p.outputs + place.column;
-  const int64_t step = p.tokens * p.outputs;
-  float total = 0;
-#pragma unroll 8
-  for (int split = 0; split < splits; split++) total += sum[split * step];
-  p.out.row(place.row)[place.column] = total + bias_at(p.bias, place.column);
-}
-
 template <typename W>
 auto stream_kernel_of(int depth) {
   static_assert(kDepths[0] == 10 && kDepths[1] == 7 && kDepths[2] == 5, "One kernel for each depth");
@@ -160,8 +146,7 @@ void stream(Backend &backend, const MatmulParams &params, const Plan &plan) {
   const Start start = params.outputs * params.inputs >= kLargeProduct ? Start::kAfterPrevious : Start::kEarly;
   launch(backend, start, "Could not launch matmul", kernel, grid, kStreamThreads, plan.shared_bytes, params, shares);
   if (plan.splits == 1) return;
-  launch(backend, "Could not launch the sums of matmul", add_splits_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0, params,
-         shares.sums, plan.splits);
+  add_splits(backend, params, shares.sums, plan.splits, params.outputs);
 }
 
 }  // namespace

@@ -1,0 +1,144 @@
+/* Products with weights in blocks: few tokens by the kernel of matmul_quantized.cuh, rows beyond the last tile by a plain one. Prompts take
+ * rows widened to bf16, which matmul.cu hands to cuBLAS. */
+#include "matmul_quantized.h"
+
+#include <algorithm>
+
+#include "add_splits.cuh"
+#include "dequantize.cuh"
+#include "matmul_quantized.cuh"
+
+namespace ps {
+namespace {
+
+/* A warp one output of all tokens: for the few rows beyond the last tile. */
+template <typename F>
+__global__ void __launch_bounds__(kWarp) plain_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ BlockRows rows, int64_t first) {
+  wait_for_previous();
+  let_next_start();
+  const int64_t n = first + blockIdx.x, token = blockIdx.y;
+  const float *x = p.x.row(token);
+  float sum = 0;
+  for (int64_t k = threadIdx.x; k < p.inputs; k += kWarp) sum = fmaf(dequantize<F>(rows, n, k), x[k], sum);
+  sum = warp_sum(sum);
+  if (threadIdx.x == 0) p.out.row(token)[n] = sum + bias_at(p.bias, n);
+}
+
+template <typename F>
+__global__ void __launch_bounds__(kRowThreads) dequantize_kernel(const __grid_constant__ BlockRows rows, int64_t first, bf16 *out) {
+  wait_for_previous();
+  let_next_start();
+  const Place place = place_of_thread<4>(rows.inputs);
+  if (place.column >= rows.inputs) return;
+  Pack<bf16, 4> numbers;
+#pragma unroll
+  for (int i = 0; i < 4; i++) store_number(&numbers.value[i], dequantize<F>(rows, first + place.row, place.column + i));
+  *reinterpret_cast<Pack<bf16, 4> *>(out + place.row * rows.inputs + place.column) = numbers;
+}
+
+/* x of one token, rounded once for all blocks of the product: [sub-blocks, tokens, 4 lanes, 8] f16. A block per token. */
+template <typename F>
+__global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constant__ MatmulParams p, int64_t subs, uint4 *halves, float *undo) {
+  __shared__ uint32_t largest;
+  if (threadIdx.x == 0) largest = 0;
+  __syncthreads();
+  wait_for_previous();
+  let_next_start();
+  const ScaledX source(p);
+  const int64_t token = blockIdx.x;
+  const uint32_t bits = source.largest_bits(token, 0, p.inputs);
+  if (threadIdx.x % kWarp == 0) atomicMax(&largest, bits);
+  __syncthreads();
+  if (threadIdx.x == 0) undo[token] = ScaledX::undo(largest);
+  for (int64_t piece = threadIdx.x; piece < subs * 4; piece += kRowThreads) {
+    halves[(piece / 4 * p.tokens + token) * 4 + piece % 4] =
+        source.piece<F>(token, piece / 4 * kSubBlock, static_cast<int>(piece % 4), ScaledX::scale(largest));
+  }
+}
+
+constexpr int64_t kReservedBytes = 1024; /* static shared memory */
+
+struct Plan {
+  int splits, groups;
+  int64_t shared_bytes;
+};
+
+/* One split where x fits, for that spares add_splits; as few as fit otherwise. Of few tokens as many blocks
+ * per multiprocessor as fit: they hide each other's waits, and none gets two blocks while another has none. */
+template <typename F, int Columns>
+Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t tiles) {
+  for (int64_t splits = 1; splits <= stages; splits++) {
+    const int64_t share = ceil_div(stages, splits);
+    const int64_t bytes = kQuantizedRingBytes<F, Columns> + quantized_x_bytes(share * kStageSubs<F>, tokens) + kUndoBytes +
+                          quantized_sum_bytes<F, Columns>(tokens);
+    if (bytes + kReservedBytes > backend.shared_bytes) continue;
+    const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F>);
+    const int64_t groups = std::clamp<int64_t>(blocks * backend.multiprocessors / splits, 1, tiles);
+    return {static_cast<int>(splits), static_cast<int>(groups), bytes};
+  }
+  throw Error(PS_UNSUPPORTED, "The shared memory of this GPU is too small for products with weights in blocks");
+}
+
+template <typename F, int Columns>
+void launch_tiles(Backend &backend, const MatmulParams &params) {
+  const int64_t regions = params.inputs / F::kInputs, stages = ceil_div(regions, kStageRegions<F>), tiles = params.outputs / kTileRows;
+  const Plan plan = make_plan<F, Columns>(backend, params.tokens, stages, tiles);
+  QuantizedShares shares{};
+  shares.regions = static_cast<int>(regions);
+  shares.tile_stride = bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows;
+  shares.stages = static_cast<int>(stages / plan.splits), shares.more_stages = static_cast<int>(stages % plan.splits);
+  shares.tiles = static_cast<int>(tiles / plan.groups), shares.more_tiles = static_cast<int>(tiles % plan.groups);
+  const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? quantized_x_bytes(subs, params.tokens) : 0;
+  const int64_t undo_bytes = Columns > 1 ? kUndoBytes : 0;
+  const int64_t sum_bytes = plan.splits > 1 ? plan.splits * params.tokens * params.outputs * int64_t(sizeof(float)) : 0;
+  char *memory = x_bytes + sum_bytes > 0 ? static_cast<char *>(scratch(backend, x_bytes + undo_bytes + sum_bytes)) : nullptr;
+  RoundedX rounded{};
+  if (Columns > 1) {
+    uint4 *halves = reinterpret_cast<uint4 *>(memory);
+    float *undo = reinterpret_cast<float *>(memory + x_bytes);
+    launch(backend, "Could not launch the rounding of matmul", round_kernel<F>, dim3(static_cast<unsigned>(params.tokens)), kRowThreads, 0, params,
+           subs, halves, undo);
+    rounded = {halves, undo};
+  }
+  if (plan.splits > 1) shares.sums = reinterpret_cast<float *>(memory + x_bytes + undo_bytes);
+  const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
+  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns>, grid, kThreads<F>, plan.shared_bytes, params, shares, rounded);
+  if (plan.splits > 1) add_splits(backend, params, shares.sums, plan.splits, tiles * kTileRows);
+}
+
+template <typename F>
+void multiply(Backend &backend, const MatmulParams &params) {
+  const int64_t tiled = params.outputs / kTileRows * kTileRows;
+  if (tiled > 0) {
+    if (params.tokens <= kColumnTokens) launch_tiles<F, 1>(backend, params);
+    else if (params.tokens <= 2 * kColumnTokens) launch_tiles<F, 2>(backend, params);
+    else if (params.tokens <= 4 * kColumnTokens) launch_tiles<F, 4>(backend, params);
+    else launch_tiles<F, 8>(backend, params);
+  }
+  if (tiled == params.outputs) return;
+  const BlockRows rows(params.weight, params.outputs, params.inputs);
+  const dim3 grid(static_cast<unsigned>(params.outputs - tiled), static_cast<unsigned>(params.tokens));
+  launch(backend, "Could not launch matmul", plain_kernel<F>, grid, kWarp, 0, params, rows, tiled);
+}
+
+}  // namespace
+
+bool matmul_quantized(Backend &backend, const MatmulParams &params) {
+  if (params.tokens > kQuantizedTokens) return false;
+  with_format(params.weight.dtype, [&](auto format) {
+    using F = decltype(format);
+    multiply<F>(backend, params);
+  });
+  return true;
+}
+
+void dequantize_rows(Backend &backend, const MatmulParams &params, int64_t first, int64_t rows, void *out) {
+  const BlockRows all(params.weight, params.outputs, params.inputs);
+  with_format(params.weight.dtype, [&](auto format) {
+    using F = decltype(format);
+    launch(backend, "Could not launch the widening of weights", dequantize_kernel<F>, chunk_grid(rows, params.inputs, 4), kRowThreads, 0, all, first,
+           static_cast<bf16 *>(out));
+  });
+}
+
+}  // namespace ps
