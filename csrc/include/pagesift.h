@@ -61,7 +61,8 @@ typedef enum ps_status {
 
 typedef enum ps_backend { PS_BACKEND_CPU = 0, PS_BACKEND_CUDA = 1 } ps_backend;
 /* From PS_Q8_0 on, formats of weights in blocks along the inner dimension, whose numbers share a scale: only for the weight of ps_matmul
- * and the table of ps_embedding. A row of K numbers, a multiple of the block, takes K / block * (bytes of a block). */
+ * and the table of ps_embedding. A row of K numbers, a multiple of the block, takes K / block * (bytes of a block). Such a weight starts at a
+ * multiple of 16 bytes. */
 typedef enum ps_dtype {
   PS_F32 = 0,
   PS_F16 = 1,

@@ -1,7 +1,8 @@
 /* out = x * weight^T + bias with weights in blocks.
  *
- * x is rounded to 8 bits per group of 32 inputs, and multiplied as integers with the levels of a tile of weight_tiles.h; one product of two
- * floats per group and row brings in the scales. f8 weights are widened to f32 instead. An output is the same whatever the other tokens:
+ * x is rounded to 15 bits per group of 32 inputs, in two parts of 8 bits, and multiplied as integers with the levels of a tile of
+ * weight_tiles.h; one product of two floats per group and row brings in the scales. Eight bits alone double the cost of a quantised model:
+ * activations of real models have outliers, beside which a group's other numbers keep few bits. f8 weights are widened to f32 instead. An output is the same whatever the other tokens:
  * a few tokens are bound by the bytes of the weights, many by the integer products. */
 #pragma once
 
@@ -16,12 +17,13 @@ constexpr int64_t kPrefetchBytes = 8192;
 constexpr int kMostTokens = 8;                /* of a pass over a tile */
 constexpr int64_t kTileTaskBytes = 1 << 15;   /* weight bytes that a thread takes at a time */
 
-/* A group of x: q * scale. */
+/* A group of x: (128 * high + low) * scale. */
 struct RoundedGroup {
-  int8_t q[kGroup];
-  float scale, scaled_sum; /* scaled_sum = scale * (sum of q) */
-  int32_t sums[2];         /* of each half of q */
+  int8_t high[kGroup], low[kGroup]; /* up to 127 and 64 */
+  float scale, scaled_sum;          /* scaled_sum = scale * (sum of all) */
+  int32_t sums[2];                  /* of each half */
 };
+constexpr int kHighUnit = 128, kMostRounded = 127 * kHighUnit;
 
 static void round_group(const float *x, RoundedGroup *out) {
   VecBits largest{}; /* as integers, so that NaN is above infinity, above all else */
@@ -37,7 +39,7 @@ static void round_group(const float *x, RoundedGroup *out) {
     return;
   }
   const float magnitude = float_from_bits(most);
-  const Vec by = set1(magnitude > 0x1p-120f ? 127.f / magnitude : 0.f);
+  const Vec by = set1(magnitude > 0x1p-110f ? float(kMostRounded) / magnitude : 0.f);
   int32_t q[kGroup];
   for (int i = 0; i < kGroup; i += kLanes) {
     const VecInt rounded = (VecInt)fma(load(x + i), by, set1(12582912.f)) - 0x4b400000; /* 1.5 * 2^23: rounds to an integer */
@@ -45,8 +47,12 @@ static void round_group(const float *x, RoundedGroup *out) {
   }
   out->sums[0] = out->sums[1] = 0;
   for (int i = 0; i < kGroup; i++) out->sums[i / 16] += q[i];
-  for (int i = 0; i < kGroup; i++) out->q[i] = static_cast<int8_t>(q[i]);
-  out->scale = magnitude / 127.f;
+  for (int i = 0; i < kGroup; i++) {
+    const int32_t high = (q[i] + kHighUnit / 2) >> 7;
+    out->high[i] = static_cast<int8_t>(high);
+    out->low[i] = static_cast<int8_t>(q[i] - kHighUnit * high);
+  }
+  out->scale = magnitude / float(kMostRounded);
   out->scaled_sum = out->scale * float(out->sums[0] + out->sums[1]);
 }
 
@@ -129,7 +135,10 @@ PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const Rou
           PS_UNROLL
           for (int s = 0; s < kScales; s++) {
             const int32_t taken = kTakenOff * (kScales == 2 ? one.sums[s] : one.sums[0] + one.sums[1]);
-            const VecInt products = dot<F::kBits, 8 / kScales>(w + 8 / kScales * s, one.q + kGroup / kScales * s, set1_int(-taken));
+            const int at = kGroup / kScales * s;
+            const VecInt high = dot<F::kBits, 8 / kScales>(w + 8 / kScales * s, one.high + at, VecInt{});
+            const VecInt low = dot<F::kBits, 8 / kScales>(w + 8 / kScales * s, one.low + at, set1_int(-taken));
+            const VecInt products = high * kHighUnit + low;
             sum[j][part] = fma(to_floats(products), scales.scale[s] * set1(one.scale), sum[j][part]);
           }
           if constexpr (F::kHasMin) sum[j][part] = fma(scales.min, set1(one.scaled_sum), sum[j][part]);
