@@ -83,13 +83,12 @@ PS_INLINE Vec load(const f16 *p) {
 PS_INLINE Vec load_octets(const float *p, const float *other) {
   return (Vec)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(other), 1);
 }
-template <typename T>
-PS_INLINE Vec load_octets(const T *p, const T *other) {
-  T joined[16];
-  __builtin_memcpy(joined, p, 16);
-  __builtin_memcpy(joined + 8, other, 16);
-  return load(joined);
+PS_INLINE VecHalf load_half_octets(const void *p, const void *other) {
+  const __m128i low = _mm_loadu_si128(static_cast<const __m128i *>(p)), high = _mm_loadu_si128(static_cast<const __m128i *>(other));
+  return (VecHalf)_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
 }
+PS_INLINE Vec load_octets(const bf16 *p, const bf16 *other) { return widen_bf16(load_half_octets(p, other)); }
+PS_INLINE Vec load_octets(const f16 *p, const f16 *other) { return widen_f16(load_half_octets(p, other)); }
 #else
 template <typename T>
 PS_INLINE Vec load_octets(const T *p, const T *) {
