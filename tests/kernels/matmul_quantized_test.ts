@@ -70,7 +70,7 @@ for (const type of BLOCK_TYPES) {
       const out = device.createTensor("f32", [tokens, outputs]);
       matmul(device, device.upload(x, [tokens, inputs]), weight, undefined, out);
       assertNumbersClose(out.readFloats(), reference(x, numbers, undefined, inputs), [tokens, outputs], {
-        relative: 2e-5,
+        relative: device.backend === "cpu" ? 2e-5 : 2e-3, // CUDA rounds weights to f16, and to bf16 for prompts
       });
     });
 

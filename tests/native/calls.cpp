@@ -172,12 +172,12 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Calls::one() {
-  const int which = bytes_.below(42);
+  const int which = bytes_.below(43);
   used_ = 0;
   if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
   else if (which < 10) on_handles(which);
-  else if (which < 24) on_tensors(which - 10);
-  else on_cache(which - 24);
+  else if (which < 25) on_tensors(which - 10);
+  else on_cache(which - 25);
 }
 
 void Calls::on_handles(int which) {
@@ -268,9 +268,27 @@ void Calls::on_tensors(int which) {
       return check(ps_route_experts(d, plain(), bytes_.below(2), tensor(PS_I32, {rows, chosen}), tensor(PS_F32, {rows, chosen})));
     }
     case 11: return check(ps_gelu_mul(d, plain(), plain(), plain()));
+    case 13: return write_weight(d, other);
     case 12: return check(ps_scale(d, plain(), bytes_.number()));
     default: return check(ps_scatter_add(d, plain(), tensor(PS_I32, {rows}), tensor(PS_F32, {rows}), tensor(PS_F32, {other, width})));
   }
+}
+
+/* Rows of any two dtypes, often in blocks, then a product or rows that read them. */
+void Calls::write_weight(ps_device *d, int64_t rows) {
+  static const char source[1 << 18] = {};
+  const int64_t width = 256 * (1 + bytes_.below(2)), first = bytes_.below(int(rows)), count = 1 + bytes_.below(int(rows - first));
+  const int32_t dtype = bytes_.below(13), from = bytes_.below(2) ? dtype : bytes_.below(13);
+  constexpr int64_t kNumbers[] = {1, 1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256, 128},
+                    kBytes[] = {4, 2, 2, 4, 34, 18, 20, 22, 24, 144, 176, 210, 132};
+  const int64_t bytes = count * width / kNumbers[from] * kBytes[from];
+  if (bytes > int64_t(sizeof source)) return;
+  check(ps_weight_write(d, tensor(dtype, {rows, width}), bytes_.seldom() ? bytes_.edge() : first, bytes_.seldom() ? bytes_.edge() : count,
+                        bytes_.seldom() ? int32_t(bytes_.edge()) : from, bytes_.seldom() ? nullptr : source,
+                        bytes_.seldom() ? bytes_.below(int(bytes)) : bytes));
+  const int64_t tokens = 1 + bytes_.below(12);
+  if (bytes_.below(2)) check(ps_embedding(d, tensor(PS_I32, {tokens}), tensor(dtype, {rows, width}), tensor(PS_F32, {tokens, width})));
+  else check(ps_matmul(d, tensor(PS_F32, {tokens, width}), tensor(dtype, {rows, width}), nullptr, tensor(PS_F32, {tokens, rows})));
 }
 
 void Calls::on_cache(int which) {

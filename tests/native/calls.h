@@ -52,6 +52,7 @@ class Calls {
   void on_missing();
   void on_handles(int which);
   void on_tensors(int which);
+  void write_weight(ps_device *d, int64_t rows);
   void on_cache(int which);
   void append(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer);
   void attend(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer);

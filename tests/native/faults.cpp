@@ -70,7 +70,7 @@ struct Scene {
   ps_cache *cache = nullptr;
   ps_buffer *numbers = nullptr, *floats = nullptr;
   ps_tensor slots, table, row, rows, lengths, selected, counts, drawn, experts; /* i32 */
-  ps_tensor x, scores, out, wide, other, square, product, settings, draws, shares, weight, halves, frequencies, turns, addend, normed;
+  ps_tensor x, scores, out, wide, other, square, product, settings, draws, shares, weight, halves, frequencies, turns, addend, normed, blocks;
 
   /* Whether all of it could be made. */
   bool open();
@@ -118,6 +118,7 @@ void Scene::make_views() {
   weight = view(floats, PS_F32, 0, 16, 1, 1, 1), halves = view(floats, PS_F32, 4096, 1, 16, 1, 2);
   frequencies = view(floats, PS_F32, 0, 8, 1, 1, 1), turns = view(floats, PS_F32, 65536, 4, 16, 1, 2);
   addend = view(floats, PS_F32, 0, 4, 16, 1, 2), normed = view(floats, PS_F32, 4096, 4, 16, 1, 2);
+  blocks = view(floats, PS_Q8_0, 131072, 8, 512, 1, 2);
 }
 
 void Scene::close() {
@@ -125,6 +126,12 @@ void Scene::close() {
   if (numbers) MUST(ps_buffer_close(numbers) == PS_OK);
   if (floats) MUST(ps_buffer_close(floats) == PS_OK);
   if (device) MUST(ps_device_close(device) == PS_OK);
+}
+
+/* Quantises rows, for which the library needs memory of its own. */
+int32_t write_blocks(Scene &s) {
+  static const float zeros[8 * 512] = {};
+  return ps_weight_write(s.device, &s.blocks, 0, 8, PS_F32, zeros, sizeof zeros);
 }
 
 using Operation = int32_t (*)(Scene &);
@@ -144,6 +151,8 @@ const Operation kOperations[] = {
     },
     [](Scene &s) { return ps_prefill_attention(s.cache, 1, 0.25f, 0, 3, &s.x, &s.row, &s.out); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.square, nullptr, &s.product); },
+    [](Scene &s) { return write_blocks(s); },
+    [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.blocks, nullptr, &s.product); },
     [](Scene &s) { return ps_sample(s.device, &s.wide, &s.settings, &s.draws, &s.drawn); },
     [](Scene &s) { return ps_argmax(s.device, &s.wide, &s.drawn); },
     [](Scene &s) { return ps_route_experts(s.device, &s.wide, 1, &s.experts, &s.shares); },
