@@ -187,8 +187,9 @@ export const symbols = {
    */
   ps_silu_mul: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. With a weight in a block format x is rounded to
-   * 8 bits per block of 32 numbers: the error is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it.
+   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. With a weight in a block format the error
+   * per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it. The CPU build rounds x to 15 bits
+   * there and stays far below; the CUDA build rounds weights and x to f16 for up to 16 tokens, and to bf16 for more.
    * (device, x, weight, bias, out)
    */
   ps_matmul: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },

@@ -142,7 +142,8 @@ Deno.test(`The logits of ${SHARP} agree with the reference where keys and values
   const reference = await readReference(SHARP);
   await using engine = await loadFixture(SHARP);
   const worst = largest(differences(await logitsOfExactCache(engine, reference.inputIds), reference));
-  assert(worst <= 2e-3, `largest difference ${worst}`);
+  // The CUDA build rounds the activations of a prompt to the weights' bf16.
+  assert(worst <= (engine.describeDevice().backend === "cpu" ? 2e-3 : 5e-2), `largest difference ${worst}`);
 });
 
 Deno.test(`Engine.logits of ${SHARP} is closer to the reference than transformers in bf16`, async () => {

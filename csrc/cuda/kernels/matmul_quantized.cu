@@ -111,9 +111,7 @@ void multiply(Backend &backend, const MatmulParams &params) {
   const int64_t tiled = params.outputs / kTileRows * kTileRows;
   if (tiled > 0) {
     if (params.tokens <= kColumnTokens) launch_tiles<F, 1>(backend, params);
-    else if (params.tokens <= 2 * kColumnTokens) launch_tiles<F, 2>(backend, params);
-    else if (params.tokens <= 4 * kColumnTokens) launch_tiles<F, 4>(backend, params);
-    else launch_tiles<F, 8>(backend, params);
+    else launch_tiles<F, 2>(backend, params);
   }
   if (tiled == params.outputs) return;
   const BlockRows rows(params.weight, params.outputs, params.inputs);

@@ -1,4 +1,4 @@
-/* The product of a few tokens with weights in blocks: 1 to 64 tokens on tensor cores, every weight read once. Bound by the bytes of the
+/* The product of a few tokens with weights in blocks: 1 to 16 tokens on tensor cores, every weight read once. Bound by the bytes of the
  * weights.
  *
  * A block takes a share of the tiles (16 outputs) and, where x does not fit, of the inputs (add_splits.cuh then adds up). It rounds its x
@@ -14,7 +14,7 @@
 
 namespace ps {
 
-constexpr int kQuantizedTokens = 64; /* more are a prompt, for cuBLAS */
+constexpr int kQuantizedTokens = 16; /* a decode step of a batch; more are a prompt, for cuBLAS */
 constexpr int kColumnTokens = 8;     /* columns of an instruction */
 
 /* How much of the inputs a warp copies at once: at least 1 KiB. */

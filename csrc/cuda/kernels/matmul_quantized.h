@@ -6,7 +6,7 @@
 
 namespace ps {
 
-/* out = x * weight^T + bias for 1 to 64 tokens; false where the format has no kernel of its own or there are more tokens. */
+/* out = x * weight^T + bias for up to 16 tokens; false where there are more. */
 bool matmul_quantized(Backend &backend, const MatmulParams &params);
 
 /* Rows [first, first + rows) of the weights as bf16 at out [rows, inputs]. */
