@@ -3,7 +3,7 @@
  * (PS_ISA): the linker must never merge code of two instruction sets. */
 #pragma once
 
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 

@@ -39,9 +39,10 @@ PS_INLINE VecInt widen_bytes(const uint8_t *p) {
 #elif defined(__AVX2__)
   return (VecInt)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
 #else
-  VecInt v{};
-  for (int i = 0; i < kLanes; i++) v[i] = p[i];
-  return v;
+  typedef uint8_t Narrow __attribute__((vector_size(kLanes)));
+  Narrow bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(bytes, VecInt);
 #endif
 }
 PS_INLINE VecInt widen_signed_bytes(const uint8_t *p) { return (widen_bytes(p) << 24) >> 24; }
@@ -60,9 +61,13 @@ PS_INLINE VecBytes spread_bits(const uint8_t *p, uint8_t bit) {
   const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(mask), places);
   return (VecBytes)_mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(static_cast<char>(bit)));
 #else
-  VecBytes v{};
-  for (int i = 0; i < kVecBytes; i++) v[i] = static_cast<uint8_t>((p[i / 8] >> i % 8 & 1) * bit);
-  return v;
+  constexpr uint64_t kOnes = 0x0101010101010101;
+  uint64_t words[kVecBytes / 8];
+  for (int i = 0; i < kVecBytes / 8; i++) {
+    const uint64_t own = p[i] * kOnes & 0x8040201008040201; /* byte j keeps bit j; whichever that is becomes its highest */
+    words[i] = ((own + 0x7f * kOnes) >> 7 & kOnes) * bit;
+  }
+  return load_bytes(reinterpret_cast<const uint8_t *>(words));
 #endif
 }
 
@@ -73,7 +78,8 @@ PS_INLINE
 #else
 static __attribute__((noinline)) /* takes many instructions */
 #endif
-    VecInt dot(const VecBytes *w, const int8_t *x, VecInt sum) {
+    VecInt
+    dot(const VecBytes *w, const int8_t *x, VecInt sum) {
 #if defined(__AVX512VNNI__)
   PS_UNROLL
   for (int k = 0; k < Count; k++) sum = (VecInt)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w[k], (__m512i)repeat_four(x + 4 * k));
@@ -109,6 +115,26 @@ static __attribute__((noinline)) /* takes many instructions */
     sum += (VecInt)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #endif
   }
+  return sum;
+#elif defined(__SSE2__)
+  __m128i sums[2];
+  __builtin_memcpy(sums, &sum, sizeof sums);
+  const __m128i low_bytes = _mm_set1_epi16(0xff);
+  PS_UNROLL
+  for (int k = 0; k < Count; k++) {
+    __m128i halves[2];
+    __builtin_memcpy(halves, w + k, sizeof halves);
+    const int8_t *four = x + 4 * k;
+    const __m128i even_x = _mm_set1_epi32((four[0] & 0xffff) | int32_t(four[2]) * 65536);
+    const __m128i odd_x = _mm_set1_epi32((four[1] & 0xffff) | int32_t(four[3]) * 65536);
+    PS_UNROLL
+    for (int i = 0; i < 2; i++) {
+      const __m128i even = Bits == 8 ? _mm_srai_epi16(_mm_slli_epi16(halves[i], 8), 8) : _mm_and_si128(halves[i], low_bytes);
+      const __m128i odd = Bits == 8 ? _mm_srai_epi16(halves[i], 8) : _mm_srli_epi16(halves[i], 8);
+      sums[i] = _mm_add_epi32(sums[i], _mm_add_epi32(_mm_madd_epi16(even, even_x), _mm_madd_epi16(odd, odd_x)));
+    }
+  }
+  __builtin_memcpy(&sum, sums, sizeof sum);
   return sum;
 #else
   for (int k = 0; k < Count; k++) {

@@ -1,17 +1,15 @@
 /* out = x * weight^T + bias.
  *
  * A few tokens (decode): every weight is read once, in place, and multiplied with all tokens: bound by the weights' bytes.
- * Many tokens (prefill): panels of kTileColumns weight rows are widened to f32 and transposed once, then multiplied with all
- * tokens by the register tile of microkernel.h: bound by arithmetic. */
+ * Many tokens (prefill): matmul_panels.h. */
 #pragma once
 
-#include "microkernel.h"
+#include "matmul_panels.h"
 
 namespace ps {
 namespace PS_ISA {
 
 constexpr int64_t kFewTokens = 8;
-constexpr int64_t kPanelDepth = 512;    /* inputs per panel: kPanelDepth * kTileColumns floats fit the L1 cache */
 constexpr int64_t kTaskBytes = 1 << 15;   /* weight bytes per task */
 constexpr int64_t kRowPrefetchBytes = 2048; /* short rows end before the hardware prefetcher detects them */
 
@@ -118,31 +116,10 @@ static void pack_panel(const MatmulParams &p, const W *weight, int64_t n, int64_
   }
 }
 
-/* One panel's columns for all tokens. A range that the end of the outputs cuts off is written to `edge` first. */
-template <typename W>
-static void multiply_panel(const MatmulParams &p, const W *weight, int64_t n, float *panel, float *edge) {
-  const int64_t columns = p.outputs - n < kTileColumns ? p.outputs - n : kTileColumns;
-  float *out = columns == kTileColumns ? p.out.data + n : edge;
-  const int64_t stride = columns == kTileColumns ? p.out.stride : kTileColumns;
-  for (int64_t k = 0; k < p.inputs; k += kPanelDepth) {
-    const int64_t depth = p.inputs - k < kPanelDepth ? p.inputs - k : kPanelDepth;
-    pack_panel(p, weight, n, columns, k, depth, panel);
-    tile_block(p.tokens, depth, p.x.data + k, p.x.stride, panel, kTileColumns, out, stride, k > 0);
-  }
-  if (p.bias.data == nullptr && out != edge) return;
-  for (int64_t t = 0; t < p.tokens; t++) {
-    for (int64_t c = 0; c < columns; c++) p.out.row(t)[n + c] = out[t * stride + c] + bias_at(p.bias, n + c);
-  }
-}
-
 template <typename W>
 static void matmul_many(ThreadPool &pool, const MatmulParams &p, const W *weight) {
-  const int64_t panel_floats = kPanelDepth * kTileColumns;
-  pool.reserve_scratch((panel_floats + p.tokens * kTileColumns) * int64_t(sizeof(float)));
-  pool.parallel_for((p.outputs + kTileColumns - 1) / kTileColumns, [&](int64_t index, int thread) {
-    float *panel = static_cast<float *>(pool.scratch(thread));
-    multiply_panel(p, weight, index * kTileColumns, panel, panel + panel_floats);
-  });
+  multiply_panels(pool, p,
+                  [&](int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) { pack_panel(p, weight, n, columns, k, depth, panel); });
 }
 
 static void matmul(ThreadPool &pool, const MatmulParams &p) {

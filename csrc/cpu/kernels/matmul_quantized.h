@@ -2,12 +2,13 @@
  *
  * x is rounded to 15 bits per group of 32 inputs, in two parts of 8 bits, and multiplied as integers with the levels of a tile of
  * weight_tiles.h; one product of two floats per group and row brings in the scales. With 8 bits alone, the logits of SmolLM2 in Q4_1 are 14
- * times as far from the exact ones: activations of real models have outliers, beside which the other numbers of a group keep few bits. f8
- * weights are widened to f32 instead. An output is the same whatever the other tokens: a few tokens are bound by the bytes of the weights,
- * many by the integer products. */
+ * times as far from the exact ones: activations of real models have outliers, beside which the other numbers of a group keep few bits. An
+ * output does not depend on the other tokens. Products of a few tokens are bound by the bytes of the weights, those of many by arithmetic.
+ * f8 weights are widened to f32 instead: inside the loop for a few tokens, in panels (matmul_panels.h) for many. */
 #pragma once
 
 #include "int8_dot.h"
+#include "matmul_panels.h"
 #include "weight_tiles.h"
 
 namespace ps {
@@ -149,48 +150,93 @@ PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const Rou
   }
 }
 
-/* kLanes numbers of e4m3, divided by 256. */
-PS_INLINE Vec load_f8(const uint8_t *p) {
+/* 2 * kLanes numbers of e4m3, divided by 256: f16 has room for their bits, and the processors convert that. */
+PS_INLINE void load_f8(const uint8_t *p, Vec &first, Vec &second) {
 #if defined(__AVX512BW__)
+  const __m512i bits = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi16(0x7f));
+  const __m512i half = _mm512_or_si512(_mm512_slli_epi16(magnitude, 7), _mm512_and_si512(_mm512_slli_epi16(bits, 8), _mm512_set1_epi16(-0x8000)));
+  const __mmask32 nan = _mm512_cmpeq_epi16_mask(magnitude, _mm512_set1_epi16(0x7f));
+  const __m512i halves = _mm512_mask_mov_epi16(half, nan, _mm512_set1_epi16(0x7e00));
+  first = (Vec)_mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+  second = (Vec)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+#elif defined(__AVX2__)
   const __m256i bits = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
   const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi16(0x7f));
   const __m256i half = _mm256_or_si256(_mm256_slli_epi16(magnitude, 7), _mm256_and_si256(_mm256_slli_epi16(bits, 8), _mm256_set1_epi16(-0x8000)));
-  const __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
-  return (Vec)_mm512_cvtph_ps(_mm256_mask_mov_epi16(half, nan, _mm256_set1_epi16(0x7e00)));
-#elif defined(__AVX2__)
-  const __m128i bits = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
-  const __m128i magnitude = _mm_and_si128(bits, _mm_set1_epi16(0x7f));
-  const __m128i half = _mm_or_si128(_mm_slli_epi16(magnitude, 7), _mm_and_si128(_mm_slli_epi16(bits, 8), _mm_set1_epi16(-0x8000)));
-  const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f));
-  return (Vec)_mm256_cvtph_ps(_mm_blendv_epi8(half, _mm_set1_epi16(0x7e00), nan));
+  const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+  const __m256i halves = _mm256_blendv_epi8(half, _mm256_set1_epi16(0x7e00), nan);
+  first = (Vec)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+  second = (Vec)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
 #else
-  Vec v{};
-  for (int i = 0; i < kLanes; i++) v[i] = f8_float(p[i]) * 0x1p-8f;
-  return v;
+  for (Vec *out : {&first, &second}) {
+    const VecBits bits = (VecBits)widen_bytes(p + (out == &second ? kLanes : 0)), magnitude = bits & 0x7f;
+    const Vec value = (Vec)(magnitude << 20) * 0x1p112f;
+    const VecBits nan = ((magnitude + 1) >> 7) * 0x7fc00000u; /* no comparison: without SSE4.1 those go number by number */
+    *out = (Vec)((VecBits)value | nan | (bits & 0x80) << 24);
+  }
 #endif
 }
 
 /* The same for f8, with x as it is; its tokens lie x_stride numbers apart. */
 template <typename F, int Tokens>
 PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const float *x, int64_t x_stride, Vec (*sum)[kParts]) {
-  constexpr int kSums = Tokens <= 2 ? 4 : 1; /* enough independent sums to hide the latency of an addition */
+  constexpr int kInputs = 2 / kParts;          /* that two vectors of weights cover */
+  constexpr int kSums = Tokens <= 2 ? 2 : 1; /* enough independent sums to hide the latency of an addition */
   for (int64_t b = 0; b < tile.groups / F::kGroups; b++) {
-    PS_UNROLL
-    for (int part = 0; part < kParts; part++) {
-      Vec inner[Tokens][kSums] = {};
-      for (int i = 0; i < F::kNumbers; i += kSums) {
+    const uint8_t *levels = tile.levels(b * F::kGroups);
+    const float *numbers = x + b * F::kNumbers;
+    Vec inner[Tokens][kSums][2] = {};
+    for (int i = 0; i < F::kNumbers; i += kSums * kInputs) {
+      PS_UNROLL
+      for (int s = 0; s < kSums; s++) {
+        const int input = i + s * kInputs;
+        Vec first, second;
+        load_f8(levels + input * kRowsPerTile, first, second);
+        prefetch_ahead(levels + input * kRowsPerTile, kPrefetchBytes);
         PS_UNROLL
-        for (int s = 0; s < kSums; s++) {
-          const Vec w = load_f8(tile.levels(b * F::kGroups) + (i + s) * kRowsPerTile + part * kLanes);
-          PS_UNROLL
-          for (int j = 0; j < Tokens; j++) inner[j][s] = fma(w, set1(x[j * x_stride + b * F::kNumbers + i + s]), inner[j][s]);
+        for (int j = 0; j < Tokens; j++) {
+          inner[j][s][0] = fma(first, set1(numbers[j * x_stride + input]), inner[j][s][0]);
+          inner[j][s][1] = fma(second, set1(numbers[j * x_stride + input + kInputs - 1]), inner[j][s][1]);
         }
       }
-      const Vec scale = load(reinterpret_cast<const float *>(tile.scales(b)) + part * kLanes);
+    }
+    PS_UNROLL
+    for (int j = 0; j < Tokens; j++) {
+      const Vec first = inner[j][0][0] + (kSums == 2 ? inner[j][kSums - 1][0] : Vec{});
+      const Vec second = inner[j][0][1] + (kSums == 2 ? inner[j][kSums - 1][1] : Vec{});
       PS_UNROLL
-      for (int j = 0; j < Tokens; j++) {
-        const Vec all = kSums == 4 ? (inner[j][0] + inner[j][1]) + (inner[j][kSums - 2] + inner[j][kSums - 1]) : inner[j][0];
+      for (int part = 0; part < kParts; part++) {
+        const Vec all = kParts == 2 ? (part == 0 ? first : second) : first + second;
+        const Vec scale = load(reinterpret_cast<const float *>(tile.scales(b)) + part * kLanes);
         sum[j][part] = fma(all * 256.f, scale, sum[j][part]);
+      }
+    }
+  }
+}
+
+/* Rows [n, n + columns) of an f8 weight at inputs [k, k + depth) as a panel of matmul_panels.h. */
+static void pack_f8(const TiledWeight<F8, const uint8_t> &weight, int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) {
+  for (int64_t c = 0; c < kTileColumns; c += kRowsPerTile) {
+    const bool tiled = n + c < weight.tiled_rows;
+    for (int64_t group = 0; tiled && group < depth / kGroup; group++) {
+      const auto tile = weight.tile(n + c);
+      const uint8_t *levels = tile.levels(k / kGroup + group);
+      const float *scales = reinterpret_cast<const float *>(tile.scales((k / kGroup + group) / F8::kGroups));
+      for (int i = 0; i < kGroup * kParts; i += 2) {
+        Vec two[2];
+        load_f8(levels + i * kLanes, two[0], two[1]);
+        for (int v = i; v < i + 2; v++) {
+          const Vec scale = load(scales + v % kParts * kLanes);
+          store(panel + (group * kGroup + v / kParts) * kTileColumns + c + v % kParts * kLanes, two[v - i] * 256.f * scale);
+        }
+      }
+    }
+    for (int64_t column = c; !tiled && column < c + kRowsPerTile; column++) {
+      float numbers[kGroup] = {};
+      for (int64_t i = 0; i < depth; i++) {
+        if (column < columns && i % kGroup == 0) read_weight_group(weight, n + column, (k + i) / kGroup, numbers);
+        panel[i * kTileColumns + column] = numbers[i % kGroup];
       }
     }
   }
@@ -261,20 +307,30 @@ static void round_tokens(ThreadPool &pool, const MatmulParams &p, RoundedGroup *
   });
 }
 
-static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
-  const int64_t tail_bytes = kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs);
-  const int64_t rounded_bytes = p.weight.dtype == PS_F8 ? 0 : p.tokens * (p.inputs / kGroup) * int64_t(sizeof(RoundedGroup));
-  pool.reserve_scratch(rounded_bytes + tail_bytes);
+static void matmul_f8(ThreadPool &pool, const MatmulParams &p) {
+  if (p.tokens > kMostTokens) {
+    const TiledWeight<F8, const uint8_t> weight(p.weight, p.outputs, p.inputs);
+    return multiply_panels(pool, p,
+                           [&](int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) { pack_f8(weight, n, columns, k, depth, panel); });
+  }
+  pool.reserve_scratch(kRowsPerTile * bytes_of_numbers(PS_F8, p.inputs));
+  multiply_tiles<F8>(pool, p, Activations<float>{p.x.data, p.x.stride}, static_cast<uint8_t *>(pool.scratch(0)));
+}
+
+template <typename F>
+static void matmul_levels(ThreadPool &pool, const MatmulParams &p) {
+  const int64_t groups = p.inputs / kGroup, rounded_bytes = p.tokens * groups * int64_t(sizeof(RoundedGroup));
+  pool.reserve_scratch(rounded_bytes + kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs));
   auto *rounded = static_cast<RoundedGroup *>(pool.scratch(0));
-  uint8_t *tail = static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes;
+  round_tokens(pool, p, rounded);
+  multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, groups}, static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes);
+}
+
+static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
   with_format(p.weight.dtype, [&](auto format) {
     using F = decltype(format);
-    if constexpr (std::is_same<F, F8>::value) {
-      multiply_tiles<F>(pool, p, Activations<float>{p.x.data, p.x.stride}, tail);
-    } else {
-      round_tokens(pool, p, rounded);
-      multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, p.inputs / kGroup}, tail);
-    }
+    if constexpr (std::is_same<F, F8>::value) matmul_f8(pool, p);
+    else matmul_levels<F>(pool, p);
   });
 }
 

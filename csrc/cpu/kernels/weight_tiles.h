@@ -109,26 +109,28 @@ struct TiledWeight {
   Byte *plain_row(int64_t row) const { return data + row * row_bytes; }
 };
 
-/* The numbers of a row. */
+/* The numbers of a group of inputs of a row. */
+template <typename F>
+static void read_weight_group(const TiledWeight<F, const uint8_t> &weight, int64_t row, int64_t group, float *out) {
+  using Block = typename F::Block;
+  const int64_t b = group / F::kGroups;
+  const int inside = int(group % F::kGroups), in_tile = int(row % kRowsPerTile);
+  uint8_t levels[kGroup], scales[F::kScaleBytes];
+  if (row < weight.tiled_rows) {
+    const auto tile = weight.tile(row);
+    read_levels<F>(tile, in_tile, group, levels);
+    for (int at = 0; at < F::kScaleBytes; at++) scales[at] = tile.scales(b)[TileLayout<F>::scale_place(at, in_tile)];
+  } else {
+    const uint8_t *bytes = weight.plain_row(row) + b * int64_t(sizeof(Block));
+    for (int i = 0; i < kGroup; i++) levels[i] = static_cast<uint8_t>(F::level(*reinterpret_cast<const Block *>(bytes), inside, i));
+    __builtin_memcpy(scales, bytes + F::kScaleAt, sizeof scales);
+  }
+  dequantize_group<F>(levels, scales, inside, out);
+}
+
 template <typename F>
 static void read_weight_row(const TiledWeight<F, const uint8_t> &weight, int64_t row, float *out) {
-  using Block = typename F::Block;
-  const bool tiled = row < weight.tiled_rows;
-  for (int64_t group = 0; group < weight.groups; group++) {
-    const int64_t b = group / F::kGroups;
-    const int inside = int(group % F::kGroups);
-    uint8_t levels[kGroup], scales[F::kScaleBytes];
-    if (tiled) {
-      const auto tile = weight.tile(row);
-      read_levels<F>(tile, int(row % kRowsPerTile), group, levels);
-      for (int at = 0; at < F::kScaleBytes; at++) scales[at] = tile.scales(b)[TileLayout<F>::scale_place(at, int(row % kRowsPerTile))];
-    } else {
-      const uint8_t *bytes = weight.plain_row(row) + b * int64_t(sizeof(Block));
-      for (int i = 0; i < kGroup; i++) levels[i] = static_cast<uint8_t>(F::level(*reinterpret_cast<const Block *>(bytes), inside, i));
-      __builtin_memcpy(scales, bytes + F::kScaleAt, sizeof scales);
-    }
-    dequantize_group<F>(levels, scales, inside, out + group * kGroup);
-  }
+  for (int64_t group = 0; group < weight.groups; group++) read_weight_group(weight, row, group, out + group * kGroup);
 }
 
 }  // namespace PS_ISA
