@@ -8,6 +8,7 @@
 
 #define PS_ISA isa_portable
 #include "../../csrc/cpu/kernels/matmul.h"
+#include "../../csrc/cpu/kernels/matmul_quantized.h"
 #include "support.h"
 
 namespace {
@@ -56,6 +57,21 @@ void multiply(ps::ThreadPool &pool, ps_dtype dtype, int64_t tokens, int64_t inpu
   for (const float value : out) MUST(value == 2.f * static_cast<float>(inputs));
 }
 
+/* Weights in blocks whose bytes are all 0: so is every output. */
+void multiply_blocks(ps::ThreadPool &pool, ps_dtype dtype, int64_t tokens, int64_t inputs, int64_t outputs) {
+  Guarded weights(static_cast<size_t>(outputs * ps::bytes_of_numbers(dtype, inputs)));
+  std::vector<float> x(static_cast<size_t>(tokens * inputs), 2.f), out(static_cast<size_t>(tokens * outputs), -1.f);
+  ps::MatmulParams params{};
+  params.x = {x.data(), inputs};
+  params.weight = {weights.start(), inputs, dtype};
+  params.out = {out.data(), outputs};
+  params.tokens = tokens;
+  params.inputs = inputs;
+  params.outputs = outputs;
+  ps::isa_portable::matmul_quantized(pool, params);
+  for (const float value : out) MUST(value == 0);
+}
+
 }  // namespace
 
 int main() {
@@ -70,6 +86,11 @@ int main() {
       }
     }
   }
-  std::printf("products 240");
+  for (const ps_dtype dtype : {PS_Q8_0, PS_Q4_0, PS_Q4_1, PS_Q5_0, PS_Q5_1, PS_Q4_K, PS_Q5_K, PS_Q6_K, PS_F8}) {
+    for (const int64_t tokens : {1, 8, 9}) {
+      for (const int64_t outputs : {1, 16, 17, 33}) multiply_blocks(pool, dtype, tokens, 512, outputs);
+    }
+  }
+  std::printf("products 348");
   return 0;
 }

@@ -2,6 +2,8 @@
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { add, embedding, geluMul, matmul, rmsNorm, sample, scale, siluMul } from "../../ffi/ops.ts";
+import type { BlockType } from "../reference/quantized.ts";
+import { randomWeight } from "./blocks.ts";
 import { normals } from "./cases.ts";
 import { uploadAs } from "./numbers.ts";
 import { buildPaged, type Paged, type PagedShape, randomSequence } from "./paged.ts";
@@ -16,6 +18,19 @@ function product(tokens: number): Run {
     const [inputs, outputs] = [500, 400];
     const x = device.upload(normals(random, tokens * inputs), [tokens, inputs]);
     const weight = uploadAs(device, "bf16", normals(random, inputs * outputs), [outputs, inputs]);
+    const out = device.createTensor("f32", [tokens, outputs]);
+    matmul(device, x, weight, undefined, out);
+    return out.readFloats();
+  };
+}
+
+/** The same with weights in blocks, of which the last rows fill no tile. */
+function blockProduct(type: BlockType, tokens: number): Run {
+  return (device) => {
+    const random = new Random(tokens);
+    const [inputs, outputs] = [512, 405];
+    const x = device.upload(normals(random, tokens * inputs), [tokens, inputs]);
+    const [weight] = randomWeight(device, type, random, [outputs, inputs]);
     const out = device.createTensor("f32", [tokens, outputs]);
     matmul(device, x, weight, undefined, out);
     return out.readFloats();
@@ -65,6 +80,9 @@ export const RUNS: Record<string, Run> = {
   "matmul of one token": product(1),
   "matmul of eight tokens": product(8),
   "matmul of fifty tokens": product(50),
+  "matmul of one token with q4_1 weights": blockProduct("q4_1", 1),
+  "matmul of fifty tokens with q6_k weights": blockProduct("q6_k", 50),
+  "matmul of fifty tokens with f8 weights": blockProduct("f8", 50),
   "rmsNorm, siluMul, geluMul, scale, add and embedding": rowwise,
   "sample": samples,
   "append and scorePages": (device) => scoreTensor(paged(device), QUERIES).readFloats(),

@@ -10,10 +10,11 @@ typedef uint8_t VecBytes __attribute__((vector_size(kLanes * 4)));
 constexpr int kVecBytes = kLanes * 4;
 
 #if defined(__AVX512VNNI__)
-constexpr bool kSignedAsOffset = true; /* bytes of -128 to 127 are multiplied as 0 to 255, and 128 times the sum of x is taken off */
+constexpr bool kMultipliesBytes = true; /* in one instruction: unsigned times signed ones */
 #else
-constexpr bool kSignedAsOffset = false;
+constexpr bool kMultipliesBytes = false;
 #endif
+constexpr bool kSignedAsOffset = kMultipliesBytes; /* bytes of -128 to 127 are multiplied as 0 to 255, and 128 times the sum of x is taken off */
 
 PS_INLINE VecInt set1_int(int32_t value) { return value - VecInt{}; }
 
@@ -78,8 +79,7 @@ PS_INLINE
 #else
 static __attribute__((noinline)) /* takes many instructions */
 #endif
-    VecInt
-    dot(const VecBytes *w, const int8_t *x, VecInt sum) {
+    VecInt dot(const VecBytes *w, const int8_t *x, VecInt sum) {
 #if defined(__AVX512VNNI__)
   PS_UNROLL
   for (int k = 0; k < Count; k++) sum = (VecInt)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w[k], (__m512i)repeat_four(x + 4 * k));

@@ -2,9 +2,9 @@
  *
  * x is rounded to 15 bits per group of 32 inputs, in two parts of 8 bits, and multiplied as integers with the levels of a tile of
  * weight_tiles.h; one product of two floats per group and row brings in the scales. With 8 bits alone, the logits of SmolLM2 in Q4_1 are 14
- * times as far from the exact ones: activations of real models have outliers, beside which the other numbers of a group keep few bits. An
- * output does not depend on the other tokens. Products of a few tokens are bound by the bytes of the weights, those of many by arithmetic.
- * f8 weights are widened to f32 instead: inside the loop for a few tokens, in panels (matmul_panels.h) for many. */
+ * times as far from the exact ones: activations of real models have outliers, beside which the other numbers of a group keep few bits.
+ * Products of a few tokens are bound by the bytes of the weights. Those of many tokens are bound by arithmetic; processors without products
+ * of bytes (VNNI) then do better with weights widened to f32 in panels (matmul_panels.h). f8 weights are always widened. */
 #pragma once
 
 #include "int8_dot.h"
@@ -82,6 +82,10 @@ PS_INLINE void load_levels(const uint8_t *group, int part, VecBytes *w) {
   }
 }
 
+/* What every level is too large by. */
+template <typename F>
+constexpr int kTakenOff = F::kBits == 8 && kSignedAsOffset ? 128 : F::kOffset;
+
 /* Scales and minima of a group of one part of the rows. */
 struct GroupScales {
   Vec scale[2], min;
@@ -119,7 +123,6 @@ PS_INLINE GroupScales load_scales(const uint8_t *block, int group, int part) {
 template <typename F, int Tokens>
 PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const RoundedGroup *x, int64_t x_stride, Vec (*sum)[kParts]) {
   constexpr int kScales = F::kScalesPerGroup;
-  constexpr int kTakenOff = F::kBits == 8 && kSignedAsOffset ? 128 : F::kOffset; /* from every level */
   const int64_t blocks = tile.groups / F::kGroups;
   for (int64_t b = 0; b < blocks; b++) {
     for (int inside = 0; inside < F::kGroups; inside++) {
@@ -136,7 +139,7 @@ PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const Rou
           const RoundedGroup &one = x[j * x_stride + group];
           PS_UNROLL
           for (int s = 0; s < kScales; s++) {
-            const int32_t taken = kTakenOff * (kScales == 2 ? one.sums[s] : one.sums[0] + one.sums[1]);
+            const int32_t taken = kTakenOff<F> * (kScales == 2 ? one.sums[s] : one.sums[0] + one.sums[1]);
             const int at = kGroup / kScales * s;
             const VecInt high = dot<F::kBits, 8 / kScales>(w + 8 / kScales * s, one.high + at, VecInt{});
             const VecInt low = dot<F::kBits, 8 / kScales>(w + 8 / kScales * s, one.low + at, set1_int(-taken));
@@ -215,28 +218,46 @@ PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const flo
   }
 }
 
-/* Rows [n, n + columns) of an f8 weight at inputs [k, k + depth) as a panel of matmul_panels.h. */
-static void pack_f8(const TiledWeight<F8, const uint8_t> &weight, int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) {
-  for (int64_t c = 0; c < kTileColumns; c += kRowsPerTile) {
-    const bool tiled = n + c < weight.tiled_rows;
-    for (int64_t group = 0; tiled && group < depth / kGroup; group++) {
-      const auto tile = weight.tile(n + c);
-      const uint8_t *levels = tile.levels(k / kGroup + group);
-      const float *scales = reinterpret_cast<const float *>(tile.scales((k / kGroup + group) / F8::kGroups));
-      for (int i = 0; i < kGroup * kParts; i += 2) {
-        Vec two[2];
-        load_f8(levels + i * kLanes, two[0], two[1]);
-        for (int v = i; v < i + 2; v++) {
-          const Vec scale = load(scales + v % kParts * kLanes);
-          store(panel + (group * kGroup + v / kParts) * kTileColumns + c + v % kParts * kLanes, two[v - i] * 256.f * scale);
-        }
+/* A group of a tile as f32: out [kGroup, kRowsPerTile], whose rows lie kTileColumns apart. */
+template <typename F>
+PS_INLINE void widen_group(const WeightTile<F, const uint8_t> &tile, int64_t group, float *out) {
+  const uint8_t *block_scales = tile.scales(group / F::kGroups), *levels = tile.levels(group);
+  if constexpr (std::is_same<F, F8>::value) {
+    const float *scales = reinterpret_cast<const float *>(block_scales);
+    for (int v = 0; v < kGroup * kParts; v += 2) {
+      Vec two[2];
+      load_f8(levels + v * kLanes, two[0], two[1]);
+      for (int i = v; i < v + 2; i++) {
+        store(out + i / kParts * kTileColumns + i % kParts * kLanes, two[i - v] * 256.f * load(scales + i % kParts * kLanes));
       }
     }
-    for (int64_t column = c; !tiled && column < c + kRowsPerTile; column++) {
-      float numbers[kGroup] = {};
-      for (int64_t i = 0; i < depth; i++) {
-        if (column < columns && i % kGroup == 0) read_weight_group(weight, n + column, (k + i) / kGroup, numbers);
-        panel[i * kTileColumns + column] = numbers[i % kGroup];
+  } else {
+    for (int part = 0; part < kParts; part++) {
+      VecBytes w[8];
+      load_levels<F>(levels, part, w);
+      const GroupScales scales = load_scales<F>(block_scales, int(group % F::kGroups), part);
+      for (int i = 0; i < kGroup; i++) {
+        const VecInt four = (VecInt)w[i / 4];
+        const VecInt level = F::kBits == 8 && !kSignedAsOffset ? four << (24 - i % 4 * 8) >> 24 : four >> i % 4 * 8 & 255;
+        const Vec number = to_floats(level - kTakenOff<F>) * scales.scale[i / 16 * (F::kScalesPerGroup - 1)];
+        store(out + i * kTileColumns + part * kLanes, F::kHasMin ? number + scales.min : number);
+      }
+    }
+  }
+}
+
+/* Rows [n, n + columns) at inputs [k, k + depth) as a panel of matmul_panels.h. */
+template <typename F>
+static void pack_tiles(const TiledWeight<F, const uint8_t> &weight, int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) {
+  for (int64_t c = 0; c < kTileColumns; c += kRowsPerTile) {
+    const bool tiled = n + c < weight.tiled_rows;
+    for (int64_t i = 0; i < depth; i += kGroup) {
+      float *out = panel + i * kTileColumns + c;
+      if (tiled) widen_group<F>(weight.tile(n + c), (k + i) / kGroup, out);
+      for (int64_t column = 0; !tiled && column < kRowsPerTile; column++) {
+        float numbers[kGroup] = {};
+        if (c + column < columns) read_weight_group(weight, n + c + column, (k + i) / kGroup, numbers);
+        for (int j = 0; j < kGroup; j++) out[j * kTileColumns + column] = numbers[j];
       }
     }
   }
@@ -307,30 +328,29 @@ static void round_tokens(ThreadPool &pool, const MatmulParams &p, RoundedGroup *
   });
 }
 
-static void matmul_f8(ThreadPool &pool, const MatmulParams &p) {
-  if (p.tokens > kMostTokens) {
-    const TiledWeight<F8, const uint8_t> weight(p.weight, p.outputs, p.inputs);
-    return multiply_panels(pool, p,
-                           [&](int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) { pack_f8(weight, n, columns, k, depth, panel); });
-  }
-  pool.reserve_scratch(kRowsPerTile * bytes_of_numbers(PS_F8, p.inputs));
-  multiply_tiles<F8>(pool, p, Activations<float>{p.x.data, p.x.stride}, static_cast<uint8_t *>(pool.scratch(0)));
-}
-
 template <typename F>
-static void matmul_levels(ThreadPool &pool, const MatmulParams &p) {
-  const int64_t groups = p.inputs / kGroup, rounded_bytes = p.tokens * groups * int64_t(sizeof(RoundedGroup));
-  pool.reserve_scratch(rounded_bytes + kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs));
-  auto *rounded = static_cast<RoundedGroup *>(pool.scratch(0));
-  round_tokens(pool, p, rounded);
-  multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, groups}, static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes);
+static void multiply_tiles(ThreadPool &pool, const MatmulParams &p) {
+  const int64_t tail_bytes = kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs);
+  if constexpr (std::is_same<F, F8>::value) {
+    pool.reserve_scratch(tail_bytes);
+    multiply_tiles<F>(pool, p, Activations<float>{p.x.data, p.x.stride}, static_cast<uint8_t *>(pool.scratch(0)));
+  } else {
+    const int64_t groups = p.inputs / kGroup, rounded_bytes = p.tokens * groups * int64_t(sizeof(RoundedGroup));
+    pool.reserve_scratch(rounded_bytes + tail_bytes);
+    auto *rounded = static_cast<RoundedGroup *>(pool.scratch(0));
+    round_tokens(pool, p, rounded);
+    multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, groups}, static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes);
+  }
 }
 
 static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
   with_format(p.weight.dtype, [&](auto format) {
     using F = decltype(format);
-    if constexpr (std::is_same<F, F8>::value) matmul_f8(pool, p);
-    else matmul_levels<F>(pool, p);
+    constexpr bool kManyInPanels = !kMultipliesBytes || std::is_same<F, F8>::value;
+    if (!kManyInPanels || p.tokens <= kMostTokens) return multiply_tiles<F>(pool, p);
+    const TiledWeight<F, const uint8_t> weight(p.weight, p.outputs, p.inputs);
+    multiply_panels(pool, p,
+                    [&](int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) { pack_tiles(weight, n, columns, k, depth, panel); });
   });
 }
 
