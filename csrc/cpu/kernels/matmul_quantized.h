@@ -264,9 +264,9 @@ static void round_tokens(ThreadPool &pool, const MatmulParams &p, RoundedGroup *
 static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
   const int64_t tail_bytes = kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs);
   const int64_t rounded_bytes = p.weight.dtype == PS_F8 ? 0 : p.tokens * (p.inputs / kGroup) * int64_t(sizeof(RoundedGroup));
-  pool.reserve_scratch(rounded_bytes + tail_bytes);
-  auto *rounded = static_cast<RoundedGroup *>(pool.scratch(0));
-  uint8_t *tail = static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes;
+  uint8_t *memory = static_cast<uint8_t *>(pool.shared_scratch(rounded_bytes + tail_bytes));
+  auto *rounded = reinterpret_cast<RoundedGroup *>(memory);
+  uint8_t *tail = memory + rounded_bytes;
   with_format(p.weight.dtype, [&](auto format) {
     using F = decltype(format);
     if constexpr (std::is_same<F, F8>::value) {
