@@ -54,7 +54,7 @@ export async function planModel(
   if (folder !== undefined) {
     const format = WEIGHT_FORMATS.find((one) => one === weights);
     if (format === undefined) {
-      throw usageError(`--weights ${weights} is for --shape; wanted ${WEIGHT_FORMATS.join(", ")}`);
+      throw usageError(`--weights ${weights} requires --shape; a model takes one of ${WEIGHT_FORMATS.join(", ")}`);
     }
     const source = await openModelSource(folder);
     const plan = await planSource(source, source.config, { format });

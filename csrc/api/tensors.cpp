@@ -37,9 +37,9 @@ void check_bounds(const char *name, const ps_tensor &tensor) {
   require(tensor.shape[0] == 1 || tensor.row_stride >= inner, name, " has rows that overlap");
   require(tensor.shape[0] == 1 || tensor.row_stride == 0 || tensor.shape[0] - 1 <= kLimit / tensor.row_stride, name, " is too large");
   const BlockFormat &format = kBlockFormats[tensor.dtype];
-  require(inner % format.numbers == 0, name, " has rows of ", inner, " numbers, wanted a multiple of ", format.numbers, ", the block of ",
+  require(inner % format.numbers == 0, name, " has rows of ", inner, " numbers, expected a multiple of ", format.numbers, ", the block of ",
           format.name);
-  require(tensor.row_stride % format.numbers == 0, name, " has a row stride of ", tensor.row_stride, " numbers, wanted a multiple of ",
+  require(tensor.row_stride % format.numbers == 0, name, " has a row stride of ", tensor.row_stride, " numbers, expected a multiple of ",
           format.numbers, ", the block of ", format.name);
   require(tensor.offset_bytes >= 0 && tensor.offset_bytes % format.alignment == 0, name, " starts at a byte that does not fit its dtype");
   require(tensor.offset_bytes <= tensor.buffer->bytes && span_bytes(tensor) <= tensor.buffer->bytes - tensor.offset_bytes, name,

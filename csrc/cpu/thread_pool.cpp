@@ -56,9 +56,20 @@ void ThreadPool::reserve_scratch(int64_t bytes) {
   scratch_bytes_ = bytes;
 }
 
-void *ThreadPool::scratch(int thread) {
-  const auto address = reinterpret_cast<uintptr_t>(scratch_[thread].data());
-  return reinterpret_cast<void *>((address + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment);
+namespace {
+
+void *aligned_start(std::vector<char> &memory) {
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  return memory.data() + (kScratchAlignment - address % kScratchAlignment) % kScratchAlignment;
+}
+
+}  // namespace
+
+void *ThreadPool::scratch(int thread) { return aligned_start(scratch_[thread]); }
+
+void *ThreadPool::shared_scratch(int64_t bytes) {
+  if (static_cast<size_t>(bytes + kScratchAlignment) > shared_.size()) shared_.assign(static_cast<size_t>(bytes + kScratchAlignment), 0);
+  return aligned_start(shared_);
 }
 
 bool ThreadPool::run_one(int thread) {

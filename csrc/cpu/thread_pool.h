@@ -32,6 +32,8 @@ class ThreadPool {
   void reserve_scratch(int64_t bytes);
   /* 64-byte aligned. */
   void *scratch(int thread);
+  /* Memory that all threads share, 64-byte aligned, at least this large; its contents are lost. */
+  void *shared_scratch(int64_t bytes);
 
  private:
   using Function = void (*)(const void *context, int64_t index, int thread);
@@ -43,6 +45,7 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::vector<std::vector<char>> scratch_;
   int64_t scratch_bytes_ = 0;
+  std::vector<char> shared_;
   Function function_ = nullptr;
   const void *context_ = nullptr;
   /* Tasks handed out, tasks in all, and a turn counter, in one word: a thread that wakes late can only ever claim a task of the

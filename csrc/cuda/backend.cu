@@ -47,7 +47,7 @@ bool is_sticky(cudaError_t status) {
     cudaDriverGetVersion(&driver);
     text = driver == 0 ? "No NVIDIA driver is installed"
                        : "The NVIDIA driver serves CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
-                             ", wanted 13.0 or newer; update it";
+                             ", expected 13.0 or newer; update it";
   } else if (status == cudaErrorNoDevice) {
     text = "No NVIDIA GPU is there, or CUDA_VISIBLE_DEVICES hides it";
   }
@@ -61,7 +61,7 @@ void check_bad_index(Backend &backend) {
   *backend.bad_index = {};
   const bool counts_from_one = bad.array == kLengths || bad.array == kCounts;
   throw Error(PS_INVALID_ARGUMENT, std::string(kIndexNames[bad.array]) + "[" + std::to_string(bad.place) + "] is " + std::to_string(bad.value) +
-                                       ", wanted " +
+                                       ", expected " +
                                        (counts_from_one ? "1 to " + std::to_string(bad.limit) : "0 to " + std::to_string(bad.limit - 1)) +
                                        (bad.array == kLengths ? " tokens" : ""));
 }
@@ -109,7 +109,7 @@ Backend *backend_open(const ps_device_options &options) {
   backend->capability = properties.major * 10 + properties.minor;
   if (backend->capability < kOldestCapability) {
     throw Error(PS_NO_DEVICE, std::string(properties.name) + " has compute capability " + std::to_string(properties.major) + "." +
-                                  std::to_string(properties.minor) + ", wanted 8.0 or newer; use --device cpu");
+                                  std::to_string(properties.minor) + ", expected 8.0 or newer; use --device cpu");
   }
   backend->multiprocessors = properties.multiProcessorCount;
   backend->shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);

@@ -15,7 +15,7 @@ export function isGgufName(name: string): boolean {
 
 /**
  * The file, or all parts of it, that `wanted` names among the files of the repository `id`: a file, a format such as `Q4_K_M`, or, where
- * it is undefined, the only model that is there. Throws a "model" error that lists what there is to choose from.
+ * it is undefined, the only model of the repository. Throws a "model" error that lists the choices.
  */
 export function chooseGguf(files: readonly string[], wanted: string | undefined, id: string): string[] {
   const models = modelsOf(files);

@@ -26,7 +26,7 @@ export function unescapeText(text: string): string {
     if (character !== undefined) return character;
     throw new PagesiftError(
       "usage",
-      String.raw`--stop "${text}" holds the unknown escape "${whole}": wanted \n, \r, \t, \\ or \u{hex}`,
+      String.raw`--stop "${text}" contains the unknown escape "${whole}"; expected \n, \r, \t, \\ or \u{hex}`,
     );
   });
 }

@@ -3,7 +3,8 @@
     python real_logits.py FILE.gguf TEXT_FILE TOKENIZER > expected.json
 
 TOKENIZER is a folder with a tokenizer.json, whose ids of some texts are stored too, or - for the tokenizer in the GGUF file, which
-transformers converts approximately. Needs torch, transformers, accelerate and gguf. transformers dequantises the file to float32. tests/real compares with the stored output, so that the gate needs none of these.
+transformers converts approximately. Needs torch, transformers, accelerate and gguf. transformers dequantises the file to float32.
+tests/real compares with the stored output, so that the gate needs none of these.
 """
 
 import json
@@ -56,9 +57,7 @@ def main() -> None:
         ],
     }
     if tokenizer_folder != "-":
-        expected["tokenizer"] = [
-            {"text": text, "ids": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in TOKENIZER_TEXTS
-        ]
+        expected["tokenizer"] = [{"text": text, "ids": tokenizer(text, add_special_tokens=False)["input_ids"]} for text in TOKENIZER_TEXTS]
     json.dump(expected, sys.stdout, ensure_ascii=False, separators=(",", ":"))
 
 

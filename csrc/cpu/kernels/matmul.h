@@ -87,8 +87,7 @@ static void matmul_few(ThreadPool &pool, const MatmulParams &p, const W *weight)
   const float *arranged = p.x.data;
   int64_t stride = p.x.stride;
   if (p.weight.dtype == PS_BF16) {
-    pool.reserve_scratch(p.tokens * p.inputs * int64_t(sizeof(float)));
-    float *memory = static_cast<float *>(pool.scratch(0));
+    float *memory = static_cast<float *>(pool.shared_scratch(p.tokens * p.inputs * int64_t(sizeof(float))));
     for (int64_t t = 0; t < p.tokens; t++) arrange_pairs(p.x.row(t), p.inputs, memory + t * p.inputs);
     arranged = memory;
     stride = p.inputs;

@@ -330,16 +330,16 @@ static void round_tokens(ThreadPool &pool, const MatmulParams &p, RoundedGroup *
 
 template <typename F>
 static void multiply_tiles(ThreadPool &pool, const MatmulParams &p) {
-  const int64_t tail_bytes = kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs);
-  if constexpr (std::is_same<F, F8>::value) {
-    pool.reserve_scratch(tail_bytes);
-    multiply_tiles<F>(pool, p, Activations<float>{p.x.data, p.x.stride}, static_cast<uint8_t *>(pool.scratch(0)));
-  } else {
-    const int64_t groups = p.inputs / kGroup, rounded_bytes = p.tokens * groups * int64_t(sizeof(RoundedGroup));
-    pool.reserve_scratch(rounded_bytes + tail_bytes);
-    auto *rounded = static_cast<RoundedGroup *>(pool.scratch(0));
+  constexpr bool kRounds = !std::is_same<F, F8>::value;
+  const int64_t groups = p.inputs / kGroup, rounded_bytes = kRounds ? p.tokens * groups * int64_t(sizeof(RoundedGroup)) : 0;
+  uint8_t *memory = static_cast<uint8_t *>(pool.shared_scratch(rounded_bytes + kRowsPerTile * bytes_of_numbers(p.weight.dtype, p.inputs)));
+  uint8_t *tail = memory + rounded_bytes;
+  if constexpr (kRounds) {
+    auto *rounded = reinterpret_cast<RoundedGroup *>(memory);
     round_tokens(pool, p, rounded);
-    multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, groups}, static_cast<uint8_t *>(pool.scratch(0)) + rounded_bytes);
+    multiply_tiles<F>(pool, p, Activations<RoundedGroup>{rounded, groups}, tail);
+  } else {
+    multiply_tiles<F>(pool, p, Activations<float>{p.x.data, p.x.stride}, tail);
   }
 }
 
