@@ -44,7 +44,7 @@ void same_device(int rounds) {
   ps_buffer *shared = make_buffer(device);
   auto body = [&](int64_t outside) {
     char message[64], expected[64];
-    std::snprintf(expected, sizeof expected, "1 bytes at %lld lie outside", static_cast<long long>(outside));
+    std::snprintf(expected, sizeof expected, "1 bytes at %lld are outside", static_cast<long long>(outside));
     for (int i = 0; i < rounds; i++) {
       add(device, shared, false);
       ps_buffer *own = make_buffer(device);
