@@ -1,5 +1,7 @@
 #include "calls.h"
 
+#include "../../csrc/block_formats.h"
+
 #include <cmath>
 #include <cstdio>
 
@@ -278,10 +280,8 @@ void Calls::on_tensors(int which) {
 void Calls::write_weight(ps_device *d, int64_t rows) {
   static const char source[1 << 18] = {};
   const int64_t width = 256 * (1 + bytes_.below(2)), first = bytes_.below(int(rows)), count = 1 + bytes_.below(int(rows - first));
-  const int32_t dtype = bytes_.below(13), from = bytes_.below(2) ? dtype : bytes_.below(13);
-  constexpr int64_t kNumbers[] = {1, 1, 1, 1, 32, 32, 32, 32, 32, 256, 256, 256, 128},
-                    kBytes[] = {4, 2, 2, 4, 34, 18, 20, 22, 24, 144, 176, 210, 132};
-  const int64_t bytes = count * width / kNumbers[from] * kBytes[from];
+  const int32_t dtype = bytes_.below(ps::kDtypes), from = bytes_.below(2) ? dtype : bytes_.below(ps::kDtypes);
+  const int64_t bytes = count * ps::bytes_of_numbers(from, width);
   if (bytes > int64_t(sizeof source)) return;
   check(ps_weight_write(d, tensor(dtype, {rows, width}), bytes_.seldom() ? bytes_.edge() : first, bytes_.seldom() ? bytes_.edge() : count,
                         bytes_.seldom() ? int32_t(bytes_.edge()) : from, bytes_.seldom() ? nullptr : source,

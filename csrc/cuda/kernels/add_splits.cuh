@@ -1,10 +1,37 @@
-/* The second half of a product whose inputs were shared out: adds up what the shares found. */
+/* How products of few tokens are shared out between blocks, and what adds up the shares. */
 #pragma once
 
 #include "matvec.cuh"
 #include "pack.cuh"
 
 namespace ps {
+
+/* How a product is shared out: block (x, y) takes part y of the inputs for part x of the outputs. The first `more` parts are larger by
+ * one; chunks count inputs, tiles outputs. */
+struct Shares {
+  int chunks, more_chunks, tiles, more_tiles;
+  float *sums; /* [splits, tokens, outputs] for add_splits; nullptr with one split: out is written at once */
+
+  Shares(int64_t all_chunks, int splits, int64_t all_tiles, int groups, float *sums_of_splits)
+      : chunks(static_cast<int>(all_chunks / splits)),
+        more_chunks(static_cast<int>(all_chunks % splits)),
+        tiles(static_cast<int>(all_tiles / groups)),
+        more_tiles(static_cast<int>(all_tiles % groups)),
+        sums(sums_of_splits) {}
+};
+
+/* What one block does. */
+struct Share {
+  int first_chunk, chunks, first_tile, end_tile;
+
+  __device__ __forceinline__ explicit Share(const Shares &shares) {
+    const int group = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
+    first_chunk = split * shares.chunks + min(split, shares.more_chunks);
+    chunks = shares.chunks + (split < shares.more_chunks ? 1 : 0);
+    first_tile = group * shares.tiles + min(group, shares.more_tiles);
+    end_tile = first_tile + shares.tiles + (group < shares.more_tiles ? 1 : 0);
+  }
+};
 
 /* out = bias + the sums of all splits, in order: 4 bytes per split and output from the L2 cache. sums [splits, tokens, p.outputs]; of each
  * row the first `outputs`. */

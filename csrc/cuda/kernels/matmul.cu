@@ -196,8 +196,7 @@ void multiply_widened(Backend &backend, const MatmulParams &params) {
 
 void matmul(Backend &backend, const MatmulParams &params) {
   if (is_block_format(params.weight.dtype)) {
-    if (!matmul_quantized(backend, params)) multiply_widened(backend, params);
-    return;
+    return params.tokens <= kQuantizedTokens ? matmul_quantized(backend, params) : multiply_widened(backend, params);
   }
   if (params.tokens <= kFewTokens) return matvec(backend, params);
   with_dtype(params.weight.dtype, [&](auto type) {

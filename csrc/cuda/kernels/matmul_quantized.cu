@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "add_splits.cuh"
 #include "dequantize.cuh"
 #include "matmul_quantized.cuh"
 
@@ -49,10 +48,10 @@ __global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constan
   const uint32_t bits = source.largest_bits(token, 0, p.inputs);
   if (threadIdx.x % kWarp == 0) atomicMax(&largest, bits);
   __syncthreads();
-  if (threadIdx.x == 0) undo[token] = ScaledX::undo(largest);
+  if (threadIdx.x == 0) undo[token] = undo_f16_scale(largest);
   for (int64_t piece = threadIdx.x; piece < subs * 4; piece += kRowThreads) {
     halves[(piece / 4 * p.tokens + token) * 4 + piece % 4] =
-        source.piece<F>(token, piece / 4 * kSubBlock, static_cast<int>(piece % 4), ScaledX::scale(largest));
+        source.piece<F>(token, piece / 4 * kSubBlock, static_cast<int>(piece % 4), f16_scale(largest));
   }
 }
 
@@ -83,11 +82,6 @@ template <typename F, int Columns>
 void launch_tiles(Backend &backend, const MatmulParams &params) {
   const int64_t regions = params.inputs / F::kInputs, stages = ceil_div(regions, kStageRegions<F>), tiles = params.outputs / kTileRows;
   const Plan plan = make_plan<F, Columns>(backend, params.tokens, stages, tiles);
-  QuantizedShares shares{};
-  shares.regions = static_cast<int>(regions);
-  shares.tile_stride = bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows;
-  shares.stages = static_cast<int>(stages / plan.splits), shares.more_stages = static_cast<int>(stages % plan.splits);
-  shares.tiles = static_cast<int>(tiles / plan.groups), shares.more_tiles = static_cast<int>(tiles % plan.groups);
   const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? quantized_x_bytes(subs, params.tokens) : 0;
   const int64_t undo_bytes = Columns > 1 ? kUndoBytes : 0;
   const int64_t sum_bytes = plan.splits > 1 ? plan.splits * params.tokens * params.outputs * int64_t(sizeof(float)) : 0;
@@ -100,10 +94,12 @@ void launch_tiles(Backend &backend, const MatmulParams &params) {
            subs, halves, undo);
     rounded = {halves, undo};
   }
-  if (plan.splits > 1) shares.sums = reinterpret_cast<float *>(memory + x_bytes + undo_bytes);
+  float *sums = plan.splits > 1 ? reinterpret_cast<float *>(memory + x_bytes + undo_bytes) : nullptr;
+  const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
+  const TileLayout layout{bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(regions)};
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
-  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns>, grid, kThreads<F>, plan.shared_bytes, params, shares, rounded);
-  if (plan.splits > 1) add_splits(backend, params, shares.sums, plan.splits, tiles * kTileRows);
+  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns>, grid, kThreads<F>, plan.shared_bytes, params, shares, layout, rounded);
+  if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows);
 }
 
 template <typename F>
@@ -121,13 +117,11 @@ void multiply(Backend &backend, const MatmulParams &params) {
 
 }  // namespace
 
-bool matmul_quantized(Backend &backend, const MatmulParams &params) {
-  if (params.tokens > kQuantizedTokens) return false;
+void matmul_quantized(Backend &backend, const MatmulParams &params) {
   with_format(params.weight.dtype, [&](auto format) {
     using F = decltype(format);
     multiply<F>(backend, params);
   });
-  return true;
 }
 
 void dequantize_rows(Backend &backend, const MatmulParams &params, int64_t first, int64_t rows, void *out) {

@@ -8,13 +8,14 @@
  * for, which is multiplied by its scale and rounded once. At the end of a tile the block adds up what its warps found, in order. */
 #pragma once
 
-#include "matvec.cuh"
+#include "add_splits.cuh"
+#include "matvec_split.cuh"
 #include "mma.cuh"
+#include "matmul_quantized.h"
 #include "quantized.cuh"
 
 namespace ps {
 
-constexpr int kQuantizedTokens = 16; /* a decode step of a batch; more are a prompt, for cuBLAS */
 constexpr int kColumnTokens = 8;     /* columns of an instruction */
 
 /* How much of the inputs a warp copies at once: at least 1 KiB. */
@@ -37,13 +38,10 @@ template <typename F>
 constexpr int kThreads = kWarps<F> * kWarp;
 constexpr int kMostWarps = 32;
 
-/* How a product is shared out: block (x, y) takes part y of the stages of every tile in part x of the tiles. The first `more` parts are
- * larger by one. */
-struct QuantizedShares {
-  int64_t tile_stride; /* bytes */
-  int regions;         /* of a row */
-  int stages, more_stages, tiles, more_tiles;
-  float *sums; /* [splits, tokens, outputs] for add_splits; nullptr with one split: out is written at once */
+/* How the tiles of a weight in blocks lie. */
+struct TileLayout {
+  int64_t stride; /* bytes from one tile to the next */
+  int regions;    /* of a tile */
 };
 
 /* Shared memory, in this order: rings; x [sub-blocks, tokens, 4 lanes, 8] f16; what undoes the scale of each token; sums of the warps, twice
@@ -87,10 +85,6 @@ struct ScaledX {
     }
     return __reduce_max_sync(kAllLanes, bits);
   }
-
-  static __device__ __forceinline__ uint32_t exponent(uint32_t bits) { return max(bits >> 23, 28u); } /* both factors are then normal numbers */
-  static __device__ __forceinline__ float scale(uint32_t bits) { return __uint_as_float((268 - exponent(bits)) << 23); }
-  static __device__ __forceinline__ float undo(uint32_t bits) { return __uint_as_float((exponent(bits) - 14) << 23); }
 
   /* Inputs 4t on and 16 + 4t on of a sub-block as lane t takes them, in the order of unpack_row or unpack_bytes. */
   template <typename F>
@@ -147,8 +141,8 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const RoundedX 
     bits = __reduce_max_sync(kAllLanes, bits);
     if (thread % kWarp == 0) atomicMax(&largest[0], bits);
     __syncthreads();
-    const float scale = ScaledX::scale(largest[0]);
-    if (thread == 0) undo[0] = ScaledX::undo(largest[0]);
+    const float scale = f16_scale(largest[0]);
+    if (thread == 0) undo[0] = undo_f16_scale(largest[0]);
 #pragma unroll
     for (int i = 0; i < kOwnPieces<F>; i++) {
       const int piece = i * kThreads<F> + thread;
@@ -162,10 +156,10 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const RoundedX 
     if (thread % kWarp == 0) atomicMax(&largest[token], bits);
   }
   __syncthreads();
-  if (thread < tokens) undo[thread] = ScaledX::undo(largest[thread]);
+  if (thread < tokens) undo[thread] = undo_f16_scale(largest[thread]);
   for (int piece = thread; piece < pieces; piece += kThreads<F>) {
     const int token = piece / 4 % tokens;
-    x[piece] = source.piece<F>(token, begin + piece / 4 / tokens * kSubBlock, piece % 4, ScaledX::scale(largest[token]));
+    x[piece] = source.piece<F>(token, begin + piece / 4 / tokens * kSubBlock, piece % 4, f16_scale(largest[token]));
   }
   __syncthreads();
 }
@@ -351,20 +345,17 @@ struct QuantizedStream {
   }
 };
 
-/* out = x * weight^T + bias for `Columns` times 8 tokens at most. Grid: groups of tiles x splits of the inputs. */
+/* out = x * weight^T + bias for `Columns` times 8 tokens at most. The chunks of `shares` are stages. */
 template <typename F, int Columns>
 __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarps<F> : 1)
-    quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ QuantizedShares shares,
+    quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Shares shares, const __grid_constant__ TileLayout layout,
                      const __grid_constant__ RoundedX rounded) {
   extern __shared__ uint4 shared[];
-  const int group = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
-  const int first_stage = split * shares.stages + min(split, shares.more_stages), stages = shares.stages + (split < shares.more_stages ? 1 : 0);
-  const int first_tile = group * shares.tiles + min(group, shares.more_tiles),
-            end_tile = first_tile + shares.tiles + (group < shares.more_tiles ? 1 : 0);
+  const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = static_cast<int>(p.tokens);
-  const int own_stages = stages > warp ? (stages - warp + kWarps<F> - 1) / kWarps<F> : 0;
-  QuantizedStream<F> stream(p.weight.data, shares.tile_stride, shares.regions * F::kRegionBytes, first_tile, end_tile - first_tile,
-                            first_stage + warp, own_stages);
+  const int own_stages = share.chunks > warp ? (share.chunks - warp + kWarps<F> - 1) / kWarps<F> : 0;
+  QuantizedStream<F> stream(p.weight.data, layout.stride, layout.regions * F::kRegionBytes, share.first_tile, share.end_tile - share.first_tile,
+                            share.first_chunk + warp, own_stages);
   uint8_t *const ring = reinterpret_cast<uint8_t *>(shared) + warp * kStages<F, Columns> * kStageBytes<F>;
   const uint32_t copies = shared_address(ring) + lane * 16;
 #pragma unroll
@@ -372,19 +363,19 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     if (stream.active()) stream.copy_next(copies + i * kStageBytes<F>);
     copy_commit();
   }
-  const int subs = stages * kStageSubs<F>;
+  const int subs = share.chunks * kStageSubs<F>;
   uint8_t *const x = reinterpret_cast<uint8_t *>(shared) + kQuantizedRingBytes<F, Columns>;
   float *const undo = reinterpret_cast<float *>(x + quantized_x_bytes(subs, tokens));
   float *partial = undo + kQuantizedTokens;
   wait_for_previous();
-  prepare_x<F>(p, rounded, first_stage * kStageSubs<F>, subs, reinterpret_cast<uint4 *>(x), undo);
+  prepare_x<F>(p, rounded, share.first_chunk * kStageSubs<F>, subs, reinterpret_cast<uint4 *>(x), undo);
 
   /* Columns past the tokens compute the last one once more; they are not stored. */
   uint32_t own_x[Columns];
 #pragma unroll
   for (int column = 0; column < Columns; column++) own_x[column] = min(column * kColumnTokens + lane / 4, tokens - 1) * kXBytes + lane % 4 * 16;
   int slot = 0;
-  for (int tile = first_tile; tile < end_tile; tile++) {
+  for (int tile = share.first_tile; tile < share.end_tile; tile++) {
     float sums[Columns][4] = {};
     const uint8_t *at_x = x + warp * (kStageSubs<F> * kXBytes) * tokens;
     for (int stage = 0; stage < own_stages; stage++, at_x += (kWarps<F> - 1) * kStageSubs<F> * kXBytes * tokens) {
@@ -421,7 +412,7 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     }
     /* partial [warps, tokens, kSumStride] */
     const int warp_sums = tokens * kSumStride;
-    if constexpr (Columns == 1) partial = undo + kQuantizedTokens + (tile - first_tile) % 2 * kWarps<F> * warp_sums;
+    if constexpr (Columns == 1) partial = undo + kQuantizedTokens + (tile - share.first_tile) % 2 * kWarps<F> * warp_sums;
 #pragma unroll
     for (int column = 0; column < Columns; column++) {
 #pragma unroll
@@ -439,7 +430,7 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
       for (int w = 0; w < kWarps<F>; w++) total += partial[w * warp_sums + token * kSumStride + row];
       total *= undo[token];
       if (shares.sums == nullptr) p.out.row(token)[n] = total + bias_at(p.bias, n);
-      else shares.sums[(int64_t(split) * tokens + token) * p.outputs + n] = total;
+      else shares.sums[(int64_t(blockIdx.y) * tokens + token) * p.outputs + n] = total;
     }
     if constexpr (Columns > 1) __syncthreads(); /* `partial` is free again */
   }

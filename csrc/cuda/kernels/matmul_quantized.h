@@ -6,8 +6,10 @@
 
 namespace ps {
 
-/* out = x * weight^T + bias for up to 16 tokens; false where there are more. */
-bool matmul_quantized(Backend &backend, const MatmulParams &params);
+constexpr int kQuantizedTokens = 16; /* a decode step of a batch; more are a prompt, for cuBLAS */
+
+/* out = x * weight^T + bias for up to kQuantizedTokens tokens. */
+void matmul_quantized(Backend &backend, const MatmulParams &params);
 
 /* Rows [first, first + rows) of the weights as bf16 at out [rows, inputs]. */
 void dequantize_rows(Backend &backend, const MatmulParams &params, int64_t first, int64_t rows, void *out);

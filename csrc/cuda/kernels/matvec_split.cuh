@@ -43,18 +43,22 @@ __device__ __forceinline__ void split_x(const float (&x)[8], uint32_t (&parts)[k
   }
 }
 
-/* f16 holds few exponents: scales the 32 numbers of a token to a maximum in [2^14, 2^15) and returns the factor that undoes it. */
+/* f16 holds few exponents. The power of two that brings a number to [2^14, 2^15), from the bits of its magnitude, and its inverse: from
+ * exponent 28 on, both are normal numbers. */
+__device__ __forceinline__ float f16_scale(uint32_t magnitude) { return __uint_as_float((268 - max(magnitude >> 23, 28u)) << 23); }
+__device__ __forceinline__ float undo_f16_scale(uint32_t magnitude) { return __uint_as_float((max(magnitude >> 23, 28u) - 14) << 23); }
+
+/* Scales the 32 numbers of a token so that the largest lies in [2^14, 2^15), and returns the factor that undoes it. */
 __device__ __forceinline__ float scale_x(float (&x)[8]) {
   uint32_t largest = 0;
 #pragma unroll
   for (int i = 0; i < 8; i++) largest = max(largest, __float_as_uint(x[i]) & 0x7fffffffu);
   largest = max(largest, __shfl_xor_sync(kAllLanes, largest, 1));
   largest = max(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-  const uint32_t exponent = max(largest >> 23, 28u); /* from here on both factors are normal numbers */
-  const float scale = __uint_as_float((268 - exponent) << 23);
+  const float scale = f16_scale(largest);
 #pragma unroll
   for (int i = 0; i < 8; i++) x[i] *= scale;
-  return __uint_as_float((exponent - 14) << 23);
+  return undo_f16_scale(largest);
 }
 
 /* Pairs 0 to 3 of a lane's inputs as the instruction takes them: slots 0 and 1 hold the larger two parts in its upper and lower rows for

@@ -14,7 +14,7 @@
  * added in f32. */
 #pragma once
 
-#include "matvec.cuh"
+#include "add_splits.cuh"
 #include "matvec_split.cuh"
 #include "mma.cuh"
 
@@ -27,26 +27,6 @@ constexpr int kChunk = 32;           /* inputs: 8 a lane, two instructions */
 constexpr int kSlotBytes = 16;       /* 8 inputs */
 constexpr int kLanesAToken = kChunk * 2 / kSlotBytes; /* lanes that hold a chunk of one token, or of one row of weights */
 constexpr int kXLoads = 4;           /* pieces of x that a thread loads at once */
-
-/* How a product is shared out: block (x, y) takes part y of the inputs for part x of the outputs. The first `more` parts are larger by
- * one; chunks count inputs, tiles outputs. */
-struct Shares {
-  int chunks, more_chunks, tiles, more_tiles;
-  float *sums; /* [splits, tokens, outputs] for add_splits_kernel; nullptr with one split: out is written at once */
-};
-
-/* What one block does. */
-struct Share {
-  int first_chunk, chunks, first_tile, end_tile;
-
-  __device__ __forceinline__ explicit Share(const Shares &shares) {
-    const int group = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
-    first_chunk = split * shares.chunks + min(split, shares.more_chunks);
-    chunks = shares.chunks + (split < shares.more_chunks ? 1 : 0);
-    first_tile = group * shares.tiles + min(group, shares.more_tiles);
-    end_tile = first_tile + shares.tiles + (group < shares.more_tiles ? 1 : 0);
-  }
-};
 
 /* Shared memory, in this order: ring, parts of x, for f16 what undoes their scale, sums of the warps (twice: a tile is added up while
  * the next one is begun). */

@@ -8,6 +8,7 @@
  * Lane (g, t) = (lane / 4, lane % 4) takes rows g and g + 8, inputs 4t to 4t + 3 and 16 + 4t to 16 + 4t + 3 of a sub-block. */
 #pragma once
 
+#include "../../block_formats.h"
 #include "../common.cuh"
 
 namespace ps {
@@ -24,26 +25,27 @@ enum class Scales {
   kFloat     /* f32 d:                          number = d * e4m3 */
 };
 
-template <int Inputs, int Bytes, int LowBits, int HighBits, int Offset, Scales Kind>
+template <int32_t DType, int LowBits, int HighBits, int Offset, Scales Kind>
 struct Format {
-  static constexpr int kInputs = Inputs, kBytes = Bytes, kLowBits = LowBits, kHighBits = HighBits, kOffset = Offset;
+  static constexpr int kInputs = kBlockFormats[DType].numbers, kBytes = kBlockFormats[DType].bytes, kLowBits = LowBits, kHighBits = HighBits,
+                       kOffset = Offset;
   static constexpr Scales kScales = Kind;
-  static constexpr int kSubs = Inputs / kSubBlock;
+  static constexpr int kSubs = kInputs / kSubBlock;
   static constexpr int kLowBytes = kTileRows * kSubBlock * LowBits / 8, kHighBytes = kTileRows * kSubBlock * HighBits / 8; /* a sub-block */
   static constexpr int kHighAt = kSubs * kLowBytes, kScalesAt = kHighAt + kSubs * kHighBytes; /* in a region */
-  static constexpr int kRegionBytes = kTileRows * Bytes;
+  static constexpr int kRegionBytes = kTileRows * kBytes;
   static_assert(kRegionBytes % 32 == 0 && kScalesAt < kRegionBytes, "Regions are read in pieces of 16 bytes");
 };
 
-using Q8_0 = Format<32, 34, 8, 0, 0, Scales::kOne>;
-using Q4_0 = Format<32, 18, 4, 0, 8, Scales::kOne>;
-using Q4_1 = Format<32, 20, 4, 0, 0, Scales::kTwo>;
-using Q5_0 = Format<32, 22, 4, 1, 16, Scales::kOne>;
-using Q5_1 = Format<32, 24, 4, 1, 0, Scales::kTwo>;
-using Q4_K = Format<256, 144, 4, 0, 0, Scales::kSixBits>;
-using Q5_K = Format<256, 176, 4, 1, 0, Scales::kSixBits>;
-using Q6_K = Format<256, 210, 4, 2, 32, Scales::kPerHalf>;
-using F8 = Format<128, 132, 8, 0, 0, Scales::kFloat>;
+using Q8_0 = Format<PS_Q8_0, 8, 0, 0, Scales::kOne>;
+using Q4_0 = Format<PS_Q4_0, 4, 0, 8, Scales::kOne>;
+using Q4_1 = Format<PS_Q4_1, 4, 0, 0, Scales::kTwo>;
+using Q5_0 = Format<PS_Q5_0, 4, 1, 16, Scales::kOne>;
+using Q5_1 = Format<PS_Q5_1, 4, 1, 0, Scales::kTwo>;
+using Q4_K = Format<PS_Q4_K, 4, 0, 0, Scales::kSixBits>;
+using Q5_K = Format<PS_Q5_K, 4, 1, 0, Scales::kSixBits>;
+using Q6_K = Format<PS_Q6_K, 4, 2, 32, Scales::kPerHalf>;
+using F8 = Format<PS_F8, 8, 0, 0, Scales::kFloat>;
 
 /* Calls body with the format of a dtype in blocks. */
 template <typename Body>
