@@ -73,7 +73,7 @@ export async function findModelFolder(nameOrPath: string, options: FindModelOpti
     const snapshot = await model.findSnapshot(revision);
     const cached = snapshot === undefined ? undefined : await findWhole(snapshot, hub);
     if (cached !== undefined) return cached;
-    if (isOffline(options.offline, env)) throw offlineError(nameOrPath, revision, cache);
+    if (isOffline(options.offline, env)) throw offlineError(hub, revision, cache);
     return await download(hub, revision, model, { ...options, env });
   });
 }
@@ -153,10 +153,12 @@ function isOffline(offline: boolean | undefined, env: Environment): boolean {
   return offline === true || /^(1|on|yes|true)$/i.test(env["HF_HUB_OFFLINE"] ?? "");
 }
 
-function offlineError(id: string, revision: string, cache: string): PagesiftError {
+function offlineError({ id, file }: HubName, revision: string, cache: string): PagesiftError {
+  const name = file === undefined ? id : `${id}:${file}`;
   const problem =
-    `Model "${id}" at revision "${revision}" is incomplete in the cache "${cache}", and downloads are off`;
-  const advice = `run without --offline and HF_HUB_OFFLINE, or run \`hf download ${id}\` on a network`;
+    `Model "${name}" at revision "${revision}" is incomplete in the cache "${cache}", and downloads are off`;
+  const wanted = file === undefined ? "" : isGgufName(file) ? ` ${file}` : ` --include "*${file}*"`;
+  const advice = `run without --offline and HF_HUB_OFFLINE, or run \`hf download ${id}${wanted}\` on a network`;
   return new PagesiftError("network", `${problem}; ${advice}`);
 }
 

@@ -84,3 +84,13 @@ Deno.test("findModelFolder lists the GGUF files where several fit", async () => 
     await assertRefused(() => find(), "model", "m-Q4_K_M.gguf", "m-Q8_0.gguf");
   }, { "m-Q4_K_M.gguf": "four", "m-Q8_0.gguf": "eight" });
 });
+
+Deno.test("findModelFolder names a command that downloads a missing GGUF format", async () => {
+  await withHub(async ({ find }) => {
+    await assertRefused(
+      () => find({ offline: true }, "org/name:Q8_0"),
+      "network",
+      'hf download org/name --include "*Q8_0*"',
+    );
+  }, HUB);
+});
