@@ -138,7 +138,8 @@ struct ScatterAddParams {
 /* The memory of a KV cache. Every pool is cut into [layers, Hk, pages, ...]; how one page lies inside is the backend's. */
 struct CacheView {
   ps_cache_desc desc;
-  void *keys, *values;              /* S * d numbers of desc.dtype a page and head */
+  void *keys, *values;              /* S * d numbers per page and head, of desc.dtype or of desc.kv_type */
+  float *key_scale, *value_scale;   /* S numbers per page and head, or nullptr; then numbers of 8 bits are to be multiplied by them */
   void *mean, *variance, *min, *max; /* d numbers of desc.dtype; variance, min and max may be nullptr */
   float *std;                       /* 1 number */
   float *mean_scale;                /* 1 number, or nullptr; then means are e4m3, to be multiplied by it */

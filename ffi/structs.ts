@@ -128,8 +128,10 @@ export interface CacheShape {
   headDim: number;
   /** S, tokens per page: 8, 16, 32 or 64. */
   pageSize: number;
-  /** Type of stored keys, values and statistics. */
+  /** Type of stored statistics, and of keys and values without a `kvType`. */
   dtype: "f32" | "f16" | "bf16";
+  /** Keys and values in 8 bits with a scale per token and KV head: integers (`q8`) or e4m3 (`fp8`). */
+  kvType?: "q8" | "fp8";
   /** Statistics for other scorers than `unique` and `mean`. */
   statistics: PageStatistics;
   /** Sequences in the largest batch of a decode step. */
@@ -162,6 +164,7 @@ export function cacheDescStruct(shape: CacheShape): Uint8Array<ArrayBuffer> {
   view.setInt32(at.statistics, statisticsBits(shape.statistics), true);
   view.setInt32(at.max_sequences, shape.maxSequences, true);
   view.setInt32(at.group_pages, shape.groupPages ?? 0, true);
+  view.setInt32(at.kv_type, ENUMS.ps_kv_type[shape.kvType ?? "dtype"], true);
   return new Uint8Array(view.buffer);
 }
 

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 5;
+export const ABI_VERSION = 6;
 
 /** What a native call returned. */
 export enum Status {
@@ -31,6 +31,7 @@ export const ENUMS = {
     q6_k: 11,
     f8: 12,
   },
+  ps_kv_type: { dtype: 0, q8: 1, fp8: 2 },
   ps_scorer: { unique: 0, diag: 1, quest: 2, mean: 3 },
   ps_statistics: { variance: 1, min_max: 2, f8: 4 },
   ps_cache_field: { keys: 0, values: 1, mean: 2, std: 3, var: 4, min: 5, max: 6 },
@@ -72,7 +73,7 @@ export const OFFSETS = {
     statistics: 40,
     max_sequences: 44,
     group_pages: 48,
-    reserved: 52,
+    kv_type: 52,
   },
   ps_cache_bytes: { kv: 0, statistics: 8, scratch: 16 },
   ps_counters: { rows_selected: 0, pages_scored: 8, pages_attended: 16, pages_in_context: 24, selections: 32 },

@@ -23,11 +23,12 @@ void check_desc(const ps_cache_desc *desc) {
   require(d.num_kv_heads >= 1 && d.num_query_heads >= 1 && d.num_query_heads <= 4096 && d.num_query_heads % d.num_kv_heads == 0,
           "num_query_heads must be a multiple of num_kv_heads, at most 4096");
   require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "The dtype of pages must be f32, f16 or bf16");
+  require(d.kv_type >= PS_KV_DTYPE && d.kv_type <= PS_KV_FP8, "Unknown kv_type ", int64_t(d.kv_type));
   require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8), "Unknown bits in statistics");
   require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means require pages of f16 or bf16");
   require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must be from 1 to 65536");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
-  require((d.group_pages == 0 || d.group_pages == 8) && d.reserved == 0, "group_pages must be 0 or 8");
+  require((d.group_pages == 0 || d.group_pages == 8), "group_pages must be 0 or 8");
   require(d.group_pages == 0 || d.num_pages % d.group_pages == 0, "num_pages must be a multiple of group_pages");
   require(d.max_pages_per_sequence >= 1 && d.max_pages_per_sequence <= INT32_MAX / d.page_size,
           "max_pages_per_sequence must be at least 1, and its tokens must fit an i32");
@@ -35,13 +36,14 @@ void check_desc(const ps_cache_desc *desc) {
 
 /* Offsets of the pools in the cache's one allocation; -1 for one that is not stored. */
 struct Plan {
-  int64_t keys, values, mean, mean_scale, std, variance, min, max, group_mean, group_std, scratch, counters, total;
+  int64_t keys, values, key_scale, value_scale, mean, mean_scale, std, variance, min, max, group_mean, group_std, scratch, counters, total;
   ps_cache_bytes bytes;
 };
 
 Plan plan_cache(const ps_cache_desc &desc) {
   const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages; /* at most 2^52, checked by check_desc */
-  const int64_t row_bytes = int64_t(desc.page_size) * desc.head_dim * dtype_bytes(desc.dtype);
+  const bool small = desc.kv_type != PS_KV_DTYPE;
+  const int64_t row_bytes = int64_t(desc.page_size) * desc.head_dim * (small ? 1 : dtype_bytes(desc.dtype));
   if (rows > kMostPoolBytes / row_bytes) {
     throw Error(PS_OUT_OF_MEMORY, "Out of memory: a cache of " + std::to_string(rows) + " times " + std::to_string(row_bytes) +
                                       " bytes of keys is larger than any memory");
@@ -53,8 +55,10 @@ Plan plan_cache(const ps_cache_desc &desc) {
     plan.total += stored ? bytes : 0;
     return stored ? offset : -1;
   };
-  plan.keys = place(vector * desc.page_size, true);
-  plan.values = place(vector * desc.page_size, true);
+  plan.keys = place(aligned(rows * row_bytes), true);
+  plan.values = place(aligned(rows * row_bytes), true);
+  plan.key_scale = place(aligned(rows * desc.page_size * 4), small);
+  plan.value_scale = place(aligned(rows * desc.page_size * 4), small);
   plan.bytes.kv = plan.total;
   const bool f8 = desc.statistics & PS_STATISTICS_F8;
   plan.mean = place(f8 ? aligned(rows * desc.head_dim) : vector, true);
@@ -80,6 +84,8 @@ CacheView view_cache(const ps_cache_desc &desc, const Plan &plan, void *memory) 
   view.desc = desc;
   view.keys = at(plan.keys);
   view.values = at(plan.values);
+  view.key_scale = static_cast<float *>(at(plan.key_scale));
+  view.value_scale = static_cast<float *>(at(plan.value_scale));
   view.mean = at(plan.mean);
   view.mean_scale = static_cast<float *>(at(plan.mean_scale));
   view.std = static_cast<float *>(at(plan.std));

@@ -173,23 +173,39 @@ void prefill_attention(Backend &backend, const PrefillAttentionParams &params) {
 
 namespace {
 
+/* One page of keys or values. */
 template <typename T>
-void read_field(const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out) {
+void read_tokens(const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out) {
   const Layout layout(cache.desc);
-  const void *const pools[] = {cache.keys, cache.values, cache.mean, nullptr, cache.variance, cache.min, cache.max};
-  const T *pool = static_cast<const T *>(pools[field]);
+  const bool keys = field == PS_FIELD_KEYS;
+  const T *pool = static_cast<const T *>(keys ? cache.keys : cache.values);
+  const float *scales = keys ? cache.key_scale : cache.value_scale;
   for (int64_t head = 0; head < layout.heads; head++) {
-    if (field > PS_FIELD_VALUES) {
-      for (int64_t i = 0; i < layout.head_dim; i++) *out++ = to_float(pool[layout.vector(layer, head, page) + i]);
-      continue;
-    }
     for (int64_t place = 0; place < layout.page_size; place++) {
+      const float scale = scales ? scales[layout.token(layer, head, page) + place] : 1.f;
       for (int64_t i = 0; i < layout.head_dim; i++) {
-        const int64_t inside = field == PS_FIELD_KEYS ? layout.key(place, i) : layout.value(place, i);
-        *out++ = to_float(pool[layout.tokens(layer, head, page) + inside]);
+        *out++ = to_float(pool[layout.tokens(layer, head, page) + (keys ? layout.key(place, i) : layout.value(place, i))]) * scale;
       }
     }
   }
+}
+
+template <typename T>
+void read_statistic(const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out) {
+  const Layout layout(cache.desc);
+  const void *const pools[] = {nullptr, nullptr, cache.mean, nullptr, cache.variance, cache.min, cache.max};
+  const T *pool = static_cast<const T *>(pools[field]);
+  for (int64_t head = 0; head < layout.heads; head++) {
+    for (int64_t i = 0; i < layout.head_dim; i++) *out++ = to_float(pool[layout.vector(layer, head, page) + i]);
+  }
+}
+
+template <typename T>
+void read_field(const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out) {
+  if (field > PS_FIELD_VALUES) read_statistic<T>(cache, layer, page, field, out);
+  else if (cache.desc.kv_type == PS_KV_Q8) read_tokens<q8>(cache, layer, page, field, out);
+  else if (cache.desc.kv_type == PS_KV_FP8) read_tokens<fp8>(cache, layer, page, field, out);
+  else read_tokens<T>(cache, layer, page, field, out);
 }
 
 }  // namespace

@@ -21,6 +21,8 @@ struct Layout {
   int64_t vector(int64_t layer, int64_t head, int64_t physical) const { return page(layer, head, physical) * head_dim; }
   /* First element of a page's S * d numbers (keys, values). */
   int64_t tokens(int64_t layer, int64_t head, int64_t physical) const { return vector(layer, head, physical) * page_size; }
+  /* First of a page's S numbers (scales of keys and values). */
+  int64_t token(int64_t layer, int64_t head, int64_t physical) const { return page(layer, head, physical) * page_size; }
   /* Inside a page. */
   int64_t key(int64_t place, int64_t dim) const { return dim * page_size + place; }
   int64_t value(int64_t place, int64_t dim) const { return place * head_dim + dim; }

@@ -78,6 +78,40 @@ PS_INLINE Vec load(const f16 *p) {
   return widen_f16(half);
 }
 
+/* kLanes bytes. */
+#if defined(__AVX512F__)
+typedef __m128i VecNarrow;
+PS_INLINE VecNarrow load_narrow(const void *p) { return _mm_loadu_si128(static_cast<const __m128i *>(p)); }
+PS_INLINE VecNarrow load_narrow_octets(const void *p, const void *other) {
+  return _mm_unpacklo_epi64(_mm_loadl_epi64(static_cast<const __m128i *>(p)), _mm_loadl_epi64(static_cast<const __m128i *>(other)));
+}
+PS_INLINE Vec widen(const q8 *, VecNarrow bytes) { return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)); }
+PS_INLINE VecHalf widen_bits(VecNarrow bytes) { return (VecHalf)_mm256_cvtepu8_epi16(bytes); }
+#elif defined(__AVX2__)
+typedef __m128i VecNarrow;
+PS_INLINE VecNarrow load_narrow(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
+PS_INLINE Vec widen(const q8 *, VecNarrow bytes) { return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
+PS_INLINE VecHalf widen_bits(VecNarrow bytes) { return (VecHalf)_mm_cvtepu8_epi16(bytes); }
+#else
+typedef int8_t VecNarrow __attribute__((vector_size(kLanes)));
+PS_INLINE VecNarrow load_narrow(const void *p) {
+  VecNarrow bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return bytes;
+}
+PS_INLINE Vec widen(const q8 *, VecNarrow bytes) { return __builtin_convertvector(__builtin_convertvector(bytes, VecInt), Vec); }
+PS_INLINE VecHalf widen_bits(VecNarrow bytes) { return __builtin_convertvector(bytes, VecHalf) & 0xffu; }
+#endif
+
+/* e4m3: f16 has room for its bits, with an exponent that is larger by 8. */
+PS_INLINE Vec widen(const fp8 *, VecNarrow bytes) {
+  const VecHalf bits = widen_bits(bytes);
+  return widen_f16((bits & 0x7fu) << 7 | (bits & 0x80u) << 8) * 256.f;
+}
+
+PS_INLINE Vec load(const q8 *p) { return widen(p, load_narrow(p)); }
+PS_INLINE Vec load(const fp8 *p) { return widen(p, load_narrow(p)); }
+
 /* kLanes numbers, each group of 8 from a separate address; `other` is only read if a vector has 16. */
 #if defined(__AVX512F__)
 PS_INLINE Vec load_octets(const float *p, const float *other) {
@@ -89,6 +123,8 @@ PS_INLINE VecHalf load_half_octets(const void *p, const void *other) {
 }
 PS_INLINE Vec load_octets(const bf16 *p, const bf16 *other) { return widen_bf16(load_half_octets(p, other)); }
 PS_INLINE Vec load_octets(const f16 *p, const f16 *other) { return widen_f16(load_half_octets(p, other)); }
+PS_INLINE Vec load_octets(const q8 *p, const q8 *other) { return widen(p, load_narrow_octets(p, other)); }
+PS_INLINE Vec load_octets(const fp8 *p, const fp8 *other) { return widen(p, load_narrow_octets(p, other)); }
 #else
 template <typename T>
 PS_INLINE Vec load_octets(const T *p, const T *) {

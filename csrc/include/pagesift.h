@@ -42,7 +42,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 5
+#define PS_ABI_VERSION 6
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -78,6 +78,13 @@ typedef enum ps_dtype {
   PS_Q6_K = 11, /* 256 numbers, 210 bytes */
   PS_F8 = 12    /* 128 numbers, 132 bytes: 128 bytes of e4m3, then the float32 that multiplies them */
 } ps_dtype;
+/* What a cache stores keys and values in. In 8 bits, the d numbers of a token and KV head share a float32 scale, largest |x| / 127 or
+ * largest |x| / 448, and x is stored as x / scale rounded to nearest, ties to even. A row with a number that is not finite becomes NaN. */
+typedef enum ps_kv_type {
+  PS_KV_DTYPE = 0, /* the dtype of the cache */
+  PS_KV_Q8 = 1,    /* integers from -127 to 127 */
+  PS_KV_FP8 = 2    /* e4m3 */
+} ps_kv_type;
 typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
 
 /* Statistics that a cache stores besides the mean and the standard deviation, which it always stores. */
@@ -134,12 +141,12 @@ typedef struct ps_cache_desc {
   int32_t num_kv_heads;    /* Hk, a divisor of Hq */
   int32_t head_dim;        /* d, a multiple of 16 up to 512 */
   int32_t page_size;       /* S: 8, 16, 32 or 64 */
-  int32_t dtype;           /* keys, values and page statistics: PS_F32, PS_F16 or PS_BF16; std is always float32 */
+  int32_t dtype;           /* page statistics, and keys and values unless kv_type says otherwise: PS_F32, PS_F16 or PS_BF16; std is always float32 */
   int32_t statistics;      /* bits of ps_statistics */
   int32_t max_sequences;   /* largest B of a decode call; determines the size of scratch */
   int32_t group_pages;     /* 0, or 8: logical pages 8 i to 8 i + 7 of a sequence are physical pages 8 j to 8 j + 7; then the CUDA build
                             * also stores statistics of these groups, and ps_page_choose reads them first. Divides num_pages */
-  int32_t reserved;        /* 0 */
+  int32_t kv_type;         /* ps_kv_type */
 } ps_cache_desc;
 
 typedef struct ps_cache_bytes {

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -25,6 +25,9 @@ Q4_K = 9
 Q5_K = 10
 Q6_K = 11
 F8 = 12
+KV_DTYPE = 0
+KV_Q8 = 1
+KV_FP8 = 2
 UNIQUE = 0
 DIAG = 1
 QUEST = 2
@@ -90,7 +93,7 @@ class CacheDesc(c.Structure):
         ("statistics", c.c_int32),
         ("max_sequences", c.c_int32),
         ("group_pages", c.c_int32),
-        ("reserved", c.c_int32),
+        ("kv_type", c.c_int32),
     )
 
 

@@ -170,3 +170,29 @@ for (const place of [0, 3, 6]) {
     assertStatistics(buildPaged(device, SHAPE, [sequence], new Random(9)), 0);
   });
 }
+
+/** Rows whose rounding is easy to get wrong. */
+const HARD_ROWS: Record<string, (i: number) => number> = {
+  "zeros": () => 0,
+  "halves between levels": (i) => i === 0 ? 127 : i - 31.5,
+  "halves between levels of e4m3": (i) =>
+    i === 0 ? 448 : [17, 19, 1.0625, 2 ** -10, 3 * 2 ** -10, 0.0146484375][i % 6]!,
+  "the largest f32": (i) => (i % 2 === 0 ? 1 : -1) * 3.4028234663852886e38 / (1 + i),
+  "numbers just above what is stored as zero": (i) => 2 ** -100 / (1 + i),
+  "numbers too small for a scale": (i) => 1e-38 / (1 + i),
+  "an infinite number": (i) => i === 9 ? -Infinity : i,
+  "NaN": (i) => i === 9 ? NaN : i,
+};
+
+for (const kvType of ["q8", "fp8"] as const) {
+  for (const [name, number] of Object.entries(HARD_ROWS)) {
+    deviceTest(`append of ${name} as ${kvType} stores what the reference stores`, (device) => {
+      const keys = Float32Array.from({ length: 3 * 64 }, (_, i) => i < 64 ? number(i) : Math.sin(i));
+      const values = keys.toReversed();
+      const shape = { ...SHAPE, kvType, headDim: 64, numKvHeads: 1, numQueryHeads: 1 };
+      const paged = buildPaged(device, shape, [{ keys, values }], new Random(1));
+      assertStored(paged, 0, "keys");
+      assertStored(paged, 0, "values");
+    });
+  }
+}

@@ -25,11 +25,23 @@ function* enumerate(): Generator<GridCase> {
         const batch = (b + Math.floor(c / 2)) % 2 === 0 ? 1 : 3;
         const numKvHeads = 1 + (a + c) % 2;
         const shape = { dtype, pageSize, headDim, numKvHeads, numQueryHeads: numKvHeads * group };
-        const name = `${dtype} pages of ${pageSize}, heads of ${headDim}, ${group} a KV head, batch ${batch}`;
-        yield { name, shape, batch, seed: a * 100 + b * 10 + c };
+        yield { name: nameOf(shape, group, batch), shape, batch, seed: a * 100 + b * 10 + c };
       }
     }
   }
+  for (const [a, headDim] of [...HEAD_SIZES, 96].entries()) {
+    for (const [b, kvType] of (["q8", "fp8"] as const).entries()) {
+      const [dtype, pageSize] = [FLOAT_TYPES[(a + b) % 3]!, PAGE_SIZES[(a + 2 * b) % 4]!];
+      const [group, batch, numKvHeads] = [GROUP_SIZES[(2 * a + b) % 5]!, 1 + 2 * (a % 2), 1 + b];
+      const shape = { dtype, kvType, pageSize, headDim, numKvHeads, numQueryHeads: numKvHeads * group };
+      yield { name: nameOf(shape, group, batch), shape, batch, seed: 1000 + a * 10 + b };
+    }
+  }
+}
+
+function nameOf({ dtype, kvType, pageSize, headDim }: PagedShape, group: number, batch: number): string {
+  const type = kvType ? `${kvType} (${dtype})` : dtype;
+  return `${type} pages of ${pageSize}, heads of ${headDim}, ${group} a KV head, batch ${batch}`;
 }
 
 export const GRID: readonly GridCase[] = [...enumerate()];

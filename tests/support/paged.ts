@@ -3,12 +3,15 @@ import type { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { KvCache, type Sequences } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
+import { type KvType, throughKvType } from "../reference/kv_types.ts";
 import type { HeadShape } from "../reference/numbers.ts";
 import { driftingKeys, normals, shuffled } from "./cases.ts";
 import { type FloatType, rounded } from "./numbers.ts";
 
 export interface PagedShape extends HeadShape {
   dtype: FloatType;
+  /** Of keys and values in 8 bits. */
+  kvType?: KvType;
   pageSize: number;
 }
 
@@ -38,9 +41,9 @@ const SPARE_GROUPS = 3;
 const NO_PAGE = -1;
 
 export function cacheShape(shape: PagedShape, overrides: Partial<CacheShape> = {}): CacheShape {
-  const { dtype, pageSize, numQueryHeads, numKvHeads, headDim } = shape;
+  const { dtype, kvType, pageSize, numQueryHeads, numKvHeads, headDim } = shape;
   return {
-    ...{ dtype, pageSize, numQueryHeads, numKvHeads, headDim },
+    ...{ dtype, pageSize, numQueryHeads, numKvHeads, headDim, ...kvType && { kvType } },
     ...{ numPages: 8, maxPagesPerSequence: 8, numLayers: 1, maxSequences: 4 },
     statistics: { variance: true, minMax: true },
     ...overrides,
@@ -52,6 +55,11 @@ export function randomSequence(random: Random, shape: HeadShape, tokens: number)
     keys: driftingKeys(random, tokens, shape),
     values: normals(random, tokens * shape.numKvHeads * shape.headDim),
   };
+}
+
+/** Keys or values as the cache has them. */
+function asStored({ dtype, kvType, headDim }: PagedShape, numbers: Float32Array): Float32Array<ArrayBuffer> {
+  return kvType ? throughKvType(kvType, numbers, headDim) : rounded(dtype, numbers);
 }
 
 /** Slots of the tokens [first, first + count) of a sequence that lies in the pages of `table`. */
@@ -116,8 +124,8 @@ export function buildPaged(
   return {
     ...{ device, cache, shape, tokens, tables },
     stored: parts.map(({ keys, values }) => ({
-      keys: rounded(shape.dtype, keys),
-      values: rounded(shape.dtype, values),
+      keys: asStored(shape, keys),
+      values: asStored(shape, values),
     })),
     sequences: {
       pageTable: uploadTables(device, tables, cache.shape.maxPagesPerSequence),
@@ -134,6 +142,7 @@ export function buildUnrounded(
   random: Random,
   overrides: Partial<CacheShape> = {},
 ): Paged {
-  const kept = { dtype: shape.dtype, ...overrides };
-  return { ...buildPaged(device, { ...shape, dtype: "f32" }, parts, random, kept), shape };
+  const { kvType, ...plain } = shape;
+  const kept = { dtype: shape.dtype, ...kvType && { kvType }, ...overrides };
+  return { ...buildPaged(device, { ...plain, dtype: "f32" }, parts, random, kept), shape };
 }

@@ -69,9 +69,10 @@ function samples(device: Device): Float32Array<ArrayBuffer> {
   return Float32Array.from(out.readInts());
 }
 
-function paged(device: Device): Paged {
+function paged(device: Device, kvType?: "q8" | "fp8"): Paged {
   const random = new Random(2);
-  return buildPaged(device, SHAPE, [randomSequence(random, SHAPE, 2000), randomSequence(random, SHAPE, 300)], random);
+  const parts = [randomSequence(random, SHAPE, 2000), randomSequence(random, SHAPE, 300)];
+  return buildPaged(device, { ...SHAPE, ...kvType && { kvType } }, parts, random);
 }
 
 const QUERIES = normals(new Random(3), 2 * 8 * 64);
@@ -91,5 +92,7 @@ export const RUNS: Record<string, Run> = {
     const batch = paged(device);
     return attend(batch, QUERIES, { selection: select(batch, scoreTensor(batch, QUERIES), { k: 70 }) });
   },
+  "attend over every page of q8": (device) => attend(paged(device, "q8"), QUERIES),
+  "attend over every page of fp8": (device) => attend(paged(device, "fp8"), QUERIES),
   "attendPrefill": (device) => attendPrefill(paged(device), normals(new Random(4), 90 * 8 * 64), 1500),
 };

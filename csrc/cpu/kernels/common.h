@@ -17,6 +17,18 @@ static void with_dtype(int32_t dtype, const Body &body) {
   else body(bf16{});
 }
 
+/* Calls body with a value of the C++ type that stores keys and values. */
+template <typename Body>
+static void with_kv_type(const ps_cache_desc &desc, const Body &body) {
+  if (desc.kv_type == PS_KV_Q8) body(q8{});
+  else if (desc.kv_type == PS_KV_FP8) body(fp8{});
+  else with_dtype(desc.dtype, body);
+}
+
+/* Whether a type of keys and values is to be multiplied by the scale of its row. */
+template <typename T>
+constexpr bool kIsScaled = sizeof(T) == 1;
+
 /* Computed as an integer, because a pointer must not point outside an array, and at its end the address does. */
 PS_INLINE void prefetch_ahead(const void *p, int64_t bytes) {
   __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + static_cast<uintptr_t>(bytes)));

@@ -23,6 +23,7 @@ constexpr int64_t kPrefetchDims = 8; /* dimensions of keys between two requests 
 struct Block {
   int64_t pages;
   const void *keys[kBlockTokens / kOctet], *values[kBlockTokens / kOctet];
+  const float *key_scales[kBlockTokens / kOctet], *value_scales[kBlockTokens / kOctet]; /* nullptr for numbers that lack scales */
   int32_t begin[kBlockTokens / kOctet], end[kBlockTokens / kOctet];
 };
 
@@ -87,6 +88,13 @@ PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, cons
       PS_UNROLL
       for (int v = 0; v < kVectorsAtOnce; v++) store(scores + h * 2 * kBlockTokens + first * kOctet + v * kLanes, sum[h][v]);
     }
+  }
+}
+
+/* Multiplies one head's scores or weights by the scales of their tokens. */
+PS_INLINE void multiply_scales(const Block &block, const float *const *scales, int64_t page_size, float *scores) {
+  for (int64_t page = 0; page < block.pages; page++) {
+    for (int64_t i = 0; i < page_size; i++) scores[page * page_size + i] *= scales[page][i];
   }
 }
 
@@ -165,8 +173,10 @@ static void attend_heads(const Block &block, const Block &next, int64_t page_siz
   float factor[Heads];
   PS_UNROLL
   for (int h = 0; h < Heads; h++) {
-    float *state = partial + h * partial_floats(d) + d;
-    factor[h] = weigh_block(block, page_size, scale, scores + h * 2 * kBlockTokens, state, state + 1);
+    float *state = partial + h * partial_floats(d) + d, *own = scores + h * 2 * kBlockTokens;
+    if constexpr (kIsScaled<T>) multiply_scales(block, block.key_scales, page_size, own);
+    factor[h] = weigh_block(block, page_size, scale, own, state, state + 1);
+    if constexpr (kIsScaled<T>) multiply_scales(block, block.value_scales, page_size, own);
   }
   sum_values<T, Heads>(block, next, page_size, d, scores, factor, partial, partial_floats(d));
 }
@@ -196,6 +206,11 @@ static Block gather_block(const DecodeAttentionParams &p, const PageList &list, 
     const int64_t base = layout.tokens(p.layer, head, list.table[logical]);
     block.keys[block.pages] = static_cast<const T *>(p.cache.keys) + base;
     block.values[block.pages] = static_cast<const T *>(p.cache.values) + base;
+    if constexpr (kIsScaled<T>) {
+      const int64_t token = layout.token(p.layer, head, list.table[logical]);
+      block.key_scales[block.pages] = p.cache.key_scale + token;
+      block.value_scales[block.pages] = p.cache.value_scale + token;
+    }
     block.begin[block.pages] = static_cast<int32_t>(list.first_token > start ? list.first_token - start : 0);
     block.end[block.pages] = static_cast<int32_t>(list.length - start < page_size ? list.length - start : page_size);
     block.pages++;
@@ -254,7 +269,7 @@ static void decode_attention(ThreadPool &pool, const DecodeAttentionParams &p) {
     p.cache.counters->pages_in_context += (list.length + desc.page_size - 1) / desc.page_size;
   }
   pool.reserve_scratch((kScoreFloats + group * d) * int64_t(sizeof(float)));
-  with_dtype(desc.dtype, [&](auto type) {
+  with_kv_type(desc, [&](auto type) {
     pool.parallel_for(rows * most_splits, [&](int64_t task, int thread) {
       const int64_t row = task / most_splits, split = task % most_splits;
       const PageList list = list_pages(p, row / heads, row % heads);

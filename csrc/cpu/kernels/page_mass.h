@@ -24,6 +24,7 @@ static void sum_block(const Block &block, const PageMassParams &p, const float *
   const int64_t page_size = p.cache.desc.page_size;
   score_keys<T, Heads>(block, page_size, p.cache.desc.head_dim, q, scores);
   for (int h = 0; h < Heads; h++) {
+    if constexpr (kIsScaled<T>) multiply_scales(block, block.key_scales, page_size, scores + h * 2 * kBlockTokens);
     for (int64_t page = 0; page < block.pages; page++) {
       out[h][page] = log_sum(scores + h * 2 * kBlockTokens + page * page_size, block.begin[page], block.end[page], p.scale);
     }
@@ -77,7 +78,7 @@ static void page_mass(ThreadPool &pool, const PageMassParams &p) {
   }
   const int64_t tasks = (most + kMassPagesPerTask - 1) / kMassPagesPerTask;
   pool.reserve_scratch((kScoreFloats + group * desc.head_dim) * int64_t(sizeof(float)));
-  with_dtype(desc.dtype, [&](auto type) {
+  with_kv_type(desc, [&](auto type) {
     pool.parallel_for(rows * tasks, [&](int64_t task, int thread) {
       const int64_t row = task / tasks, first = task % tasks * kMassPagesPerTask;
       const PageList list = list_pages(attend, row / heads, row % heads);

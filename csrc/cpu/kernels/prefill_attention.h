@@ -61,13 +61,22 @@ static void widen_block(const Tile &tile, const PrefillAttentionParams &p, int64
     const int64_t present = end - start < 0 ? 0 : end - start < layout.page_size ? end - start : layout.page_size;
     const int64_t base = present > 0 ? layout.tokens(p.layer, head, p.page_table[start / layout.page_size]) : 0;
     const T *keys = static_cast<const T *>(p.cache.keys) + base, *values = static_cast<const T *>(p.cache.values) + base;
+    const int64_t token = kIsScaled<T> && present > 0 ? layout.token(p.layer, head, p.page_table[start / layout.page_size]) : 0;
+    auto widen = [](T number, const float *scale) {
+      if constexpr (kIsScaled<T>) return to_float(number) * *scale;
+      else return to_float(number);
+    };
     for (int64_t i = 0; i < tile.d; i++) {
       float *target = tile.keys + i * kColumns + column;
-      for (int64_t place = 0; place < layout.page_size; place++) target[place] = place < present ? to_float(keys[layout.key(place, i)]) : 0.f;
+      const float *scales = p.cache.key_scale + token;
+      for (int64_t place = 0; place < layout.page_size; place++) {
+        target[place] = place < present ? widen(keys[layout.key(place, i)], scales + place) : 0.f;
+      }
     }
     for (int64_t place = 0; place < layout.page_size; place++) {
       float *target = tile.values + (column + place) * tile.padded;
-      for (int64_t i = 0; i < tile.padded; i++) target[i] = place < present && i < tile.d ? to_float(values[layout.value(place, i)]) : 0.f;
+      const float *scale = p.cache.value_scale + token + place;
+      for (int64_t i = 0; i < tile.padded; i++) target[i] = place < present && i < tile.d ? widen(values[layout.value(place, i)], scale) : 0.f;
     }
   }
 }
@@ -127,7 +136,7 @@ static void prefill_attention(ThreadPool &pool, const PrefillAttentionParams &p)
   const int64_t padded = (d + kTileColumns - 1) / kTileColumns * kTileColumns;
   const int64_t tile_tokens = group >= kRows ? 1 : kRows / group, tiles = (p.tokens + tile_tokens - 1) / tile_tokens;
   pool.reserve_scratch(tile_floats(tile_tokens * group, d, padded) * int64_t(sizeof(float)));
-  with_dtype(desc.dtype, [&](auto type) {
+  with_kv_type(desc, [&](auto type) {
     pool.parallel_for(tiles * heads, [&](int64_t task, int thread) {
       const int64_t index = tiles - 1 - task / heads, token = index * tile_tokens; /* the longest first */
       Tile tile = place_tile(static_cast<float *>(pool.scratch(thread)), tile_tokens * group, d, padded);
