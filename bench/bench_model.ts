@@ -8,6 +8,7 @@ import type { WeightPlan } from "../engine/folder/weight_plan.ts";
 import { WEIGHT_FORMATS } from "../engine/folder/weight_formats.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
+import { type KvFormat, kvFormat, type KvType } from "../engine/pages/kv_type.ts";
 import type { Notice } from "../engine/types.ts";
 import { tensorBytes, weightBytes, Weights } from "../engine/weights.ts";
 import { usageError } from "./lists.ts";
@@ -26,12 +27,15 @@ export interface ModelChoice {
   threads: number | undefined;
   /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
   weights?: ShapeFormat;
+  /** What keys and values are stored in. Default `auto`. */
+  kvType?: KvType;
 }
 
 /** A model before its weights are on the device. */
 export interface PlannedModel {
   config: ModelConfig;
   plan: WeightPlan;
+  kv: KvFormat;
   /** Bytes of all weights. */
   weightBytes: number;
 }
@@ -48,7 +52,7 @@ export interface BenchModel extends AsyncDisposable {
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel(
-  { folder, shape, weights = "auto" }: ModelChoice,
+  { folder, shape, weights = "auto", kvType = "auto" }: ModelChoice,
   longest: number,
 ): Promise<PlannedModel> {
   if (folder !== undefined) {
@@ -58,22 +62,22 @@ export async function planModel(
     }
     const source = await openModelSource(folder);
     const plan = await planSource(source, source.config, { format });
-    return { config: source.config, plan, weightBytes: weightBytes(plan) };
+    return { config: source.config, plan, kv: kvFormat(kvType, plan.dtype), weightBytes: weightBytes(plan) };
   }
   const config = configOf(shape ?? "", longest);
   const plan = planShape(config, weights);
-  return { config, plan, weightBytes: weightBytes(plan) };
+  return { config, plan, kv: kvFormat(kvType, plan.dtype), weightBytes: weightBytes(plan) };
 }
 
 /** @param batch the most sequences that decode together */
 export async function openModel(choice: ModelChoice, planned: PlannedModel, batch: number): Promise<BenchModel> {
-  const { config, plan, weightBytes } = planned;
+  const { config, plan, kv, weightBytes } = planned;
   const { folder, name } = choice;
   const { device, notices } = openDevice(choice.device, choice.threads);
   try {
     checkWeightsFit(device, weightBytes);
     const weights = folder === undefined ? randomWeights(device, plan) : await Weights.load(device, plan);
-    const loaded = LoadedModel.create(device, config, weights, plan.dtype, { maxBatch: batch });
+    const loaded = LoadedModel.create(device, config, weights, kv, { maxBatch: batch });
     return {
       name: folder === undefined ? name : basename(name),
       sha256: folder === undefined ? undefined : await modelSha256(folder),

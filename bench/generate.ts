@@ -2,6 +2,7 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
 import { countSparseLayers } from "../engine/pages/page_policy.ts";
+import { kvName } from "../engine/pages/kv_type.ts";
 import type { Sequence } from "../engine/pages/sequence.ts";
 import { Session } from "../engine/session.ts";
 import type { Counters } from "../ffi/structs.ts";
@@ -119,7 +120,7 @@ async function benchPrompt(bench: Bench, prompt: number): Promise<Row> {
   const timing = timingOf(seconds);
   return {
     ...{ subject: "generate", arm: "dense", model: model.name, batch: 1, prompt_tokens: prompt },
-    ...{ depth_tokens: one.depthTokens, dtype: model.loaded.dtype, page_size: one.pageSize, ...timing },
+    ...{ depth_tokens: one.depthTokens, dtype: kvName(model.loaded.kv), page_size: one.pageSize, ...timing },
     tokens_per_s: prompt / timing.median_us * 1e6,
   };
 }
@@ -202,7 +203,7 @@ function decodeRow(
   { denseUs, peakRate }: { denseUs: number; peakRate: number },
 ): Row {
   const { model, one, session } = bench;
-  const { config, dtype } = model.loaded;
+  const { config, kv } = model.loaded;
   const timing = timingOf(turns.map(({ step }) => step));
   const counted = turns[0]?.counted as Counters;
   const weights = model.weightsRead(one.batch);
@@ -219,7 +220,7 @@ function decodeRow(
     batch: one.batch,
     decode_tokens: steps,
     depth_tokens: one.depthTokens,
-    dtype,
+    dtype: kvName(kv),
     page_size: one.pageSize,
     budget_tokens: arm.budgetTokens,
     scorer: arm.scorer,

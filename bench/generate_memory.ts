@@ -14,11 +14,11 @@ const SHARE_OF_FREE = 0.95;
 function shapeOfCase(
   plan: GeneratePlan,
   one: GenerateCase,
-  { config, plan: weights }: PlannedModel,
+  { config, kv }: PlannedModel,
   groups: boolean,
 ): CacheShape {
   const { need, extra } = caseNeed(plan, one);
-  return cacheShape(config, weights.dtype, decodeArms(plan, one, config, groups)[0].policy, need, extra);
+  return cacheShape(config, kv, decodeArms(plan, one, config, groups)[0].policy, need, extra);
 }
 
 /** @throws {PagesiftError} of kind "memory" with the split, and the batch or depth that would fit */

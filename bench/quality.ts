@@ -167,7 +167,7 @@ function rowOf({ engine, plan }: Bench, model: string, task: Task, length: numbe
     batch: 1,
     task,
     context_tokens: length,
-    dtype: engine.dtype,
+    dtype: engine.kvType,
     page_size: plan.pageSize,
     budget_tokens: arm.budgetTokens,
     scorer: arm.scorer,

@@ -9,7 +9,7 @@ import type { CommandRun } from "./command_run.ts";
 /** Flags that say which model to load and where to run it. */
 export type LoadFlags = Pick<
   GenerateFlags,
-  "model" | "ctxSize" | "weights" | "device" | "threads" | "revision" | "offline"
+  "model" | "ctxSize" | "weights" | "kvType" | "device" | "threads" | "revision" | "offline"
 >;
 
 /** A model that is ready to run. */
@@ -70,6 +70,7 @@ function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {
   return {
     device: flags.device,
     weights: flags.weights,
+    kvType: flags.kvType,
     sparse,
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },

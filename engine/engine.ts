@@ -9,6 +9,7 @@ import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
 import { modelNotices } from "./model_notices.ts";
 import { checkWeightsFit, engineError } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
+import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
@@ -30,7 +31,7 @@ import type {
 } from "./types.ts";
 import { openModelSource } from "./source/model_source.ts";
 import { planSource } from "./source/plan_source.ts";
-import type { PlainDType, WeightFormat } from "./folder/weight_formats.ts";
+import type { WeightFormat } from "./folder/weight_formats.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 /** How {@link Engine.load} loads a model. */
@@ -43,6 +44,8 @@ export interface EngineOptions {
   sparse?: SparseOptions;
   /** What the matrices of a 16-bit or 32-bit model are stored in on the device. Default `auto`: what its files have. */
   weights?: WeightFormat;
+  /** What keys and values are stored in. Default `auto`: the 16-bit or 32-bit type of the model. */
+  kvType?: KvType;
   /** CPU threads, from 1 to 1024. Default: one per processor that this process may use. */
   threads?: number;
   /** Path of the native library. Default: `PAGESIFT_LIBRARY`, else `build/` beside the module's own folder. */
@@ -113,7 +116,9 @@ export class Engine implements AsyncDisposable {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context that the model was trained for, not on the limit in force.
-      const loaded = LoadedModel.create(device, config, weights, plan.dtype, { trainedContext: read.maxContext });
+      const loaded = LoadedModel.create(device, config, weights, kvFormat(options.kvType ?? "auto", plan.dtype), {
+        trainedContext: read.maxContext,
+      });
       const own = modelNotices(config, read.maxContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
       return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
@@ -128,9 +133,9 @@ export class Engine implements AsyncDisposable {
     return this.#loaded.config;
   }
 
-  /** Of keys and values. */
-  get dtype(): PlainDType {
-    return this.#loaded.dtype;
+  /** The type of keys and values, such as `bf16` or `q8`. */
+  get kvType(): string {
+    return kvName(this.#loaded.kv);
   }
 
   /** The device that runs the model, with its free memory now. */

@@ -3,8 +3,8 @@ import { deviceLabel } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import { ropeFrequencies } from "./folder/rope.ts";
-import type { PlainDType } from "./folder/weight_formats.ts";
 import { Model } from "./model.ts";
+import type { KvFormat } from "./pages/kv_type.ts";
 import type { EngineFacts } from "./run_stats.ts";
 import type { Weights } from "./weights.ts";
 
@@ -34,8 +34,8 @@ export class LoadedModel {
     readonly model: Model,
     /** The model's config, with the context in force. */
     readonly config: ModelConfig,
-    /** Of keys and values. */
-    readonly dtype: PlainDType,
+    /** The types of its KV caches. */
+    readonly kv: KvFormat,
   ) {
     this.facts = { device: deviceLabel(device), weightBytes: model.weights.bytes, maxContext: config.maxContext };
   }
@@ -45,7 +45,7 @@ export class LoadedModel {
     device: Device,
     config: ModelConfig,
     weights: Weights,
-    dtype: PlainDType,
+    kv: KvFormat,
     { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions = {},
   ): LoadedModel {
     const { rope, localRope, headDim, maxContext } = config;
@@ -53,7 +53,7 @@ export class LoadedModel {
     const local = localRope && ropeFrequencies(localRope, headDim, trainedContext, maxContext).invFreq;
     const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], maxContext);
     const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens), local);
-    return new LoadedModel(device, model, config, dtype);
+    return new LoadedModel(device, model, config, kv);
   }
 
   /** Whether the device scores groups of pages before pages. */

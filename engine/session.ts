@@ -50,8 +50,8 @@ export class Session implements Disposable {
    * @throws {PagesiftError} of kind "memory" that says what would fit
    */
   static open(loaded: LoadedModel, policy: PagePolicy, need: PoolNeed, extra?: ExtraStatistics): Session {
-    const { device, config, dtype, facts } = loaded;
-    const shape = cacheShape(config, dtype, policy, need, extra);
+    const { device, config, kv, facts } = loaded;
+    const shape = cacheShape(config, kv, policy, need, extra);
     checkCacheFits(device, shape, facts.weightBytes);
     return new Session(loaded, policy, new KvPool(device, shape));
   }
@@ -63,7 +63,7 @@ export class Session implements Disposable {
 
   /** Whether this session's cache fits such a policy and need. */
   serves(policy: PagePolicy, need: PoolNeed): boolean {
-    return this.pool.covers(cacheShape(this.loaded.config, this.loaded.dtype, policy, need));
+    return this.pool.covers(cacheShape(this.loaded.config, this.loaded.kv, policy, need));
   }
 
   openSequence(): Sequence {

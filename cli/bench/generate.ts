@@ -42,7 +42,7 @@ export async function runGenerate(
 }
 
 async function chooseModel(flags: BenchGenerateFlags, session: CommandRun): Promise<ModelChoice> {
-  const where = { device: flags.device, threads: flags.threads, weights: flags.weights };
+  const where = { device: flags.device, threads: flags.threads, weights: flags.weights, kvType: flags.kvType };
   if (flags.shape !== undefined) {
     if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");
     return { ...where, shape: flags.shape, name: flags.shape };

@@ -37,6 +37,7 @@ export async function runQuality(
   await using engine = await Engine.load(folder, {
     device: flags.device,
     weights: flags.weights,
+    kvType: flags.kvType,
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);

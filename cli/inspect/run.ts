@@ -107,6 +107,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
   const engine = await interrupt.race(Engine.load(folder, {
     device: flags.device,
     weights: flags.weights,
+    kvType: flags.kvType,
     signal: interrupt.signal,
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },

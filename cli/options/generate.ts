@@ -66,7 +66,7 @@ const inputOptions = {
   }),
 };
 
-const { model, revision, offline, weights } = modelOptions;
+const { model, revision, offline, weights, kvType } = modelOptions;
 
 /** In the order of `--help`. */
 const placeOptions = {
@@ -80,6 +80,7 @@ const placeOptions = {
     help: "Context length in tokens",
   }),
   weights,
+  kvType,
   ...deviceOptions,
   revision,
   offline,

@@ -1,3 +1,4 @@
+import { KV_TYPES } from "../../engine/pages/kv_type.ts";
 import { WEIGHT_FORMATS } from "../../engine/folder/weight_formats.ts";
 import { choiceOption, countOption, switchOption, textOption } from "./option.ts";
 
@@ -28,6 +29,14 @@ export const modelOptions = {
     help:
       "What the matrices of a 16-bit or 32-bit model are stored in; auto keeps the format of the files. With 4 or 5 " +
       "bits, the embedding and the output projection take q8_0",
+  }),
+  kvType: choiceOption({
+    flags: ["--kv-type"],
+    group: "Model and device",
+    choices: KV_TYPES,
+    fallback: "auto",
+    help:
+      "What keys and values are stored in; auto keeps 16 bits (32 for a 32-bit model), q8 and fp8 take half as much",
   }),
 };
 

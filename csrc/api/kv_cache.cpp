@@ -209,6 +209,7 @@ int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_
     const Checked p = check_tensor(*cache->device, "page_table", page_table, kI32, {-1});
     require_apart("out", out, {page_table});
     require(start + a.shape[0] <= p.shape[0] * desc.page_size, "The page table is too short for the last token");
+    require(start + a.shape[0] <= desc.max_pages_per_sequence * desc.page_size, "More tokens than max_pages_per_sequence of the cache can hold");
     prefill_attention(*cache->device->backend,
                       {cache->view, a.rows<const float>(), p.ints(), o.rows<float>(), a.shape[0], p.shape[0], start, layer, window, scale});
   });

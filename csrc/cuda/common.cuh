@@ -3,6 +3,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #include "../block_formats.h"
 #include "backend.h"
@@ -11,6 +12,13 @@ namespace ps {
 
 using bf16 = __nv_bfloat16;
 using f16 = __half;
+/* Numbers of the KV cache in 8 bits, multiplied by the scale of their row: integers, and e4m3. */
+struct q8 {
+  int8_t bits;
+};
+struct fp8 {
+  __nv_fp8_storage_t bits;
+};
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -23,14 +31,43 @@ void with_dtype(int32_t dtype, const Body &body) {
   else body(bf16{});
 }
 
+/* The same for the type that stores keys and values. */
+template <typename Body>
+void with_kv_type(const ps_cache_desc &desc, const Body &body) {
+  if (desc.kv_type == PS_KV_Q8) body(q8{});
+  else if (desc.kv_type == PS_KV_FP8) body(fp8{});
+  else with_dtype(desc.dtype, body);
+}
+
+/* Calls body with values of the types of statistics, and of keys and values. */
+template <typename Body>
+void with_cache_types(const ps_cache_desc &desc, const Body &body) {
+  with_dtype(desc.dtype, [&](auto type) {
+    if (desc.kv_type == PS_KV_Q8) body(type, q8{});
+    else if (desc.kv_type == PS_KV_FP8) body(type, fp8{});
+    else body(type, type);
+  });
+}
+
+/* Whether a type of keys and values is to be multiplied by the scale of its row. */
+template <typename T>
+constexpr bool kIsScaled = sizeof(T) == 1;
+
 __device__ __forceinline__ float to_float(float value) { return value; }
 __device__ __forceinline__ float to_float(f16 value) { return __half2float(value); }
 __device__ __forceinline__ float to_float(bf16 value) { return __bfloat162float(value); }
+
+__device__ __forceinline__ float to_float(q8 value) { return static_cast<float>(value.bits); }
+__device__ __forceinline__ float to_float(fp8 value) { return __half2float(__half(__nv_cvt_fp8_to_halfraw(value.bits, __NV_E4M3))); }
 
 /* Rounds to nearest, ties to even; NaN stays NaN. */
 __device__ __forceinline__ void store_number(float *out, float value) { *out = value; }
 __device__ __forceinline__ void store_number(f16 *out, float value) { *out = __float2half_rn(value); }
 __device__ __forceinline__ void store_number(bf16 *out, float value) { *out = __float2bfloat16_rn(value); }
+
+/* |value| is at most what the format can hold, and a rounding error. */
+__device__ __forceinline__ void store_number(q8 *out, float value) { out->bits = static_cast<int8_t>(__float2int_rn(value)); }
+__device__ __forceinline__ void store_number(fp8 *out, float value) { out->bits = __nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3); }
 
 /* Waits until the kernels before this one are done and their writes can be seen. The first thing a kernel does with memory. */
 __device__ __forceinline__ void wait_for_previous() {

@@ -2,6 +2,7 @@ import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
 import type { ModelConfig } from "../folder/config.ts";
+import { type KvFormat, kvRowBytes } from "./kv_type.ts";
 import type { PagePolicy } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { Sequence } from "./sequence.ts";
@@ -32,10 +33,10 @@ export function poolPages(numTokens: number, numSequences: number, pageSize: num
   return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
 }
 
-/** The cache shape for a model, a policy and a need. @param extra statistics for scorers that the policy does not name */
+/** The cache shape for a model, types, a policy and a need. @param extra statistics for scorers that the policy does not name */
 export function cacheShape(
   config: ModelConfig,
-  dtype: CacheShape["dtype"],
+  kv: KvFormat,
   policy: PagePolicy,
   need: PoolNeed,
   extra: ExtraStatistics = statisticsFor([]),
@@ -51,7 +52,7 @@ export function cacheShape(
     headDim: config.headDim,
     attentionScale: config.scales.attention,
     pageSize: policy.pageSize,
-    dtype,
+    ...kv,
     statistics: { variance: own.variance || extra.variance, minMax: own.minMax || extra.minMax },
     maxSequences: need.maxSequences,
     groupPages: groupPages === 1 ? 0 : groupPages,
@@ -95,22 +96,18 @@ export class KvPool implements Disposable {
 
   /** Bytes of keys and values of one page in one layer and KV head. */
   get pageBytes(): number {
-    return 2 * this.shape.pageSize * this.shape.headDim * this.#numberBytes;
+    return 2 * this.shape.pageSize * kvRowBytes(this.shape, this.shape.headDim);
   }
 
   /** Bytes that scoring one page reads in one layer and KV head. */
   statisticsBytes(policy: PagePolicy): number {
     const vectors = policy.scorer === "diag" || policy.scorer === "quest" ? 2 : 1;
-    return vectors * this.shape.headDim * this.#numberBytes + (policy.scorer === "unique" ? 4 : 0);
+    return vectors * this.shape.headDim * (this.shape.dtype === "f32" ? 4 : 2) + (policy.scorer === "unique" ? 4 : 0);
   }
 
   /** The largest number of bytes of keys and values that were in use at the same time. */
   get peakKvBytes(): number {
     return this.allocator.peakUsed * this.pageBytes * this.shape.numLayers * this.shape.numKvHeads;
-  }
-
-  get #numberBytes(): number {
-    return this.shape.dtype === "f32" ? 4 : 2;
   }
 
   [Symbol.dispose](): void {

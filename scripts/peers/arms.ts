@@ -3,6 +3,7 @@ import { fromFileUrl } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
 import type { PagePolicy } from "../../engine/pages/page_policy.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
+import { kvName } from "../../engine/pages/kv_type.ts";
 import type { Session } from "../../engine/session.ts";
 import { openSequence } from "../studies/measure.ts";
 import type { SparseOptions } from "../../engine/types.ts";
@@ -70,7 +71,7 @@ export class OurArm implements PeerArm {
     readonly policy: PagePolicy,
     readonly budgetTokens?: number,
   ) {
-    this.dtype = session.loaded.dtype;
+    this.dtype = kvName(session.loaded.kv);
     this.settings = budgetTokens === undefined ? this.dtype : `${this.dtype}, budget ${budgetTokens}`;
   }
 

@@ -107,7 +107,7 @@ async function main(): Promise<void> {
   await using peer = await LlamaCpp.start(await ggufFor(options));
   const prompt = repeatedIds(engine, options.text, options.prompts[0] ?? 0);
   print(
-    `${peer.program}; prompt of ${prompt.length} tokens, ${options.decodeTokens} more; our KV cache is ${engine.dtype}`,
+    `${peer.program}; prompt of ${prompt.length} tokens, ${options.decodeTokens} more; our KV cache is ${engine.kvType}`,
   );
   await compareTokens(peer, engine, options).catch((error) => log(`tokenizers: ${error.message}`));
   const path = await ourPath(engine, prompt, options.decodeTokens);

@@ -29,7 +29,7 @@ async function withHugeContext(body: (engine: Engine) => Promise<void>): Promise
 }
 
 function shapeOf(engine: Engine, need: PoolNeed, pageSize = 8): CacheShape {
-  return cacheShape(engine.config, engine.dtype, resolvePolicy({ pageSize }, engine.config.slidingWindows), need);
+  return cacheShape(engine.config, { dtype: "f32" }, resolvePolicy({ pageSize }, engine.config.slidingWindows), need);
 }
 
 /** The context that an error advises, in tokens. */

@@ -38,7 +38,7 @@ Deno.test("a quantised model takes as many bytes as its blocks", async () => {
 
 Deno.test("a quantised model keeps keys and values in bf16", async () => {
   await using engine = await loadFixture("llama-f32", { weights: "q8_0" });
-  assertEquals(engine.dtype, "bf16");
+  assertEquals(engine.kvType, "bf16");
 });
 
 Deno.test("numbers that cannot be quantised are an error that names the tensor", async () => {

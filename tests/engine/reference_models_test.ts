@@ -76,7 +76,7 @@ async function largestDifference(engine: Engine, reference: Reference): Promise<
 /** `Engine.logits` with keys and values in f32. */
 async function logitsOfExactCache(engine: Engine, ids: readonly number[]): Promise<Float32Array> {
   const { device, config, model: { weights } } = loadedOf(engine);
-  const loaded = LoadedModel.create(device, config, weights, "f32");
+  const loaded = LoadedModel.create(device, config, weights, { dtype: "f32" });
   const need = { totalTokens: ids.length, longestTokens: ids.length, maxSequences: 1 };
   using session = Session.open(loaded, engine.policy({ mode: "off" }), need);
   const out = new Float32Array(ids.length * config.vocabSize);

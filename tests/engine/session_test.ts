@@ -312,10 +312,10 @@ Deno.test("Session.generate ends a request that its cache can never hold, and ru
 
 Deno.test("KvPool.covers tells pools whose groups have other sizes apart", async () => {
   await using engine = await loadFixture(MODEL);
-  const { device, config, dtype } = loadedOf(engine);
+  const { device, config, kv } = loadedOf(engine);
   const need = { totalTokens: 640, longestTokens: 640, maxSequences: 1 };
   const shapeOf = (scoresGroups: boolean) =>
-    cacheShape(config, dtype, resolvePolicy({}, config.slidingWindows, scoresGroups), need);
+    cacheShape(config, kv, resolvePolicy({}, config.slidingWindows, scoresGroups), need);
   using pool = new KvPool(device, shapeOf(false));
   assertEquals([pool.covers(shapeOf(false)), pool.covers({ ...shapeOf(false), groupPages: 8 })], [true, false]);
 });

@@ -41,7 +41,7 @@ for (
     await withLlamaCpp(fixture, async (peer) => {
       await peer.open("a", { contextTokens: 128, batchTokens: 64, threads: 2, flash: false, kv: "F32" });
       const { largest } = await agreementOf(peer, "a", prompt, path);
-      assertAlmostEquals(largest, 0, TOLERANCES[engine.dtype] ?? 0);
+      assertAlmostEquals(largest, 0, TOLERANCES[engine.kvType] ?? 0);
     });
   });
 }

@@ -1,8 +1,6 @@
 /* What the kernels share that store keys: where a token goes, and the statistics of a page (tests/reference/page_statistics.ts). */
 #pragma once
 
-#include <cuda_fp8.h>
-
 #include "group_statistics.cuh"
 
 namespace ps {
@@ -11,18 +9,44 @@ constexpr int kMaxPageSize = 64;
 constexpr float kLargestF8 = 448.f;
 
 /* Where the numbers of one page and head lie. */
-template <typename T>
+template <typename Kv>
 struct PageRows {
-  T *keys, *values;
-  int64_t row, single; /* of the statistics */
+  Kv *keys, *values;
+  float *key_scales, *value_scales; /* of its tokens, where Kv is scaled */
+  int64_t row, single;              /* of the statistics */
 };
 
-template <typename T>
-__device__ PageRows<T> page_rows(const CacheView &cache, int64_t layer, int64_t head, int64_t physical) {
+template <typename Kv>
+__device__ PageRows<Kv> page_rows(const CacheView &cache, int64_t layer, int64_t head, int64_t physical) {
   const Layout layout(cache.desc);
   const int64_t tokens = layout.tokens(layer, head, physical);
-  return {static_cast<T *>(cache.keys) + tokens, static_cast<T *>(cache.values) + tokens, layout.vector(layer, head, physical),
-          layout.page(layer, head, physical)};
+  PageRows<Kv> page{static_cast<Kv *>(cache.keys) + tokens, static_cast<Kv *>(cache.values) + tokens, nullptr, nullptr,
+                    layout.vector(layer, head, physical), layout.page(layer, head, physical)};
+  if constexpr (kIsScaled<Kv>) {
+    page.key_scales = cache.key_scale + layout.token(layer, head, physical);
+    page.value_scales = cache.value_scale + layout.token(layer, head, physical);
+  }
+  return page;
+}
+
+template <typename Kv>
+constexpr float kLargest = sizeof(Kv) == 1 ? 127.f : 0.f;
+template <>
+constexpr float kLargest<fp8> = kLargestF8;
+
+/* One warp stores the row of a token in 8 bits, by the rules and the arithmetic of csrc/numbers.h. number(dim): its numbers. */
+template <typename Kv, typename Number>
+__device__ __forceinline__ void store_scaled_row(const Layout &layout, int place, const Number &number, Kv *out, float *scales) {
+  const int lane = threadIdx.x % kWarp;
+  float largest = 0;
+  for (int dim = lane; dim < layout.head_dim; dim += kWarp) largest = max_nan(largest, fabsf(number(dim)));
+  largest = warp_max_nan(largest);
+  const bool finite = isfinite(largest);
+  const float scale = !finite ? NAN : largest < 0x1p-100f ? 0.f : __fdiv_rn(largest, kLargest<Kv>), divisor = scale > 0 ? scale : 1.f;
+  if (lane == 0) scales[place] = scale;
+  for (int dim = lane; dim < layout.head_dim; dim += kWarp) {
+    store_number(out + layout.inside(sizeof(Kv), place, dim), finite ? __fdiv_rn(number(dim), divisor) : 0.f);
+  }
 }
 
 /* Writes the page's means as 8-bit floats; mean [kNumbersAThread] are this thread's. A row that is not finite gets NaN as its scale. */
@@ -66,10 +90,14 @@ __device__ __forceinline__ void for_keys(int count, const Key &key, const Body &
   }
 }
 
-template <typename T>
-__device__ Moments measure(const CacheView &cache, const T *keys, int dim, int count) {
+template <typename Kv>
+__device__ Moments measure(const CacheView &cache, const PageRows<Kv> &page, int dim, int count) {
   const Layout layout(cache.desc);
-  auto key = [&](int place) { return to_float(keys[layout.inside(sizeof(T), place, dim)]); };
+  auto key = [&](int place) {
+    const float number = to_float(page.keys[layout.inside(sizeof(Kv), place, dim)]);
+    if constexpr (kIsScaled<Kv>) return number * page.key_scales[place];
+    else return number;
+  };
   const float first = key(0), origin = isfinite(first) ? first : 0; /* equal keys have exactly themselves as mean, so that their pages tie */
   float sum = 0, squares = 0, low = first, high = first;
   for_keys(count, key, [&](float value) { sum += value - origin; });
@@ -83,15 +111,15 @@ __device__ Moments measure(const CacheView &cache, const T *keys, int dim, int c
   return {mean, squares / static_cast<float>(count), low, high};
 }
 
-/* Statistics of the first `count` keys of a page; every thread has written, or can see, the keys of its dimensions. */
-template <typename T>
-__device__ void renew_statistics(const CacheView &cache, const PageRows<T> &page, int count, float *shared) {
+/* Statistics of the first `count` keys of a page; every thread has written, or can see, the keys of its dimensions. T: of statistics. */
+template <typename T, typename Kv>
+__device__ void renew_statistics(const CacheView &cache, const PageRows<Kv> &page, int count, float *shared) {
   float total = 0, mean[kNumbersAThread] = {};
 #pragma unroll
   for (int i = 0; i < kNumbersAThread; i++) {
     const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim >= cache.desc.head_dim) continue;
-    const Moments moments = measure(cache, page.keys, dim, count);
+    const Moments moments = measure(cache, page, dim, count);
     total += moments.variance;
     mean[i] = moments.mean;
     if (!cache.mean_scale) store_number(static_cast<T *>(cache.mean) + page.row + dim, moments.mean);

@@ -85,8 +85,8 @@ __device__ __forceinline__ void rotate_queries(const AppendRotatedParams &p, int
 }
 
 /* Stores the tokens of a page, a warp a token; ends with a barrier. */
-template <typename T, int Packs>
-__device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int64_t head, const PageRows<T> &page, const int32_t *source, int count,
+template <typename Kv, int Packs>
+__device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int64_t head, const PageRows<Kv> &page, const int32_t *source, int count,
                                               float *row) {
   const Layout layout(p.append.cache.desc);
   const int64_t first = head * layout.head_dim;
@@ -94,17 +94,23 @@ __device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int6
     const int32_t token = source[place];
     if (token < 0) continue;
     rotate_head<Packs>(p, p.k.row(token) + first, p.k_norm, p.k_table.row(token), row);
-    for (int dim = threadIdx.x % kWarp; dim < layout.head_dim; dim += kWarp) {
-      const int64_t at = layout.inside(sizeof(T), place, dim);
-      store_number(page.keys + at, row[dim]);
-      store_number(page.values + at, p.append.v.row(token)[first + dim]);
+    const float *v = p.append.v.row(token) + first;
+    if constexpr (kIsScaled<Kv>) {
+      store_scaled_row(layout, place, [&](int dim) { return row[dim]; }, page.keys, page.key_scales);
+      store_scaled_row(layout, place, [&](int dim) { return v[dim]; }, page.values, page.value_scales);
+    } else {
+      for (int dim = threadIdx.x % kWarp; dim < layout.head_dim; dim += kWarp) {
+        const int64_t at = layout.inside(sizeof(Kv), place, dim);
+        store_number(page.keys + at, row[dim]);
+        store_number(page.values + at, v[dim]);
+      }
     }
     __syncwarp();
   }
   __syncthreads();
 }
 
-template <typename T, bool Grouped, int Packs>
+template <typename T, typename Kv, bool Grouped, int Packs>
 __global__ void __launch_bounds__(kStatisticsThreads) rotated_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index) {
   __shared__ Sources<Grouped ? kMaxGroupPages : 1> sources;
   __shared__ float shared[kWarp];
@@ -130,9 +136,9 @@ __global__ void __launch_bounds__(kStatisticsThreads) rotated_kernel(const __gri
     const int32_t *of_page = sources.token + i * desc.page_size;
     const int count = sources.end[i];
     if (count == 0) continue;
-    const PageRows<T> page = page_rows<T>(append.cache, append.layer, head, unit * unit_pages + i);
-    store_rotated<T, Packs>(p, head, page, of_page, count, row);
-    renew_statistics(append.cache, page, count, shared);
+    const PageRows<Kv> page = page_rows<Kv>(append.cache, append.layer, head, unit * unit_pages + i);
+    store_rotated<Kv, Packs>(p, head, page, of_page, count, row);
+    renew_statistics<T>(append.cache, page, count, shared);
   }
   if (!Grouped) return;
   __syncthreads();
@@ -153,12 +159,13 @@ void append_rotated(Backend &backend, const AppendRotatedParams &params) {
   const ps_cache_desc &desc = params.append.cache.desc;
   const dim3 grid(static_cast<unsigned>(params.append.tokens), static_cast<unsigned>(desc.num_kv_heads + ceil_div(desc.num_query_heads, kWarps)));
   const bool grouped = params.append.cache.group_mean, wide = desc.head_dim > kPackWidth;
-  with_dtype(desc.dtype, [&](auto type) {
+  with_cache_types(desc, [&](auto type, auto kv) {
     using T = decltype(type);
+    using Kv = decltype(kv);
     constexpr int kWide = kMostHeadDim / kPackWidth;
-    auto *kernel = grouped ? wide ? rotated_kernel<T, true, kWide> : rotated_kernel<T, true, 1>
-                   : wide  ? rotated_kernel<T, false, kWide>
-                           : rotated_kernel<T, false, 1>;
+    auto *kernel = grouped ? wide ? rotated_kernel<T, Kv, true, kWide> : rotated_kernel<T, Kv, true, 1>
+                   : wide  ? rotated_kernel<T, Kv, false, kWide>
+                           : rotated_kernel<T, Kv, false, 1>;
     launch(backend, "Could not launch append_rotated", kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index);
   });
 }

@@ -2,8 +2,6 @@
 #include "../common.cuh"
 #include "../layout.cuh"
 
-#include <cuda_fp8.h>
-
 namespace ps {
 namespace {
 
@@ -16,7 +14,7 @@ struct ReadParams {
 };
 
 /* out [Hk, S, d], [Hk, d] or [Hk] */
-template <typename T>
+template <typename T, typename Kv>
 __global__ void __launch_bounds__(kThreads) read_kernel(const __grid_constant__ ReadParams p) {
   let_next_start();
   wait_for_previous();
@@ -29,9 +27,11 @@ __global__ void __launch_bounds__(kThreads) read_kernel(const __grid_constant__ 
   }
   const void *const pools[] = {cache.keys, cache.values, cache.mean, nullptr, cache.variance, cache.min, cache.max};
   if (p.field <= PS_FIELD_VALUES) {
-    const T *numbers = static_cast<const T *>(pools[p.field]) + layout.tokens(p.layer, head, p.page);
+    const Kv *numbers = static_cast<const Kv *>(pools[p.field]) + layout.tokens(p.layer, head, p.page);
+    const float *scales = p.field == PS_FIELD_KEYS ? cache.key_scale : cache.value_scale;
     for (int64_t i = threadIdx.x; i < layout.page_size * d; i += kThreads) {
-      p.out[head * layout.page_size * d + i] = to_float(numbers[layout.inside(sizeof(T), i / d, i % d)]);
+      const float scale = kIsScaled<Kv> ? scales[layout.token(p.layer, head, p.page) + i / d] : 1.f;
+      p.out[head * layout.page_size * d + i] = to_float(numbers[layout.inside(sizeof(Kv), i / d, i % d)]) * scale;
     }
     return;
   }
@@ -52,8 +52,8 @@ void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t
   const int64_t width = field <= PS_FIELD_VALUES ? int64_t(desc.page_size) * desc.head_dim : field == PS_FIELD_STD ? 1 : desc.head_dim;
   const int64_t bytes = desc.num_kv_heads * width * int64_t(sizeof(float));
   const ReadParams params{cache, static_cast<float *>(scratch(backend, bytes)), layer, page, field};
-  with_dtype(desc.dtype, [&](auto type) {
-    launch(backend, "Could not launch cache_read", read_kernel<decltype(type)>, dim3(static_cast<unsigned>(desc.num_kv_heads)), dim3(kThreads), 0,
+  with_cache_types(desc, [&](auto type, auto kv) {
+    launch(backend, "Could not launch cache_read", read_kernel<decltype(type), decltype(kv)>, dim3(static_cast<unsigned>(desc.num_kv_heads)), dim3(kThreads), 0,
            params);
   });
   memory_read(backend, out, params.out, bytes);

@@ -5,6 +5,7 @@
 
 #include "decode_attention_generic.cuh"
 #include "decode_attention_mma.cuh"
+#include "prefill_attention_kernels.cuh"
 
 namespace ps {
 namespace {
@@ -21,23 +22,28 @@ void launch_generic(Backend &backend, const DecodeLaunch &params) {
          decode_generic_shared_bytes(params.params.cache.desc.head_dim), params);
 }
 
-template <typename T, int D>
+template <typename Kv, int D>
 void launch_mma(Backend &backend, const DecodeLaunch &params) {
-  const int64_t shared_bytes = DecodeTile<D>::shared_bytes(backend.capability);
-  if (shared_bytes + int64_t(sizeof(JoinShared)) > backend.shared_bytes) return launch_generic<T>(backend, params); /* heads of 256 on 8.6 and 8.9 */
-  launch(backend, "Could not launch decode_attention", decode_mma_kernel<T, D>, dim3(params.rows * params.most_splits), dim3(kDecodeThreads),
+  const int64_t shared_bytes = DecodeTile<Kv, D>::shared_bytes(backend.capability);
+  if (shared_bytes + int64_t(sizeof(JoinShared)) > backend.shared_bytes) return launch_generic<Kv>(backend, params); /* heads of 256 on 8.6 and 8.9 */
+  launch(backend, "Could not launch decode_attention", decode_mma_kernel<Kv, D>, dim3(params.rows * params.most_splits), dim3(kDecodeThreads),
          shared_bytes, params);
 }
 
-template <typename T>
-void launch_16_bit(Backend &backend, const DecodeLaunch &params) {
-  switch (params.params.cache.desc.head_dim) {
-    case 64: return launch_mma<T, 64>(backend, params);
-    case 96: return launch_mma<T, 96>(backend, params);
-    case 128: return launch_mma<T, 128>(backend, params);
-    case 256: return launch_mma<T, 256>(backend, params);
-    default: return launch_generic<T>(backend, params);
+template <typename Kv>
+void launch_head_dim(Backend &backend, const DecodeLaunch &params) {
+  if constexpr (!std::is_same<Kv, float>::value) {
+    switch (params.params.cache.desc.head_dim) {
+      case 64: return launch_mma<Kv, 64>(backend, params);
+      case 96:
+        if constexpr (!kIsScaled<Kv>) return launch_mma<Kv, 96>(backend, params);
+        break;
+      case 128: return launch_mma<Kv, 128>(backend, params);
+      case 256: return launch_mma<Kv, 256>(backend, params);
+      default: break;
+    }
   }
+  launch_generic<Kv>(backend, params);
 }
 
 }  // namespace
@@ -48,7 +54,8 @@ int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
   for (int64_t rows = all_rows / desc.max_sequences; rows <= all_rows; rows += all_rows / desc.max_sequences) {
     parts = std::max(parts, rows * splits_of(tokens, rows));
   }
-  return arrivals_bytes(all_rows) + parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
+  const int64_t partials = parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
+  return prefill_scratch_bytes(desc) + arrivals_bytes(all_rows) + partials;
 }
 
 DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params) {
@@ -59,17 +66,15 @@ DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &para
   launch.rows = static_cast<int32_t>(params.sequences.sequences * desc.num_kv_heads * row_blocks(desc));
   const int64_t pages = params.selected ? params.k : params.sequences.max_pages;
   launch.most_splits = static_cast<int32_t>(splits_of(pages * desc.page_size, launch.rows));
-  launch.arrivals = static_cast<int32_t *>(params.cache.scratch);
-  launch.partials = reinterpret_cast<float *>(static_cast<char *>(params.cache.scratch) + arrivals_bytes(most_rows(desc)));
+  char *scratch = static_cast<char *>(params.cache.scratch) + prefill_scratch_bytes(desc);
+  launch.arrivals = reinterpret_cast<int32_t *>(scratch);
+  launch.partials = reinterpret_cast<float *>(scratch + arrivals_bytes(most_rows(desc)));
   return launch;
 }
 
 void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
   const DecodeLaunch launch = describe_decode(backend, params);
-  const ps_cache_desc &desc = params.cache.desc;
-  if (desc.dtype == PS_F32) launch_generic<float>(backend, launch);
-  else if (desc.dtype == PS_F16) launch_16_bit<f16>(backend, launch);
-  else launch_16_bit<bf16>(backend, launch);
+  with_kv_type(params.cache.desc, [&](auto kv) { launch_head_dim<decltype(kv)>(backend, launch); });
 }
 
 }  // namespace ps

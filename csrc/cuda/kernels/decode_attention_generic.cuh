@@ -13,7 +13,8 @@ inline int64_t decode_generic_shared_bytes(int64_t head_dim) {
 
 /* The tokens of a block: where their keys and values start, or -1 for one that does not count. */
 struct TokenPlaces {
-  int64_t base[kBlockTokens]; /* first element of the page */
+  int64_t base[kBlockTokens];  /* first element of the page */
+  int64_t scale[kBlockTokens]; /* place of its scales, where there are any */
   int32_t place[kBlockTokens];
 };
 
@@ -25,7 +26,10 @@ __device__ inline void find_tokens(const DecodeLaunch &launch, const RowPages &r
   if (place >= row.end) return;
   const int logical = logical_page(launch, row, place), position = (logical << row.page_shift) + inside;
   if (position < row.first_token || position >= row.length) return;
-  out.base[threadIdx.x] = Layout(launch.params.cache.desc).tokens(launch.params.layer, row.head, physical_page(launch, row, logical));
+  const Layout layout(launch.params.cache.desc);
+  const int32_t physical = physical_page(launch, row, logical);
+  out.base[threadIdx.x] = layout.tokens(launch.params.layer, row.head, physical);
+  out.scale[threadIdx.x] = layout.token(launch.params.layer, row.head, physical) + inside;
   out.place[threadIdx.x] = inside;
 }
 
@@ -43,6 +47,7 @@ __device__ inline void score_tokens(const DecodeLaunch &launch, const RowPages &
       for (int dim = 0; dim < layout.head_dim; dim++) {
         sum = fmaf(q[head * layout.head_dim + dim], to_float(keys[layout.inside(sizeof(T), tokens.place[token], dim)]), sum);
       }
+      if constexpr (kIsScaled<T>) sum *= cache.key_scale[tokens.scale[token]];
     }
     scores[i] = tokens.place[token] >= 0 ? sum * scale : -INFINITY;
   }
@@ -79,7 +84,8 @@ __device__ inline void add_values(const DecodeLaunch &launch, const RowPages &ro
     for (int token = 0; token < kBlockTokens; token++) {
       if (tokens.place[token] < 0) continue;
       const T *values = static_cast<const T *>(cache.values) + tokens.base[token];
-      const float value = to_float(values[layout.inside(sizeof(T), tokens.place[token], dim)]);
+      float value = to_float(values[layout.inside(sizeof(T), tokens.place[token], dim)]);
+      if constexpr (kIsScaled<T>) value *= cache.value_scale[tokens.scale[token]];
 #pragma unroll
       for (int head = 0; head < kRowHeads; head++) sums[head] = fmaf(weights[head * kBlockTokens + token], value, sums[head]);
     }

@@ -1,18 +1,57 @@
-/* Decode attention on tensor cores, for pages of 16-bit numbers.
+/* Decode attention on tensor cores, for pages of 16-bit and 8-bit numbers.
  *
  * Each warp works alone on tiles of 16 tokens that arrive through its own ring of asynchronous copies, so that nothing waits for
  * the slowest warp. The 16 rows of a product are 8 query heads twice: rows 0 to 7 hold the high parts of the queries (then of the
  * weights), rows 8 to 15 what rounding left of them. A lane holds both parts of the same number and adds them: precision of f32 for
- * no instruction more. */
+ * no instruction more.
+ *
+ * Numbers of 8 bits become bf16, exactly, in the registers of a product, and their scales multiply scores and weights. ldmatrix moves them
+ * in pairs, so a lane gets other dimensions than it would of 16-bit numbers (kv_dim, out_dim). */
 #pragma once
 
 #include "decode_tile.cuh"
 
 namespace ps {
 
+/* The type of a product's operands. */
+template <typename Kv>
+using Operand = typename std::conditional<kIsScaled<Kv>, bf16, Kv>::type;
+
+/* Bytes `first` and `second` of a word as a pair of bf16. */
+template <typename Kv, int First, int Second>
+__device__ __forceinline__ uint32_t widen_pair(uint32_t word) {
+  uint32_t bits;
+  if constexpr (std::is_same<Kv, q8>::value) {
+    /* 128 + the low 7 bits, less 128, or 256 for a negative number */
+    const uint32_t shifted = __byte_perm(word, 0x43434343u, 0x4040u | Second << 8 | First);
+    const uint32_t low = shifted & 0xff7fff7fu, origin = shifted & 0xff80ff80u;
+    const __nv_bfloat162 number = __hsub2(reinterpret_cast<const __nv_bfloat162 &>(low), reinterpret_cast<const __nv_bfloat162 &>(origin));
+    bits = reinterpret_cast<const uint32_t &>(number);
+  } else {
+    /* bf16 has room for the bits of e4m3, with an exponent that is larger by 120 */
+    const uint32_t high = __byte_perm(word, 0, 0x0404u | Second << 12 | First << 4);
+    const uint32_t small = (high & 0x80008000u) | (high >> 4 & 0x07f007f0u), unit = 0x7b807b80u;
+    const __nv_bfloat162 number = __hmul2(reinterpret_cast<const __nv_bfloat162 &>(small), reinterpret_cast<const __nv_bfloat162 &>(unit));
+    bits = reinterpret_cast<const uint32_t &>(number);
+  }
+  return bits;
+}
+
+/* The dimension, in its step of 16, of number i (0 to 3) that lane (g, t) has of a key. */
+template <typename Kv>
+__device__ __forceinline__ int kv_dim(int t, int i) {
+  return kIsScaled<Kv> ? 4 * t + i : i / 2 * 8 + 2 * t + i % 2;
+}
+
+/* The dimension of number i (0 or 1) of tile n of 8 columns that lane (g, t) has of an answer. */
+template <typename Kv>
+__device__ __forceinline__ int out_dim(int n, int t, int i) {
+  return kIsScaled<Kv> ? n / 2 * 16 + 4 * t + 2 * i + n % 2 : 8 * n + 2 * t + i;
+}
+
 /* The queries as rows of the first product: fragments for every 16 dimensions, normed by a power of two a head so that 16 bits hold them.
  * Returns the factor that turns the product into a score in base 2. */
-template <typename T, int D>
+template <typename Kv, int D>
 __device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const RowPages &row, uint32_t (&q)[D / 16][4]) {
   const DecodeAttentionParams &p = launch.params;
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
@@ -23,7 +62,7 @@ __device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const 
   for (int step = 0; step < D / 16; step++) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      x[step][i] = used ? query[step * 16 + i / 2 * 8 + 2 * t + i % 2] : 0.f;
+      x[step][i] = used ? query[step * 16 + kv_dim<Kv>(t, i)] : 0.f;
       largest = fmaxf(largest, fabsf(x[step][i]));
     }
   }
@@ -31,8 +70,8 @@ __device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const 
   const float down = ldexpf(1.f, -exponent);
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {
-    split<T>(x[step][0] * down, x[step][1] * down, q[step][0], q[step][1]);
-    split<T>(x[step][2] * down, x[step][3] * down, q[step][2], q[step][3]);
+    split<Operand<Kv>>(x[step][0] * down, x[step][1] * down, q[step][0], q[step][1]);
+    split<Operand<Kv>>(x[step][2] * down, x[step][3] * down, q[step][2], q[step][3]);
   }
   return ldexpf(p.scale * 1.4426950408889634f, exponent);
 }
@@ -40,24 +79,34 @@ __device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const 
 /* Running state of a lane's query head: lane (g, t) keeps head g. */
 template <int D>
 struct HeadState {
-  float out[D / 8][4] = {}; /* dimensions 8 n + 2t, + 1: of the high parts, then of the low parts */
+  float out[D / 8][4] = {}; /* dimensions out_dim(n, t, 0 and 1): of the high parts, then of the low parts */
   float maximum = -INFINITY, total = 0;
 };
 
-/* Scores of the tile's 16 tokens: out[2 half + i] is token 8 half + 2t + i. */
-template <typename T, int D>
+/* Scores of the tile's 16 tokens, without the scales of keys: out[2 half + i] is token 8 half + 2t + i. */
+template <typename Kv, int D>
 __device__ __forceinline__ void score_tile(const uint32_t (&q)[D / 16][4], uint32_t keys, float (&out)[4]) {
-  using Tile = DecodeTile<D>;
+  using Tile = DecodeTile<Kv, D>;
   const int lane = threadIdx.x % kWarp, r = lane % 8, matrix = lane / 8;
   float c[2][4] = {};
 #pragma unroll
-  for (int step = 0; step < D / 16; step++) {
+  for (int step = 0; step < Tile::kRow / 16; step++) {
     const int column = step * 16 + matrix % 2 * 8;
     uint32_t b[4];
     load_matrices(b, keys + matrix / 2 * Tile::kHalfBytes + column / Tile::kWidth * Tile::kUnitBytes +
                          2 * swizzled(Tile::kWidth, r, column % Tile::kWidth));
-    multiply_add<T>(c[0], q[step], b[0], b[1]);
-    multiply_add<T>(c[1], q[step], b[2], b[3]);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      if constexpr (Tile::kScaled) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const uint32_t word = b[2 * half + i];
+          multiply_add<bf16>(c[half], q[2 * step + i], widen_pair<Kv, 0, 1>(word), widen_pair<Kv, 2, 3>(word));
+        }
+      } else {
+        multiply_add<Kv>(c[half], q[step], b[2 * half], b[2 * half + 1]);
+      }
+    }
   }
 #pragma unroll
   for (int half = 0; half < 2; half++) {
@@ -91,21 +140,28 @@ __device__ __forceinline__ void weigh(float (&s)[4], HeadState<D> &state) {
   }
 }
 
-template <typename T, int D>
+template <typename Kv, int D>
 __device__ __forceinline__ void sum_values(const float (&weights)[4], uint32_t values, HeadState<D> &state) {
-  using Tile = DecodeTile<D>;
+  using Tile = DecodeTile<Kv, D>;
   const int lane = threadIdx.x % kWarp, r = lane % 8, matrix = lane / 8;
   uint32_t a[4];
-  split<T>(weights[0], weights[1], a[0], a[1]);
-  split<T>(weights[2], weights[3], a[2], a[3]);
+  split<Operand<Kv>>(weights[0], weights[1], a[0], a[1]);
+  split<Operand<Kv>>(weights[2], weights[3], a[2], a[3]);
 #pragma unroll
-  for (int step = 0; step < D / 16; step++) {
+  for (int step = 0; step < Tile::kRow / 16; step++) {
     const int column = step * 16 + matrix / 2 * 8;
     uint32_t b[4];
     load_matrices_transposed(b, values + matrix % 2 * Tile::kHalfBytes + column / Tile::kWidth * Tile::kUnitBytes +
                                     2 * swizzled(Tile::kWidth, r, column % Tile::kWidth));
-    multiply_add<T>(state.out[2 * step], a, b[0], b[1]);
-    multiply_add<T>(state.out[2 * step + 1], a, b[2], b[3]);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      if constexpr (Tile::kScaled) { /* a word has two tokens of two dimensions */
+        multiply_add<bf16>(state.out[4 * step + 2 * i], a, widen_pair<Kv, 0, 2>(b[2 * i]), widen_pair<Kv, 0, 2>(b[2 * i + 1]));
+        multiply_add<bf16>(state.out[4 * step + 2 * i + 1], a, widen_pair<Kv, 1, 3>(b[2 * i]), widen_pair<Kv, 1, 3>(b[2 * i + 1]));
+      } else {
+        multiply_add<Kv>(state.out[2 * step + i], a, b[2 * i], b[2 * i + 1]);
+      }
+    }
   }
 }
 
@@ -116,7 +172,7 @@ struct Merged {
 };
 
 /* Combines the warps' states. All threads of the block call, after a barrier; warps beyond kDecodeWarps contribute nothing. */
-template <int D>
+template <typename Kv, int D>
 __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *shared) {
   float *acc = shared + kDecodeWarps * kRowHeads * (D + 2), *maxima = acc + kRowHeads * D, *totals = maxima + kRowHeads;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
@@ -126,8 +182,8 @@ __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *
     float *own = shared + (warp * kRowHeads + g) * (D + 2);
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
-      own[8 * n + 2 * t] = state.out[n][0] + state.out[n][2];
-      own[8 * n + 2 * t + 1] = state.out[n][1] + state.out[n][3];
+      own[out_dim<Kv>(n, t, 0)] = state.out[n][0] + state.out[n][2];
+      own[out_dim<Kv>(n, t, 1)] = state.out[n][1] + state.out[n][3];
     }
     if (t == 0) {
       own[D] = state.maximum;
@@ -159,9 +215,9 @@ __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *
 
 /* Attends to the pages [row.begin, row.end) of the row's list: the first kDecodeWarps warps share its tiles out in turn. The ring lies
  * at the start of shared memory; nothing is left in flight. */
-template <typename T, int D>
+template <typename Kv, int D>
 __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, unsigned char *shared, HeadState<D> &state) {
-  using Tile = DecodeTile<D>;
+  using Tile = DecodeTile<Kv, D>;
   /* fill the ring */
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, t = lane % 4;
   const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
@@ -174,13 +230,13 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
     const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};
     counted[slot][0] = halves[0].packed;
     counted[slot][1] = halves[1].packed;
-    if (ordinal < tiles) request_tile<T, D>(launch, row, halves, ring + slot * Tile::kBytes);
+    if (ordinal < tiles) request_tile<Kv, D>(launch, row, halves, ring + slot * Tile::kBytes);
     copy_commit();
   };
 #pragma unroll
   for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
   uint32_t q[D / 16][4];
-  const float factor = load_queries<T, D>(launch, row, q);
+  const float factor = load_queries<Kv, D>(launch, row, q);
 
   /* one tile after the other */
   for (int first = 0; first < tiles; first += Tile::kStages) {
@@ -194,20 +250,28 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
       constexpr int kBefore = Tile::kStages - 1;
       request(ahead, (stage + kBefore) % Tile::kStages);
       float s[4];
-      score_tile<T, D>(q, ring + stage * Tile::kBytes, s);
+      const float *scales = reinterpret_cast<const float *>(shared + warp * Tile::kWarpBytes + stage * Tile::kBytes + 2 * Tile::kMatrixBytes);
+      auto counts = [&](int i) { return HalfTile{0, counted[stage][i / 2]}.counts(2 * t + i % 2); };
+      auto token = [&](int i) { return i / 2 * 8 + 2 * t + i % 2; };
+      score_tile<Kv, D>(q, ring + stage * Tile::kBytes, s);
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        const HalfTile half{0, counted[stage][i / 2]};
-        s[i] = half.counts(2 * t + i % 2) ? s[i] * factor : -INFINITY;
+        float scale = factor;
+        if constexpr (Tile::kScaled) scale *= scales[token(i)];
+        s[i] = counts(i) ? s[i] * scale : -INFINITY;
       }
       weigh(s, state);
-      sum_values<T, D>(s, ring + stage * Tile::kBytes + Tile::kMatrixBytes, state);
+      if constexpr (Tile::kScaled) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) s[i] = counts(i) ? s[i] * scales[kTileTokens + token(i)] : 0.f; /* that of others may be NaN */
+      }
+      sum_values<Kv, D>(s, ring + stage * Tile::kBytes + Tile::kMatrixBytes, state);
     }
   }
   copy_wait<0>();
 }
 
-template <typename T, int D>
+template <typename Kv, int D>
 __global__ void __launch_bounds__(kDecodeThreads) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ __align__(1024) unsigned char shared[];
   let_next_start();
@@ -215,9 +279,9 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_mma_kernel(const __grid
   RowPages row;
   if (!find_pages(launch, row)) return;
   HeadState<D> state;
-  attend_pages<T, D>(launch, row, shared, state);
+  attend_pages<Kv, D>(launch, row, shared, state);
   __syncthreads();
-  const Merged merged = merge_warps(state, reinterpret_cast<float *>(shared));
+  const Merged merged = merge_warps<Kv, D>(state, reinterpret_cast<float *>(shared));
   finish_row(launch, row, merged.acc, merged.maxima, merged.totals);
 }
 

@@ -16,13 +16,17 @@ PS_HOST_DEVICE constexpr int decode_stages(int head_dim, int capability) {
   return head_dim <= 64 ? 4 : head_dim <= 96 ? 3 : head_dim <= 128 && capability >= 90 ? 3 : 2;
 }
 
-template <int D>
+/* Numbers of 8 bits are copied in pairs, as numbers of 16 bits of half as many dimensions. */
+template <typename Kv, int D>
 struct DecodeTile {
-  static constexpr int kWidth = block_width(D);
+  static constexpr bool kScaled = kIsScaled<Kv>;
+  static constexpr int kRow = kScaled ? D / 2 : D; /* 16-bit numbers of a token */
+  static constexpr int kWidth = block_width(kRow);
   static constexpr int kUnitBytes = 8 * kWidth * 2; /* 8 tokens of a block of dimensions, as they lie in the page */
-  static constexpr int kHalfBytes = 8 * D * 2;      /* 8 tokens */
+  static constexpr int kHalfBytes = 8 * kRow * 2;   /* 8 tokens */
   static constexpr int kMatrixBytes = 2 * kHalfBytes;
-  static constexpr int kBytes = 2 * kMatrixBytes; /* keys, then values */
+  static constexpr int kScaleBytes = kScaled ? 2 * kTileTokens * 4 : 0;
+  static constexpr int kBytes = 2 * kMatrixBytes + kScaleBytes; /* keys, values, then scales of keys and scales of values */
   static constexpr int kStages = decode_stages(D, kCapability);
   static constexpr int kWarpBytes = kStages * kBytes;
   static constexpr int kMergeBytes = kDecodeWarps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
@@ -31,7 +35,7 @@ struct DecodeTile {
   static int64_t shared_bytes(int capability) {
     return std::max(int64_t(kDecodeWarps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes));
   }
-  static_assert(D % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
+  static_assert(kRow % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
 };
 
 /* 8 tokens of a page: where they lie, and which of them count. */
@@ -76,25 +80,31 @@ struct TileBook {
 };
 
 /* Asks for one tile: both halves of keys and of values. */
-template <typename T, int D>
+template <typename Kv, int D>
 __device__ __forceinline__ void request_tile(const DecodeLaunch &launch, const RowPages &row, const HalfTile (&halves)[2], uint32_t target) {
-  using Tile = DecodeTile<D>;
+  using Tile = DecodeTile<Kv, D>;
   const CacheView &cache = launch.params.cache;
   const Layout layout(cache.desc);
   const int lane = threadIdx.x % kWarp, block_elements = cache.desc.page_size * Tile::kWidth;
+  const uint16_t *keys = static_cast<const uint16_t *>(cache.keys), *values = static_cast<const uint16_t *>(cache.values);
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const HalfTile &tile = halves[half];
-    const int64_t base = layout.tokens(launch.params.layer, row.head, tile.physical) + tile.place() * Tile::kWidth;
+    const int64_t page = layout.tokens(launch.params.layer, row.head, tile.physical), base = page / (D / Tile::kRow) + tile.place() * Tile::kWidth;
 #pragma unroll
     for (int i = 0; i < Tile::kHalfBytes / 16 / kWarp; i++) {
       const int chunk = i * kWarp + lane, unit = chunk / (Tile::kUnitBytes / 16), inside = chunk % (Tile::kUnitBytes / 16);
       const bool valid = tile.counts(inside / (Tile::kWidth / 8));
       const int64_t from = base + unit * block_elements + inside * 8;
       const uint32_t to = target + half * Tile::kHalfBytes + chunk * 16;
-      copy_async(to, static_cast<const T *>(cache.keys) + from, valid);
-      copy_async(to + Tile::kMatrixBytes, static_cast<const T *>(cache.values) + from, valid);
+      copy_async(to, keys + from, valid);
+      copy_async(to + Tile::kMatrixBytes, values + from, valid);
     }
+  }
+  if constexpr (Tile::kScaled) { /* four lanes a kind, two a half */
+    const HalfTile &tile = halves[lane / 2 % 2];
+    const int64_t from = layout.token(launch.params.layer, row.head, tile.physical) + tile.place() + lane % 2 * 4;
+    if (lane < 8) copy_async(target + 2 * Tile::kMatrixBytes + lane * 16, (lane < 4 ? cache.key_scale : cache.value_scale) + from, true);
   }
 }
 

@@ -77,13 +77,15 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(const __grid_constant__ M
         }
       }
       const int32_t position = page * desc.page_size + place;
+      float scale = p.scale;
+      if constexpr (kIsScaled<T>) scale *= p.cache.key_scale[layout.token(p.layer, head, physical) + place];
       const bool counts = position >= range.first_token && position < range.length;
 #pragma unroll
       for (int h = 0; h < kMostHeads; h++) {
         if (h >= heads) break;
         dots[h] += __shfl_xor_sync(kAllLanes, dots[h], 1);
         dots[h] += __shfl_xor_sync(kAllLanes, dots[h], 2);
-        if (counts) sums[h].add({dots[h] * p.scale, 1.f});
+        if (counts) sums[h].add({dots[h] * scale, 1.f});
       }
     }
 #pragma unroll
@@ -130,7 +132,7 @@ void page_mass(Backend &backend, const PageMassParams &params) {
   const dim3 grid(static_cast<unsigned>(ceil_div(params.sequences.max_pages, kWarps)),
                   static_cast<unsigned>(params.sequences.sequences * desc.num_kv_heads));
   const int64_t shared_bytes = desc.num_query_heads / desc.num_kv_heads * int64_t(desc.head_dim) * int64_t(sizeof(float));
-  with_dtype(desc.dtype, [&](auto type) {
+  with_kv_type(desc, [&](auto type) {
     launch(backend, "Could not launch page_mass", sum_kernel<decltype(type)>, grid, dim3(kThreads), shared_bytes, launch_params);
   });
   launch(backend, "Could not launch the shares of page_mass", share_kernel,

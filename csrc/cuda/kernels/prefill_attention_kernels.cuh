@@ -15,4 +15,8 @@ Kernel choose(const Backend &backend, const ps_cache_desc &desc);
 void run(Backend &backend, const PrefillAttentionParams &params, Kernel kernel);
 
 }  // namespace prefill
+
+/* Scratch of a cache with keys and values in 8 bits, at its beginning: one layer of the longest sequence as its dtype. */
+int64_t prefill_scratch_bytes(const ps_cache_desc &desc);
+
 }  // namespace ps

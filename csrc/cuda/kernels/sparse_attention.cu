@@ -146,7 +146,7 @@ __device__ __forceinline__ void report(const SparseLaunch &launch, const RowPage
   add_to_counter(counters.pages_scored, scored);
 }
 
-template <typename T, int D>
+template <typename T, typename Kv, int D>
 __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant__ SparseLaunch launch) {
   extern __shared__ __align__(1024) unsigned char memory[];
   __shared__ union {
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   const int32_t pages = (row.length + desc.page_size - 1) >> row.page_shift, rank = cluster_rank();
 
   /* its pages */
-  int32_t *chosen = reinterpret_cast<int32_t *>(memory + DecodeTile<D>::kSharedBytes), scored = 0;
+  int32_t *chosen = reinterpret_cast<int32_t *>(memory + DecodeTile<Kv, D>::kSharedBytes), scored = 0;
   row.count = min(pages, static_cast<int32_t>(p.k));
   if (pages > p.k) { /* in the memory that the ring takes later */
     scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, shared.select);
@@ -190,9 +190,9 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   row.begin = min(static_cast<int32_t>(static_cast<int64_t>(row.count) * rank / row.splits), row.count);
   row.end = min(static_cast<int32_t>(static_cast<int64_t>(row.count) * (rank + 1) / row.splits), row.count);
   HeadState<D> state;
-  if (threadIdx.x < kDecodeThreads && row.begin < row.end) attend_pages<T, D>(launch.attend, row, memory, state);
+  if (threadIdx.x < kDecodeThreads && row.begin < row.end) attend_pages<Kv, D>(launch.attend, row, memory, state);
   __syncthreads();
-  const Merged merged = merge_warps(state, reinterpret_cast<float *>(memory));
+  const Merged merged = merge_warps<Kv, D>(state, reinterpret_cast<float *>(memory));
   cluster_arrive();
   cluster_wait();
   join_cluster<D>(launch, row, merged, shared.join);
@@ -214,13 +214,13 @@ ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
 }
 
 /* Tries to launch with so many blocks per row; false when they would not all run at once. */
-template <typename T, int D>
+template <typename T, typename Kv, int D>
 bool launch_cluster(Backend &backend, SparseLaunch params, int32_t size) {
   const char *what = "Could not launch sparse_attention";
-  auto *kernel = sparse_kernel<T, D>;
-  const int64_t k = params.choose.select.k, shared_bytes = DecodeTile<D>::kSharedBytes + k * int64_t(sizeof(int32_t));
+  auto *kernel = sparse_kernel<T, Kv, D>;
+  const int64_t k = params.choose.select.k, shared_bytes = DecodeTile<Kv, D>::kSharedBytes + k * int64_t(sizeof(int32_t));
   params.sizes = choice_sizes(params.choose, size);
-  if (choice_bytes(params.sizes) > DecodeTile<D>::kSharedBytes || shared_bytes > backend.shared_bytes - kStaticBytes) return false;
+  if (choice_bytes(params.sizes) > DecodeTile<Kv, D>::kSharedBytes || shared_bytes > backend.shared_bytes - kStaticBytes) return false;
   allow_shared(what, kernel, shared_bytes);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.attend.rows * size));
@@ -244,12 +244,14 @@ bool launch_cluster(Backend &backend, SparseLaunch params, int32_t size) {
   return true;
 }
 
-template <typename T>
+template <typename T, typename Kv>
 bool launch_head_dim(Backend &backend, const SparseLaunch &params, int32_t size) {
   switch (params.attend.params.cache.desc.head_dim) {
-    case 64: return launch_cluster<T, 64>(backend, params, size);
-    case 96: return launch_cluster<T, 96>(backend, params, size);
-    case 128: return launch_cluster<T, 128>(backend, params, size);
+    case 64: return launch_cluster<T, Kv, 64>(backend, params, size);
+    case 96:
+      if constexpr (kIsScaled<Kv>) return false;
+      else return launch_cluster<T, Kv, 96>(backend, params, size);
+    case 128: return launch_cluster<T, Kv, 128>(backend, params, size);
     default: return false;
   }
 }
@@ -265,7 +267,12 @@ bool launch_clusters(Backend &backend, const SparseAttentionParams &params) {
   const int64_t rows = launch_params.attend.rows, splits = splits_of(params.choose.select.k * desc.page_size, rows);
   for (int32_t size : kClusterSizes) {
     if (splits > size || rows * size > backend.multiprocessors) continue;
-    if (desc.dtype == PS_F16 ? launch_head_dim<f16>(backend, launch_params, size) : launch_head_dim<bf16>(backend, launch_params, size)) return true;
+    bool launched = false;
+    with_cache_types(desc, [&](auto type, auto kv) {
+      using T = decltype(type);
+      if constexpr (!std::is_same<T, float>::value) launched = launch_head_dim<T, decltype(kv)>(backend, launch_params, size);
+    });
+    if (launched) return true;
   }
   return false;
 }

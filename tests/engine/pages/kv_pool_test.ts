@@ -107,14 +107,14 @@ const CONFIG = { ...HEADS, numLayers: 2, scales: { attention: 0.25 } } as ModelC
 
 Deno.test("cacheShape leaves each sequence a page that it fills in part", () => {
   const need = { totalTokens: 33, longestTokens: 17, maxSequences: 2 };
-  const { numPages, maxPagesPerSequence } = cacheShape(CONFIG, "f32", resolvePolicy({}, [0, 0]), need);
+  const { numPages, maxPagesPerSequence } = cacheShape(CONFIG, { dtype: "f32" }, resolvePolicy({}, [0, 0]), need);
   assertEquals([numPages, maxPagesPerSequence], [7, 3]);
 });
 
 Deno.test("cacheShape keeps the statistics that the scorer reads, and no others", () => {
   const need = { totalTokens: 8, longestTokens: 8, maxSequences: 1 };
   const kept = (["unique", "diag", "quest", "mean"] as const).map((scorer) =>
-    cacheShape(CONFIG, "f32", resolvePolicy({ scorer }, [0, 0]), need).statistics
+    cacheShape(CONFIG, { dtype: "f32" }, resolvePolicy({ scorer }, [0, 0]), need).statistics
   );
   const none = { variance: false, minMax: false };
   assertEquals(kept, [none, { variance: true, minMax: false }, { variance: false, minMax: true }, none]);
