@@ -365,7 +365,7 @@ export const symbols = {
   },
   /**
    * Causal attention of T consecutive tokens of one sequence, the first at position `start`; their keys and values are already in
-   * the cache. window > 0: a token attends to the last `window` tokens, including itself.
+   * the cache. The CUDA build rounds keys and values of 8 bits to the dtype of the cache here. window > 0: a token attends to the last `window` tokens, including itself.
    * q, out [T, Hq, d] f32; page_table [M] i32.
    * (cache, layer, scale, window, start, q, page_table, out)
    */

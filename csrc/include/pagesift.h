@@ -311,7 +311,7 @@ PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t score
                                    float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                                    const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
 /* Causal attention of T consecutive tokens of one sequence, the first at position `start`; their keys and values are already in
- * the cache. window > 0: a token attends to the last `window` tokens, including itself.
+ * the cache. The CUDA build rounds keys and values of 8 bits to the dtype of the cache here. window > 0: a token attends to the last `window` tokens, including itself.
  * q, out [T, Hq, d] f32; page_table [M] i32. */
 PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                                     const ps_tensor *page_table, const ps_tensor *out);

@@ -15,7 +15,8 @@ function assertPrefill(paged: Paged, q: Float32Array<ArrayBuffer>, start: number
   const wanted = prefillAttention(q, stored[0]!.keys, stored[0]!.values, shape, start, window);
   const tokens = q.length / (shape.numQueryHeads * shape.headDim);
   const size = [tokens, shape.numQueryHeads, shape.headDim];
-  const tolerance = toleranceOf({ operation: "attendPrefill", headDim: shape.headDim }, shape.dtype);
+  const { headDim, kvType } = shape;
+  const tolerance = toleranceOf({ operation: "attendPrefill", headDim, kvType }, shape.dtype);
   assertNumbersClose(attendPrefill(paged, q, start, window), wanted, size, tolerance);
 }
 

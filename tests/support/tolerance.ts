@@ -4,8 +4,10 @@
  *
  * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 65 to 256 tokens, where it takes two parts;
  * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
+ * - `attendPrefill` over pages of 8 bits rounds keys and values to the type of the statistics;
  * - `attend` and `scorePages` split a query into two parts of 16 bits, which lose what lies beyond both.
  */
+import type { KvType } from "../reference/kv_types.ts";
 import type { Tolerance } from "./compare.ts";
 import { DEVICE_KIND } from "./device.ts";
 import { type FloatType, ROUNDING } from "./numbers.ts";
@@ -23,7 +25,7 @@ const TWO_PARTS = 2 ** -16;
 /** What is computed: the operation, and what decides how the CUDA build goes about it. */
 export type Work =
   | { operation: "matmul"; tokens: number }
-  | { operation: "attendPrefill"; headDim: number }
+  | { operation: "attendPrefill"; headDim: number; kvType?: KvType | undefined }
   | { operation: "attend" | "scorePages" };
 
 function cudaRelative(work: Work, dtype: FloatType): number {
@@ -34,7 +36,10 @@ function cudaRelative(work: Work, dtype: FloatType): number {
       if (work.tokens < TWO_PART_TOKENS.from || work.tokens > TWO_PART_TOKENS.to) return 4 * ROUNDING[dtype];
       return dtype === "bf16" ? Math.max(EXACT, TWO_PARTS) : EXACT;
     case "attendPrefill":
-      return TENSOR_CORE_HEADS.includes(work.headDim) ? 4 * ROUNDING[dtype] : EXACT;
+      return Math.max(
+        EXACT,
+        (TENSOR_CORE_HEADS.includes(work.headDim) ? 4 : 0) * ROUNDING[dtype] + (work.kvType ? 8 : 0) * ROUNDING[dtype],
+      );
     case "attend":
       return dtype === "bf16" ? Math.max(EXACT, TWO_PARTS) : EXACT;
     case "scorePages":

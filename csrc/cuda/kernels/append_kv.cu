@@ -20,8 +20,8 @@ __device__ __forceinline__ void store_tokens(const AppendKvParams &p, int64_t he
     for (int place = threadIdx.x / kWarp; place < count; place += kStatisticsThreads / kWarp) {
       if (source[place] < 0) continue;
       const float *k = p.k.row(source[place]) + first, *v = p.v.row(source[place]) + first;
-      store_scaled_row(layout, place, [&](int dim) { return k[dim]; }, page.keys, page.key_scales);
-      store_scaled_row(layout, place, [&](int dim) { return v[dim]; }, page.values, page.value_scales);
+      store_scaled_row(layout, place, k, page.keys, page.key_scales);
+      store_scaled_row(layout, place, v, page.values, page.value_scales);
     }
     __syncthreads();
   } else {

@@ -34,18 +34,35 @@ constexpr float kLargest = sizeof(Kv) == 1 ? 127.f : 0.f;
 template <>
 constexpr float kLargest<fp8> = kLargestF8;
 
-/* One warp stores the row of a token in 8 bits, by the rules and the arithmetic of csrc/numbers.h. number(dim): its numbers. */
-template <typename Kv, typename Number>
-__device__ __forceinline__ void store_scaled_row(const Layout &layout, int place, const Number &number, Kv *out, float *scales) {
-  const int lane = threadIdx.x % kWarp;
-  float largest = 0;
-  for (int dim = lane; dim < layout.head_dim; dim += kWarp) largest = max_nan(largest, fabsf(number(dim)));
+constexpr int kRowNumbers = 4; /* of a row in 8 bits, that a lane stores at once: contiguous in every layout */
+constexpr int kRowTurns = 512 / (kWarp * kRowNumbers);
+
+/* One warp stores the row of a token in 8 bits, by the rules and the arithmetic of csrc/numbers.h. */
+template <typename Kv>
+__device__ __forceinline__ void store_scaled_row(const Layout &layout, int place, const float *row, Kv *out, float *scales) {
+  const int lane = threadIdx.x % kWarp, head_dim = static_cast<int>(layout.head_dim);
+  float x[kRowTurns][kRowNumbers], largest = 0;
+#pragma unroll
+  for (int turn = 0; turn < kRowTurns; turn++) {
+    const int dim = (turn * kWarp + lane) * kRowNumbers;
+#pragma unroll
+    for (int i = 0; i < kRowNumbers; i++) {
+      x[turn][i] = dim < head_dim ? row[dim + i] : 0.f;
+      largest = max_nan(largest, fabsf(x[turn][i]));
+    }
+  }
   largest = warp_max_nan(largest);
   const bool finite = isfinite(largest);
   const float scale = !finite ? NAN : largest < 0x1p-100f ? 0.f : __fdiv_rn(largest, kLargest<Kv>), divisor = scale > 0 ? scale : 1.f;
   if (lane == 0) scales[place] = scale;
-  for (int dim = lane; dim < layout.head_dim; dim += kWarp) {
-    store_number(out + layout.inside(sizeof(Kv), place, dim), finite ? __fdiv_rn(number(dim), divisor) : 0.f);
+#pragma unroll
+  for (int turn = 0; turn < kRowTurns; turn++) {
+    const int dim = (turn * kWarp + lane) * kRowNumbers;
+    if (dim >= head_dim) continue;
+    alignas(kRowNumbers) Kv numbers[kRowNumbers];
+#pragma unroll
+    for (int i = 0; i < kRowNumbers; i++) store_number(numbers + i, finite ? __fdiv_rn(x[turn][i], divisor) : 0.f);
+    *reinterpret_cast<uint32_t *>(out + layout.inside(sizeof(Kv), place, dim)) = *reinterpret_cast<const uint32_t *>(numbers);
   }
 }
 

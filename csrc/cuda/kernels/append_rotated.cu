@@ -96,8 +96,8 @@ __device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int6
     rotate_head<Packs>(p, p.k.row(token) + first, p.k_norm, p.k_table.row(token), row);
     const float *v = p.append.v.row(token) + first;
     if constexpr (kIsScaled<Kv>) {
-      store_scaled_row(layout, place, [&](int dim) { return row[dim]; }, page.keys, page.key_scales);
-      store_scaled_row(layout, place, [&](int dim) { return v[dim]; }, page.values, page.value_scales);
+      store_scaled_row(layout, place, row, page.keys, page.key_scales);
+      store_scaled_row(layout, place, v, page.values, page.value_scales);
     } else {
       for (int dim = threadIdx.x % kWarp; dim < layout.head_dim; dim += kWarp) {
         const int64_t at = layout.inside(sizeof(Kv), place, dim);

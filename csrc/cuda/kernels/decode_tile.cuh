@@ -102,7 +102,7 @@ __device__ __forceinline__ void request_tile(const DecodeLaunch &launch, const R
     }
   }
   if constexpr (Tile::kScaled) { /* four lanes a kind, two a half */
-    const HalfTile &tile = halves[lane / 2 % 2];
+    const HalfTile tile = lane / 2 % 2 == 0 ? halves[0] : halves[1]; /* an index would move both to memory */
     const int64_t from = layout.token(launch.params.layer, row.head, tile.physical) + tile.place() + lane % 2 * 4;
     if (lane < 8) copy_async(target + 2 * Tile::kMatrixBytes + lane * 16, (lane < 4 ? cache.key_scale : cache.value_scale) + from, true);
   }
