@@ -35,9 +35,9 @@ __global__ void __launch_bounds__(kRowThreads) dequantize_kernel(const __grid_co
   *reinterpret_cast<Pack<bf16, 4> *>(out + place.row * rows.inputs + place.column) = numbers;
 }
 
-/* x of one token, rounded once for all blocks of the product: [sub-blocks, tokens, 4 lanes, 8] f16. A block per token. */
+/* x of one token, rounded once for all blocks of the product. A block per token. */
 template <typename F>
-__global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constant__ MatmulParams p, int64_t subs, uint4 *halves, float *undo) {
+__global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constant__ MatmulParams p, int64_t subs, const __grid_constant__ PreparedX out) {
   __shared__ uint32_t largest;
   if (threadIdx.x == 0) largest = 0;
   __syncthreads();
@@ -48,10 +48,10 @@ __global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constan
   const uint32_t bits = source.largest_bits(token, 0, p.inputs);
   if (threadIdx.x % kWarp == 0) atomicMax(&largest, bits);
   __syncthreads();
-  if (threadIdx.x == 0) undo[token] = undo_f16_scale(largest);
+  if (threadIdx.x == 0) out.undo[token] = undo_f16_scale(largest);
   for (int64_t piece = threadIdx.x; piece < subs * 4; piece += kRowThreads) {
-    halves[(piece / 4 * p.tokens + token) * 4 + piece % 4] =
-        source.piece<F>(token, piece / 4 * kSubBlock, static_cast<int>(piece % 4), f16_scale(largest));
+    const uint4 halves = source.piece<F>(token, piece / 4 * kSubBlock, static_cast<int>(piece % 4), f16_scale(largest));
+    store_piece<F>(out, static_cast<int>(p.tokens), (piece / 4 * p.tokens + token) * 4 + piece % 4, halves);
   }
 }
 
@@ -68,8 +68,8 @@ template <typename F, int Columns>
 Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t tiles) {
   for (int64_t splits = 1; splits <= stages; splits++) {
     const int64_t share = ceil_div(stages, splits);
-    const int64_t bytes = kQuantizedRingBytes<F, Columns> + quantized_x_bytes(share * kStageSubs<F>, tokens) + kUndoBytes +
-                          quantized_sum_bytes<F, Columns>(tokens);
+    const int64_t bytes =
+        kQuantizedRingBytes<F, Columns> + prepared_bytes<F>(share * kStageSubs<F>, tokens) + quantized_sum_bytes<F, Columns>(tokens);
     if (bytes + kReservedBytes > backend.shared_bytes) continue;
     const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F>);
     const int64_t groups = std::clamp<int64_t>(blocks * backend.multiprocessors / splits, 1, tiles);
@@ -78,27 +78,24 @@ Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t t
   throw Error(PS_UNSUPPORTED, "The shared memory of this GPU is too small for products with weights in blocks");
 }
 
-template <typename F, int Columns>
+template <typename F, int Columns, bool OneToken>
 void launch_tiles(Backend &backend, const MatmulParams &params) {
   const int64_t regions = params.inputs / F::kInputs, stages = ceil_div(regions, kStageRegions<F>), tiles = params.outputs / kTileRows;
   const Plan plan = make_plan<F, Columns>(backend, params.tokens, stages, tiles);
-  const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? quantized_x_bytes(subs, params.tokens) : 0;
-  const int64_t undo_bytes = Columns > 1 ? kUndoBytes : 0;
+  const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? prepared_bytes<F>(subs, params.tokens) : 0;
   const int64_t sum_bytes = plan.splits > 1 ? plan.splits * params.tokens * params.outputs * int64_t(sizeof(float)) : 0;
-  char *memory = x_bytes + sum_bytes > 0 ? static_cast<char *>(scratch(backend, x_bytes + undo_bytes + sum_bytes)) : nullptr;
-  RoundedX rounded{};
+  char *memory = x_bytes + sum_bytes > 0 ? static_cast<char *>(scratch(backend, x_bytes + sum_bytes)) : nullptr;
+  PreparedX rounded{};
   if (Columns > 1) {
-    uint4 *halves = reinterpret_cast<uint4 *>(memory);
-    float *undo = reinterpret_cast<float *>(memory + x_bytes);
+    rounded = place_x<F>(memory, subs, params.tokens);
     launch(backend, "Could not launch the rounding of matmul", round_kernel<F>, dim3(static_cast<unsigned>(params.tokens)), kRowThreads, 0, params,
-           subs, halves, undo);
-    rounded = {halves, undo};
+           subs, rounded);
   }
-  float *sums = plan.splits > 1 ? reinterpret_cast<float *>(memory + x_bytes + undo_bytes) : nullptr;
+  float *sums = plan.splits > 1 ? reinterpret_cast<float *>(memory + x_bytes) : nullptr;
   const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
   const TileLayout layout{bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(regions)};
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
-  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns>, grid, kThreads<F>, plan.shared_bytes, params, shares, layout, rounded);
+  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns, OneToken>, grid, kThreads<F>, plan.shared_bytes, params, shares, layout, rounded);
   if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows);
 }
 
@@ -106,8 +103,9 @@ template <typename F>
 void multiply(Backend &backend, const MatmulParams &params) {
   const int64_t tiled = params.outputs / kTileRows * kTileRows;
   if (tiled > 0) {
-    if (params.tokens <= kColumnTokens) launch_tiles<F, 1>(backend, params);
-    else launch_tiles<F, 2>(backend, params);
+    if (params.tokens == 1) launch_tiles<F, 1, true>(backend, params);
+    else if (params.tokens <= kColumnTokens) launch_tiles<F, 1, false>(backend, params);
+    else launch_tiles<F, 2, false>(backend, params);
   }
   if (tiled == params.outputs) return;
   const BlockRows rows(params.weight, params.outputs, params.inputs);

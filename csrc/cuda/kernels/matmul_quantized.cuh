@@ -4,8 +4,11 @@
  * A block takes a share of the tiles (16 outputs) and, where x does not fit, of the inputs (add_splits.cuh then adds up). It rounds its x
  * to f16 once, each token times a power of two, into shared memory. Its warps share out the inputs of each tile; every warp copies whole
  * stages of weights, which lie one behind the other (quantized.cuh), into a ring of its own, across tiles and before the previous kernel is
- * done: no operation that runs beside it writes weights. Weights become f16 in registers: bits become the exact integer that they stand
- * for, which is multiplied by its scale and rounded once. At the end of a tile the block adds up what its warps found, in order. */
+ * done: no operation that runs beside it writes weights. At the end of a tile the block adds up what its warps found, in order.
+ *
+ * Unpacking takes as many instructions as the memory leaves time for, so it does little: the bits of a weight become the last bits of an f16
+ * of 1024, and what that adds to a product, 1024 times the sum of x, is where the sum of a sub-block starts, negative. The sum is multiplied
+ * by the sub-block's scale in f32. Where two weights share a byte, the upper one counts 16 times, and its x is a sixteenth. */
 #pragma once
 
 #include "add_splits.cuh"
@@ -44,12 +47,43 @@ struct TileLayout {
   int regions;    /* of a tile */
 };
 
-/* Shared memory, in this order: rings; x [sub-blocks, tokens, 4 lanes, 8] f16; what undoes the scale of each token; sums of the warps, twice
- * where a tile may be added up while the next one is begun. */
+/* Numbers besides x that a sub-block and token has: where sums start (for either half of the inputs where scales differ), and the sum of x. */
+template <typename F>
+constexpr int kStarts = F::kScales == Scales::kPerHalf ? 2 : 1;
+template <typename F>
+constexpr bool kHasMinimum = F::kScales == Scales::kTwo || F::kScales == Scales::kSixBits;
+
+/* x of a product, rounded for tensor cores; in shared memory, or, of many tokens, in that of the device. */
+struct PreparedX {
+  uint4 *halves; /* [sub-blocks, tokens, 4 lanes, 8] f16 */
+  float *undo;   /* [tokens]: what undoes the scale of each token */
+  float *starts; /* [sub-blocks, tokens, kStarts] */
+  /* kTwo: sums of x, [sub-blocks, tokens] f32. kSixBits: sums / 32 as f16 and what rounding left, [sub-blocks / 8, tokens, 4, 2, 2], the last
+   * dimension being sub-blocks 2t and 2t + 1. */
+  float *sums;
+};
+
 constexpr int kXBytes = kSubBlock * 2;
-constexpr int kSumStride = kTileRows + 4; /* floats of a token: no bank conflicts */
-PS_HOST_DEVICE constexpr int64_t quantized_x_bytes(int64_t subs, int64_t tokens) { return subs * tokens * kXBytes; }
 constexpr int64_t kUndoBytes = kQuantizedTokens * 4;
+
+template <typename F>
+PS_HOST_DEVICE constexpr int64_t prepared_bytes(int64_t subs, int64_t tokens) {
+  return subs * tokens * (kXBytes + (kStarts<F> + kHasMinimum<F>) * 4) + kUndoBytes;
+}
+
+template <typename F>
+PS_HOST_DEVICE PreparedX place_x(void *memory, int64_t subs, int64_t tokens) {
+  char *at = static_cast<char *>(memory);
+  PreparedX x{};
+  x.halves = reinterpret_cast<uint4 *>(at);
+  x.undo = reinterpret_cast<float *>(at + subs * tokens * kXBytes);
+  x.starts = x.undo + kQuantizedTokens;
+  x.sums = x.starts + subs * tokens * kStarts<F>;
+  return x;
+}
+
+/* Shared memory, in this order: rings; x; sums of the warps, twice where a tile may be added up while the next one is begun. */
+constexpr int kSumStride = kTileRows + 4; /* floats of a token: no bank conflicts */
 template <typename F, int Columns>
 constexpr int64_t quantized_sum_bytes(int64_t tokens) {
   return (Columns == 1 ? 2 : 1) * kWarps<F> * tokens * kSumStride * 4;
@@ -89,9 +123,10 @@ struct ScaledX {
   /* Inputs 4t on and 16 + 4t on of a sub-block as lane t takes them, in the order of unpack_row or unpack_bytes. */
   template <typename F>
   static __device__ __forceinline__ uint4 arrange(const float4 &a, const float4 &b, float factor) {
-    const auto pair = [&](float first, float second) { return as_bits(__floats2half2_rn(first * factor, second * factor)); };
-    if constexpr (F::kLowBits == 8) return {pair(a.x, a.y), pair(a.z, a.w), pair(b.x, b.y), pair(b.z, b.w)};
-    else return {pair(a.x, a.z), pair(a.y, a.w), pair(b.x, b.z), pair(b.y, b.w)};
+    const auto pair = [](float first, float second, float by) { return as_bits(__floats2half2_rn(first * by, second * by)); };
+    if constexpr (F::kLowBits == 8) return {pair(a.x, a.y, factor), pair(a.z, a.w, factor), pair(b.x, b.y, factor), pair(b.z, b.w, factor)};
+    const float upper = factor * (1 / 16.f);
+    return {pair(a.x, a.z, factor), pair(a.y, a.w, factor), pair(b.x, b.z, upper), pair(b.y, b.w, upper)};
   }
 
   /* The same of the sub-block from input k on; zeros past the last input. */
@@ -102,126 +137,207 @@ struct ScaledX {
   }
 };
 
-/* x that a kernel before has rounded, for more than kColumnTokens tokens: halves [sub-blocks, tokens, 4 lanes, 8]. */
-struct RoundedX {
-  const uint4 *halves; /* nullptr: each block rounds its own */
-  const float *undo;   /* [tokens] */
-};
-
+/* Stores piece `index` of x, and what its sub-block needs besides. The four threads of a sub-block call together. */
 template <typename F>
-constexpr int kOwnPieces = 48 / kWarps<F>; /* 12,288 inputs */
+__device__ __forceinline__ void store_piece(const PreparedX &x, int tokens, int64_t index, const uint4 &halves) {
+  x.halves[index] = halves;
+  if constexpr (F::kScales == Scales::kFloat) return;
+  const auto sum_of = [](uint32_t a, uint32_t b) {
+    const float2 first = __half22float2(as_halves(a)), second = __half22float2(as_halves(b));
+    return (first.x + first.y) + (second.x + second.y);
+  };
+  const unsigned lanes = 0xfu << (threadIdx.x % kWarp & 28);
+  float first = sum_of(halves.x, halves.y), last = sum_of(halves.z, halves.w);
+#pragma unroll
+  for (int distance = 1; distance < 4; distance *= 2) {
+    first += __shfl_xor_sync(lanes, first, distance);
+    last += __shfl_xor_sync(lanes, last, distance);
+  }
+  if (threadIdx.x % 4 != 0) return;
+  constexpr float kFirst = F::kLowBits == 8 ? 1024.f + 128.f : 1024.f + F::kOffset, kLast = F::kLowBits == 8 ? kFirst : 1024.f + 16.f * F::kOffset;
+  const int64_t place = index / 4;
+  if constexpr (kStarts<F> == 2) {
+    x.starts[2 * place] = -kFirst * first;
+    x.starts[2 * place + 1] = -kLast * last;
+  } else {
+    x.starts[place] = -kFirst * first - kLast * last;
+  }
+  const float sum = first + (F::kLowBits == 8 ? 1.f : 16.f) * last;
+  if constexpr (F::kScales == Scales::kTwo) x.sums[place] = sum;
+  if constexpr (F::kScales == Scales::kSixBits) {
+    const int64_t sub = place / tokens, token = place % tokens;
+    __half *out = reinterpret_cast<__half *>(x.sums) + ((sub / 8 * tokens + token) * 4 + sub % 8 / 2) * 4 + sub % 2;
+    const float small = sum * (1 / 32.f);
+    out[0] = __float2half_rn(small);
+    out[2] = __float2half_rn(small - __half2float(out[0]));
+  }
+}
 
-/* Puts the share's x into shared memory. Ends with a barrier. */
+/* Copies the share's x, which a kernel before has rounded, to shared memory. Ends with a barrier. */
 template <typename F>
-__device__ __forceinline__ void prepare_x(const MatmulParams &p, const RoundedX &rounded, int first_sub, int subs, uint4 *x, float *undo) {
-  __shared__ uint32_t largest[kColumnTokens];
-  const int tokens = static_cast<int>(p.tokens), thread = threadIdx.x, pieces = subs * tokens * 4;
-  if (rounded.halves != nullptr) {
-    if (thread < tokens) undo[thread] = rounded.undo[thread];
-    const uint4 *source = rounded.halves + int64_t(first_sub) * tokens * 4;
+__device__ __forceinline__ void copy_x(const PreparedX &rounded, int first_sub, int subs, int tokens, const PreparedX &x) {
+  const int64_t first = int64_t(first_sub) * tokens;
+  const auto copy = [](auto *to, const auto *from, int count) {
 #pragma unroll 4
-    for (int piece = thread; piece < pieces; piece += kThreads<F>) x[piece] = source[piece];
-    __syncthreads();
-    return;
-  }
-  if (thread < tokens) largest[thread] = 0;
+    for (int i = threadIdx.x; i < count; i += kThreads<F>) to[i] = from[i];
+  };
+  copy(x.undo, rounded.undo, tokens);
+  copy(x.halves, rounded.halves + first * 4, subs * tokens * 4);
+  if constexpr (F::kScales != Scales::kFloat) copy(x.starts, rounded.starts + first * kStarts<F>, subs * tokens * kStarts<F>);
+  if constexpr (kHasMinimum<F>) copy(x.sums, rounded.sums + first, subs * tokens);
   __syncthreads();
+}
+
+/* Pieces of x of a token that a lane keeps between the search for the largest number and rounding: 12,288 inputs for 16 warps. */
+constexpr int kOwnPieces = 3;
+
+/* Puts the x of a warp's own stages into shared memory, with scales of its own: no warp waits for another. undo [tokens]. */
+template <typename F, bool OneToken>
+__device__ __forceinline__ void prepare_own_x(const MatmulParams &p, int first_stage, int own_stages, const PreparedX &x, float *undo) {
   const ScaledX source(p);
-  const int64_t begin = int64_t(first_sub) * kSubBlock, end = min(begin + int64_t(subs) * kSubBlock, p.inputs);
-  if (tokens == 1 && pieces <= kOwnPieces<F> * kThreads<F>) { /* each thread keeps what it has read */
-    float4 own[kOwnPieces<F>][2];
-    uint32_t bits = 0;
-#pragma unroll
-    for (int i = 0; i < kOwnPieces<F>; i++) {
-      const int64_t k = begin + (i * kThreads<F> + thread) / 4 * kSubBlock + thread % 4 * 4;
-      const bool valid = k < end;
-      own[i][0] = valid ? source.four(0, k) : float4{}, own[i][1] = valid ? source.four(0, k + 16) : float4{};
-      bits = max(bits, max(ScaledX::largest_of(own[i][0]), ScaledX::largest_of(own[i][1])));
-    }
-    bits = __reduce_max_sync(kAllLanes, bits);
-    if (thread % kWarp == 0) atomicMax(&largest[0], bits);
-    __syncthreads();
-    const float scale = f16_scale(largest[0]);
-    if (thread == 0) undo[0] = undo_f16_scale(largest[0]);
-#pragma unroll
-    for (int i = 0; i < kOwnPieces<F>; i++) {
-      const int piece = i * kThreads<F> + thread;
-      if (piece < pieces) x[piece] = ScaledX::arrange<F>(own[i][0], own[i][1], scale);
-    }
-    __syncthreads();
-    return;
-  }
+  const int tokens = OneToken ? 1 : static_cast<int>(p.tokens), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int pieces = own_stages * kStageSubs<F> * 4;
+  const auto sub_of = [&](int piece) { return (warp + piece / 4 / kStageSubs<F> * kWarps<F>) * kStageSubs<F> + piece / 4 % kStageSubs<F>; };
+  const auto input_of = [&](int piece) { return (int64_t(first_stage) * kStageSubs<F> + sub_of(piece)) * kSubBlock + piece % 4 * 4; };
+  const auto store = [&](int token, int piece, const uint4 &halves) {
+    store_piece<F>(x, tokens, (int64_t(sub_of(piece)) * tokens + token) * 4 + piece % 4, halves);
+  };
   for (int token = 0; token < tokens; token++) {
-    const uint32_t bits = source.largest_bits(token, begin, end);
-    if (thread % kWarp == 0) atomicMax(&largest[token], bits);
+    uint32_t bits = 0;
+    float4 own[kOwnPieces][2];
+#pragma unroll
+    for (int i = 0; i < kOwnPieces; i++) {
+      const int piece = i * kWarp + lane;
+      const int64_t k = input_of(piece);
+      const bool valid = piece < pieces && k < p.inputs;
+      own[i][0] = valid ? source.four(token, k) : float4{}, own[i][1] = valid ? source.four(token, k + 16) : float4{};
+    }
+    for (int piece = kOwnPieces * kWarp + lane; piece < pieces; piece += kWarp) {
+      const int64_t k = input_of(piece);
+      if (k < p.inputs) bits = max(bits, max(ScaledX::largest_of(source.four(token, k)), ScaledX::largest_of(source.four(token, k + 16))));
+    }
+#pragma unroll
+    for (int i = 0; i < kOwnPieces; i++) bits = max(bits, max(ScaledX::largest_of(own[i][0]), ScaledX::largest_of(own[i][1])));
+    bits = __reduce_max_sync(kAllLanes, bits);
+    const float scale = f16_scale(bits);
+    if (lane == 0) undo[token] = undo_f16_scale(bits);
+#pragma unroll
+    for (int i = 0; i < kOwnPieces; i++) {
+      const int piece = i * kWarp + lane;
+      if (piece < pieces) store(token, piece, ScaledX::arrange<F>(own[i][0], own[i][1], scale));
+    }
+    for (int piece = kOwnPieces * kWarp + lane; piece < pieces; piece += kWarp) {
+      const int64_t k = input_of(piece);
+      store(token, piece, k < p.inputs ? ScaledX::arrange<F>(source.four(token, k), source.four(token, k + 16), scale) : uint4{});
+    }
   }
-  __syncthreads();
-  if (thread < tokens) undo[thread] = undo_f16_scale(largest[thread]);
-  for (int piece = thread; piece < pieces; piece += kThreads<F>) {
-    const int token = piece / 4 % tokens;
-    x[piece] = source.piece<F>(token, begin + piece / 4 / tokens * kSubBlock, piece % 4, f16_scale(largest[token]));
-  }
-  __syncthreads();
+  __syncwarp();
 }
 
 constexpr uint32_t k1024 = 0x64006400u; /* two f16 of 1024, whose last bits count ones */
 
-/* What the numbers of rows g (low half) and g + 8 (high half) are multiplied by, in the first and in the last 16 inputs of a sub-block, and
- * what is added then. */
-struct PairScale {
-  __half2 d[2], m;
-};
-
-/* Unsigned bytes `index` of two words as f16. */
-__device__ __forceinline__ __half2 byte_pair(uint32_t first, uint32_t second, int index) {
-  const uint32_t both = __byte_perm(first, second, index | (index + 4) << 4);
-  return __hadd2(as_halves(__byte_perm(both, k1024, 0x5150)), __float2half2_rn(-1024.f));
+/* A constant in a register: an instruction has room for one constant only. */
+__device__ __forceinline__ uint32_t in_register(uint32_t constant) {
+  uint32_t out;
+  asm("mov.b32 %0, %1;" : "=r"(out) : "r"(constant));
+  return out;
 }
 
-/* The scales of a region's rows g and g + 8. */
+/* A number that nobody reads. */
+__device__ __forceinline__ float any_number() {
+  float out;
+  asm("" : "=f"(out));
+  return out;
+}
+
+/* (word & mask) | k1024 in one instruction. */
+__device__ __forceinline__ uint32_t onto_1024(uint32_t word, uint32_t mask, uint32_t k1024_register) {
+  uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(out) : "r"(word), "r"(mask), "r"(k1024_register));
+  return out;
+}
+
+/* Byte `index` of a word as a float; origin: in_register(0x4b000000), 2^23. */
+__device__ __forceinline__ float byte_float(uint32_t word, int index, uint32_t origin) {
+  return __uint_as_float(__byte_perm(word, origin, 0x7650u | index)) - 0x1p23f;
+}
+
+/* The scales of a region's rows g and g + 8, and what a sub-block's sums of these rows add to those of the tile. */
 template <typename F>
 struct RegionScales {
-  __half2 d, m;
-  uint32_t scales[2][2], minima[2][2]; /* kSixBits: bytes of sub-blocks 0 to 3 and 4 to 7, of either row */
+  const uint8_t *region;
+  uint32_t origin = in_register(0x4b000000u);
+  float d[2], m[2];
+  uint32_t scales[2][2], minima[2]; /* kSixBits: bytes of sub-blocks 0 to 3 and 4 to 7, of either row; of sub-blocks 2t and 2t + 1 in the low half */
 
-  __device__ __forceinline__ explicit RegionScales(const uint8_t *region) {
-    const int g = threadIdx.x % kWarp / 4;
+  static constexpr bool kJoinsSubs = F::kScales == Scales::kSixBits || F::kScales == Scales::kPerHalf; /* d counts for the whole region */
+
+  __device__ __forceinline__ explicit RegionScales(const uint8_t *at) : region(at) {
+    const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
     if constexpr (F::kScales == Scales::kFloat) {
       const float2 both = *reinterpret_cast<const float2 *>(region + F::kScalesAt + g * 8);
-      d = __floats2half2_rn(both.x * 256.f, both.y * 256.f);
-    } else if constexpr (F::kScales == Scales::kOne || F::kScales == Scales::kPerHalf) {
-      d = *reinterpret_cast<const __half2 *>(region + kHalvesAt<F> + g * 4);
-    } else {
+      d[0] = both.x * 256.f, d[1] = both.y * 256.f;
+    } else if constexpr (kHasMinimum<F>) {
       const uint2 bits = *reinterpret_cast<const uint2 *>(region + kHalvesAt<F> + g * 8);
-      d = as_halves(bits.x), m = as_halves(bits.y);
+      const float2 both = __half22float2(as_halves(bits.x)), least = __half22float2(as_halves(bits.y));
+      d[0] = both.x, d[1] = both.y, m[0] = least.x, m[1] = least.y;
+    } else {
+      const float2 both = __half22float2(*reinterpret_cast<const __half2 *>(region + kHalvesAt<F> + g * 4));
+      d[0] = both.x, d[1] = both.y;
     }
     if constexpr (F::kScales == Scales::kSixBits) {
-      m = __hneg2(m);
       const uint2 *words = reinterpret_cast<const uint2 *>(region + F::kScalesAt + g * 24);
       const uint32_t q[6] = {words[0].x, words[0].y, words[1].x, words[1].y, words[2].x, words[2].y};
 #pragma unroll
       for (int row = 0; row < 2; row++) {
         const uint32_t *own = q + row * 3;
         scales[row][0] = own[0] & 0x3f3f3f3fu, scales[row][1] = (own[2] & 0x0f0f0f0fu) | (own[0] >> 2 & 0x30303030u);
-        minima[row][0] = own[1] & 0x3f3f3f3fu, minima[row][1] = (own[2] >> 4 & 0x0f0f0f0fu) | (own[1] >> 2 & 0x30303030u);
+        const uint32_t low = own[1] & 0x3f3f3f3fu, high = (own[2] >> 4 & 0x0f0f0f0fu) | (own[1] >> 2 & 0x30303030u);
+        minima[row] = (t < 2 ? low : high) >> (t % 2 * 16);
       }
     }
   }
 
-  __device__ __forceinline__ PairScale of(const uint8_t *region, int sub) const {
-    PairScale out;
-    if constexpr (F::kScales == Scales::kSixBits) {
-      out.d[0] = out.d[1] = __hmul2(d, byte_pair(scales[0][sub / 4], scales[1][sub / 4], sub % 4));
-      out.m = __hmul2(m, byte_pair(minima[0][sub / 4], minima[1][sub / 4], sub % 4));
-    } else if constexpr (F::kScales == Scales::kPerHalf) { /* bytes: g first, g last, g + 8 first, g + 8 last */
+  /* Step: 2 to leave out every second token. c, of either half where scales differ: sums of rows g, g + 8 (i / 2) and two tokens (i % 2). x_sums: of these tokens, kTwo. */
+  template <int Step>
+  __device__ __forceinline__ void add(int sub, const float (&c)[kStarts<F>][4], const float (&x_sums)[2], float (&out)[4]) const {
+    if constexpr (F::kScales == Scales::kPerHalf) { /* bytes: g first, g last, g + 8 first, g + 8 last */
       const uint32_t four = *reinterpret_cast<const uint32_t *>(region + F::kScalesAt + (sub * 8 + threadIdx.x % kWarp / 4) * 4) ^ 0x80808080u;
-      const __half2 offset = __float2half2_rn(-1152.f);
-      out.d[0] = __hmul2(d, __hadd2(as_halves(__byte_perm(four, k1024, 0x5250)), offset));
-      out.d[1] = __hmul2(d, __hadd2(as_halves(__byte_perm(four, k1024, 0x5351)), offset));
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const float scale[2] = {byte_float(four, half, origin) - 128.f, byte_float(four, 2 + half, origin) - 128.f};
+#pragma unroll
+        for (int i = 0; i < 4; i += Step) out[i] = fmaf(scale[i / 2], c[half][i], out[i]);
+      }
     } else {
-      out.d[0] = out.d[1] = d, out.m = m;
+      float scale[2] = {d[0], d[1]};
+      if constexpr (F::kScales == Scales::kSixBits) {
+        scale[0] = byte_float(scales[0][sub / 4], sub % 4, origin), scale[1] = byte_float(scales[1][sub / 4], sub % 4, origin);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i += Step) {
+        out[i] = fmaf(scale[i / 2], c[0][i], out[i]);
+        if constexpr (F::kScales == Scales::kTwo) out[i] = fmaf(m[i / 2], x_sums[i % 2], out[i]);
+      }
     }
-    return out;
+  }
+
+  /* Adds a region whose sub-blocks were added up. x_sums: of the column's token, as PreparedX::sums has them. */
+  template <int Step>
+  __device__ __forceinline__ void finish(const float (&joined)[4], const uint2 *x_sums, float (&out)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; i += Step) out[i] = fmaf(d[i / 2], joined[i], out[i]);
+    if constexpr (F::kScales == Scales::kSixBits) { /* minima times sums of x: a product of 16 rows and 8 sub-blocks */
+      uint32_t a[4];
+#pragma unroll
+      for (int row = 0; row < 2; row++) {
+        a[row] = a[row + 2] = as_bits(__hadd2(as_halves(__byte_perm(minima[row], k1024, 0x5150)), __float2half2_rn(-1024.f)));
+      }
+      float c[4] = {};
+      multiply_add<f16>(c, a, x_sums->x, x_sums->y);
+#pragma unroll
+      for (int i = 0; i < 4; i += Step) out[i] = fmaf(-32.f * m[i / 2], c[i], out[i]);
+    }
   }
 };
 
@@ -230,58 +346,43 @@ struct Operands {
   uint32_t a[2][4];
 };
 
-/* pairs [4]: exact integers (e4m3 numbers / 256) as f16, two of the first 16 inputs, two of the last 16. */
+/* A row's 4-bit words with their high bits: 1024 + inputs 4t, 4t + 2; 4t + 1, 4t + 3; and 1024 + 16 times the same of the last 16. */
 template <typename F>
-__device__ __forceinline__ void scale_row(Operands &out, int row, const __half2 (&pairs)[4], const PairScale &scale) {
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    constexpr bool kAdds = F::kScales == Scales::kTwo || F::kScales == Scales::kSixBits;
-    const __half2 d = row == 0 ? __low2half2(scale.d[i / 2]) : __high2half2(scale.d[i / 2]);
-    const __half2 m = row == 0 ? __low2half2(scale.m) : __high2half2(scale.m);
-    out.a[i / 2][i % 2 * 2 + row] = as_bits(kAdds ? __hfma2(pairs[i], d, m) : __hmul2(pairs[i], d));
-  }
-}
-
-/* A row's 4-bit words with their high bits: inputs 4t, 4t + 2; 4t + 1, 4t + 3; and the same of the last 16. */
-template <typename F>
-__device__ __forceinline__ void unpack_row(__half2 (&pairs)[4], uint32_t low, uint32_t high) {
+__device__ __forceinline__ void unpack_row(uint32_t (&pairs)[4], uint32_t low, uint32_t high) {
   const uint32_t spread = F::kHighBits == 1 ? high * 0x1001u : F::kHighBits == 2 ? __byte_perm(high, 0, 0x4140) : 0; /* second halves to bit 16 on */
   constexpr uint32_t kMask = F::kHighBits == 2 ? 0x00030003u : 0x00010001u;
+  const uint32_t origin = in_register(k1024);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    const bool upper = i / 2 != 0; /* four bits higher: the number times 16 */
-    uint32_t bits = (i % 2 == 0 ? low : low >> 8) & (upper ? 0x00f000f0u : 0x000f000fu);
+    const bool upper = i / 2 != 0;
+    pairs[i] = onto_1024(i % 2 == 0 ? low : low >> 8, upper ? 0x00f000f0u : 0x000f000fu, origin);
     if constexpr (F::kHighBits > 0) {
       const int from = i * F::kHighBits, to = upper ? 8 : 4;
-      bits |= (to >= from ? spread << (to - from) : spread >> (from - to)) & (kMask << to);
+      pairs[i] |= (to >= from ? spread << (to - from) : spread >> (from - to)) & (kMask << to);
     }
-    bits |= k1024;
-    if (upper) pairs[i] = __hfma2(as_halves(bits), __float2half2_rn(1 / 16.f), __float2half2_rn(-64.f - F::kOffset));
-    else pairs[i] = __hadd2(as_halves(bits), __float2half2_rn(-1024.f - F::kOffset));
   }
 }
 
-/* A word of four 8-bit numbers. */
+/* A word of four 8-bit numbers: e4m3 / 256, or 1024 + 128 + integers. */
 template <typename F>
-__device__ __forceinline__ void unpack_bytes(__half2 &first, __half2 &second, uint32_t word) {
+__device__ __forceinline__ void unpack_bytes(uint32_t &first, uint32_t &second, uint32_t word) {
   if constexpr (F::kScales == Scales::kFloat) { /* sign, exponent and mantissa of e4m3 to those of f16, whose exponent counts from 8 more */
     const uint32_t low = __byte_perm(word, 0, 0x1404), high = __byte_perm(word, 0, 0x3424);
-    first = as_halves((low & 0x80008000u) | (low >> 1 & 0x3f803f80u));
-    second = as_halves((high & 0x80008000u) | (high >> 1 & 0x3f803f80u));
+    first = (low & 0x80008000u) | (low >> 1 & 0x3f803f80u);
+    second = (high & 0x80008000u) | (high >> 1 & 0x3f803f80u);
   } else {
     word ^= 0x80808080u;
-    first = __hadd2(as_halves(__byte_perm(word, k1024, 0x5150)), __float2half2_rn(-1152.f));
-    second = __hadd2(as_halves(__byte_perm(word, k1024, 0x5352)), __float2half2_rn(-1152.f));
+    first = __byte_perm(word, k1024, 0x5150);
+    second = __byte_perm(word, k1024, 0x5352);
   }
 }
 
 template <typename F>
-__device__ __forceinline__ Operands load_operands(const uint8_t *region, int sub, const RegionScales<F> &scales) {
+__device__ __forceinline__ Operands load_operands(const uint8_t *region, int sub) {
   const int lane = threadIdx.x % kWarp;
   Operands out;
   const uint8_t *low = region + sub * F::kLowBytes;
-  const PairScale scale = scales.of(region, sub);
-  __half2 pairs[2][4];
+  uint32_t pairs[2][4];
   if constexpr (F::kLowBits == 8) {
     const uint4 words = *reinterpret_cast<const uint4 *>(low + lane * 16);
     unpack_bytes<F>(pairs[0][0], pairs[0][1], words.x);
@@ -304,7 +405,10 @@ __device__ __forceinline__ Operands load_operands(const uint8_t *region, int sub
     unpack_row<F>(pairs[1], words.y, high[1]);
   }
 #pragma unroll
-  for (int row = 0; row < 2; row++) scale_row<F>(out, row, pairs[row], scale);
+  for (int row = 0; row < 2; row++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) out.a[i / 2][i % 2 * 2 + row] = pairs[row][i];
+  }
   return out;
 }
 
@@ -345,14 +449,15 @@ struct QuantizedStream {
   }
 };
 
-/* out = x * weight^T + bias for `Columns` times 8 tokens at most. The chunks of `shares` are stages. */
-template <typename F, int Columns>
+/* out = x * weight^T + bias for `Columns` times 8 tokens at most, or for one: then addresses are constants, and only the first column of a
+ * product counts. The chunks of `shares` are stages. */
+template <typename F, int Columns, bool OneToken>
 __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarps<F> : 1)
     quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Shares shares, const __grid_constant__ TileLayout layout,
-                     const __grid_constant__ RoundedX rounded) {
+                     const __grid_constant__ PreparedX rounded) {
   extern __shared__ uint4 shared[];
   const Share share(shares);
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = static_cast<int>(p.tokens);
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = OneToken ? 1 : static_cast<int>(p.tokens);
   const int own_stages = share.chunks > warp ? (share.chunks - warp + kWarps<F> - 1) / kWarps<F> : 0;
   QuantizedStream<F> stream(p.weight.data, layout.stride, layout.regions * F::kRegionBytes, share.first_tile, share.end_tile - share.first_tile,
                             share.first_chunk + warp, own_stages);
@@ -364,45 +469,64 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     copy_commit();
   }
   const int subs = share.chunks * kStageSubs<F>;
-  uint8_t *const x = reinterpret_cast<uint8_t *>(shared) + kQuantizedRingBytes<F, Columns>;
-  float *const undo = reinterpret_cast<float *>(x + quantized_x_bytes(subs, tokens));
-  float *partial = undo + kQuantizedTokens;
+  char *const memory = reinterpret_cast<char *>(shared) + kQuantizedRingBytes<F, Columns>;
+  const PreparedX x = place_x<F>(memory, subs, tokens);
+  float *const all_partials = reinterpret_cast<float *>(memory + prepared_bytes<F>(subs, tokens)), *partial = all_partials;
+  __shared__ float own_undo[Columns == 1 ? kWarps<F> : 1][kColumnTokens];
   wait_for_previous();
-  prepare_x<F>(p, rounded, share.first_chunk * kStageSubs<F>, subs, reinterpret_cast<uint4 *>(x), undo);
+  if constexpr (Columns == 1) prepare_own_x<F, OneToken>(p, share.first_chunk, own_stages, x, own_undo[warp]);
+  else copy_x<F>(rounded, share.first_chunk * kStageSubs<F>, subs, tokens, x);
 
   /* Columns past the tokens compute the last one once more; they are not stored. */
-  uint32_t own_x[Columns];
+  int own_token[Columns], sum_tokens[Columns][2];
 #pragma unroll
-  for (int column = 0; column < Columns; column++) own_x[column] = min(column * kColumnTokens + lane / 4, tokens - 1) * kXBytes + lane % 4 * 16;
+  for (int column = 0; column < Columns; column++) {
+    own_token[column] = min(column * kColumnTokens + lane / 4, tokens - 1);
+#pragma unroll
+    for (int i = 0; i < 2; i++) sum_tokens[column][i] = min(column * kColumnTokens + lane % 4 * 2 + i, tokens - 1);
+  }
   int slot = 0;
   for (int tile = share.first_tile; tile < share.end_tile; tile++) {
     float sums[Columns][4] = {};
-    const uint8_t *at_x = x + warp * (kStageSubs<F> * kXBytes) * tokens;
-    for (int stage = 0; stage < own_stages; stage++, at_x += (kWarps<F> - 1) * kStageSubs<F> * kXBytes * tokens) {
+    for (int stage = 0; stage < own_stages; stage++) {
       copy_wait<kStages<F, Columns> - 1>();
       __syncwarp();
       const uint8_t *const source = ring + slot * kStageBytes<F>;
-      float added[Columns][4] = {}; /* tensor cores round sums down: they keep short ones */
+      const int stage_sub = (warp + stage * kWarps<F>) * kStageSubs<F>;
 #pragma unroll
       for (int region = 0; region < kStageRegions<F>; region++) {
-        const uint8_t *const at = source + region * F::kRegionBytes;
-        const RegionScales<F> scales(at);
+        const RegionScales<F> scales(source + region * F::kRegionBytes);
+        float joined[Columns][4] = {};
 #pragma unroll
         for (int sub = 0; sub < F::kSubs; sub++) {
-          const Operands weights = load_operands<F>(at, sub, scales);
+          const Operands weights = load_operands<F>(scales.region, sub);
+          const int first = (stage_sub + region * F::kSubs + sub) * tokens; /* of the sub-block's tokens */
 #pragma unroll
           for (int column = 0; column < Columns; column++) {
-            const uint4 b = *reinterpret_cast<const uint4 *>(at_x + own_x[column]);
-            multiply_add<f16>(added[column], weights.a[0], b.x, b.y);
-            multiply_add<f16>(added[column], weights.a[1], b.z, b.w);
+            const uint4 b = x.halves[(first + own_token[column]) * 4 + lane % 4];
+            float c[kStarts<F>][4] = {}, x_sums[2] = {}; /* tensor cores round sums down: they keep short ones */
+            if constexpr (F::kScales != Scales::kFloat) {
+#pragma unroll
+              for (int half = 0; half < kStarts<F>; half++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                  c[half][i] = OneToken && i % 2 == 1 ? any_number() : x.starts[(first + sum_tokens[column][i % 2]) * kStarts<F> + half];
+                }
+              }
+            }
+            if constexpr (F::kScales == Scales::kTwo) x_sums[0] = x.sums[first + sum_tokens[column][0]], x_sums[1] = x.sums[first + sum_tokens[column][1]];
+            multiply_add<f16>(c[0], weights.a[0], b.x, b.y);
+            multiply_add<f16>(c[kStarts<F> - 1], weights.a[1], b.z, b.w);
+            scales.template add<OneToken ? 2 : 1>(sub, c, x_sums, scales.kJoinsSubs ? joined[column] : sums[column]);
           }
-          at_x += kXBytes * tokens;
         }
-      }
+        if constexpr (RegionScales<F>::kJoinsSubs) {
+          const int64_t first = int64_t(stage_sub / F::kSubs + region) * tokens;
 #pragma unroll
-      for (int column = 0; column < Columns; column++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) sums[column][i] += added[column][i];
+          for (int column = 0; column < Columns; column++) {
+            scales.template finish<OneToken ? 2 : 1>(joined[column], reinterpret_cast<const uint2 *>(x.sums) + (first + own_token[column]) * 4 + lane % 4, sums[column]);
+          }
+        }
       }
       __syncwarp(); /* all lanes have read the stage that is copied over now */
       if (stream.active()) stream.copy_next(copies + slot * kStageBytes<F>);
@@ -412,13 +536,15 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     }
     /* partial [warps, tokens, kSumStride] */
     const int warp_sums = tokens * kSumStride;
-    if constexpr (Columns == 1) partial = undo + kQuantizedTokens + (tile - share.first_tile) % 2 * kWarps<F> * warp_sums;
+    if constexpr (Columns == 1) partial = all_partials + (tile - share.first_tile) % 2 * kWarps<F> * warp_sums;
 #pragma unroll
     for (int column = 0; column < Columns; column++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const int token = column * kColumnTokens + lane % 4 * 2 + i % 2;
-        if (token < tokens) partial[warp * warp_sums + token * kSumStride + lane / 4 + i / 2 * 8] = sums[column][i];
+        if (token >= tokens || (OneToken && i % 2 == 1)) continue;
+        const float undo = Columns == 1 ? own_undo[warp][token] : x.undo[token];
+        partial[warp * warp_sums + token * kSumStride + lane / 4 + i / 2 * 8] = sums[column][i] * undo;
       }
     }
     __syncthreads();
@@ -428,7 +554,6 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
       float total = 0;
 #pragma unroll
       for (int w = 0; w < kWarps<F>; w++) total += partial[w * warp_sums + token * kSumStride + row];
-      total *= undo[token];
       if (shares.sums == nullptr) p.out.row(token)[n] = total + bias_at(p.bias, n);
       else shares.sums[(int64_t(blockIdx.y) * tokens + token) * p.outputs + n] = total;
     }
