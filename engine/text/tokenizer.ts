@@ -197,8 +197,7 @@ export class Tokenizer implements TokenDecoder {
   }
 
   /**
-   * Runs `work` on `length` characters or ids within a time limit. Loading refuses patterns with exponential backtracking, but a
-   * pattern with two repetitions still takes cubic time.
+   * Runs `work` on `length` characters or ids within a time limit: a pattern of the file can take exponential time.
    *
    * @throws {PagesiftError} of kind "model"
    */

@@ -1,5 +1,4 @@
 import { isJsonObject, type JsonObject, quote } from "../folder/json_file.ts";
-import { findPatternProblem } from "./pattern_guard.ts";
 
 /** Parts of `tokenizer.json` that contain others of their kind, by the names of these lists. */
 const LISTS = ["normalizers", "pretokenizers", "processors", "decoders"];
@@ -13,8 +12,6 @@ const MAX_GROWTH = 64;
  * prints unknown ones to the terminal, and fails later, in the middle of a text.
  */
 export function findPartProblem(parts: readonly unknown[]): string | undefined {
-  const problem = findPatternProblem(parts);
-  if (problem !== undefined) return `matching its pattern could run forever: ${problem}; use another model`;
   for (const part of parts) {
     const steps = part === null || part === undefined ? [] : stepsOf(part);
     const broken = steps.map(stepProblem).find((text) => text !== undefined);
