@@ -7,13 +7,15 @@
  * line gives the largest amount beyond the weights, in all and relative to the process before the model was opened.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { openDevice } from "../../engine/devices.ts";
-import type { DeviceChoice } from "../../engine/devices.ts";
+import { type DeviceChoice, openDevice } from "../../engine/devices.ts";
+import type { ModelConfig } from "../../engine/folder/config.ts";
 import type { WeightFormat } from "../../engine/folder/weight_formats.ts";
+import type { WeightPlan } from "../../engine/folder/weight_plan.ts";
 import { LoadedModel } from "../../engine/loaded_model.ts";
 import { kvFormat } from "../../engine/pages/kv_type.ts";
 import { openModelSource } from "../../engine/source/model_source.ts";
 import { planSource } from "../../engine/source/plan_source.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { Weights } from "../../engine/weights.ts";
 import { print } from "../output.ts";
 import { commit } from "./measure.ts";
@@ -28,9 +30,26 @@ function memory(field: "VmRSS" | "VmHWM"): number {
 
 const mib = (bytes: number): string => (bytes / MIB).toFixed(0).padStart(6);
 
+/** Called after each phase. */
+type Report = (phase: string) => void;
+
+/** What {@link Engine.load} has before the weights; the source is not kept. */
+async function read(
+  path: string,
+  format: WeightFormat | undefined,
+  report: Report,
+): Promise<[ModelConfig, WeightPlan, Tokenizer]> {
+  const source = await openModelSource(path);
+  report("header");
+  const plan = await planSource(source, source.config, { format });
+  report("plan");
+  const tokenizer = await source.tokenizer({ vocabSize: source.config.vocabSize });
+  report("tokenizer");
+  return [source.config, plan, tokenizer];
+}
+
 async function main(): Promise<void> {
   const flags = parseArgs(Deno.args, { string: ["weights", "device", "threads"] });
-  const path = String(flags._[0]);
   let since = performance.now();
   const report = (phase: string): void => {
     const seconds = ((performance.now() - since) / 1000).toFixed(2).padStart(7);
@@ -42,27 +61,19 @@ async function main(): Promise<void> {
   print(`phase         seconds   resident largest heap (MiB)`);
   const before = memory("VmHWM");
   report("start");
-  const source = await openModelSource(path);
-  report("header");
-  const format = flags.weights as WeightFormat | undefined;
-  const plan = await planSource(source, source.config, { format });
-  report("plan");
-  await source.tokenizer({ vocabSize: source.config.vocabSize });
-  report("tokenizer");
+  const [config, plan, tokenizer] = await read(String(flags._[0]), flags.weights as WeightFormat | undefined, report);
   const threads = flags.threads === undefined ? undefined : Number(flags.threads);
   const { device } = openDevice((flags.device ?? "cpu") as DeviceChoice, threads);
   report("device");
   const weights = await Weights.load(device, plan);
   report("weights");
-  await using _loaded = LoadedModel.create(device, source.config, weights, kvFormat("auto", plan.dtype));
+  await using _loaded = LoadedModel.create(device, config, weights, kvFormat("auto", plan.dtype));
   report("model");
+  tokenizer.encode("A text");
   const beyond = memory("VmHWM") - weights.bytes;
   const share = (bytes: number): string => `${mib(bytes).trim()} MiB (${(100 * bytes / weights.bytes).toFixed(1)} %)`;
-  print(
-    `weights ${mib(weights.bytes).trim()} MiB; largest beyond them ${share(beyond)}, ${
-      share(beyond - before)
-    } after the start`,
-  );
+  const after = share(beyond - before);
+  print(`weights ${mib(weights.bytes).trim()} MiB; largest beyond them ${share(beyond)}, ${after} after the start`);
 }
 
 if (import.meta.main) await main();

@@ -92,7 +92,7 @@ function writeNumbers(device: Device, tensor: CheckpointTensor, put: (bytes: Uin
     weightWrite(device, table, 0, rows, dtype, bytes);
     embedding(device, ids.rows(0, rows), table, out.rows(0, rows));
     put(bf16Bytes(out.rows(0, rows).readFloats()));
-  }, rowsAtOnce * rowBytes);
+  }, new Uint8Array(2 * rowsAtOnce * rowBytes));
   for (const { buffer } of [table, ids, out]) buffer.close();
 }
 
