@@ -9,7 +9,7 @@ import { TimeLimitError, withTimeLimit } from "./time_limit.ts";
 import { TokenEncoder } from "./token_encoder.ts";
 import type { Notice } from "../types.ts";
 import { dropsCharacters } from "./tokenizer_features.ts";
-import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
+import { readTokenizerFiles, type TokenizerDefinition, type TokenizerFiles } from "./tokenizer_files.ts";
 import { type Merge, WordCutter } from "./word_cutter.ts";
 
 /** Encoded and decoded once, so that a tokenizer that fails on any text is refused before the first prompt. */
@@ -72,12 +72,13 @@ export class Tokenizer implements TokenDecoder {
     const { added_tokens: added, model } = definition;
     this.notices = notices;
     const isSpecial = (token: AddedToken): boolean => token.special === true;
-    this.#library = new Library(definition, config);
+    const [library, merges] = makeLibrary(definition, config);
+    this.#library = library;
     mendByteFallback(this.#library.decoder);
     mendNormalizedTokens(this.#library, added);
     this.#specialIds = new Set(added.filter(isSpecial).map((token) => token.id));
     this.#specials = new AddedTokenSplitter(added.filter(isSpecial));
-    const cutter = new WordCutter(model, releaseCopies(this.#library));
+    const cutter = new WordCutter(model, merges);
     const drops = dropsCharacters(definition);
     this.#parsing = new TokenEncoder(this.#library, added, cutter, drops);
     this.#literal = new TokenEncoder(this.#library, added.filter((token) => !isSpecial(token)), cutter, drops);
@@ -223,24 +224,35 @@ export class Tokenizer implements TokenDecoder {
   }
 }
 
-/** Private parts of the library's BPE model: its own tables, and what they were made of. */
+/** Private parts of the library's BPE model: the table of merges, and what the vocabulary was made of. */
 interface BpeParts {
   /** By the JSON of a pair. */
-  bpe_ranks?: Map<string, number>;
-  merges: unknown;
+  bpe_ranks: Map<string, number>;
   config: unknown;
 }
 
 /**
- * Releases the vocabulary and the merges as the file has them, which the library keeps beside its own tables of both: 150 MiB for the
- * 262,144 tokens of Gemma 3. Returns how to read the merges from the table; none of a model that is not BPE.
+ * The library, and how to read the merges from its table. The table is made here, because the library makes three lists of the merges for
+ * it; and the vocabulary as the file has it is not kept beside its own tables. A vocabulary of 262,144 tokens has half a million merges.
  */
-function releaseCopies(library: Library): () => Iterable<Merge> {
+function makeLibrary(definition: TokenizerDefinition, config: JsonObject): [Library, () => Iterable<Merge>] {
+  const { model } = definition;
+  if (model.type !== "BPE") return [new Library(definition, config), () => []];
+  const library = new Library({ ...definition, model: { ...model, merges: [] } }, config);
+  const ranks = ranksOf(model.merges as readonly (string | Merge)[]);
   const parts = library.model as unknown as BpeParts;
-  const { bpe_ranks: ranks } = parts;
-  if (ranks === undefined) return () => [];
-  parts.merges = parts.config = (library as unknown as { tokenizer: unknown }).tokenizer = undefined;
-  return () => ranks.keys().map((pair): Merge => JSON.parse(pair));
+  parts.bpe_ranks = ranks;
+  parts.config = (library as unknown as { tokenizer: unknown }).tokenizer = undefined;
+  return [library, () => ranks.keys().map((pair): Merge => JSON.parse(pair))];
+}
+
+/** The places of merges, by the JSON of their pairs. */
+function ranksOf(merges: readonly (string | Merge)[]): Map<string, number> {
+  const ranks = new Map<string, number>();
+  merges.forEach((merge, rank) => {
+    ranks.set(JSON.stringify(typeof merge === "string" ? merge.split(" ", 2) : merge), rank);
+  });
+  return ranks;
 }
 
 /** Makes added tokens that are matched in normalized text decode to their normalized text. */
