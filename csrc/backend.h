@@ -2,6 +2,7 @@
  * csrc/api/handles.h turns them into a status. */
 #pragma once
 
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -28,6 +29,8 @@ void *memory_allocate(Backend &backend, int64_t bytes); /* zeroed */
 void memory_free(Backend &backend, void *memory, int64_t bytes);
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
+/* Runs task(index) for every index in [0, count) on the processors, in any order, several at a time. Tasks must not throw. */
+void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task);
 
 void graph_begin(Backend &backend);
 void *graph_end(Backend &backend);

@@ -29,9 +29,10 @@ import type {
   SamplingOptions,
   SparseOptions,
 } from "./types.ts";
-import { openModelSource } from "./source/model_source.ts";
+import { type ModelSource, openModelSource } from "./source/model_source.ts";
 import { planSource } from "./source/plan_source.ts";
 import type { WeightFormat } from "./folder/weight_formats.ts";
+import type { WeightPlan } from "./folder/weight_plan.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 /** How {@link Engine.load} loads a model. */
@@ -104,22 +105,20 @@ export class Engine implements AsyncDisposable {
    */
   static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const source = await openModelSource(await locate(pathOrName, options));
-    const { config: read, sparsity, generation: { eosTokenIds, sampling, notices: ignored } } = source;
-    const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
-    const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
-    const policy = resolvePolicy(sparse, config.slidingWindows);
-    const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
-    const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
+    const { config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer } = await read(
+      pathOrName,
+      options,
+    );
+    const { sampling, notices: ignored } = generation;
     const { device, notices } = openDevice(options.device ?? "auto", options.threads, options.library);
     try {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context that the model was trained for, not on the limit in force.
       const loaded = LoadedModel.create(device, config, weights, kvFormat(options.kvType ?? "auto", plan.dtype), {
-        trainedContext: read.maxContext,
+        trainedContext,
       });
-      const own = modelNotices(config, read.maxContext, policy, sampling);
+      const own = modelNotices(config, trainedContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
       return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
     } catch (error) {
@@ -292,6 +291,29 @@ export class Engine implements AsyncDisposable {
     this.#closeSession();
     await this.#loaded[Symbol.asyncDispose]();
   }
+}
+
+/** All of a model but its weights, under the options of {@link Engine.load}. */
+interface ModelParts extends Pick<ModelSource, "config" | "generation" | "sparsity"> {
+  /** Tokens. */
+  readonly trainedContext: number;
+  readonly sparse: SparseOptions;
+  readonly policy: PagePolicy;
+  readonly plan: WeightPlan;
+  readonly tokenizer: Tokenizer;
+}
+
+/** Reads a model without keeping its source: the metadata of a GGUF file contain the vocabulary once more. */
+async function read(pathOrName: string, options: EngineOptions): Promise<ModelParts> {
+  const source = await openModelSource(await locate(pathOrName, options));
+  const { generation, sparsity } = source;
+  const { maxContext: trainedContext } = source.config;
+  const config = limitContext({ ...source.config, eosTokenIds: generation.eosTokenIds }, options.maxContext);
+  const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
+  const policy = resolvePolicy(sparse, config.slidingWindows);
+  const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
+  const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
+  return { config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer };
 }
 
 /** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */

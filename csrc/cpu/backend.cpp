@@ -49,6 +49,10 @@ void backend_wait(Backend &) {}
 void memory_write(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
 void memory_read(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
 
+void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task) {
+  backend.pool.parallel_for(count, [&](int64_t index, int) { task(index); });
+}
+
 namespace {
 
 void check_indices(const char *name, const int32_t *indices, int64_t count, int64_t limit) {
