@@ -37,13 +37,23 @@ const inputOptions = {
   chat: switchOption({
     flags: ["--chat"],
     group: "Prompt",
-    help: "Wrap the prompt in the model's chat template, as a user message",
+    help:
+      "Wrap the prompt in the model's chat template, as a user message. On a terminal and without a prompt, start a " +
+      "conversation; the files of -f belong to its first question",
   }),
   system: textOption({
     flags: ["--system", "--system-prompt"],
     group: "Prompt",
     fallback: undefined,
     help: "System message of the chat; implies --chat",
+  }),
+  thinking: choiceOption({
+    flags: ["--thinking"],
+    group: "Prompt",
+    choices: ["on", "off"],
+    fallback: undefined,
+    fallbackText: "the chat template's own",
+    help: "Set enable_thinking for the chat template of a model that can think before it answers; requires --chat",
   }),
   raw: switchOption({
     flags: ["--raw"],
