@@ -25,7 +25,8 @@ export function checkWeightsFit(device: Device, weightBytes: number): void {
 /** Slots are numbered in 32 bits. */
 const MAX_POOL_TOKENS = 2 ** 31 - 1;
 
-function cacheBytes(device: Device, shape: CacheShape): number {
+/** Bytes that a cache takes on the device. */
+export function cacheBytes(device: Device, shape: CacheShape): number {
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   return kv + statistics + scratch;
 }

@@ -27,10 +27,19 @@ export class Prefill implements Disposable {
 
   /** Appends all `ids` to the sequence. */
   async run(sequence: Sequence, ids: readonly number[], hooks: PrefillHooks, onChunk?: OnChunk): Promise<void> {
+    for await (const { hidden, doneTokens } of this.chunks(sequence, ids, hooks)) onChunk?.(hidden, doneTokens);
+  }
+
+  /** Appends all `ids` to the sequence, a chunk per turn of the caller, who gets what {@link OnChunk} gets. */
+  async *chunks(
+    sequence: Sequence,
+    ids: readonly number[],
+    hooks: PrefillHooks,
+  ): AsyncGenerator<{ hidden: Tensor; doneTokens: number }> {
     for (let first = 0; first < ids.length; first += this.#chunkTokens) {
       const chunk = ids.slice(first, first + this.#chunkTokens);
       const hidden = await this.#runChunk(sequence, chunk, hooks);
-      onChunk?.(hidden, first + chunk.length);
+      yield { hidden, doneTokens: first + chunk.length };
     }
   }
 
