@@ -53,6 +53,9 @@ export const generate: Command = defineCommand({
 
 async function run(flags: GenerateFlags, words: readonly string[], session: CommandRun): Promise<void> {
   checkStyle(flags);
+  if (flags.ordered && flags.jsonl === undefined) {
+    throw new PagesiftError("usage", "--ordered is about the lines of --jsonl; omit it, or add --jsonl -");
+  }
   if (flags.jsonl !== undefined) return await runBatch(flags, flags.jsonl, words, session);
   const sparse = sparseOf(flags);
   const sources = { ...flags, words };

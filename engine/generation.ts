@@ -27,6 +27,9 @@ export interface RunContext {
   observer?: StepObserver | undefined;
 }
 
+/** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
+const SHARED_CHUNK_PARTS = 4;
+
 /**
  * Runs requests as one batch: a request is prefilled as soon as the pool has room for all that it may need, then decodes together
  * with the others, one token per step, and frees its pages when it ends. If requests arrive during the run, the others decode between
@@ -97,10 +100,12 @@ export class Generation {
     request.start(pool);
     const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
     let chunkStarted = started;
-    for await (const { hidden, doneTokens } of prefill.chunks(request.sequence, request.promptIds, hooks)) {
+    const delays = (): boolean => this.#requests.arrives && this.#active.length > 0;
+    const parts = (): number => delays() ? SHARED_CHUNK_PARTS : 1;
+    for await (const { hidden, doneTokens } of prefill.chunks(request.sequence, request.promptIds, hooks, parts)) {
       if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
       onPrefill?.({ doneTokens, totalTokens, seconds: seconds() }, request.index);
-      if (!this.#requests.arrives || doneTokens === totalTokens || this.#active.length === 0) continue;
+      if (!delays() || doneTokens === totalTokens) continue;
       await model.device.wait();
       const chunkEnded = performance.now();
       yield* this.#stepFor(chunkEnded - chunkStarted);

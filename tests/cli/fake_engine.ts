@@ -58,7 +58,12 @@ export class FakeEngine implements EnginePort {
     }
   }
 
-  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
+  async *generateBatch(
+    source: readonly GenerateRequest[] | AsyncIterable<GenerateRequest>,
+    options: BatchOptions = {},
+  ): AsyncGenerator<BatchPiece> {
+    const requests: GenerateRequest[] = [];
+    for await (const request of source) requests.push(request);
     this.requests = requests;
     this.prompts = requests.map(({ prompt }) => this.tokenizer.decode(prompt as number[]));
     const pieces = this.batchPieces ??
