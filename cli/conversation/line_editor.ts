@@ -1,31 +1,35 @@
 import { createInterface, type Interface } from "node:readline";
 import { PassThrough, Writable } from "node:stream";
 import type { CommandRun } from "../command_run.ts";
+import type { KeyMode } from "../world.ts";
 import { PASTE_OFF, PASTE_ON, Pastes } from "./paste.ts";
 
 /** What the user entered: a line, or Ctrl-C or Ctrl-D instead. */
 export type Entry = { line: string } | "cancelled" | "ended";
 
+/** Keys that end an entry: the line ends, Ctrl-C, Ctrl-D and Ctrl-Z. */
+const ENDS = "\r\n\x03\x04\x1a";
+
 /** Candidates for the end of a line, and the part of it that they replace. */
 export type Complete = (line: string) => [candidates: string[], replaced: string];
 
 /**
- * Reads lines from the terminal with the keys, history and completion of Node's readline. It reads keys only while a line is asked for;
- * keys that are pressed before then wait, and Ctrl-C is a signal.
+ * Reads lines from the terminal with the keys, history and completion of Node's readline. While no line is asked for, keys wait and
+ * Ctrl-C is a signal.
  */
 export class LineEditor implements Disposable {
   readonly #run: CommandRun;
   readonly #keys = new PassThrough();
   readonly #readline: Interface;
   readonly #pastes = new Pastes();
-  readonly #decoder = new TextDecoder();
   /** A terminal without control sequences edits lines itself. */
   readonly #edits: boolean;
-  /** Keys that were read but belong to a later line. */
+  /** Keys that were read and belong to a later line. */
   #waiting = "";
+  #hungUp = false;
+  #failure: { error: unknown } | undefined;
+  #wake: () => void = () => {};
   #ended = false;
-  #reading: Promise<number | null> | undefined;
-  readonly #buffer = new Uint8Array(4096);
   #answer: (entry: Entry) => void = () => {};
 
   constructor(run: CommandRun, complete: Complete) {
@@ -44,7 +48,8 @@ export class LineEditor implements Disposable {
     this.#readline.on("SIGINT", () => this.#cancel());
     this.#readline.on("SIGTSTP", () => this.#suspend());
     this.#readline.on("close", () => this.#end());
-    this.#setKeyMode("signals");
+    this.#takeTerminal("signals");
+    this.#readKeys();
   }
 
   /** Readline wraps the line at the width of its output. */
@@ -60,37 +65,54 @@ export class LineEditor implements Disposable {
     return Object.defineProperty(screen, "columns", { get: () => world.columns() });
   }
 
-  /** The next line. Rejects when a signal ends the run. */
+  /** The next line. Rejects when a signal ends the run, or when stdin cannot be read. */
   async ask(prompt: string): Promise<Entry> {
     if (this.#ended) return "ended";
-    const { promise, resolve } = Promise.withResolvers<Entry>();
     let entry: Entry | undefined;
-    this.#answer = (given) => resolve(entry ??= given);
+    this.#answer = (given) => entry ??= given;
     this.#setKeyMode("keys");
     try {
       this.#readline.setPrompt(prompt);
       this.#readline.prompt();
-      while (entry === undefined) await this.#run.interrupt.race(Promise.race([promise, this.#feed()]));
+      while (entry === undefined) await this.#run.interrupt.race(this.#feed());
       return entry;
     } finally {
       this.#setKeyMode("signals");
     }
   }
 
-  /** Passes keys to readline, up to the end of one line. */
+  /** Passes keys to readline, up to the first one that ends an entry. */
   async #feed(): Promise<void> {
-    if (this.#waiting === "") {
-      this.#reading ??= this.#run.world.stdin.read(this.#buffer);
-      const count = await this.#reading;
-      this.#reading = undefined;
-      if (count === null) return void this.#keys.end();
-      this.#waiting += this.#pastes.filter(this.#decoder.decode(this.#buffer.subarray(0, count), { stream: true }));
-    }
-    const end = /\r\n|[\r\n]/.exec(this.#waiting);
-    const length = end === null ? this.#waiting.length : end.index + end[0].length;
+    while (this.#waiting === "" && !this.#hungUp) await new Promise<void>((resolve) => this.#wake = resolve);
+    if (this.#failure) throw this.#failure.error;
+    const length = entryLength(this.#waiting);
     const keys = this.#waiting.slice(0, length);
     this.#waiting = this.#waiting.slice(length);
-    await new Promise<void>((resolve) => this.#keys.write(keys, () => setTimeout(resolve, 0)));
+    await new Promise<void>((resolve) => {
+      const done = (): void => void setTimeout(resolve, 0); // readline gets them in the next turn of the event loop
+      if (keys === "") this.#keys.end(done);
+      else this.#keys.write(keys, done);
+    });
+  }
+
+  /** Reads keys as long as there are some, also those that are pressed during an answer, since a terminal keeps only a few thousand. */
+  async #readKeys(): Promise<void> {
+    const decoder = new TextDecoder();
+    const buffer = new Uint8Array(64 * 1024);
+    try {
+      for (let count = await this.#read(buffer); count !== null; count = await this.#read(buffer)) {
+        this.#waiting += this.#pastes.filter(decoder.decode(buffer.subarray(0, count), { stream: true }));
+        this.#wake();
+      }
+    } catch (error) {
+      this.#failure = { error };
+    }
+    this.#hungUp = true;
+    this.#wake();
+  }
+
+  #read(buffer: Uint8Array<ArrayBuffer>): Promise<number | null> {
+    return this.#run.world.stdin.read(buffer);
   }
 
   #end(): void {
@@ -109,21 +131,37 @@ export class LineEditor implements Disposable {
   }
 
   #suspend(): void {
-    this.#setKeyMode("lines");
+    this.#giveTerminalBack();
     this.#run.world.suspend();
-    this.#setKeyMode("keys");
+    this.#takeTerminal("keys");
     this.#readline.prompt(true);
   }
 
-  #setKeyMode(mode: "lines" | "signals" | "keys"): void {
-    if (!this.#edits) return;
-    this.#run.world.setKeyMode(mode);
-    this.#run.output.draw(mode === "keys" ? PASTE_ON : PASTE_OFF);
+  #takeTerminal(mode: KeyMode): void {
+    this.#setKeyMode(mode);
+    if (this.#edits) this.#run.output.draw(PASTE_ON);
+  }
+
+  #giveTerminalBack(): void {
+    if (this.#edits) this.#run.output.draw(PASTE_OFF);
+    this.#setKeyMode("lines");
+  }
+
+  #setKeyMode(mode: KeyMode): void {
+    if (this.#edits) this.#run.world.setKeyMode(mode);
   }
 
   [Symbol.dispose](): void {
     this.#readline.removeAllListeners();
     this.#readline.close();
-    this.#setKeyMode("lines");
+    this.#giveTerminalBack();
   }
+}
+
+/** Length of the first entry of some keys, or of all of them if it is not complete. */
+function entryLength(keys: string): number {
+  for (let at = 0; at < keys.length; at++) {
+    if (ENDS.includes(keys.charAt(at))) return keys.startsWith("\r\n", at) ? at + 2 : at + 1;
+  }
+  return keys.length;
 }

@@ -38,6 +38,11 @@ Deno.test("a conversation takes keys that were pressed before the answer was com
   assertEquals(engine.prompts.length, 2);
 });
 
+Deno.test("a conversation takes text that was pasted before the answer was complete as one question", async () => {
+  const { engine } = await converse(["😀\r\x1b[200~a\rb\x1b[201~\r/quit\r"]);
+  assertEquals(engine.prompts, ["<user>😀<assistant>", "<user>😀<assistant>Hello world<user>a\nb<assistant>"]);
+});
+
 Deno.test("a conversation edits lines with the arrow keys and repeats them from the history", async () => {
   const { engine } = await converse(["ac\x1b[Db\r", "\x1b[A!\r", CTRL_D]);
   assertEquals(engine.prompts.map((prompt) => /([^>]*)<assistant>$/.exec(prompt)?.[1]), ["abc", "abc!"]);

@@ -10,8 +10,6 @@ const TEMPLATE = "{% for m in messages %}{{ m.content }}{% if not loop.last %}\n
 const ignore = !hasTerminals();
 const CTRL_C = "\x03";
 const CTRL_D = "\x04";
-/** Ends bracketed paste, which is off while the program does not read keys. */
-const ANSWERING = "\x1b[?2004l";
 
 /** Calls `use` with a copy of the shipped model that has a chat template. */
 async function withChatModel(use: (folder: string) => Promise<void>): Promise<void> {
@@ -37,7 +35,7 @@ Deno.test("a conversation in a terminal answers, continues and ends with 0 at Ct
     await using terminal = start(folder, "-n", "6");
     await terminal.waitFor("> ");
     await terminal.press("The pass key is 71432. Remember it. What is the pass key? The pass key is\r");
-    await terminal.waitFor(ANSWERING);
+    await terminal.waitFor("\n");
     assertStringIncludes(await terminal.waitFor("left"), "71432");
     await terminal.waitFor("> ");
     await terminal.press("The pass key is\r");
@@ -53,7 +51,7 @@ Deno.test("Ctrl-C in a terminal ends the answer and leaves the conversation", { 
     await using terminal = start(folder, "-n", "20000");
     await terminal.waitFor("> ");
     await terminal.press("Once upon a time\r");
-    await terminal.waitFor(ANSWERING);
+    await terminal.waitFor("\n");
     await terminal.waitFor(" ");
     await terminal.press(CTRL_C);
     await terminal.waitFor("left");
@@ -81,12 +79,12 @@ Deno.test("/pages in a terminal names the file and line that the last answer rea
     await using terminal = start(folder, "-n", "6", "-f", file);
     await terminal.waitFor("> ");
     await terminal.press(`${QUESTION}\r`);
-    await terminal.waitFor(ANSWERING);
+    await terminal.waitFor("\n");
     assertStringIncludes(await terminal.waitFor("left"), "48213");
     await terminal.waitFor("> ");
     await terminal.press("/pages\r");
     const line = WITH_FACT.split("48213")[0]?.split("\n").length;
-    const shown = await terminal.waitFor("\n\x1b[?2004h");
+    const shown = await terminal.waitFor("> ");
     assertMatch(shown, /steps chose among [\d,]+ pages/);
     assertStringIncludes(shown, `notes.txt:${line}  `);
     assertMatch(shown, /»[^«]*48213/);
