@@ -3,7 +3,7 @@ import { Engine } from "../../engine/engine.ts";
 import { Aborted } from "../../engine/event_loop.ts";
 import { engineError } from "../../engine/memory.ts";
 import { formatCount, formatTenths, plural } from "../../engine/text/format.ts";
-import { ANSWER, locateParts, type Span } from "../../inspect/prompt_text.ts";
+import { locateParts, type Span } from "../../inspect/prompt_text.ts";
 import { record } from "../../inspect/record.ts";
 import type { Facts, Recording } from "../../inspect/recording.ts";
 import { makeReport } from "../../inspect/report.ts";
@@ -71,6 +71,12 @@ function summary({ selectedSteps, pagesRead, pagesDense, steps, pages, pageSize 
 /** A recording whose text names the messages and files that it comes from. */
 function withSources(recording: Recording, messages: readonly Message[]): Recording {
   const { text, tokenEnds, spans: [answer] } = recording.text;
+  const spans = sourceSpans(text.slice(0, answer?.start), messages);
+  return { ...recording, text: { text, tokenEnds, spans: [...spans, ...answer ? [answer] : []] } };
+}
+
+/** Where the messages of a conversation and their parts are in the text of its tokens. */
+export function sourceSpans(text: string, messages: readonly Message[]): Span[] {
   const spans: Span[] = [];
   let from = 0;
   let question = 0;
@@ -82,14 +88,9 @@ function withSources(recording: Recording, messages: readonly Message[]): Record
       ? `<answer ${question}>`
       : `<${role}>`;
     const named = parts.map((part) => part.name === TYPED_NAME ? { ...part, name: own } : part);
-    const rest = text.slice(from, answer?.start);
-    const found = locateParts(rest, content, named).spans.map((span) => ({
-      ...span,
-      start: from + span.start,
-      end: from + span.end,
-    }));
-    spans.push(...found);
-    from = found.at(-1)?.end ?? from;
+    const found = locateParts(text.slice(from), content, named).spans;
+    spans.push(...found.map((span) => ({ ...span, start: from + span.start, end: from + span.end })));
+    from = spans.at(-1)?.end ?? from;
   }
-  return { ...recording, text: { text, tokenEnds, spans: [...spans, ...answer?.source === ANSWER ? [answer] : []] } };
+  return spans;
 }

@@ -186,9 +186,10 @@ const LONG = "x".repeat(340);
 const PASTED = `\x1b[200~${LONG}\x1b[201~\r`;
 
 Deno.test("a conversation forgets its oldest turns when the context is full and the user agrees", async () => {
-  const { engine, stderr } = await converse([PASTED, PASTED, PASTED, "\r", CTRL_D]);
+  const { engine, stderr } = await converse([PASTED, PASTED, PASTED, "\r", "Why?\r", CTRL_D], ["-n", "200"]);
   assertStringIncludes(stderr, "Forget the oldest turn?");
   assertEquals(engine.prompts[2], `<user>${LONG}<assistant>Hello world<user>${LONG}<assistant>`);
+  assertEquals(engine.prompts[3], `${engine.prompts[2]}Hello world<user>Why?<assistant>`);
 });
 
 Deno.test("a conversation refuses a question that does not fit where the user forgets nothing", async () => {
