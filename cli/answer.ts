@@ -43,6 +43,11 @@ export async function printAnswer(
   if (answer.finish === "kv_exhausted") throw exhausted(answer.ids.length);
 }
 
+/** Drawn here rather than in the engine, so that the stats can show it. */
+export function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0]!;
+}
+
 /** The printed text remains; the exit code shows that it is incomplete. */
 export function exhausted(tokens: number): PagesiftError {
   const problem = `The KV pool ran out of pages after ${plural(tokens, "token")}`;

@@ -1,5 +1,5 @@
 import { PagesiftError } from "../engine/errors.ts";
-import { printAnswer } from "./answer.ts";
+import { printAnswer, randomSeed } from "./answer.ts";
 import { runBatch } from "./batch.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { fitPrompt } from "./context.ts";
@@ -107,11 +107,6 @@ function fittedIds(
   if (warning !== undefined) output.warn(warning);
   output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
   return ids;
-}
-
-/** Drawn here rather than in the engine, so that the stats can show it. */
-export function randomSeed(): number {
-  return crypto.getRandomValues(new Uint32Array(1))[0]!;
 }
 
 function nothingToDo(): PagesiftError {
