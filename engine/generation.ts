@@ -54,8 +54,10 @@ export class Generation {
       while (this.#active.length > 0 || await requests.wait(this.context.signal)) {
         for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) yield* this.#start(next);
         this.#active = this.#active.filter((request) => !request.finished);
-        if (this.#active.length > 0) yield* this.#step();
-        else {
+        if (this.#active.length > 0) {
+          await this.#yieldToEventLoop();
+          for (const piece of this.#step()) yield piece;
+        } else {
           // Without an active request, one that does not fit now never will.
           const tooLarge = requests.shift();
           if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
@@ -123,15 +125,17 @@ export class Generation {
   /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
   async *#stepFor(milliseconds: number): AsyncGenerator<BatchPiece> {
     const end = performance.now() + milliseconds;
-    do yield* this.#step(); while (this.#active.length > 0 && performance.now() < end);
+    do {
+      await this.#yieldToEventLoop();
+      for (const piece of this.#step()) yield piece;
+    } while (this.#active.length > 0 && performance.now() < end);
   }
 
   /** One token for each active request. */
-  async *#step(): AsyncGenerator<BatchPiece> {
-    await this.#yieldToEventLoop();
-    yield* this.#endStarved();
-    yield* this.#decode();
+  #step(): BatchPiece[] {
+    const pieces = [...this.#endStarved(), ...this.#decode()];
     this.#active = this.#active.filter((request) => !request.finished);
+    return pieces;
   }
 
   /**
