@@ -98,6 +98,7 @@ export const inspectOptions = {
     help: "Most decode steps to inspect",
   },
   ...inherited,
+  chat: { ...inherited.chat, help: "Wrap the prompt in the model's chat template, as a user message" },
 };
 
 /** The values of `inspect-pages`' options. */

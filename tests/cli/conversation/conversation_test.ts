@@ -153,6 +153,22 @@ Deno.test("/stats counts the tokens that a turn has beyond the turn before", asy
   assertMatch(stderr, /\nturn +30 of 51 prompt tokens not in the turn before/);
 });
 
+Deno.test("a conversation compares tokens where the chat template removes the thoughts of earlier turns", async () => {
+  const { engine, stderr } = await converse(["one\r", "two\r", "/stats\r", CTRL_D], [], ({ engine }) => {
+    const pieces = [..."<think>t</think>a"].map((text) => ({ id: text.codePointAt(0)!, text }));
+    engine.pieces = [...pieces, { id: 98, text: "b", finish: "stop" }];
+    const { encodeChat } = engine.tokenizer;
+    engine.tokenizer = {
+      ...engine.tokenizer,
+      encodeChat: (messages) =>
+        encodeChat(messages.map((one) => ({ ...one, content: one.content.replace(/<think>.*<.think>/, "") }))),
+    };
+  });
+  assertEquals(engine.prompts[1], "<user>one<assistant>ab<user>two<assistant>");
+  // Equal up to the first turn's answer, which began with "<".
+  assertMatch(stderr, /turn +22 of 42 prompt tokens/);
+});
+
 Deno.test("/load continues the conversation that /save wrote", async () => {
   await withFiles({}, async (folder) => {
     const file = join(folder, "talk.jsonl");
