@@ -7,8 +7,8 @@ import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
 import { modelNotices } from "./model_notices.ts";
-import { cacheBytes, checkWeightsFit, engineError } from "./memory.ts";
-import { cacheShape, type ExtraStatistics, type PoolNeed } from "./pages/kv_pool.ts";
+import { checkWeightsFit, engineError, needOfUnknown } from "./memory.ts";
+import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { Request } from "./request.ts";
@@ -248,7 +248,9 @@ export class Engine implements AsyncDisposable {
       : requests.map((request, index) => this.#makeRequest(request, index));
     if ("length" in running && running.length === 0) return;
     try {
-      const need = "length" in running ? needOf(running) : needOfUnknown(this.#loaded, policy);
+      const need = "length" in running
+        ? needOf(running)
+        : needOfUnknown(this.#loaded, policy, this.describeDevice().availableBytes / 2);
       const session = this.#sessionFor(policy, need);
       yield* session.generate(running, policy, { signal: options.signal, onPrefill: options.onPrefill });
     } catch (error) {
@@ -320,19 +322,4 @@ function needOf(requests: readonly Request[]): PoolNeed {
     longestTokens: tokens[0] ?? 1,
     maxSequences: together.length,
   };
-}
-
-/** As many requests of full length as half of the free memory holds, from one to as many as decode at once. */
-function needOfUnknown({ device, config, kv }: LoadedModel, policy: PagePolicy): PoolNeed {
-  const { availableBytes } = device.describe();
-  const needOfFull = (count: number): PoolNeed => ({
-    totalTokens: count * config.maxContext,
-    longestTokens: config.maxContext,
-    maxSequences: MAX_BATCH,
-  });
-  let count = MAX_BATCH;
-  while (count > 1 && cacheBytes(device, cacheShape(config, kv, policy, needOfFull(count))) > availableBytes / 2) {
-    count--;
-  }
-  return needOfFull(count);
 }
