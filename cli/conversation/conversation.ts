@@ -168,8 +168,9 @@ class Conversation {
     const used = turn.ids.length + turn.answerIds.length;
     const { decodeTokens, decodeSeconds } = engine.stats;
     const left = `${formatCount(used)} of ${plural(limit, "token")}, ${formatCount(Math.max(0, limit - used))} left`;
-    if (this.#flags.verbose) output.stats(statsLines(engine.stats, name, turn.answerIds.length).slice(0, -1));
-    output.stats([["context", `${left}; ${formatRate(decodeTokens, decodeSeconds)}`]]);
+    const all = this.#flags.verbose ? statsLines(engine.stats, name, turn.answerIds.length) : [];
+    const context = ["context", `${left}; ${formatRate(decodeTokens, decodeSeconds)}`] as const;
+    output.stats([...all.filter(([label]) => label !== "context"), context]);
   }
 }
 
