@@ -7,11 +7,12 @@ import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
 import { modelNotices } from "./model_notices.ts";
-import { checkWeightsFit, engineError } from "./memory.ts";
+import { checkWeightsFit, engineError, needOfUnknown } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { Request } from "./request.ts";
+import { mapArriving } from "./request_queue.ts";
 import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
 import { Session } from "./session.ts";
@@ -230,14 +231,26 @@ export class Engine implements AsyncDisposable {
    * Generates for several requests together; their pieces arrive interleaved. Up to 16 requests decode at once and the others wait. A
    * request whose logits are not finite ends with finish reason `numeric`, and the others continue.
    *
+   * Requests may also arrive during the run: each joins between two decode steps, and its prompt is read in chunks, so that the others
+   * continue. The KV cache then takes up to half of the free memory, since the requests are not known when it is created. A request that
+   * is invalid, or an error of the source, ends the run after the requests before it.
+   *
    * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
    */
-  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
+  async *generateBatch(
+    requests: readonly GenerateRequest[] | AsyncIterable<GenerateRequest>,
+    options: BatchOptions = {},
+  ): AsyncGenerator<BatchPiece> {
     const policy = this.policy(options.sparse);
-    const running = requests.map((request, index) => this.#makeRequest(request, index));
-    if (running.length === 0) return;
+    const running = Symbol.asyncIterator in requests
+      ? mapArriving(requests, (request, index) => this.#makeRequest(request, index))
+      : requests.map((request, index) => this.#makeRequest(request, index));
+    if ("length" in running && running.length === 0) return;
     try {
-      const session = this.#sessionFor(policy, needOf(running));
+      const need = "length" in running
+        ? needOf(running)
+        : needOfUnknown(this.#loaded, policy, this.describeDevice().availableBytes / 2);
+      const session = this.#sessionFor(policy, need);
       yield* session.generate(running, policy, { signal: options.signal, onPrefill: options.onPrefill });
     } catch (error) {
       throw engineError(error);

@@ -7,6 +7,7 @@ import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
+import { RequestQueue } from "./request_queue.ts";
 import type { RunStats } from "./run_stats.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
 import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
@@ -26,77 +27,115 @@ export interface RunContext {
   observer?: StepObserver | undefined;
 }
 
+/** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
+const SHARED_CHUNK_PARTS = 4;
+
 /**
  * Runs requests as one batch: a request is prefilled as soon as the pool has room for all that it may need, then decodes together
- * with the others, one token per step, and frees its pages when it ends.
+ * with the others, one token per step, and frees its pages when it ends. If requests arrive during the run, the others decode between
+ * the chunks of a prompt.
  */
 export class Generation {
-  readonly #waiting: Request[];
+  readonly #requests: RequestQueue;
   readonly #yieldToEventLoop: EventLoopYield;
   #active: Request[] = [];
+  /** The request whose prompt is being read. */
+  #starting: Request | undefined;
 
-  constructor(readonly context: RunContext, requests: readonly Request[]) {
-    this.#waiting = [...requests];
+  constructor(readonly context: RunContext, requests: readonly Request[] | AsyncIterable<Request>) {
+    this.#requests = new RequestQueue(requests);
     this.#yieldToEventLoop = eventLoopYield(context.signal);
   }
 
   /** Pieces of all requests as they appear. An abort ends every request that had started with a closing piece. */
   async *run(): AsyncGenerator<BatchPiece> {
+    using requests = this.#requests;
     try {
-      while (this.#waiting.length > 0 || this.#active.length > 0) {
-        for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) {
-          this.#active.push(next);
-          yield this.#deliver(next, await this.#start(next));
-        }
+      while (this.#active.length > 0 || await requests.wait(this.context.signal)) {
+        for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) yield* this.#start(next);
         this.#active = this.#active.filter((request) => !request.finished);
-        if (this.#active.length === 0) {
+        if (this.#active.length > 0) {
+          await this.#yieldToEventLoop();
+          for (const piece of this.#step()) yield piece;
+        } else {
           // Without an active request, one that does not fit now never will.
-          const tooLarge = this.#waiting.shift();
+          const tooLarge = requests.shift();
           if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
-          continue;
+          else await this.#yieldToEventLoop();
         }
-        await this.#yieldToEventLoop();
-        for (const piece of this.#endStarved()) yield piece;
-        for (const piece of this.#decode()) yield piece;
       }
     } catch (error) {
       if (!(error instanceof Aborted)) throw error;
-      for (const request of this.#active.filter((one) => !one.finished)) {
+      for (const request of this.#started.filter((one) => !one.finished)) {
         yield this.#deliver(request, request.abort());
       }
       this.context.stats.finished("aborted");
     } finally {
-      for (const request of this.#active) request.release();
+      for (const request of this.#started) request.release();
     }
+  }
+
+  get #started(): Request[] {
+    return this.#starting ? [...this.#active, this.#starting] : this.#active;
   }
 
   /** The first waiting request, taken off the queue, when the pool has room for it and for the active ones until all of them end. */
   #nextThatFits(): Request | undefined {
     const { pool } = this.context;
-    const [next] = this.#waiting;
+    const { next } = this.#requests;
     const active = this.#active.filter((request) => !request.finished);
     if (!next || active.length >= pool.shape.maxSequences) return undefined;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
     const reserved = active.reduce((sum, request) => sum + pages(request), 0);
-    return reserved + pages(next) <= pool.shape.numPages ? this.#waiting.shift() : undefined;
+    return reserved + pages(next) <= pool.shape.numPages ? this.#requests.shift() : undefined;
   }
 
   /** Prefills a request and samples its first token. */
-  async #start(request: Request): Promise<Piece> {
+  async *#start(request: Request): AsyncGenerator<BatchPiece> {
     const { model, pool, prefill, stats, onPrefill } = this.context;
-    const started = performance.now();
     const totalTokens = request.promptIds.length;
     let id = NO_TOKEN;
+    const started = performance.now();
+    let othersMs = 0;
+    const seconds = (): number => (performance.now() - started - othersMs) / 1000;
+    this.#starting = request;
     request.start(pool);
     const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
-    await prefill.run(request.sequence, request.promptIds, hooks, (hidden, doneTokens) => {
+    let chunkStarted = started;
+    const delays = (): boolean => this.#requests.arrives && this.#active.length > 0;
+    const parts = (): number => delays() ? SHARED_CHUNK_PARTS : 1;
+    for await (const { hidden, doneTokens } of prefill.chunks(request.sequence, request.promptIds, hooks, parts)) {
       if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
-      onPrefill?.({ doneTokens, totalTokens, seconds: (performance.now() - started) / 1000 }, request.index);
-    });
+      onPrefill?.({ doneTokens, totalTokens, seconds: seconds() }, request.index);
+      if (!delays() || doneTokens === totalTokens) continue;
+      await model.device.wait();
+      const chunkEnded = performance.now();
+      yield* this.#stepFor(chunkEnded - chunkStarted);
+      chunkStarted = performance.now();
+      othersMs += chunkStarted - chunkEnded;
+    }
     await model.device.wait();
-    if (id === NO_TOKEN) return request.fail(numericError(await this.#badPlaceOfPrompt(request)));
-    stats.prefilled(totalTokens, (performance.now() - started) / 1000);
-    return request.accept(id);
+    const failure = id === NO_TOKEN ? numericError(await this.#badPlaceOfPrompt(request)) : undefined;
+    if (failure === undefined) stats.prefilled(totalTokens, seconds());
+    this.#active.push(request);
+    this.#starting = undefined;
+    yield this.#deliver(request, failure === undefined ? request.accept(id) : request.fail(failure));
+  }
+
+  /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
+  async *#stepFor(milliseconds: number): AsyncGenerator<BatchPiece> {
+    const end = performance.now() + milliseconds;
+    do {
+      await this.#yieldToEventLoop();
+      for (const piece of this.#step()) yield piece;
+    } while (this.#active.length > 0 && performance.now() < end);
+  }
+
+  /** One token for each active request. */
+  #step(): BatchPiece[] {
+    const pieces = [...this.#endStarved(), ...this.#decode()];
+    this.#active = this.#active.filter((request) => !request.finished);
+    return pieces;
   }
 
   /**

@@ -27,10 +27,24 @@ export class Prefill implements Disposable {
 
   /** Appends all `ids` to the sequence. */
   async run(sequence: Sequence, ids: readonly number[], hooks: PrefillHooks, onChunk?: OnChunk): Promise<void> {
-    for (let first = 0; first < ids.length; first += this.#chunkTokens) {
-      const chunk = ids.slice(first, first + this.#chunkTokens);
+    for await (const { hidden, doneTokens } of this.chunks(sequence, ids, hooks)) onChunk?.(hidden, doneTokens);
+  }
+
+  /**
+   * Appends all `ids` to the sequence, a chunk per turn of the caller, who gets what {@link OnChunk} gets. `parts` says before each chunk
+   * in how many parts a chunk of full length is read.
+   */
+  async *chunks(
+    sequence: Sequence,
+    ids: readonly number[],
+    hooks: PrefillHooks,
+    parts: () => number = () => 1,
+  ): AsyncGenerator<{ hidden: Tensor; doneTokens: number }> {
+    for (let doneTokens = 0; doneTokens < ids.length;) {
+      const chunk = ids.slice(doneTokens, doneTokens + Math.ceil(this.#chunkTokens / parts()));
       const hidden = await this.#runChunk(sequence, chunk, hooks);
-      onChunk?.(hidden, first + chunk.length);
+      doneTokens += chunk.length;
+      yield { hidden, doneTokens };
     }
   }
 

@@ -40,7 +40,12 @@ export interface TokenizerOptions {
 export interface ChatOptions {
   /** Appends the start of the assistant's turn. Default true. */
   addGenerationPrompt?: boolean;
+  /** Sets `enable_thinking`, which some templates read. Default: not set, so the template decides. */
+  enableThinking?: boolean;
 }
+
+/** The variable that switches thinking on and off in the templates that offer it. */
+const THINKING = "enable_thinking";
 
 /** Converts between text and token ids, from the tokenizer files of a model folder. */
 export class Tokenizer implements TokenDecoder {
@@ -174,13 +179,20 @@ export class Tokenizer implements TokenDecoder {
     return this.#chatTemplate !== undefined;
   }
 
+  /** Whether the chat template reads {@link ChatOptions.enableThinking}. */
+  get switchesThinking(): boolean {
+    return this.#chatTemplate?.source.includes(THINKING) ?? false;
+  }
+
   /**
    * A conversation as text in the model's format.
    *
    * @throws {PagesiftError} of kind "model" without a usable template, "usage" when the template refuses the messages
    */
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
-    return this.#requireTemplate().render(messages, options.addGenerationPrompt ?? true);
+    const { addGenerationPrompt = true, enableThinking } = options;
+    const variables = enableThinking === undefined ? {} : { [THINKING]: enableThinking };
+    return this.#requireTemplate().render(messages, addGenerationPrompt, variables);
   }
 
   /**
