@@ -10,6 +10,7 @@ import { Random } from "../engine/sample/random.ts";
 import { checkSelections } from "./activity.ts";
 import { countedBetween } from "./arms.ts";
 import { type Fact, needleDocument, pairsDocument, question } from "./documents.ts";
+import { usageError } from "./lists.ts";
 import { isRuler, type QualityPlan, type Task } from "./quality_plan.ts";
 import { QualitySession } from "./quality_session.ts";
 import {
@@ -135,13 +136,18 @@ function proseFrom({ prose }: Bench, length: number, document: number): readonly
   return prose.slice(document * offsetTokens(length) % (prose.length - length + 1));
 }
 
-function makeDocument(bench: Bench, task: Exclude<Task, "prose">, length: number, document: number): TrialDocument {
+function makeDocument(bench: Bench, task: Exclude<Task, "prose">, length: number, index: number): TrialDocument {
   const { engine: { tokenizer }, plan, encode } = bench;
-  const prose = proseFrom(bench, length, document);
-  const seed = (plan.seed + document * 7919 + length) % 2 ** 32;
+  const prose = proseFrom(bench, length, index);
+  const seed = (plan.seed + index * 7919 + length) % 2 ** 32;
   if (isRuler(task)) {
     const text = tokenizer.decode(prose.slice(0, length));
-    return rulerDocument(task, encode, text, { lengthTokens: length, questions: plan.facts, seed });
+    const document = rulerDocument(task, encode, text, { lengthTokens: length, questions: plan.facts, seed });
+    if (document.ids.length > plan.mostBudgetTokens) return document;
+    throw usageError(
+      `--task ${task} has a document of ${document.ids.length} tokens at --length ${length}, which does not exceed --budget ` +
+        `${plan.mostBudgetTokens}, so nothing would be selected; raise --length, or lower --budget`,
+    );
   }
   const make = task === "needle" ? needleDocument : pairsDocument;
   const { ids, asked } = make(tokenizer, prose, length, plan.facts, new Random(seed));

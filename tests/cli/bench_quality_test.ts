@@ -91,6 +91,7 @@ const refused: [args: string[], code: number, message: string][] = [
   [["--task", "poem"], 2, "needle, pairs, prose"],
   [["--task", "absent.jsonl"], 2, "absent.jsonl"],
   [["--task", "single", "--chat"], 2, "no chat template"],
+  [["--task", "single", "-l", "260", "--budget", "256"], 2, "does not exceed --budget 256"],
   [["-l", "400", "--budget", "512"], 2, "nothing would be selected"],
   [["-l", "64k"], 4, "the longest --length is"],
   [["--text", "/absent.txt"], 2, '--text "/absent.txt" cannot be read'],
