@@ -200,7 +200,7 @@ const sparseOptions = {
     group: "Sparse attention",
     choices: SCORERS,
     fallback: undefined,
-    fallbackText: "unique, or the model's own",
+    fallbackText: "diag, or the model's own",
     help: "How pages are scored",
   }),
   sparseLambda: lambdaOption,
