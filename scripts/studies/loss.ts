@@ -1,7 +1,9 @@
 /**
- * Prints the mean loss of models over a text, for each format of their weights, with the change relative to the first one.
+ * Prints the mean loss of models over a text, for each format of their weights and each type of keys and values, with the change relative to
+ * the first one and the divergence (KL) from it.
  *
- *     deno run -A scripts/studies/loss.ts MODEL … [--weights auto,q8_0] [--text FILE] [--tokens 2000] [--device cpu|cuda]
+ *     deno run -A scripts/studies/loss.ts MODEL … [--weights auto,q8_0] [--kv-type auto,q8,fp8] [--text FILE] [--tokens 2000]
+ *         [--device cpu|cuda]
  *
  * A dense prefill gives the logits. The loss is that of the tokens from the second one on, in nats; the interval of a change is of 95 %,
  * from the differences of single tokens.
@@ -12,6 +14,7 @@ import { logSoftmax } from "../../bench/quality_tally.ts";
 import type { DeviceChoice } from "../../engine/devices.ts";
 import { Engine } from "../../engine/engine.ts";
 import type { WeightFormat } from "../../engine/folder/weight_formats.ts";
+import type { KvType } from "../../engine/pages/kv_type.ts";
 import { print } from "../output.ts";
 import { commit, proseIds } from "./measure.ts";
 
@@ -19,11 +22,28 @@ const BOOK = fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.
 /** Half the width of an interval of 95 % in standard errors. */
 const HALF_WIDTH = 1.96;
 
-/** Loss of every token but the first, in nats. */
-async function losses(engine: Engine, ids: readonly number[]): Promise<number[]> {
-  const logits = await engine.logits(ids);
-  const { vocabSize } = engine.config;
-  return ids.slice(1).map((id, at) => -(logSoftmax(logits.subarray(at * vocabSize, (at + 1) * vocabSize))[id] ?? NaN));
+/** What a model says about every token of a text but the first. */
+class Predictions {
+  constructor(readonly ids: readonly number[], readonly logits: Float32Array, readonly vocabSize: number) {}
+
+  /** In nats. */
+  losses(): number[] {
+    return this.ids.slice(1).map((id, at) => -(this.#logProbabilities(at)[id] ?? NaN));
+  }
+
+  /** Mean divergence of `other` from these predictions, in nats. */
+  divergence(other: Predictions): number {
+    return meanOf(
+      this.ids.slice(1).map((_, at) => {
+        const [own, others] = [this.#logProbabilities(at), other.#logProbabilities(at)];
+        return own.reduce((sum, log, token) => sum + Math.exp(log) * (log - (others[token] ?? NaN)), 0);
+      }),
+    );
+  }
+
+  #logProbabilities(at: number): ReturnType<typeof logSoftmax> {
+    return logSoftmax(this.logits.subarray(at * this.vocabSize, (at + 1) * this.vocabSize));
+  }
 }
 
 function meanOf(values: readonly number[]): number {
@@ -31,27 +51,36 @@ function meanOf(values: readonly number[]): number {
 }
 
 async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { string: ["weights", "text", "tokens", "device"] });
-  const models = flags._.map(String);
+  const flags = parseArgs(Deno.args, { string: ["weights", "kv-type", "text", "tokens", "device"] });
   const formats = String(flags.weights ?? "auto").split(",") as WeightFormat[];
+  const kvTypes = String(flags["kv-type"] ?? "auto").split(",") as KvType[];
   const text = String(flags.text ?? BOOK);
   const tokens = Number(flags.tokens ?? 2000);
+  const device = (flags.device ?? "cpu") as DeviceChoice;
   print(`commit ${await commit()}, ${tokens} tokens of ${basename(text)}`);
-  let first: number[] | undefined;
-  for (const model of models) {
+  let first: Predictions | undefined;
+  for (const model of flags._.map(String)) {
     for (const weights of formats) {
-      await using engine = await Engine.load(model, { device: (flags.device ?? "cpu") as DeviceChoice, weights });
-      const found = await losses(engine, proseIds(engine, text, tokens));
-      first ??= found;
-      const changes = found.map((loss, at) => loss - (first?.[at] ?? NaN));
-      const change = meanOf(changes);
-      const error = Math.sqrt(meanOf(changes.map((value) => (value - change) ** 2)) / changes.length);
-      const sign = change < 0 ? "-" : "+";
-      const size = `${Math.abs(change).toFixed(4)} ± ${(HALF_WIDTH * error).toFixed(4)}`;
-      const mib = (engine.stats.weightBytes / (1 << 20)).toFixed(0);
-      print(`${basename(model)} ${weights}: ${mib} MiB, loss ${meanOf(found).toFixed(4)}, ${sign}${size}`);
+      for (const kvType of kvTypes) {
+        await using engine = await Engine.load(model, { device, weights, kvType });
+        const ids = proseIds(engine, text, tokens);
+        const found = new Predictions(ids, await engine.logits(ids), engine.config.vocabSize);
+        first ??= found;
+        const mib = (engine.stats.weightBytes / (1 << 20)).toFixed(0);
+        print(`${basename(model)} ${weights}, keys and values ${engine.kvType}: ${mib} MiB, ${changeOf(found, first)}`);
+      }
     }
   }
+}
+
+function changeOf(found: Predictions, first: Predictions): string {
+  const [own, before] = [found.losses(), first.losses()];
+  const changes = own.map((loss, at) => loss - (before[at] ?? NaN));
+  const change = meanOf(changes);
+  const error = Math.sqrt(meanOf(changes.map((value) => (value - change) ** 2)) / changes.length);
+  const size = `${Math.abs(change).toFixed(4)} ± ${(HALF_WIDTH * error).toFixed(4)}`;
+  const divergence = first.vocabSize === found.vocabSize ? `, KL ${first.divergence(found).toExponential(2)}` : "";
+  return `loss ${meanOf(own).toFixed(4)}, ${change < 0 ? "-" : "+"}${size}${divergence}`;
 }
 
 if (import.meta.main) await main();
