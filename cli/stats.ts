@@ -6,9 +6,13 @@ import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "..
 export function statsLines(stats: EngineStats, model: string, newTokens: number): [label: string, text: string][] {
   const { promptTokens, prefillTokens, prefillSeconds, decodeTokens, decodeSeconds, firstTokenSeconds } = stats;
   const firstToken = `first token after ${formatSeconds(firstTokenSeconds)}`;
+  const reused = stats.reusedTokens > 0 ? `, ${formatCount(stats.reusedTokens)} of them reused` : "";
   return [
     ["model", `${model} on ${stats.device}`],
-    ["prompt", `${plural(promptTokens, "token")}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`],
+    [
+      "prompt",
+      `${plural(promptTokens, "token")}${reused}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`,
+    ],
     ["answer", `${plural(newTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
     ["sparse", sparseLine(stats)],
     ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],

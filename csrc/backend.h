@@ -28,6 +28,9 @@ void *memory_allocate(Backend &backend, int64_t bytes); /* zeroed */
 void memory_free(Backend &backend, void *memory, int64_t bytes);
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
+/* Rows of `width` bytes, which begin `pitch` bytes apart. */
+void memory_write_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows);
+void memory_read_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows);
 
 void graph_begin(Backend &backend);
 void *graph_end(Backend &backend);

@@ -11,6 +11,7 @@ import { checkWeightsFit, engineError } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
+import { distinctTokens } from "./pages/prompt_order.ts";
 import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
@@ -256,12 +257,32 @@ export class Engine implements AsyncDisposable {
     return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
-  /** The current session if its cache fits, else a new one in its place. */
+  /** The current session if its cache fits, else a new one in its place, with the prompts that the current one remembers. */
   #sessionFor(policy: PagePolicy, need: PoolNeed): Session {
     if (this.#session?.serves(policy, need)) return this.#session;
     this.#loaded.lock()[Symbol.dispose](); // throws while a run uses the current cache
+    const grown = this.#grownSession(policy, need);
     this.#closeSession();
-    return this.#session = this.openSession(policy, need);
+    return this.#session = grown ?? this.openSession(policy, need);
+  }
+
+  /**
+   * A session with the prompts of the current one and up to twice its room, since who asks more usually goes on asking; undefined without
+   * a current one, or if both do not fit in memory at once.
+   */
+  #grownSession(policy: PagePolicy, need: PoolNeed): Session | undefined {
+    if (this.#session === undefined || !this.#session.remembersPrompts) return undefined;
+    const doubled = Math.min(2 * this.#session.poolTokens, this.config.maxContext);
+    const longestTokens = Math.max(need.longestTokens, doubled);
+    const roomy = { ...need, totalTokens: Math.max(need.totalTokens, doubled), longestTokens };
+    try {
+      const session = this.openSession(policy, roomy);
+      session.takeOver(this.#session);
+      return session;
+    } catch (error) {
+      if (error instanceof PagesiftError && error.kind === "memory") return undefined;
+      throw error;
+    }
   }
 
   #closeSession(): void {
@@ -300,12 +321,14 @@ async function locate(pathOrName: string, { hub, signal }: EngineOptions): Promi
   return await findModelFolder(pathOrName, { ...hub, ...signal && { signal } });
 }
 
-/** The largest requests together, as many as decode at once. */
+/** The largest requests together, as many as decode at once; tokens that requests share count once if that is less. */
 function needOf(requests: readonly Request[]): PoolNeed {
   const tokens = requests.map(longestTokens).sort((a, b) => b - a);
   const together = tokens.slice(0, MAX_BATCH);
+  const separate = together.reduce((sum, count) => sum + count, 0);
+  const distinct = distinctTokens(requests.map((one) => ({ promptIds: one.promptIds, longest: longestTokens(one) })));
   return {
-    totalTokens: together.reduce((sum, count) => sum + count, 0),
+    totalTokens: Math.min(separate, distinct),
     longestTokens: tokens[0] ?? 1,
     maxSequences: together.length,
   };

@@ -5,6 +5,7 @@ import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
 import type { Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { byPrefix } from "./pages/prompt_order.ts";
 import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";
@@ -36,7 +37,7 @@ export class Generation {
   #active: Request[] = [];
 
   constructor(readonly context: RunContext, requests: readonly Request[]) {
-    this.#waiting = [...requests];
+    this.#waiting = byPrefix(requests);
     this.#yieldToEventLoop = eventLoopYield(context.signal);
   }
 
@@ -77,8 +78,10 @@ export class Generation {
     const active = this.#active.filter((request) => !request.finished);
     if (!next || active.length >= pool.shape.maxSequences) return undefined;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
-    const reserved = active.reduce((sum, request) => sum + pages(request), 0);
-    return reserved + pages(next) <= pool.shape.numPages ? this.#waiting.shift() : undefined;
+    const held = ({ sequence }: Request): number => pool.pagesTaken(sequence.length);
+    const reserved = active.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);
+    const needed = pages(next) - (next.given ? held(next) : pool.prefixes.countUsed(next.promptIds));
+    return reserved + needed <= pool.allocator.numFree ? this.#waiting.shift() : undefined;
   }
 
   /** Prefills a request and samples its first token. */
@@ -87,15 +90,18 @@ export class Generation {
     const started = performance.now();
     const totalTokens = request.promptIds.length;
     let id = NO_TOKEN;
-    request.start(pool);
+    const reusedTokens = request.start(pool);
     const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
-    await prefill.run(request.sequence, request.promptIds, hooks, (hidden, doneTokens) => {
+    await prefill.run(request.sequence, request.promptIds.slice(reusedTokens), hooks, (hidden, newTokens) => {
+      const doneTokens = reusedTokens + newTokens;
       if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
-      onPrefill?.({ doneTokens, totalTokens, seconds: (performance.now() - started) / 1000 }, request.index);
+      const seconds = (performance.now() - started) / 1000;
+      onPrefill?.({ doneTokens, reusedTokens, totalTokens, seconds }, request.index);
     });
     await model.device.wait();
     if (id === NO_TOKEN) return request.fail(numericError(await this.#badPlaceOfPrompt(request)));
-    stats.prefilled(totalTokens, (performance.now() - started) / 1000);
+    if (!request.given) pool.prefixes.add(request.promptIds, request.sequence.pages, totalTokens);
+    stats.prefilled(totalTokens, reusedTokens, (performance.now() - started) / 1000);
     return request.accept(id);
   }
 

@@ -16,6 +16,7 @@ export function emptyStats(facts: EngineFacts): EngineStats {
     ...facts,
     ...{
       promptTokens: 0,
+      reusedTokens: 0,
       prefillTokens: 0,
       prefillSeconds: 0,
       decodeTokens: 0,
@@ -46,9 +47,11 @@ export class RunStats {
     pool.allocator.resetPeak();
   }
 
-  prefilled(tokens: number, seconds: number): void {
+  /** A prompt of `tokens` tokens, of which `reused` were in the cache. */
+  prefilled(tokens: number, reused: number, seconds: number): void {
     this.#stats.promptTokens += tokens;
-    this.#stats.prefillTokens += tokens;
+    this.#stats.reusedTokens += reused;
+    this.#stats.prefillTokens += tokens - reused;
     this.#stats.prefillSeconds += seconds;
     if (this.#stats.firstTokenSeconds === 0) this.#stats.firstTokenSeconds = (performance.now() - this.#started) / 1000;
     this.contextReached(tokens);

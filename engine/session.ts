@@ -66,6 +66,21 @@ export class Session implements Disposable {
     return this.pool.covers(cacheShape(this.loaded.config, this.loaded.kv, policy, need));
   }
 
+  /** Tokens that the cache has room for. */
+  get poolTokens(): number {
+    return this.pool.shape.numPages * this.pool.shape.pageSize;
+  }
+
+  /** Whether a later prompt may begin with pages of an earlier one. */
+  get remembersPrompts(): boolean {
+    return this.pool.prefixes.size > 0;
+  }
+
+  /** Copies the prompts that another session remembers, as far as there is room and if its pages have the same contents. */
+  takeOver(other: Session): void {
+    this.pool.takeOver(other.pool);
+  }
+
   openSequence(): Sequence {
     return this.pool.openSequence();
   }

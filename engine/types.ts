@@ -59,6 +59,8 @@ export interface SamplingOptions {
 export interface PrefillProgress {
   /** Prompt tokens that are in the KV cache. */
   doneTokens: number;
+  /** Those of them that an earlier prompt left there. */
+  reusedTokens: number;
   /** Prompt tokens. */
   totalTokens: number;
   /** Time since prefill started. */
@@ -134,6 +136,8 @@ export interface EngineStats {
   device: string;
   /** Tokens of all prompts. */
   promptTokens: number;
+  /** Prompt tokens whose keys and values an earlier prompt left in the KV cache. */
+  reusedTokens: number;
   /** Prompt tokens that prefill processed. */
   prefillTokens: number;
   /** Time in prefill. */
