@@ -13,11 +13,23 @@ export function statsLines(stats: EngineStats, model: string, newTokens: number)
       "prompt",
       `${plural(promptTokens, "token")}${reused}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`,
     ],
+    ...savedLine(stats.promptCache),
     ["answer", `${plural(newTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
     ["sparse", sparseLine(stats)],
     ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],
     ["context", `${formatCount(stats.contextTokens)} of ${plural(stats.maxContext, "token")}`],
   ];
+}
+
+/** What the prompt cache loaded and saved; no line without one. */
+function savedLine(saved: EngineStats["promptCache"]): [string, string][] {
+  if (saved === undefined) return [];
+  const { loadedTokens, loadedBytes, loadSeconds, savedTokens, savedBytes, saveSeconds } = saved;
+  const loaded = `loaded ${plural(loadedTokens, "token")}, ${bytes(loadedBytes)}, in ${formatSeconds(loadSeconds)}`;
+  const wrote = `saved ${plural(savedTokens, "token")}, ${bytes(savedBytes)}, ${
+    formatSeconds(saveSeconds)
+  } after the answer`;
+  return [["saved", `${loaded}; ${wrote}`]];
 }
 
 /** The kernels' own counters, so that a run shows whether selection was active. */

@@ -1,4 +1,5 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
+import { ABI_VERSION } from "../ffi/symbols.ts";
 import { limitContext, type ModelConfig } from "./folder/config.ts";
 import { statOrUndefined } from "./folder/json_file.ts";
 import { findModelFolder, type FindModelOptions } from "./hub/find.ts";
@@ -15,6 +16,7 @@ import { distinctTokens } from "./pages/prompt_order.ts";
 import { Request } from "./request.ts";
 import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
+import { type PromptCacheOptions, SavedPrompts } from "./saved_prompts.ts";
 import { Session } from "./session.ts";
 import { type ModelSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { formatCount } from "./text/format.ts";
@@ -53,6 +55,8 @@ export interface EngineOptions {
   library?: string;
   /** Ends loading; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
+  /** Saves prompts on disk, so that one that begins like a saved one is read from there. Default: off. */
+  promptCache?: PromptCacheOptions;
   /** How a hub name is found; paths need none of it. Default: with the process's own environment. */
   hub?: Partial<Omit<FindModelOptions, "signal">>;
 }
@@ -105,7 +109,8 @@ export class Engine implements AsyncDisposable {
    */
   static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const source = await openModelSource(await locate(pathOrName, options));
+    const path = await locate(pathOrName, options);
+    const source = await openModelSource(path);
     const { config: read, sparsity, generation: { eosTokenIds, sampling, notices: ignored } } = source;
     const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
     const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
@@ -120,6 +125,9 @@ export class Engine implements AsyncDisposable {
       const loaded = LoadedModel.create(device, config, weights, kvFormat(options.kvType ?? "auto", plan.dtype), {
         trainedContext: read.maxContext,
       });
+      if (options.promptCache) {
+        loaded.savedPrompts = await openSavedPrompts(options.promptCache, path, loaded, options.weights);
+      }
       const own = modelNotices(config, read.maxContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
       return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
@@ -313,6 +321,19 @@ export class Engine implements AsyncDisposable {
     this.#closeSession();
     await this.#loaded[Symbol.asyncDispose]();
   }
+}
+
+/** With everything that keys and values depend on besides the files of the model and the shape of the cache. */
+function openSavedPrompts(
+  promptCache: PromptCacheOptions,
+  path: string,
+  { device, config }: LoadedModel,
+  weights: WeightFormat = "auto",
+): Promise<SavedPrompts> {
+  const { backend, name } = device.describe();
+  // LongRoPE rotates by the context in force.
+  const context = config.rope.type === "longrope" ? config.maxContext : 0;
+  return SavedPrompts.open(promptCache, path, { abi: ABI_VERSION, backend, name, weights, context });
 }
 
 /** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */

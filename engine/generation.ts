@@ -9,6 +9,7 @@ import { byPrefix } from "./pages/prompt_order.ts";
 import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import type { RunStats } from "./run_stats.ts";
+import type { SavedPrompts } from "./saved_prompts.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
 import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
 
@@ -21,6 +22,7 @@ export interface RunContext {
   decoder: Decoder;
   sampler: NativeSampler;
   stats: RunStats;
+  savedPrompts?: SavedPrompts | undefined;
   signal?: AbortSignal | undefined;
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
   /** Sees every decode step. */
@@ -51,6 +53,10 @@ export class Generation {
         }
         this.#active = this.#active.filter((request) => !request.finished);
         if (this.#active.length === 0) {
+          if (this.context.savedPrompts?.isSaving) {
+            await this.context.savedPrompts.settle(); // their pages
+            continue;
+          }
           // Without an active request, one that does not fit now never will.
           const tooLarge = this.#waiting.shift();
           if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
@@ -68,6 +74,7 @@ export class Generation {
       this.context.stats.finished("aborted");
     } finally {
       for (const request of this.#active) request.release();
+      await this.context.savedPrompts?.finish();
     }
   }
 
@@ -86,13 +93,17 @@ export class Generation {
 
   /** Prefills a request and samples its first token. */
   async #start(request: Request): Promise<Piece> {
-    const { model, pool, prefill, stats, onPrefill } = this.context;
+    const { model, pool, prefill, stats, savedPrompts, onPrefill } = this.context;
     const started = performance.now();
     const totalTokens = request.promptIds.length;
     let id = NO_TOKEN;
-    const reusedTokens = request.start(pool);
+    request.start(pool);
+    const { sequence, promptIds } = request;
+    const usesSaved = savedPrompts !== undefined && (!request.given || sequence.length === 0);
+    if (usesSaved) await savedPrompts.load(pool, sequence, promptIds, this.#yieldToEventLoop);
+    const reusedTokens = request.given && !usesSaved ? 0 : sequence.length;
     const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
-    await prefill.run(request.sequence, request.promptIds.slice(reusedTokens), hooks, (hidden, newTokens) => {
+    await prefill.run(sequence, promptIds.slice(reusedTokens), hooks, (hidden, newTokens) => {
       const doneTokens = reusedTokens + newTokens;
       if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
       const seconds = (performance.now() - started) / 1000;
@@ -100,7 +111,8 @@ export class Generation {
     });
     await model.device.wait();
     if (id === NO_TOKEN) return request.fail(numericError(await this.#badPlaceOfPrompt(request)));
-    if (!request.given) pool.prefixes.add(request.promptIds, request.sequence.pages, totalTokens);
+    if (!request.given) pool.prefixes.add(promptIds, sequence.pages, totalTokens);
+    if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
     stats.prefilled(totalTokens, reusedTokens, (performance.now() - started) / 1000);
     return request.accept(id);
   }

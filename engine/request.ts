@@ -64,11 +64,9 @@ export class Request {
     return this.#sequence;
   }
 
-  /** Opens a sequence in the cache and returns how many tokens of the prompt are in it already. */
-  start(pool: Pick<KvPool, "openSequence">): number {
-    if (this.given) return 0;
-    this.#sequence = pool.openSequence(this.promptIds);
-    return this.#sequence.length;
+  /** Opens a sequence in the cache, which contains what the cache still has of the prompt. */
+  start(pool: Pick<KvPool, "openSequence">): void {
+    this.#sequence ??= pool.openSequence(this.promptIds);
   }
 
   /** Frees the pages, unless the caller passed the sequence. */

@@ -1,6 +1,7 @@
 import type { Counters } from "../ffi/structs.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { countSparseLayers, type PagePolicy } from "./pages/page_policy.ts";
+import type { SavedPrompts } from "./saved_prompts.ts";
 import type { EngineStats, FinishReason } from "./types.ts";
 
 /** What stays the same for all runs of an engine. */
@@ -41,7 +42,12 @@ export class RunStats {
   readonly #stats: EngineStats;
   readonly #started = performance.now();
 
-  constructor(facts: EngineFacts, readonly pool: KvPool, readonly policy: PagePolicy) {
+  constructor(
+    facts: EngineFacts,
+    readonly pool: KvPool,
+    readonly policy: PagePolicy,
+    readonly savedPrompts?: SavedPrompts,
+  ) {
     this.#stats = emptyStats(facts);
     pool.cache.resetCounters();
     pool.allocator.resetPeak();
@@ -74,9 +80,11 @@ export class RunStats {
 
   /** The stats so far. */
   snapshot(): EngineStats {
-    if (this.pool.cache.closed) return { ...this.#stats };
+    const promptCache = this.savedPrompts?.stats;
+    const stats = { ...this.#stats, ...promptCache && { promptCache } };
+    if (this.pool.cache.closed) return stats;
     const counters = this.pool.cache.counters();
-    return { ...this.#stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
+    return { ...stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
   }
 
   #traffic(

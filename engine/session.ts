@@ -138,9 +138,11 @@ export class Session implements Disposable {
   ): AsyncGenerator<BatchPiece> {
     using _lock = this.loaded.lock();
     const parts = { prefill: this.#prefiller(), decoder: this.#decoder(policy), sampler: this.#nativeSampler() };
-    const stats = this.#stats = new RunStats(this.facts, this.pool, policy);
-    const { model } = this.loaded;
-    yield* new Generation({ model, pool: this.pool, policy, stats, ...parts, ...options }, requests).run();
+    const { model, savedPrompts } = this.loaded;
+    savedPrompts?.begin();
+    const stats = this.#stats = new RunStats(this.facts, this.pool, policy, savedPrompts);
+    const context = { model, pool: this.pool, policy, stats, savedPrompts, ...parts, ...options };
+    yield* new Generation(context, requests).run();
   }
 
   /** What the latest {@link generate} did, or undefined before the first. */

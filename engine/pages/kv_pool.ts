@@ -77,12 +77,12 @@ export class KvPool implements Disposable {
   /** Prompts whose pages later sequences can share. */
   readonly prefixes: PrefixTree;
   /** Bytes of a page, or of a group of pages, with statistics, in all layers. */
-  readonly #unitBytes: number;
+  readonly unitBytes: number;
 
   constructor(device: Device, readonly shape: CacheShape) {
     this.allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
     this.prefixes = new PrefixTree(this.allocator, shape.pageSize);
-    this.#unitBytes = KvCache.measure(device, shape).unit;
+    this.unitBytes = KvCache.measure(device, shape).unit;
     this.cache = KvCache.create(device, shape);
   }
 
@@ -113,22 +113,36 @@ export class KvPool implements Disposable {
   truncate(sequence: Sequence, length: number): void {
     const { copy, tail } = sequence.truncate(length);
     if (copy) {
-      const bytes = new Uint8Array(this.#unitBytes);
+      const bytes = new Uint8Array(this.unitBytes);
       this.cache.exportPages([copy.from], bytes);
       this.cache.importPages([copy.to], bytes);
     }
     if (tail) this.cache.renewPage(tail.page, tail.numTokens);
   }
 
+  /** First pages of the groups with the tokens of a sequence in [from, end), both multiples of the tokens of a group. */
+  unitsOf(sequence: Sequence, from: number, end: number): number[] {
+    const { groupPages } = this.allocator;
+    const pages = sequence.pages.slice(from / this.shape.pageSize, end / this.shape.pageSize);
+    return pages.filter((_, index) => index % groupPages === 0);
+  }
+
+  /** Appends tokens that fill whole groups of pages, from bytes that {@link KvCache.exportPages} copied. */
+  importTokens(sequence: Sequence, numTokens: number, bytes: Uint8Array<ArrayBuffer>): void {
+    const from = sequence.length;
+    sequence.extend(numTokens);
+    this.cache.importPages(this.unitsOf(sequence, from, from + numTokens), bytes);
+  }
+
   /** Takes over the prompts that another pool remembers, the latest ones first, as far as there is room. */
   takeOver(other: KvPool): void {
-    if (!sameUnits(this.shape, other.shape) || this.#unitBytes !== other.#unitBytes) return;
+    if (!sameUnits(this.shape, other.shape) || this.unitBytes !== other.unitBytes) return;
     const known = other.prefixes.blocks().slice(0, this.allocator.numFree / this.allocator.groupPages);
     const pages = known.map(() => this.allocator.allocate());
-    const batch = Math.max(1, Math.floor(COPY_BYTES / this.#unitBytes));
+    const batch = Math.max(1, Math.floor(COPY_BYTES / this.unitBytes));
     for (let first = 0; first < known.length; first += batch) {
       const from = known.slice(first, first + batch).map(({ page }) => page);
-      const bytes = new Uint8Array(from.length * this.#unitBytes);
+      const bytes = new Uint8Array(from.length * this.unitBytes);
       other.cache.exportPages(from, bytes);
       this.cache.importPages(pages.slice(first, first + batch), bytes);
     }
