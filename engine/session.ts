@@ -86,7 +86,8 @@ export class Session implements Disposable {
   }
 
   /**
-   * Appends ids to a sequence with dense attention, chunk by chunk.
+   * Appends ids to a sequence with dense attention, chunk by chunk. If the sequence is empty and nobody looks at the chunks, what is saved
+   * of the ids is loaded and the rest is saved.
    *
    * @throws {Aborted} once the signal is aborted, {PagesiftError} of kind "usage" while the model runs something else
    */
@@ -96,8 +97,14 @@ export class Session implements Disposable {
     { signal, onChunk }: { signal?: AbortSignal | undefined; onChunk?: OnChunk } = {},
   ): Promise<void> {
     using _lock = this.loaded.lock();
-    await this.#prefiller().run(sequence, ids, { yieldToEventLoop: eventLoopYield(signal) }, onChunk);
+    const hooks = { yieldToEventLoop: eventLoopYield(signal) };
+    const saved = sequence.length === 0 && onChunk === undefined ? this.loaded.savedPrompts : undefined;
+    saved?.begin();
+    await saved?.load(this.pool, sequence, ids, hooks.yieldToEventLoop);
+    await this.#prefiller().run(sequence, saved ? ids.slice(sequence.length) : ids, hooks, onChunk);
     await this.loaded.device.wait();
+    saved?.save(this.pool, sequence, ids);
+    await saved?.finish();
   }
 
   /**

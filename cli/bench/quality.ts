@@ -14,6 +14,7 @@ import { commandLine } from "../system_world.ts";
 import { findModel } from "../load.ts";
 import type { BenchQualityFlags } from "../options/bench_quality.ts";
 import { Progress } from "../progress.ts";
+import { promptCacheOf } from "../prompt_cache.ts";
 import type { CommandRun } from "../command_run.ts";
 import { shippedPath } from "../shipped.ts";
 
@@ -38,6 +39,7 @@ export async function runQuality(
     device: flags.device,
     weights: flags.weights,
     kvType: flags.kvType,
+    ...promptCacheOf(flags, name, session),
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);

@@ -2,6 +2,7 @@ import { countOption, numberChoiceOption, textOption, tokenCountOption, type Val
 import { PAGE_SIZES } from "../../engine/pages/page_policy.ts";
 import { resultOptions, sparseOptions } from "./bench.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
+import { promptCacheOptions } from "./prompt_cache.ts";
 import { denseLayers } from "./sparse.ts";
 import { commonOptions } from "./common.ts";
 
@@ -73,6 +74,7 @@ export const benchQualityOptions = {
   scorer: { ...sparseOptions.scorer, fallback: "unique,diag,quest,mean" },
   ...denseLayers,
   ...deviceOptions,
+  ...promptCacheOptions,
   ...writing,
   ...commonOptions,
 };
