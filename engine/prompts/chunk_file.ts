@@ -36,7 +36,7 @@ export function chunkBuffer(facts: ChunkFacts, ids: readonly number[], units: nu
   return {
     bytes,
     pages: bytes.subarray(dataAt + 4 * ids.length),
-    seal() {
+    seal(): void {
       const header = headerOf(crc32(bytes.subarray(dataAt)));
       view.setBigUint64(0, BigInt(header.length), true);
       bytes.set(header, LENGTH_BYTES);
