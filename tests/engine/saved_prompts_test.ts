@@ -254,9 +254,10 @@ Deno.test("A process that is killed while it saves leaves only whole chunks unde
     // It was faster.
   }
   await child.status;
-  const { code, stderr } = await runDeno([...generateArgs(cache, file, "Why?"), "-v"]);
-  assertEquals(code, 0);
-  assert(!stderr.includes("Skipped") && !stderr.includes("loaded 0 tokens"), stderr);
+  const second = await runDeno([...generateArgs(cache, file, "Why?"), "-v"]);
+  assertEquals([second.code, second.stderr.includes("Skipped")], [0, false], second.stderr);
+  const third = await runDeno([...generateArgs(cache, file, "Why?"), "-v"]);
+  assertStringIncludes(third.stderr, "saved 0 tokens");
 });
 
 Deno.test("A prompt that cannot be written is answered all the same, with one warning and no file left", async () => {
