@@ -29,6 +29,8 @@ const percent = (value: number): string => `${(100 * value).toFixed(1)} %`;
 const times = (value: number): string => `${value.toFixed(2)} x`;
 
 const signed = (value: number): string => `${value < 0 ? "-" : "+"}${Math.abs(value).toFixed(4)}`;
+/** A difference of two shares, in hundredths. */
+const points = (value: number): string => `${value < 0 ? "-" : "+"}${Math.abs(100 * value).toFixed(1)}`;
 
 function interval(
   low: number | undefined,
@@ -77,6 +79,12 @@ export const COLUMNS: readonly Column[] = [
   {
     title: "95 %",
     show: ({ accuracy_low: low, accuracy_high: high }) => interval(low, high, (value) => `${Math.round(100 * value)}`),
+  },
+  { title: "score", show: (row) => optional(row.score, percent) },
+  { title: "score - dense", show: (row) => optional(row.score_change, points) },
+  {
+    title: "95 % of it",
+    show: ({ score_change_low: low, score_change_high: high }) => interval(low, high, points),
   },
   { title: "by depth", show: (row) => row.by_depth },
   { title: "loss", show: (row) => optional(row.loss, (value) => value.toFixed(4)) },

@@ -10,7 +10,7 @@ const NOUNS = "falcon harbor lantern meadow mountain orchard palace river shephe
   .split(" ");
 const DIGITS = 5;
 /** No fact lies in the last part of a document, where the recent pages would contain it. */
-const DEEPEST = 0.95;
+export const DEEPEST = 0.95;
 /** Facts in a document of pairs: enough that names and numbers compete. */
 const PAIRS = 60;
 
@@ -33,10 +33,14 @@ export function makeFacts(random: Random, count: number): Fact[] {
   while (facts.size < count) {
     const name = `${pick(random, ADJECTIVES)} ${pick(random, NOUNS)}`;
     if (facts.has(name)) continue;
-    const value = Array.from({ length: DIGITS }, () => Math.floor(random.nextFloat() * 10)).join("");
-    facts.set(name, { name, value, depth: (facts.size + random.nextFloat()) / count * DEEPEST });
+    facts.set(name, { name, value: makeValue(random), depth: (facts.size + random.nextFloat()) / count * DEEPEST });
   }
   return [...facts.values()];
+}
+
+/** A number of 5 digits, as text. */
+export function makeValue(random: Random): string {
+  return Array.from({ length: DIGITS }, () => Math.floor(random.nextFloat() * 10)).join("");
 }
 
 /** Prose of exactly `lengthTokens` tokens with `count` facts, all of which are asked for. */
@@ -60,11 +64,7 @@ export function pairsDocument(
   random: Random,
 ): Document {
   const facts = makeFacts(random, Math.max(count, Math.min(PAIRS, Math.floor(lengthTokens / 40))));
-  const asked = Array.from(
-    { length: count },
-    (_, index) => facts[Math.floor((index + 0.5) * facts.length / count)] as Fact,
-  );
-  return { ids: plant(tokenizer, prose, facts, lengthTokens), asked };
+  return { ids: plant(tokenizer, prose, facts, lengthTokens), asked: spread(facts, count) };
 }
 
 /** The question that follows a document; the answer is the value of the fact. */
@@ -99,6 +99,13 @@ function plant(tokenizer: Tokenizer, prose: readonly number[], facts: readonly F
   return [...out, ...prose.slice(taken, room)];
 }
 
-function pick<T>(random: Random, items: readonly T[]): T {
+/** At most `count` of the items, evenly spaced. */
+export function spread<T>(items: readonly T[], count: number): T[] {
+  const taken = Math.min(count, items.length);
+  return Array.from({ length: taken }, (_, index) => items[Math.floor((index + 0.5) * items.length / taken)] as T);
+}
+
+/** One of the items. */
+export function pick<T>(random: Random, items: readonly T[]): T {
   return items[Math.floor(random.nextFloat() * items.length)] as T;
 }

@@ -39,6 +39,18 @@ export function pairedInterval(differences: readonly number[], block: number): I
   return { low: centre - half, high: centre + half };
 }
 
+/**
+ * Interval of the mean of paired differences between scores from 0 to 1, after Agresti and Min (2005): two pairs are added, one
+ * of which differs. So it does not collapse if few pairs differ.
+ */
+export function pairedScoreInterval(differences: readonly number[]): Interval {
+  const pairs = differences.length + 2;
+  const centre = differences.reduce((sum, value) => sum + value, 0) / pairs;
+  const squares = differences.reduce((sum, value) => sum + value ** 2, 1) / pairs;
+  const half = Z_95 * Math.sqrt((squares - centre ** 2) / pairs);
+  return { low: Math.max(-1, centre - half), high: Math.min(1, centre + half) };
+}
+
 /** The 97.5 % quantile of Student's t, by the Cornish-Fisher expansion; exact values where that is inaccurate. */
 export function studentT95(degrees: number): number {
   const small = [12.706, 4.303, 3.182, 2.776, 2.571][degrees - 1];

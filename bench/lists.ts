@@ -27,13 +27,13 @@ export function parseCounts(flag: string, text: string, least: number): number[]
   );
 }
 
-/** Parses `unique,mean` into words of a set. @throws {PagesiftError} of kind "usage" */
-export function parseWords<W extends string>(flag: string, text: string, words: readonly W[]): W[] {
+/** Parses `unique,mean` into words of a set; `also` ends the message about others. @throws {PagesiftError} of kind "usage" */
+export function parseWords<W extends string>(flag: string, text: string, words: readonly W[], also = ""): W[] {
   return unique(
     splitList(flag, text).map((item) => {
       const word = words.find((each) => each === item);
       if (word !== undefined) return word;
-      throw usageError(`${flag} contains "${item}", expected some of ${words.join(", ")}`);
+      throw usageError(`${flag} contains "${item}", expected some of ${words.join(", ")}${also}`);
     }),
   );
 }
@@ -94,7 +94,8 @@ export function checkExceeds(
   }
 }
 
-function splitList(flag: string, text: string): string[] {
+/** The items of a list. @throws {PagesiftError} of kind "usage" if one is empty */
+export function splitList(flag: string, text: string): string[] {
   const items = text.split(",").map((item) => item.trim());
   if (items.some((item) => item === "")) {
     const what = text.trim() === "" ? "is empty" : `has an empty item in "${text}"`;

@@ -1,5 +1,6 @@
 /** Rows measured by other programs: read, checked, and placed next to ours if the settings match. */
 import { type Field, type FieldKind, FIELDS } from "./fields.ts";
+import { fieldError, parseObject } from "./json_lines.ts";
 import { usageError } from "./lists.ts";
 import type { Row, Settings, Subject } from "./row.ts";
 
@@ -22,22 +23,10 @@ export function parsePeers(file: string, text: string, subject: Subject): PeerRo
   return text.split("\n").flatMap((line, index) => {
     if (line.trim() === "") return [];
     const place = `${file}:${index + 1}`;
-    const row = readRow(parseLine(line, place), place);
+    const named = `Peer row ${place}`;
+    const row = readRow(parseObject(line, named), named);
     return row.subject === subject ? [{ row, place }] : [];
   });
-}
-
-function parseLine(line: string, place: string): Readonly<Record<string, unknown>> {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    throw usageError(`Peer row ${place} is not JSON; expected one object per line`);
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw usageError(`Peer row ${place} is not an object`);
-  }
-  return value as Record<string, unknown>;
 }
 
 function readRow(value: Readonly<Record<string, unknown>>, place: string): Row {
@@ -49,7 +38,7 @@ function readRow(value: Readonly<Record<string, unknown>>, place: string): Row {
   const unknown = Object.keys(value).find((name) => !fields.some((field) => field.name === name));
   if (unknown !== undefined) {
     throw usageError(
-      `Peer row ${place}: field "${unknown}" is unknown for ${subject}; known fields: ${
+      `${place}: field "${unknown}" is unknown for ${subject}; known fields: ${
         fields.map(({ name }) => name).join(", ")
       }`,
     );
@@ -80,11 +69,6 @@ function problemOf(kind: FieldKind, value: unknown): string | undefined {
   return typeof value === "number" && Number.isFinite(value) && value > 0 ? undefined : "a number above 0";
 }
 
-function fieldError(place: string, name: string, value: unknown, expected: string): Error {
-  const found = value === undefined ? "is missing" : `is ${JSON.stringify(value).slice(0, 60)}`;
-  return usageError(`Peer row ${place}: field "${name}" ${found}, expected ${expected}`);
-}
-
 /** Computes time from speed or speed from time, and bandwidth from bytes. */
 function withDerived(row: Row, place: string): Row {
   const full = row.subject === "generate" ? withTimeAndSpeed(row, place) : row;
@@ -92,7 +76,7 @@ function withDerived(row: Row, place: string): Row {
   const [low, high] = [full.low_us ?? full.median_us, full.high_us ?? full.median_us];
   if (low > full.median_us || high < full.median_us) {
     throw usageError(
-      `Peer row ${place}: expected low_us <= median_us <= high_us, found ${low}, ${full.median_us}, ${high}`,
+      `${place}: expected low_us <= median_us <= high_us, found ${low}, ${full.median_us}, ${high}`,
     );
   }
   return full.bytes === undefined ? full : { ...full, gb_per_s: full.bytes / full.median_us / 1e3 };
@@ -101,7 +85,7 @@ function withDerived(row: Row, place: string): Row {
 function withTimeAndSpeed(row: Row, place: string): Row {
   const { prompt_tokens: prompt, decode_tokens: decode } = row;
   if ((prompt === undefined) === (decode === undefined)) {
-    throw usageError(`Peer row ${place}: expected one of "prompt_tokens" and "decode_tokens"`);
+    throw usageError(`${place}: expected one of "prompt_tokens" and "decode_tokens"`);
   }
   const tokens = prompt ?? row.batch;
   const median = row.median_us ?? (row.tokens_per_s === undefined ? undefined : tokens / row.tokens_per_s * 1e6);

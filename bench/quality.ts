@@ -3,74 +3,127 @@
  * exact oracle.
  */
 import type { Engine } from "../engine/engine.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { countSparseLayers } from "../engine/pages/page_policy.ts";
 import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
 import { Random } from "../engine/sample/random.ts";
 import { checkSelections } from "./activity.ts";
 import { countedBetween } from "./arms.ts";
-import { type Document, type Fact, needleDocument, pairsDocument, question } from "./documents.ts";
-import type { QualityPlan, Task } from "./quality_plan.ts";
+import { type Fact, needleDocument, pairsDocument, question } from "./documents.ts";
+import { usageError } from "./lists.ts";
+import { isRuler, type QualityPlan, type Task } from "./quality_plan.ts";
 import { QualitySession } from "./quality_session.ts";
 import {
+  answerFields,
   argmax,
   divergence,
   emptyTally,
   logSoftmax,
   proseFields,
-  retrievalFields,
   stepUs,
   type Tally,
 } from "./quality_tally.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
+import { rulerDocument } from "./ruler.ts";
+import { mean } from "./statistics.ts";
+import { type EncodePrompt, longestTrial, scoreAnswer, type Trial, type TrialDocument } from "./trials.ts";
 
 /** Every this many tokens of prose, the selected pages are compared with the exact masses. */
 const MASS_EVERY = 8;
 
-interface Bench {
+/** The documents of a task file. */
+export interface FileTask {
+  name: string;
+  documents: readonly TrialDocument[];
+}
+
+/** What documents are made from. */
+export interface Material {
+  /** Token ids of the text: at least `proseNeed`. */
+  prose: readonly number[];
+  /** Encodes the prompts of tasks after RULER. */
+  encode: EncodePrompt;
+  files: readonly FileTask[];
+}
+
+interface Bench extends Material {
   engine: Engine;
   plan: QualityPlan;
   session: QualitySession;
-  /** Token ids of the text. */
-  prose: readonly number[];
   signal: AbortSignal | undefined;
   yieldToEventLoop: EventLoopYield;
+}
+
+/** All documents of a task and length: the rows of one table, one per arm. */
+interface Cell {
+  task: string;
+  /** Tokens of a document; of a file, the mean. */
+  length: number;
+  documents: number;
+  measure: (document: number, tallies: Tally[]) => Promise<void>;
 }
 
 /**
  * Yields the rows of each task and length. All arms answer the same questions about the same documents.
  *
  * @param name the model's name in rows
- * @param prose token ids of at least `proseNeed` tokens
  * @throws {Error} unless the native counters show that sparse arms selected in every layer and step, and dense arms never
  */
 export async function* benchQuality(
   engine: Engine,
   name: string,
   plan: QualityPlan,
-  prose: readonly number[],
+  material: Material,
   { signal, onProgress }: Hooks = {},
 ): AsyncGenerator<Row[]> {
-  using session = new QualitySession(engine, plan);
-  const bench = { engine, plan, session, prose, signal, yieldToEventLoop: eventLoopYield(signal) };
-  const total = plan.lengths.length * plan.tasks.length * plan.documents;
+  using session = new QualitySession(engine, { ...plan, longest: longestOf(plan, material) });
+  const bench = { engine, plan, session, ...material, signal, yieldToEventLoop: eventLoopYield(signal) };
+  const cells = cellsOf(bench);
+  const total = cells.reduce((sum, { documents }) => sum + documents, 0);
   let done = 0;
-  for (const length of plan.lengths) {
-    for (const task of plan.tasks) {
-      const tallies = plan.arms.map(emptyTally);
-      for (let document = 0; document < plan.documents; document++) {
-        onProgress?.({ done: done++, total, label: `${task}, document ${document + 1} of ${length} tokens` });
-        await (task === "prose" ? predict : retrieve)(bench, task, length, document, tallies);
-      }
-      yield tallies.map((tally) => rowOf(bench, name, task, length, tally, tallies[0] as Tally));
+  for (const cell of cells) {
+    const { task, length, documents, measure } = cell;
+    const tallies = plan.arms.map(emptyTally);
+    for (let document = 0; document < documents; document++) {
+      onProgress?.({ done: done++, total, label: `${task}, document ${document + 1} of ${length} tokens` });
+      await measure(document, tallies);
     }
+    yield tallies.map((tally) => rowOf(bench, name, cell, tally, tallies[0] as Tally));
   }
 }
 
 /** Tokens of text that the documents of a plan require. */
 export function proseNeed({ lengths, documents, proseTokens, tasks }: QualityPlan): number {
-  const longest = Math.max(...lengths);
+  const longest = Math.max(0, ...lengths);
   const tail = tasks.includes("prose") ? proseTokens + 1 : 0;
-  return longest + tail + (documents - 1) * offsetTokens(longest);
+  const apart = tasks.every(isRuler) ? 0 : (documents - 1) * offsetTokens(longest);
+  return longest + tail + apart;
+}
+
+/** Tokens of the longest sequence of a plan and its files. */
+function longestOf({ longest }: QualityPlan, { files }: Pick<Material, "files">): number {
+  const lengths = files.flatMap(({ documents }) => documents.map(longestTrial));
+  return lengths.reduce((most, length) => Math.max(most, length), longest);
+}
+
+function cellsOf(bench: Bench): Cell[] {
+  const { plan: { lengths, tasks, documents }, files } = bench;
+  return [
+    ...lengths.flatMap((length) =>
+      tasks.map((task): Cell => ({
+        ...{ task, length, documents },
+        measure: task === "prose"
+          ? (document, tallies) => predict(bench, length, document, tallies)
+          : (document, tallies) => answer(bench, makeDocument(bench, task, length, document), tallies),
+      }))
+    ),
+    ...files.map(({ name, documents: own }): Cell => ({
+      task: name,
+      length: Math.round(mean(own.map(({ ids }) => ids.length))),
+      documents: own.length,
+      measure: (document, tallies) => answer(bench, own[document] as TrialDocument, tallies),
+    })),
+  ];
 }
 
 /** Documents start a quarter of their length apart in the text, so that short texts suffice. */
@@ -78,51 +131,76 @@ function offsetTokens(length: number): number {
   return Math.floor(length / 4);
 }
 
-/** Asks all arms for the facts of a document. */
-async function retrieve(bench: Bench, task: Task, length: number, document: number, tallies: Tally[]): Promise<void> {
-  const { engine: { tokenizer }, plan, session, prose, signal, yieldToEventLoop } = bench;
-  const random = new Random((plan.seed + document * 7919 + length) % 2 ** 32);
+/** The text from the start of a document on; after the last possible start, documents begin at the front again. */
+function proseFrom({ prose }: Bench, length: number, document: number): readonly number[] {
+  return prose.slice(document * offsetTokens(length) % (prose.length - length + 1));
+}
+
+function makeDocument(bench: Bench, task: Exclude<Task, "prose">, length: number, index: number): TrialDocument {
+  const { engine: { tokenizer }, plan, encode } = bench;
+  const prose = proseFrom(bench, length, index);
+  const seed = (plan.seed + index * 7919 + length) % 2 ** 32;
+  if (isRuler(task)) {
+    const text = tokenizer.decode(prose.slice(0, length));
+    const document = rulerDocument(task, encode, text, { lengthTokens: length, questions: plan.facts, seed });
+    if (document.ids.length > plan.mostBudgetTokens) return document;
+    throw usageError(
+      `--task ${task} has a document of ${document.ids.length} tokens at --length ${length}, which does not exceed --budget ` +
+        `${plan.mostBudgetTokens}, so nothing would be selected; raise --length, or lower --budget`,
+    );
+  }
   const make = task === "needle" ? needleDocument : pairsDocument;
-  const { ids, asked }: Document = make(
-    tokenizer,
-    prose.slice(document * offsetTokens(length)),
-    length,
-    plan.facts,
-    random,
-  );
-  await session.read(ids, signal);
+  const { ids, asked } = make(tokenizer, prose, length, plan.facts, new Random(seed));
+  return { ids, trials: asked.map((fact) => factTrial(tokenizer, fact)) };
+}
+
+function factTrial(tokenizer: Tokenizer, fact: Fact): Trial {
+  const encode = (text: string): number[] => tokenizer.encode(text, { addSpecialTokens: false });
+  return {
+    ids: encode(question(fact)),
+    ...{ accepted: [fact.value], match: "start", depth: fact.depth },
+    answerTokens: encode(` ${fact.value}`).length + 1,
+  };
+}
+
+/** Asks all arms the questions about a document. */
+async function answer(bench: Bench, { ids, trials }: TrialDocument, tallies: Tally[]): Promise<void> {
+  await bench.session.read(ids, bench.signal);
   for (const tally of tallies) {
-    for (const fact of asked) {
-      await yieldToEventLoop();
-      tally.answers.push({ right: ask(bench, fact, tally), depth: fact.depth });
+    for (const trial of trials) {
+      await bench.yieldToEventLoop();
+      tally.answers.push({ score: scoreTrial(bench, trial, tally), depth: trial.depth });
     }
   }
 }
 
-/** Whether the answer begins with the value of the fact; question and answer are decoded token by token. */
-function ask({ engine: { tokenizer }, session }: Bench, fact: Fact, tally: Tally): boolean {
-  const asked = tokenizer.encode(question(fact), { addSpecialTokens: false });
-  const most = tokenizer.encode(` ${fact.value}`, { addSpecialTokens: false }).length + 1;
-  const answer: number[] = [];
-  watched(session, tally, asked.length + most - 1, (step) => {
+/** Decodes question and answer token by token. Longer answers contain shorter ones, so a full score ends the answer. */
+function scoreTrial({ engine: { tokenizer, config }, session }: Bench, trial: Trial, tally: Tally): number {
+  const decoded: number[] = [];
+  let score = 0;
+  watched(session, tally, (step) => {
     let next = 0;
-    for (const id of asked) next = argmax(step(id));
-    answer.push(next);
-    while (answer.length < most) answer.push(argmax(step(answer.at(-1) ?? 0)));
+    for (const id of trial.ids) next = argmax(step(id));
+    while (!config.eosTokenIds.includes(next)) {
+      decoded.push(next);
+      score = scoreAnswer(tokenizer.decode(decoded), trial);
+      if (score === 1 || decoded.length >= trial.answerTokens) return;
+      next = argmax(step(next));
+    }
   });
-  return tokenizer.decode(answer).trim().startsWith(fact.value);
+  return score;
 }
 
 /** Feeds all arms the tokens after a document and compares their predictions. */
-async function predict(bench: Bench, _task: Task, length: number, document: number, tallies: Tally[]): Promise<void> {
-  const { plan, session, prose, signal, yieldToEventLoop } = bench;
-  const first = document * offsetTokens(length);
-  await session.read(prose.slice(first, first + length), signal);
-  const fed = prose.slice(first + length, first + length + plan.proseTokens + 1);
+async function predict(bench: Bench, length: number, document: number, tallies: Tally[]): Promise<void> {
+  const { plan, session, signal, yieldToEventLoop } = bench;
+  const prose = proseFrom(bench, length, document);
+  await session.read(prose.slice(0, length), signal);
+  const fed = prose.slice(length, length + plan.proseTokens + 1);
   const dense: Float64Array[] = [];
   for (const tally of tallies) {
     await yieldToEventLoop();
-    watched(session, tally, plan.proseTokens, (step) => {
+    watched(session, tally, (step) => {
       for (let at = 0; at < plan.proseTokens; at++) {
         const expected = logSoftmax(step(fed[at] ?? 0, at % MASS_EVERY === 0));
         if (tally.arm.name === "dense") dense.push(expected);
@@ -135,16 +213,17 @@ async function predict(bench: Bench, _task: Task, length: number, document: numb
   }
 }
 
-/** Runs `steps` steps of an arm after the document, times them, and checks them against the native counters. */
+/** Runs steps of an arm after the document, times them, and checks them against the native counters. */
 function watched(
   session: QualitySession,
   { arm, mass, stepSeconds }: Tally,
-  steps: number,
   work: (step: (id: number, looks?: boolean) => Float32Array<ArrayBuffer>) => void,
 ): void {
   session.begin(arm);
   const before = session.counters();
+  let steps = 0;
   work((id, looks = false) => {
+    steps++;
     const started = performance.now();
     const logits = session.step(id, arm, looks ? mass : undefined);
     if (!looks) stepSeconds.push((performance.now() - started) / 1000);
@@ -158,7 +237,7 @@ function watched(
   }
 }
 
-function rowOf({ engine, plan }: Bench, model: string, task: Task, length: number, tally: Tally, dense: Tally): Row {
+function rowOf({ engine, plan }: Bench, model: string, { task, length }: Cell, tally: Tally, dense: Tally): Row {
   const { arm } = tally;
   return definedOnly<Row>({
     subject: "quality",
@@ -173,6 +252,6 @@ function rowOf({ engine, plan }: Bench, model: string, task: Task, length: numbe
     scorer: arm.scorer,
     samples: tally.stepSeconds.length,
     median_us: stepUs(tally),
-    ...task === "prose" ? proseFields(tally, dense) : retrievalFields(tally, dense),
+    ...tally.losses.length > 0 ? proseFields(tally, dense) : answerFields(tally, dense),
   });
 }

@@ -2,10 +2,15 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer, SparseOptions } from "../engine/types.ts";
-import { checkBudgets, checkExceeds, parseCounts, parseWords } from "./lists.ts";
+import { RULER_TASKS, type RulerTask } from "./ruler.ts";
+import { checkBudgets, checkExceeds, parseCounts, parseWords, splitList, usageError } from "./lists.ts";
 
-export const TASKS = ["needle", "pairs", "prose"] as const;
+const TASKS = ["needle", "pairs", "prose", ...RULER_TASKS] as const;
 export type Task = (typeof TASKS)[number];
+/** Stands for all tasks after RULER. */
+const ALL_RULER = "ruler";
+/** How the name of a task file ends. */
+const FILE_ENDING = ".jsonl";
 
 /** The lists from the command line. */
 export interface QualityLists {
@@ -18,6 +23,7 @@ export interface QualityLists {
   facts: number;
   proseTokens: number;
   seed: number;
+  chat: boolean;
   levels: 1 | 2;
   lambda: number | undefined;
   sinkPages: number;
@@ -30,43 +36,100 @@ export interface QualityArm {
   name: "dense" | "oracle" | "sparse";
   sparse: SparseOptions;
   budgetTokens?: number;
-  scorer?: Scorer;
+  /** The scorer, and the weight of the spread where the list names one: `diag:2`. */
+  scorer?: string;
+}
+
+/** A scorer of the list, and the weight of the spread that follows it. */
+interface WeightedScorer {
+  label: string;
+  scorer: Scorer;
+  lambda: number | undefined;
 }
 
 export interface QualityPlan extends Pick<QualityLists, "pageSize" | "documents" | "facts" | "proseTokens" | "seed"> {
   tasks: readonly Task[];
+  /** Paths of task files. */
+  files: readonly string[];
+  /** Tokens of documents; empty if there are only files. */
   lengths: readonly number[];
   /** Dense first. */
   arms: readonly QualityArm[];
   scorers: readonly Scorer[];
-  /** Tokens of the longest sequence. */
+  /** The largest budget, which documents must exceed. */
+  mostBudgetTokens: number;
+  /** Tokens of the longest sequence, without those of files. */
   longest: number;
 }
 
-/** Room for a question and its answer. */
-export const QUESTION_TOKENS = 96;
+/** Room for a question and its answer, and for those of a task after RULER. */
+const QUESTION_TOKENS = 96;
+const RULER_QUESTION_TOKENS = 320;
 
 /** @throws {PagesiftError} of kind "usage" that names the flag, its value and the nearest legal one */
 export function planQuality(lists: QualityLists): QualityPlan {
   const { pageSize, documents, facts, proseTokens, seed } = lists;
-  const tasks = parseWords("--task", lists.task, TASKS);
-  const lengths = parseCounts("--length", lists.length, 256);
+  const { tasks, files } = parseTasks(lists.task);
+  if (lists.chat && !tasks.some(isRuler) && files.length === 0) {
+    throw usageError(`--chat applies to tasks after RULER and to files, and --task has neither: ${lists.task}`);
+  }
+  const lengths = tasks.length === 0 ? [] : parseCounts("--length", lists.length, 256);
   const budgets = parseCounts("--budget", lists.budget, 1);
-  const scorers = parseWords("--scorer", lists.scorer, SCORERS);
+  const weighted = parseScorers(lists.scorer);
   checkBudgets([pageSize], budgets, PAGE_SIZES);
   for (const length of lengths) checkExceeds("--length", length, budgets, [pageSize]);
+  const tails = tasks.map((task) =>
+    task === "prose" ? proseTokens : isRuler(task) ? RULER_QUESTION_TOKENS : QUESTION_TOKENS
+  );
   return {
-    ...{ tasks, lengths, scorers, pageSize, documents, facts, proseTokens, seed },
-    arms: armsOf(lists, budgets, scorers),
-    longest: Math.max(...lengths) + Math.max(QUESTION_TOKENS, tasks.includes("prose") ? proseTokens : 0),
+    ...{ tasks, files, lengths, pageSize, documents, facts, proseTokens, seed },
+    scorers: [...new Set(weighted.map(({ scorer }) => scorer))],
+    arms: armsOf(lists, budgets, weighted),
+    mostBudgetTokens: Math.max(...budgets),
+    longest: Math.max(0, ...lengths) + Math.max(0, ...tails),
   };
 }
 
-function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readonly Scorer[]): QualityArm[] {
-  const { pageSize, levels, sinkPages, recentPages, denseLayers, lambda } = lists;
+/** Whether a task is one of those after RULER. */
+export function isRuler(task: Task): task is RulerTask {
+  return RULER_TASKS.some((each) => each === task);
+}
+
+/** @throws {PagesiftError} of kind "usage" */
+function parseTasks(text: string): { tasks: Task[]; files: string[] } {
+  const items = splitList("--task", text);
+  const files = items.filter((item) => item.endsWith(FILE_ENDING));
+  const words = items.filter((item) => !item.endsWith(FILE_ENDING)).flatMap((item) =>
+    item === ALL_RULER ? RULER_TASKS : item
+  );
+  const also = `, ${ALL_RULER} for those from ${RULER_TASKS[0]} on, or a file that ends in ${FILE_ENDING}`;
+  return {
+    tasks: words.length === 0 ? [] : parseWords("--task", words.join(","), TASKS, also),
+    files: [...new Set(files)],
+  };
+}
+
+/** Parses `unique:1,diag:2,quest`. @throws {PagesiftError} of kind "usage" */
+function parseScorers(text: string): WeightedScorer[] {
+  return [...new Set(splitList("--scorer", text))].map((label) => {
+    const [name = "", weight] = label.split(/:(.*)/);
+    const [scorer = "mean"] = parseWords("--scorer", name, SCORERS);
+    if (weight === undefined) return { label, scorer, lambda: undefined };
+    if (!weighsSpread(scorer)) throw usageError(`--scorer contains ${label}, but ${scorer} takes no weight`);
+    if (/^\d+(\.\d+)?$/.test(weight)) return { label, scorer, lambda: Number(weight) };
+    throw usageError(`--scorer contains "${label}", expected a number from 0 behind the colon, such as ${scorer}:1.5`);
+  });
+}
+
+function weighsSpread(scorer: Scorer): boolean {
+  return scorer === "unique" || scorer === "diag";
+}
+
+function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readonly WeightedScorer[]): QualityArm[] {
+  const { pageSize, levels, sinkPages, recentPages, denseLayers } = lists;
   const common = { pageSize, levels, sinkPages, recentPages, denseLayers };
-  const sparse = (budgetTokens: number, scorer: Scorer): SparseOptions => {
-    const weight = lambda === undefined || scorer === "mean" || scorer === "quest" ? {} : { lambda };
+  const sparse = (budgetTokens: number, scorer: Scorer, lambda = lists.lambda): SparseOptions => {
+    const weight = lambda !== undefined && weighsSpread(scorer) ? { lambda } : {};
     return { ...common, ...weight, mode: "on", budgetTokens, scorer };
   };
   return [
@@ -76,12 +139,12 @@ function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readon
       budgetTokens,
       sparse: sparse(budgetTokens, "mean"),
     })),
-    ...scorers.flatMap((scorer) =>
+    ...scorers.flatMap(({ label, scorer, lambda }) =>
       budgets.map((budgetTokens): QualityArm => ({
         name: "sparse",
         budgetTokens,
-        scorer,
-        sparse: sparse(budgetTokens, scorer),
+        scorer: label,
+        sparse: sparse(budgetTokens, scorer, lambda),
       }))
     ),
   ];

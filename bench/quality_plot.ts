@@ -2,7 +2,7 @@
 import type { Panel, Plot, Point, Series } from "./plot.ts";
 import type { Provenance, Row } from "./row.ts";
 
-/** Correct answers for retrieval, KL to dense for prose; one panel per task and length. */
+/** Mean score of answers, KL to dense for prose; one panel per task and length. */
 export function qualityPlot(rows: readonly Row[], { model, version, commit, device, date }: Provenance): Plot {
   const panels = Map.groupBy(
     rows,
@@ -16,7 +16,7 @@ export function qualityPlot(rows: readonly Row[], { model, version, commit, devi
       return {
         title,
         xTitle: "budget, tokens",
-        yTitle: prose ? "KL to dense, nats per token (0: equal)" : "correct answers, %",
+        yTitle: prose ? "KL to dense, nats per token (0: equal)" : "score, %",
         series: seriesOf(each, prose),
       };
     }),
@@ -33,11 +33,12 @@ function seriesOf(rows: readonly Row[], prose: boolean): Series[] {
   ];
 }
 
+/** Scores that are all or nothing have an interval. */
 function pointOf(
-  { budget_tokens: x = 0, kl, accuracy, accuracy_low: low, accuracy_high: high }: Row,
+  { budget_tokens: x = 0, kl, score = 0, accuracy, accuracy_low: low, accuracy_high: high }: Row,
   prose: boolean,
 ): Point {
   if (prose) return { x, y: kl ?? 0 };
   const percent = (share: number | undefined): number => 100 * (share ?? 0);
-  return { x, y: percent(accuracy), low: percent(low), high: percent(high) };
+  return { x, y: percent(score), ...score === accuracy && { low: percent(low), high: percent(high) } };
 }

@@ -1,5 +1,5 @@
 /** Answers and predictions of one arm, compared with dense on the same questions and tokens. */
-import { pairedInterval, signTest, wilson } from "./intervals.ts";
+import { pairedInterval, pairedScoreInterval, signTest, wilson } from "./intervals.ts";
 import type { QualityArm } from "./quality_plan.ts";
 import type { RetainedMass } from "./quality_session.ts";
 import type { Row } from "./row.ts";
@@ -19,7 +19,7 @@ const DEPTH_PARTS = 3;
 export interface Tally {
   arm: QualityArm;
   /** One per question, in the same order in all arms. */
-  answers: { right: boolean; depth: number }[];
+  answers: { score: number; depth: number | undefined }[];
   /** One per token, in the same order in all arms, in nats. */
   losses: number[];
   /** KL of dense from this arm, in nats. */
@@ -37,16 +37,23 @@ export function emptyTally(arm: QualityArm): Tally {
 /** The fields of a row that describe quality. */
 export type QualityFields = Partial<Row>;
 
-/** Retrieval results, compared with dense. */
-export function retrievalFields({ arm, answers }: Tally, dense: Tally): QualityFields {
-  const right = answers.filter((answer) => answer.right).length;
+/** Scores of answers, compared with dense question by question. */
+export function answerFields({ arm, answers }: Tally, dense: Tally): QualityFields {
+  const right = answers.filter(({ score }) => score === 1).length;
   const { low, high } = wilson(right, answers.length);
-  const gained = answers.filter((answer, index) => answer.right && !dense.answers[index]?.right).length;
-  const lost = answers.filter((answer, index) => !answer.right && dense.answers[index]?.right).length;
-  const beats = arm.name !== "dense" && signTest(gained, lost) < ALARM_CHANCE;
-  return {
+  const fields: QualityFields = {
     ...{ trials: answers.length, right, accuracy: right / answers.length, accuracy_low: low, accuracy_high: high },
-    by_depth: byDepth(answers),
+    score: mean(answers.map(({ score }) => score)),
+    ...answers.every(({ depth }) => depth !== undefined) ? { by_depth: byDepth(answers) } : {},
+  };
+  if (arm.name === "dense") return fields;
+  const changes = answers.map(({ score }, index) => score - (dense.answers[index]?.score ?? NaN));
+  const change = pairedScoreInterval(changes);
+  const [gained, lost] = [changes.filter((each) => each > 0).length, changes.filter((each) => each < 0).length];
+  const beats = signTest(gained, lost) < ALARM_CHANCE;
+  return {
+    ...fields,
+    ...{ score_change: mean(changes), score_change_low: change.low, score_change_high: change.high },
     ...beats ? { alarm: `finds ${gained} that dense misses, misses ${lost} that dense finds` } : {},
   };
 }
@@ -54,8 +61,8 @@ export function retrievalFields({ arm, answers }: Tally, dense: Tally): QualityF
 /** `5/5 4/5 5/5`: correct answers in the first, middle and last part of the documents. */
 function byDepth(answers: Tally["answers"]): string {
   return Array.from({ length: DEPTH_PARTS }, (_, part) => {
-    const each = answers.filter(({ depth }) => Math.min(DEPTH_PARTS - 1, Math.floor(depth * DEPTH_PARTS)) === part);
-    return `${each.filter(({ right }) => right).length}/${each.length}`;
+    const each = answers.filter(({ depth = 0 }) => Math.min(DEPTH_PARTS - 1, Math.floor(depth * DEPTH_PARTS)) === part);
+    return `${each.filter(({ score }) => score === 1).length}/${each.length}`;
   }).join(" ");
 }
 

@@ -43,6 +43,11 @@ export interface Quality {
   accuracy_high?: number;
   /** Correct answers in the first, middle and last third of the documents. */
   by_depth?: string;
+  /** Mean score of the answers, 0 to 1, and its paired difference to dense. */
+  score?: number;
+  score_change?: number;
+  score_change_low?: number;
+  score_change_high?: number;
   /** Nats per token, and the paired difference to dense. */
   loss?: number;
   loss_change?: number;

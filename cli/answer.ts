@@ -12,7 +12,8 @@ export interface AnswerStyle {
   noStream: boolean;
 }
 
-interface Answer {
+/** What a generation gave. */
+export interface Answer {
   text: string;
   ids: number[];
   finish: FinishReason;
@@ -28,7 +29,7 @@ export async function printAnswer(
 ): Promise<void> {
   const { output } = session;
   const streams = !style.json && !style.noStream;
-  const answer = await collect(ids, options, model, session, streams ? (text) => output.answer(text) : () => {});
+  const answer = await collectAnswer(ids, options, model, session, streams ? (text) => output.answer(text) : () => {});
   if (style.json) {
     output.result(JSON.stringify({ ...answer, stats: jsonStats(model, options) }) + "\n");
   } else {
@@ -42,6 +43,11 @@ export async function printAnswer(
   if (answer.finish === "kv_exhausted") throw exhausted(answer.ids.length);
 }
 
+/** Drawn here rather than in the engine, so that the stats can show it. */
+export function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0]!;
+}
+
 /** The printed text remains; the exit code shows that it is incomplete. */
 export function exhausted(tokens: number): PagesiftError {
   const problem = `The KV pool ran out of pages after ${plural(tokens, "token")}`;
@@ -51,11 +57,12 @@ export function exhausted(tokens: number): PagesiftError {
   );
 }
 
-async function collect(
+/** Generates to the end or to the abort of the options' signal, and passes the text on as it arrives. */
+export async function collectAnswer(
   ids: readonly number[],
   options: GenerateOptions,
   { engine }: LoadedModel,
-  { interrupt, output }: CommandRun,
+  { output }: CommandRun,
   onText: (text: string) => void,
 ): Promise<Answer> {
   const answer: Answer = { text: "", ids: [], finish: "aborted" };
@@ -67,7 +74,7 @@ async function collect(
       onText(piece.text);
     }
   } catch (error) {
-    if (error !== interrupt.signal.reason) throw error;
+    if (error !== options.signal?.reason) throw error;
   }
   output.clearStatus();
   return answer;

@@ -10,7 +10,10 @@ export type { DownloadProgress } from "../engine/hub/find.ts";
 export type { ChatMessage } from "../engine/text/chat_template.ts";
 
 /** A tokenizer with its chat template; tests pass a fake one. */
-export type TokenizerPort = Pick<Tokenizer, "hasChatTemplate" | "encode" | "decode" | "encodeChat">;
+export type TokenizerPort = Pick<
+  Tokenizer,
+  "hasChatTemplate" | "switchesThinking" | "encode" | "decode" | "encodeChat"
+>;
 
 /** A loaded model; tests pass a fake one. */
 export interface EnginePort

@@ -1,17 +1,19 @@
 import { PagesiftError } from "../engine/errors.ts";
-import { printAnswer } from "./answer.ts";
+import { printAnswer, randomSeed } from "./answer.ts";
 import { runBatch } from "./batch.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { fitPrompt } from "./context.ts";
 import { samplingOf, sparseOf } from "./options/engine_options.ts";
-import { hasNoPrompt, readPrompt } from "./input.ts";
+import { hasNoPrompt, type PromptSources, readPrompt } from "./input.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import { type GenerateFlags, generateOptions } from "./options/generate.ts";
 import { Progress } from "./progress.ts";
-import { checkStyle, promptEncoder, promptStyleName } from "./prompt_encoder.ts";
+import { checkStyle, promptEncoder, promptStyleName, usesTemplate } from "./prompt_encoder.ts";
+import { isStdin } from "./read_text.ts";
 import type { CommandRun } from "./command_run.ts";
 import { formatCount } from "../engine/text/format.ts";
 import { withSamplingDefaults } from "../engine/sample/sampling_defaults.ts";
+import type { World } from "./world.ts";
 import type { PrefillProgress, SparseOptions } from "../engine/types.ts";
 
 const help = {
@@ -19,6 +21,7 @@ const help = {
     "generate [OPTIONS] [PROMPT]",
     'generate [OPTIONS] -f FILE "QUESTION"',
     'generate [OPTIONS] "QUESTION" < FILE',
+    "generate --chat [OPTIONS] [-f FILE]",
   ],
   examples: [
     'pagesift generate "Once upon a time" -n 60',
@@ -50,12 +53,29 @@ export const generate: Command = defineCommand({
 
 async function run(flags: GenerateFlags, words: readonly string[], session: CommandRun): Promise<void> {
   checkStyle(flags);
+  if (flags.ordered && flags.jsonl === undefined) {
+    throw new PagesiftError("usage", "--ordered is about the lines of --jsonl; omit it, or add --jsonl -");
+  }
   if (flags.jsonl !== undefined) return await runBatch(flags, flags.jsonl, words, session);
   const sparse = sparseOf(flags);
   const sources = { ...flags, words };
+  if (startsConversation(flags, sources, session.world)) {
+    const { runConversation } = await import("./conversation/conversation.ts");
+    return await runConversation(flags, sparse, session);
+  }
   if (hasNoPrompt(sources, session.world.stdin)) throw nothingToDo();
   const prompt = await readPrompt(sources, session);
   await runPrompt(prompt, flags, sparse, session);
+}
+
+/** Whether the flags ask for a chat, stdin is a terminal, and nothing on the command line is a question. */
+function startsConversation(
+  flags: GenerateFlags,
+  { prompt, files, words, noStdin }: PromptSources,
+  world: World,
+): boolean {
+  return usesTemplate(flags) && world.stdin.isTerminal() && !noStdin && prompt.length + words.length === 0 &&
+    !files.some(isStdin);
 }
 
 async function runPrompt(
@@ -87,11 +107,6 @@ function fittedIds(
   if (warning !== undefined) output.warn(warning);
   output.stage(`Prompt of ${formatCount(ids.length)} tokens, ${promptStyleName(flags)}`);
   return ids;
-}
-
-/** Drawn here rather than in the engine, so that the stats can show it. */
-function randomSeed(): number {
-  return crypto.getRandomValues(new Uint32Array(1))[0]!;
 }
 
 function nothingToDo(): PagesiftError {

@@ -33,7 +33,8 @@ export interface NamedPrompt {
 }
 
 const STDIN_NAME = "<stdin>";
-const TYPED_NAME = "<prompt>";
+/** The name of text that was typed. */
+export const TYPED_NAME = "<prompt>";
 
 /** The prompt of stdin, then the files, then `--prompt`, then the words, with a blank line between parts. */
 export async function readPrompt(sources: PromptSources, session: CommandRun): Promise<string> {
@@ -51,15 +52,10 @@ export async function readNamedPrompt(sources: PromptSources, session: CommandRu
   }
   const typed = [...sources.prompt, sources.words.filter(isText).join(" ")].filter(isText);
   const texts = [...read, ...typed.map((text) => ({ name: TYPED_NAME, text }))].filter(({ text }) => text !== "");
-  const joined = joinParts(texts.map(({ text }) => text));
+  const joined = joinTexts(texts);
   const prompt = typed.length > 0 ? joined.prompt : dropLastNewline(joined.prompt);
   if (prompt.trim() === "") throw new PagesiftError("usage", "Prompt is empty; pass text with -p, -f or on stdin");
-  const parts = texts.map(({ name }, index) => ({
-    name,
-    start: joined.starts[index] ?? 0,
-    end: joined.starts[index + 1] ?? prompt.length,
-  }));
-  return { prompt, parts };
+  return { prompt, parts: joined.parts.map((part) => ({ ...part, end: Math.min(part.end, prompt.length) })) };
 }
 
 function readsStdin({ prompt, files, words, noStdin }: PromptSources, stdin: Source): boolean {
@@ -74,21 +70,27 @@ function isText(word: string): boolean {
   return word !== STDIN && word !== "";
 }
 
-interface NamedText {
+/** A text and where it came from. */
+export interface NamedText {
   name: string;
   text: string;
 }
 
-/** Parts are separated as paragraphs are; newlines at the end of a part count. Returns where each part starts. */
-function joinParts(parts: readonly string[]): { prompt: string; starts: number[] } {
+/** Texts as one prompt, separated as paragraphs are; newlines at the end of a text count. */
+export function joinTexts(texts: readonly NamedText[]): NamedPrompt {
   const starts: number[] = [];
   let prompt = "";
-  for (const part of parts) {
+  for (const { text } of texts) {
     if (prompt !== "") prompt += /\n\r?\n$/.test(prompt) ? "" : prompt.endsWith("\n") ? "\n" : "\n\n";
     starts.push(prompt.length);
-    prompt += part;
+    prompt += text;
   }
-  return { prompt, starts };
+  const parts = texts.map(({ name }, index) => ({
+    name,
+    start: starts[index] ?? 0,
+    end: starts[index + 1] ?? prompt.length,
+  }));
+  return { prompt, parts };
 }
 
 /** The newline at the end of a text file is not part of the prompt: the model would continue on a new line. */

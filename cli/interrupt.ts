@@ -8,6 +8,7 @@ export class Interrupt implements Disposable {
   readonly #world: World;
   #listener: Disposable;
   #received: EndSignal | undefined;
+  #scope: AbortController | undefined;
 
   constructor(world: World) {
     this.#world = world;
@@ -16,6 +17,7 @@ export class Interrupt implements Disposable {
 
   #listen(): Disposable {
     return this.#world.onEndSignal((signal) => {
+      if (signal === "SIGINT" && this.#scope?.signal.aborted === false) return this.#scope.abort();
       if (this.#received !== undefined) {
         this.#listener[Symbol.dispose]();
         this.#world.dieBySignal(signal);
@@ -32,6 +34,18 @@ export class Interrupt implements Disposable {
   /** The signal that ended the run, if one did. */
   get received(): EndSignal | undefined {
     return this.#received;
+  }
+
+  /**
+   * A part of the run that Ctrl-C ends without ending the run, until the result is disposed. A second Ctrl-C, or another signal, ends
+   * the run.
+   */
+  scope(): Disposable & { readonly signal: AbortSignal } {
+    const scope = this.#scope = new AbortController();
+    return {
+      signal: AbortSignal.any([this.signal, scope.signal]),
+      [Symbol.dispose]: () => this.#scope = undefined,
+    };
   }
 
   /** Waits for work that cannot be cancelled, and abandons it when a signal arrives. */

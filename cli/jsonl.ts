@@ -41,15 +41,28 @@ const OUTPUT_FIELDS = ["text", "ids", "finish", "error"];
 export function parsePromptLines(text: string, file: string, lossy: boolean): PromptLine[] {
   const lines = text.split("\n").map((line, index) => ({ line, place: `${file}:${index + 1}` }));
   const prompts = lines.filter(({ line }) => line.trim() !== "").map(({ line, place }) =>
-    parseLine(line, place, lossy)
+    parsePromptLine(line, place, lossy)
   );
-  if (prompts.length === 0) {
-    throw new PagesiftError("usage", `${file} contains no prompts; expected lines such as {"prompt": "..."}`);
-  }
+  if (prompts.length === 0) throw noPrompts(file);
   return prompts;
 }
 
-function parseLine(line: string, place: string, lossy: boolean): PromptLine {
+export function noPrompts(file: string): PagesiftError {
+  return new PagesiftError("usage", `${file} contains no prompts; expected lines such as {"prompt": "..."}`);
+}
+
+/** The user's own fields of a line, which may be invalid; none if it is no object. */
+export function ownFields(line: string): Record<string, unknown> {
+  try {
+    const fields = Object.entries(parseObject(line, ""));
+    return Object.fromEntries(fields.filter(([name]) => !FIELDS.includes(name) && !OUTPUT_FIELDS.includes(name)));
+  } catch {
+    return {};
+  }
+}
+
+/** One line of a prompts file. @throws {PagesiftError} of kind "usage" that begins with its place */
+export function parsePromptLine(line: string, place: string, lossy: boolean): PromptLine {
   const fields = parseObject(line, place);
   const own = Object.entries(fields).filter(([name]) => !FIELDS.includes(name));
   for (const [name] of own) checkOwnField(name, place);

@@ -70,6 +70,16 @@ export class Output {
     writeAll(this.#world.stdout, text);
   }
 
+  /** Answers a command of a conversation on stderr, since stdout carries the answers of the model. */
+  reply(text: string): void {
+    this.#write(text);
+  }
+
+  /** Draws on the terminal behind stderr what the line editor says, control sequences included. */
+  draw(sequence: string): void {
+    writeBestEffort(this.#world.stderr, sequence);
+  }
+
   /** Prints why the run failed, on a line of its own even if an answer has begun. */
   error(message: string): void {
     if (this.#lineOpen) writeBestEffort(this.#world.stdout, "\n");

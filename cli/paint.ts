@@ -27,7 +27,7 @@ export function takesColor(world: World, sink: Sink, color: "auto" | "on" | "off
   return sink.isTerminal() && !world.env("NO_COLOR") && world.env("TERM") !== "dumb";
 }
 
-/** Colour on stdout. */
-export function paintFor(world: World, color: "auto" | "on" | "off"): Paint {
-  return takesColor(world, world.stdout, color) ? COLORED : PLAIN;
+/** Colour on a sink, or none. */
+export function paintFor(world: World, sink: Sink, color: "auto" | "on" | "off"): Paint {
+  return takesColor(world, sink, color) ? COLORED : PLAIN;
 }

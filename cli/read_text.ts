@@ -14,7 +14,8 @@ export function isStdin(path: string): boolean {
   return STDIN_PATHS.has(path);
 }
 
-const MAX_BYTES = 256 * 2 ** 20;
+/** Longest text that is read. */
+export const MAX_BYTES = 256 * 2 ** 20;
 const FIRST_BUFFER_BYTES = 64 * 1024;
 const STDIN_NOTICE_MS = 2000;
 
@@ -72,7 +73,7 @@ function doubled(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   return larger;
 }
 
-function tooLong(name: string): PagesiftError {
+export function tooLong(name: string): PagesiftError {
   return new PagesiftError("usage", `${name} is longer than ${formatCount(MAX_BYTES)} bytes; pass a part of it`);
 }
 

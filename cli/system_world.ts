@@ -1,5 +1,5 @@
 import type { EnginePort, FindModelOptions, LoadOptions, ModelSource } from "./engine_port.ts";
-import type { EndSignal, World } from "./world.ts";
+import type { EndSignal, KeyMode, World } from "./world.ts";
 
 const DEFAULT_COLUMNS = 80;
 const END_SIGNALS: readonly EndSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM", "SIGHUP"];
@@ -14,8 +14,18 @@ export function systemWorld(dieBySignal: (signal: EndSignal) => void): World {
     env: (name) => Deno.env.get(name),
     columns,
     onEndSignal,
-    dieBySignal,
+    setKeyMode,
+    suspend: () => Deno.kill(Deno.pid, "SIGTSTP"),
+    dieBySignal: (signal) => {
+      if (Deno.stdin.isTerminal()) setKeyMode("lines"); // the shell gets its terminal back as it was
+      dieBySignal(signal);
+    },
   };
+}
+
+function setKeyMode(mode: KeyMode): void {
+  if (mode === "lines") Deno.stdin.setRaw(false);
+  else Deno.stdin.setRaw(true, { cbreak: mode === "signals" });
 }
 
 /**

@@ -14,6 +14,12 @@ export interface Sink {
   writeSync(bytes: Uint8Array): number;
 }
 
+/**
+ * How the terminal behind stdin passes keys on: `lines` that it edits and echoes itself, or every key at once without echo, with
+ * Ctrl-C and Ctrl-Z as `signals` or as `keys`.
+ */
+export type KeyMode = "lines" | "signals" | "keys";
+
 /** Signals that end a run early. */
 export type EndSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
 
@@ -28,6 +34,9 @@ export interface World {
   columns(): number;
   /** Calls the handler for every end signal until the result is disposed. */
   onEndSignal(handler: (signal: EndSignal) => void): Disposable;
+  setKeyMode(mode: KeyMode): void;
+  /** Stops the process until the shell continues it, as Ctrl-Z does. */
+  suspend(): void;
   /** Ends the process at once as the signal would have. */
   dieBySignal(signal: EndSignal): void;
 }

@@ -2,6 +2,7 @@
  * csrc/api/handles.h turns them into a status. */
 #pragma once
 
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -28,6 +29,8 @@ void *memory_allocate(Backend &backend, int64_t bytes); /* zeroed */
 void memory_free(Backend &backend, void *memory, int64_t bytes);
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
+/* Runs task(index) for every index in [0, count) on the processors, in any order, several at a time. Tasks must not throw. */
+void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task);
 /* Rows of `width` bytes, which begin `pitch` bytes apart. */
 void memory_write_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows);
 void memory_read_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows);

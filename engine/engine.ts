@@ -8,12 +8,13 @@ import { PagesiftError } from "./errors.ts";
 import { longestTokens } from "./generation.ts";
 import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
 import { modelNotices } from "./model_notices.ts";
-import { checkWeightsFit, engineError } from "./memory.ts";
+import { checkWeightsFit, engineError, needOfUnknown } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
 import { distinctTokens } from "./pages/prompt_order.ts";
 import { Request } from "./request.ts";
+import { mapArriving } from "./request_queue.ts";
 import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
 import { type PromptCacheOptions, SavedPrompts } from "./saved_prompts.ts";
@@ -32,9 +33,10 @@ import type {
   SamplingOptions,
   SparseOptions,
 } from "./types.ts";
-import { openModelSource } from "./source/model_source.ts";
+import { type ModelSource, openModelSource } from "./source/model_source.ts";
 import { planSource } from "./source/plan_source.ts";
 import type { WeightFormat } from "./folder/weight_formats.ts";
+import type { WeightPlan } from "./folder/weight_plan.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 /** How {@link Engine.load} loads a model. */
@@ -109,26 +111,23 @@ export class Engine implements AsyncDisposable {
    */
   static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const path = await locate(pathOrName, options);
-    const source = await openModelSource(path);
-    const { config: read, sparsity, generation: { eosTokenIds, sampling, notices: ignored } } = source;
-    const config = limitContext({ ...read, eosTokenIds }, options.maxContext);
-    const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
-    const policy = resolvePolicy(sparse, config.slidingWindows);
-    const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
-    const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
+    const { path, config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer } = await read(
+      pathOrName,
+      options,
+    );
+    const { sampling, notices: ignored } = generation;
     const { device, notices } = openDevice(options.device ?? "auto", options.threads, options.library);
     try {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);
       // The rotation depends on the context that the model was trained for, not on the limit in force.
       const loaded = LoadedModel.create(device, config, weights, kvFormat(options.kvType ?? "auto", plan.dtype), {
-        trainedContext: read.maxContext,
+        trainedContext,
       });
       if (options.promptCache) {
         loaded.savedPrompts = await openSavedPrompts(options.promptCache, path, loaded, options.weights);
       }
-      const own = modelNotices(config, read.maxContext, policy, sampling);
+      const own = modelNotices(config, trainedContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
       return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
     } catch (error) {
@@ -240,14 +239,26 @@ export class Engine implements AsyncDisposable {
    * Generates for several requests together; their pieces arrive interleaved. Up to 16 requests decode at once and the others wait. A
    * request whose logits are not finite ends with finish reason `numeric`, and the others continue.
    *
+   * Requests may also arrive during the run: each joins between two decode steps, and its prompt is read in chunks, so that the others
+   * continue. The KV cache then takes up to half of the free memory, since the requests are not known when it is created. A request that
+   * is invalid, or an error of the source, ends the run after the requests before it.
+   *
    * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
    */
-  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
+  async *generateBatch(
+    requests: readonly GenerateRequest[] | AsyncIterable<GenerateRequest>,
+    options: BatchOptions = {},
+  ): AsyncGenerator<BatchPiece> {
     const policy = this.policy(options.sparse);
-    const running = requests.map((request, index) => this.#makeRequest(request, index));
-    if (running.length === 0) return;
+    const running = Symbol.asyncIterator in requests
+      ? mapArriving(requests, (request, index) => this.#makeRequest(request, index))
+      : requests.map((request, index) => this.#makeRequest(request, index));
+    if ("length" in running && running.length === 0) return;
     try {
-      const session = this.#sessionFor(policy, needOf(running));
+      const need = "length" in running
+        ? needOf(running)
+        : needOfUnknown(this.#loaded, policy, this.describeDevice().availableBytes / 2);
+      const session = this.#sessionFor(policy, need);
       yield* session.generate(running, policy, { signal: options.signal, onPrefill: options.onPrefill });
     } catch (error) {
       throw engineError(error);
@@ -334,6 +345,31 @@ function openSavedPrompts(
   // LongRoPE rotates by the context in force.
   const context = config.rope.type === "longrope" ? config.maxContext : 0;
   return SavedPrompts.open(promptCache, path, { abi: ABI_VERSION, backend, name, weights, context });
+}
+
+/** All of a model but its weights, under the options of {@link Engine.load}. */
+interface ModelParts extends Pick<ModelSource, "config" | "generation" | "sparsity"> {
+  readonly path: string;
+  /** Tokens. */
+  readonly trainedContext: number;
+  readonly sparse: SparseOptions;
+  readonly policy: PagePolicy;
+  readonly plan: WeightPlan;
+  readonly tokenizer: Tokenizer;
+}
+
+/** Reads a model without keeping its source: the metadata of a GGUF file contain the vocabulary once more. */
+async function read(pathOrName: string, options: EngineOptions): Promise<ModelParts> {
+  const path = await locate(pathOrName, options);
+  const source = await openModelSource(path);
+  const { generation, sparsity } = source;
+  const { maxContext: trainedContext } = source.config;
+  const config = limitContext({ ...source.config, eosTokenIds: generation.eosTokenIds }, options.maxContext);
+  const sparse = withModelDefaults(sparsity?.defaults ?? {}, options.sparse ?? {});
+  const policy = resolvePolicy(sparse, config.slidingWindows);
+  const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
+  const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
+  return { path, config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer };
 }
 
 /** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */

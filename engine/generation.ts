@@ -8,6 +8,7 @@ import type { PagePolicy } from "./pages/page_policy.ts";
 import { byPrefix } from "./pages/prompt_order.ts";
 import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
+import { RequestQueue } from "./request_queue.ts";
 import type { RunStats } from "./run_stats.ts";
 import type { SavedPrompts } from "./saved_prompts.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
@@ -29,92 +30,129 @@ export interface RunContext {
   observer?: StepObserver | undefined;
 }
 
+/** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
+const SHARED_CHUNK_PARTS = 4;
+
 /**
  * Runs requests as one batch: a request is prefilled as soon as the pool has room for all that it may need, then decodes together
- * with the others, one token per step, and frees its pages when it ends.
+ * with the others, one token per step, and frees its pages when it ends. If requests arrive during the run, the others decode between
+ * the chunks of a prompt.
  */
 export class Generation {
-  readonly #waiting: Request[];
+  readonly #requests: RequestQueue;
   readonly #yieldToEventLoop: EventLoopYield;
   #active: Request[] = [];
+  /** The request whose prompt is being read. */
+  #starting: Request | undefined;
 
-  constructor(readonly context: RunContext, requests: readonly Request[]) {
-    this.#waiting = byPrefix(requests);
+  constructor(readonly context: RunContext, requests: readonly Request[] | AsyncIterable<Request>) {
+    this.#requests = new RequestQueue(Symbol.asyncIterator in requests ? requests : byPrefix(requests));
     this.#yieldToEventLoop = eventLoopYield(context.signal);
   }
 
   /** Pieces of all requests as they appear. An abort ends every request that had started with a closing piece. */
   async *run(): AsyncGenerator<BatchPiece> {
+    using requests = this.#requests;
     try {
-      while (this.#waiting.length > 0 || this.#active.length > 0) {
-        for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) {
-          this.#active.push(next);
-          yield this.#deliver(next, await this.#start(next));
-        }
+      while (this.#active.length > 0 || await requests.wait(this.context.signal)) {
+        for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) yield* this.#start(next);
         this.#active = this.#active.filter((request) => !request.finished);
-        if (this.#active.length === 0) {
-          if (this.context.savedPrompts?.isSaving) {
-            await this.context.savedPrompts.settle(); // their pages
-            continue;
-          }
+        if (this.#active.length > 0) {
+          await this.#yieldToEventLoop();
+          for (const piece of this.#step()) yield piece;
+        } else if (this.context.savedPrompts?.isSaving) {
+          await this.context.savedPrompts.settle(); // it holds pages
+        } else {
           // Without an active request, one that does not fit now never will.
-          const tooLarge = this.#waiting.shift();
+          const tooLarge = requests.shift();
           if (tooLarge) yield this.#deliver(tooLarge, tooLarge.abort("kv_exhausted"));
-          continue;
+          else await this.#yieldToEventLoop();
         }
-        await this.#yieldToEventLoop();
-        for (const piece of this.#endStarved()) yield piece;
-        for (const piece of this.#decode()) yield piece;
       }
     } catch (error) {
       if (!(error instanceof Aborted)) throw error;
-      for (const request of this.#active.filter((one) => !one.finished)) {
+      for (const request of this.#started.filter((one) => !one.finished)) {
         yield this.#deliver(request, request.abort());
       }
       this.context.stats.finished("aborted");
     } finally {
-      for (const request of this.#active) request.release();
+      for (const request of this.#started) request.release();
       await this.context.savedPrompts?.finish();
     }
+  }
+
+  get #started(): Request[] {
+    return this.#starting ? [...this.#active, this.#starting] : this.#active;
   }
 
   /** The first waiting request, taken off the queue, when the pool has room for it and for the active ones until all of them end. */
   #nextThatFits(): Request | undefined {
     const { pool } = this.context;
-    const [next] = this.#waiting;
+    const { next } = this.#requests;
     const active = this.#active.filter((request) => !request.finished);
     if (!next || active.length >= pool.shape.maxSequences) return undefined;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
     const held = ({ sequence }: Request): number => pool.pagesTaken(sequence.length);
     const reserved = active.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);
     const needed = pages(next) - (next.given ? held(next) : pool.prefixes.countUsed(next.promptIds));
-    return reserved + needed <= pool.allocator.numFree ? this.#waiting.shift() : undefined;
+    return reserved + needed <= pool.allocator.numFree ? this.#requests.shift() : undefined;
   }
 
   /** Prefills a request and samples its first token. */
-  async #start(request: Request): Promise<Piece> {
+  async *#start(request: Request): AsyncGenerator<BatchPiece> {
     const { model, pool, prefill, stats, savedPrompts, onPrefill } = this.context;
-    const started = performance.now();
     const totalTokens = request.promptIds.length;
     let id = NO_TOKEN;
+    const started = performance.now();
+    let othersMs = 0;
+    const seconds = (): number => (performance.now() - started - othersMs) / 1000;
+    this.#starting = request;
     request.start(pool);
     const { sequence, promptIds } = request;
     const usesSaved = savedPrompts !== undefined && (!request.given || sequence.length === 0);
     if (usesSaved) await savedPrompts.load(pool, sequence, promptIds, this.#yieldToEventLoop);
     const reusedTokens = request.given && !usesSaved ? 0 : sequence.length;
     const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
-    await prefill.run(sequence, promptIds.slice(reusedTokens), hooks, (hidden, newTokens) => {
-      const doneTokens = reusedTokens + newTokens;
-      if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
-      const seconds = (performance.now() - started) / 1000;
-      onPrefill?.({ doneTokens, reusedTokens, totalTokens, seconds }, request.index);
-    });
+    let chunkStarted = started;
+    const delays = (): boolean => this.#requests.arrives && this.#active.length > 0;
+    const parts = (): number => delays() ? SHARED_CHUNK_PARTS : 1;
+    for await (const chunk of prefill.chunks(sequence, promptIds.slice(reusedTokens), hooks, parts)) {
+      const doneTokens = reusedTokens + chunk.doneTokens;
+      if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(chunk.hidden, request);
+      onPrefill?.({ doneTokens, reusedTokens, totalTokens, seconds: seconds() }, request.index);
+      if (!delays() || doneTokens === totalTokens) continue;
+      await model.device.wait();
+      const chunkEnded = performance.now();
+      yield* this.#stepFor(chunkEnded - chunkStarted);
+      chunkStarted = performance.now();
+      othersMs += chunkStarted - chunkEnded;
+    }
     await model.device.wait();
-    if (id === NO_TOKEN) return request.fail(numericError(await this.#badPlaceOfPrompt(request)));
-    if (!request.given) pool.prefixes.add(promptIds, sequence.pages, totalTokens);
-    if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
-    stats.prefilled(totalTokens, reusedTokens, (performance.now() - started) / 1000);
-    return request.accept(id);
+    const failure = id === NO_TOKEN ? numericError(await this.#badPlaceOfPrompt(request)) : undefined;
+    if (failure === undefined) {
+      if (!request.given) pool.prefixes.add(promptIds, sequence.pages, totalTokens);
+      if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
+      stats.prefilled(totalTokens, reusedTokens, seconds());
+    }
+    this.#active.push(request);
+    this.#starting = undefined;
+    yield this.#deliver(request, failure === undefined ? request.accept(id) : request.fail(failure));
+  }
+
+  /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
+  async *#stepFor(milliseconds: number): AsyncGenerator<BatchPiece> {
+    const end = performance.now() + milliseconds;
+    do {
+      await this.#yieldToEventLoop();
+      for (const piece of this.#step()) yield piece;
+    } while (this.#active.length > 0 && performance.now() < end);
+  }
+
+  /** One token for each active request. */
+  #step(): BatchPiece[] {
+    const pieces = [...this.#endStarved(), ...this.#decode()];
+    this.#active = this.#active.filter((request) => !request.finished);
+    return pieces;
   }
 
   /**

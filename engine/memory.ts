@@ -4,7 +4,9 @@ import { NativeError, Status } from "../ffi/errors.ts";
 import { KvCache } from "../ffi/kv_cache.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { PagesiftError } from "./errors.ts";
-import { poolPages } from "./pages/kv_pool.ts";
+import { type LoadedModel, MAX_BATCH } from "./loaded_model.ts";
+import { cacheShape, type PoolNeed, poolPages } from "./pages/kv_pool.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
 
 function bytes(count: number): string {
   return format(count, { binary: true });
@@ -28,6 +30,22 @@ const MAX_POOL_TOKENS = 2 ** 31 - 1;
 function cacheBytes(device: Device, shape: CacheShape): number {
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   return kv + statistics + scratch;
+}
+
+/** The need of requests that are not known: as many of full length as decode together, or as many tokens as fit a number of bytes. */
+export function needOfUnknown(
+  { device, config, kv }: LoadedModel,
+  policy: PagePolicy,
+  limitBytes: number,
+): PoolNeed {
+  let totalTokens = Math.min(MAX_BATCH * config.maxContext, Math.floor(MAX_POOL_TOKENS / 2));
+  for (;;) {
+    const longestTokens = Math.min(totalTokens, config.maxContext);
+    const need = { totalTokens, longestTokens, maxSequences: MAX_BATCH };
+    const bytes = cacheBytes(device, cacheShape(config, kv, policy, need));
+    if (bytes <= limitBytes || totalTokens <= policy.pageSize) return need;
+    totalTokens = Math.max(policy.pageSize, Math.floor(totalTokens * Math.min(0.95, limitBytes / bytes)));
+  }
 }
 
 /** The longest context of one sequence whose cache would fit, in tokens. */

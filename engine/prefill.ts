@@ -35,11 +35,27 @@ export class Prefill implements Disposable {
 
   /** Appends all `ids` to the sequence. */
   async run(sequence: Sequence, ids: readonly number[], hooks: PrefillHooks, onChunk?: OnChunk): Promise<void> {
-    for (let first = 0; first < ids.length;) {
-      const chunk = ids.slice(first, first + nextChunk(ids.length - first, this.#chunkTokens));
+    for await (const { hidden, doneTokens } of this.chunks(sequence, ids, hooks)) onChunk?.(hidden, doneTokens);
+  }
+
+  /**
+   * Appends all `ids` to the sequence, a chunk per turn of the caller, who gets what {@link OnChunk} gets. `parts` says before each chunk
+   * in how many parts a chunk of full length is read.
+   */
+  async *chunks(
+    sequence: Sequence,
+    ids: readonly number[],
+    hooks: PrefillHooks,
+    parts: () => number = () => 1,
+  ): AsyncGenerator<{ hidden: Tensor; doneTokens: number }> {
+    for (let doneTokens = 0; doneTokens < ids.length;) {
+      const chunk = ids.slice(
+        doneTokens,
+        doneTokens + nextChunk(ids.length - doneTokens, Math.ceil(this.#chunkTokens / parts())),
+      );
       const hidden = await this.#runChunk(sequence, chunk, hooks);
-      first += chunk.length;
-      onChunk?.(hidden, first);
+      doneTokens += chunk.length;
+      yield { hidden, doneTokens };
     }
   }
 

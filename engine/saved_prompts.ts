@@ -4,15 +4,16 @@ import { reasonOf } from "./errors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { MIN_CHUNK_TOKENS } from "./pages/prefix_tree.ts";
 import type { Sequence } from "./pages/sequence.ts";
-import { chunkBuffer, pagesOf } from "./prompts/chunk_file.ts";
-import { readIfThere, replaceFile } from "./prompts/files.ts";
+import { readFully } from "./folder/safetensors.ts";
+import { chunkBuffer, FACTS_BYTES, pagesOf } from "./prompts/chunk_file.ts";
+import { replaceFile } from "./prompts/files.ts";
 import { modelFingerprint } from "./prompts/model_fingerprint.ts";
 import { chunkPath, evict, openPromptFolder, touch } from "./prompts/prompt_folder.ts";
 import type { SavedPromptStats } from "./types.ts";
 
 /** Tokens of a chunk, unless a group of pages has more. Two prompts share whole chunks. */
 const CHUNK_TOKENS = 64;
-/** Chunks that are read ahead, or written at the same time. */
+/** Chunks that are written at the same time. */
 const CHUNKS_AT_ONCE = 4;
 
 export const DEFAULT_LIMIT_BYTES = 20e9;
@@ -97,24 +98,20 @@ export class SavedPrompts {
     const chunks = this.#chunks(pool, promptIds).filter(({ endTokens }) =>
       endTokens <= promptIds.length - MIN_CHUNK_TOKENS
     );
-    const reads: Promise<Uint8Array<ArrayBuffer> | undefined>[] = [];
-    const ahead = (index: number): void => {
-      const chunk = chunks[index];
-      if (chunk) reads[index] = this.#read(chunk);
-    };
-    for (let index = present; index < present + CHUNKS_AT_ONCE; index++) ahead(index);
-    for (let index = present; index < chunks.length; index++) {
-      const [chunk, file] = [chunks[index], await reads[index]];
-      const pages = chunk && file && this.#check(chunk, file, pool);
+    // A buffer of their own for each of some hundred files would take three times as long.
+    const buffer = new Uint8Array(
+      FACTS_BYTES + 4 * chunkTokens + chunkTokens / pool.prefixes.blockTokens * pool.unitBytes,
+    );
+    for (const [index, chunk] of chunks.slice(present).entries()) {
+      const file = this.#read(chunk, buffer);
+      const pages = file && this.#check(chunk, file, pool);
       if (!pages) break;
-      if (index === present) pool.truncate(sequence, present * chunkTokens);
+      if (index === 0) pool.truncate(sequence, present * chunkTokens);
       pool.importTokens(sequence, chunkTokens, pages);
       this.#stats.loadedTokens += chunkTokens;
       this.#stats.loadedBytes += file.length;
-      ahead(index + CHUNKS_AT_ONCE);
       await yieldToEventLoop();
     }
-    await Promise.all(reads);
     this.#stats.loadSeconds += (performance.now() - started) / 1000;
   }
 
@@ -186,11 +183,14 @@ export class SavedPrompts {
     this.#stats.savedBytes += buffer.bytes.length;
   }
 
-  async #read({ key }: Chunk): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  /** Reads a chunk's file into `buffer`, which has room for all of it and more; undefined without a file. */
+  #read({ key }: Chunk, buffer: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
     const path = chunkPath(this.options.folder, key);
     try {
-      return await readIfThere(path);
+      using file = Deno.openSync(path);
+      return buffer.subarray(0, readFully(file, buffer, path));
     } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
       this.#warn(`Cannot read the saved prompt "${path}": ${reasonOf(error)}; computing it`);
       return undefined;
     }

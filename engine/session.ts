@@ -134,12 +134,12 @@ export class Session implements Disposable {
   }
 
   /**
-   * Runs requests as one batch. {@link stats} is about this run from here on.
+   * Runs requests as one batch, which further requests join as they arrive. {@link stats} is about this run from here on.
    *
    * @throws {PagesiftError} of kind "usage" while the model runs something else
    */
   async *generate(
-    requests: readonly Request[],
+    requests: readonly Request[] | AsyncIterable<Request>,
     policy: PagePolicy = this.policy,
     options: RunOptions = {},
   ): AsyncGenerator<BatchPiece> {

@@ -16,9 +16,9 @@ export interface SparseOptions {
   budgetTokens?: number;
   /** Tokens per page: 8, 16, 32 or 64. Default 8. */
   pageSize?: number;
-  /** How pages are scored. Default `unique`. */
+  /** How pages are scored. Default: what the model was trained for, else `diag`. */
   scorer?: Scorer;
-  /** Weight of the spread, from 0, in `unique` (default 0.5) and `diag` (default 4). */
+  /** Weight of the spread, from 0, in `unique` (default 0.5) and `diag` (default 2). */
   lambda?: number;
   /** First pages of a sequence that are always read. Default 1. */
   sinkPages?: number;

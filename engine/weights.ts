@@ -12,7 +12,8 @@ import { weightDType } from "./folder/weight_formats.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
 const ALIGNMENT_BYTES = 256;
-const PIECE_BYTES = 4 << 20;
+/** Rows are read through a buffer of this size, half of it at a time. */
+const BUFFER_BYTES = 8 << 20;
 /** After this many bytes the event loop gets a turn, so that Ctrl-C works while a model loads. */
 const BREATH_BYTES = 64 << 20;
 
@@ -31,12 +32,18 @@ export function weightBytes(plan: WeightPlan): number {
 }
 
 /** Writes the rows of a part into its tensor, from row `start` on. */
-function writePart(device: Device, target: Tensor, part: CheckpointTensor, start: number): void {
+function writePart(
+  device: Device,
+  target: Tensor,
+  part: CheckpointTensor,
+  start: number,
+  buffer: Uint8Array<ArrayBuffer>,
+): void {
   const dtype = weightDType(part.dtype) ?? target.dtype;
   try {
     readRowsInPieces(part, (bytes, first, rows) => {
       weightWrite(device, target, start + first, rows, dtype, bytes);
-    }, PIECE_BYTES);
+    }, buffer);
   } catch (error) {
     // The file's own numbers are at fault: NaN cannot be quantised.
     if (!(error instanceof NativeError) || error.status !== Status.InvalidArgument) throw error;
@@ -61,13 +68,14 @@ export class Weights {
    */
   static async load(device: Device, plan: WeightPlan, signal?: AbortSignal): Promise<Weights> {
     const weights = Weights.#place(device, plan);
+    const buffer = new Uint8Array(BUFFER_BYTES);
     let sinceBreath = 0;
     for (const planned of plan.tensors.values()) {
       signal?.throwIfAborted();
       const target = weights.get(planned.name);
       let row = 0;
       for (const part of planned.parts) {
-        writePart(device, target, part, row);
+        writePart(device, target, part, row, buffer);
         row += part.shape[0] ?? 1;
         sinceBreath += part.bytes;
       }

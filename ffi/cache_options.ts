@@ -1,13 +1,13 @@
 import { ENUMS } from "./symbols.ts";
 import type { Tensor } from "./tensor.ts";
 
-const DEFAULT_LAMBDA = { unique: 0.5, diag: 4, quest: 0, mean: 0 } as const;
+const DEFAULT_LAMBDA = { unique: 0.5, diag: 2, quest: 0, mean: 0 } as const;
 
 /** How pages are scored. */
 export interface ScoreOptions {
   /** `diag` and `quest` require {@link PageStatistics}. Default `unique`. */
   scorer?: "unique" | "diag" | "quest" | "mean";
-  /** Weight of the spread of keys. Default 0.5 for `unique`, 4 for `diag`; the others ignore it. */
+  /** Weight of the spread of keys. Default 0.5 for `unique`, 2 for `diag`; the others ignore it. */
   lambda?: number;
 }
 

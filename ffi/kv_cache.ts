@@ -336,15 +336,15 @@ export class KvCache extends Handle {
    */
   exportPages(pages: readonly number[], out: Uint8Array<ArrayBuffer>): void {
     const places = Int32Array.from(pages);
-    const { ps_cache_export } = this.device.native;
-    this.device.check(ps_cache_export(this.pointer, places, BigInt(places.length), out, BigInt(out.length)));
+    const [count, bytes] = [BigInt(places.length), BigInt(out.length)];
+    this.device.check(this.device.native.ps_cache_export(this.pointer, places, count, out, bytes));
   }
 
   /** Overwrites whole pages, or groups of pages, with what {@link exportPages} copied. */
   importPages(pages: readonly number[], source: Uint8Array<ArrayBuffer>): void {
     const places = Int32Array.from(pages);
-    const { ps_cache_import } = this.device.native;
-    this.device.check(ps_cache_import(this.pointer, places, BigInt(places.length), source, BigInt(source.length)));
+    const [count, bytes] = [BigInt(places.length), BigInt(source.length)];
+    this.device.check(this.device.native.ps_cache_import(this.pointer, places, count, source, bytes));
   }
 
   /** Work of the operations on this cache since it was created or {@link resetCounters} was called. Waits for the device. */

@@ -1,4 +1,5 @@
 import type { Engine } from "../engine/engine.ts";
+import { eventLoopYield } from "../engine/event_loop.ts";
 import { statisticsFor } from "../engine/pages/kv_pool.ts";
 import { exceedsBudget, type PagePolicy } from "../engine/pages/page_policy.ts";
 import { pagesFor } from "../engine/pages/page_table.ts";
@@ -8,6 +9,7 @@ import type { Sequence } from "../engine/pages/sequence.ts";
 import type { Session } from "../engine/session.ts";
 import type { EngineStats, FinishReason, PrefillProgress, SamplingOptions, SparseOptions } from "../engine/types.ts";
 import { PagesiftError } from "../engine/errors.ts";
+import type { Tensor } from "../ffi/tensor.ts";
 import { PageObserver } from "./observer.ts";
 import { ANSWER, locateParts, type PromptPart, type PromptText, spellTokens } from "./prompt_text.ts";
 import type { ComparedScorer, Facts, Recording } from "./recording.ts";
@@ -23,6 +25,8 @@ export interface InspectRequest {
   sampling: SamplingOptions & { stop?: string[] };
   sparse: SparseOptions;
   compare: readonly ComparedScorer[];
+  /** Tokens of an answer to this prompt, to observe again. Default: an answer is generated. */
+  answerIds?: readonly number[];
   signal: AbortSignal;
   onPrefill: (progress: PrefillProgress) => void;
 }
@@ -48,7 +52,8 @@ export async function record(engine: Engine, request: InspectRequest, about: Run
   const session = owned.use(openSession(engine, policy, request));
   using observer = new PageObserver(session.pool, policy, request.compare);
   const sequence = session.openSequence();
-  const { ids, finish, stats } = await generate(engine, request, { session, observer, sequence });
+  const answer = request.answerIds === undefined ? generate : repeat;
+  const { ids, finish, stats } = await answer(engine, request, { session, observer, sequence });
   if (observer.steps === 0) throw nothingWatched(finish);
   const { text, unmatched } = promptText(engine, request, ids);
   const facts = {
@@ -77,11 +82,35 @@ interface Run {
   sequence: Sequence;
 }
 
+interface Answer {
+  ids: number[];
+  finish: FinishReason;
+  stats: EngineStats;
+}
+
+/** Reads the prompt and the answer that the request contains. */
+async function repeat(
+  _engine: Engine,
+  { ids, answerIds = [], signal, onPrefill }: InspectRequest,
+  { session, observer, sequence }: Run,
+): Promise<Answer> {
+  const started = performance.now();
+  const onChunk = (_hidden: Tensor, doneTokens: number): void =>
+    onPrefill({ doneTokens, reusedTokens: 0, totalTokens: ids.length, seconds: (performance.now() - started) / 1000 });
+  await session.prefill(sequence, ids, { signal, onChunk });
+  const yieldToEventLoop = eventLoopYield(signal);
+  for (const id of answerIds.slice(0, -1)) {
+    await yieldToEventLoop();
+    session.step([sequence], [id], observer.policy, { observer });
+  }
+  return { ids: [...answerIds], finish: "length", stats: emptyStats(session.facts) };
+}
+
 async function generate(
   engine: Engine,
   request: InspectRequest,
   { session, observer, sequence }: Run,
-): Promise<{ ids: number[]; finish: FinishReason; stats: EngineStats }> {
+): Promise<Answer> {
   const limits = { eosTokenIds: engine.config.eosTokenIds, maxContext: engine.config.maxContext };
   const options = { ...request.sampling, maxTokens: request.steps + 1 };
   const one = new Request(0, request.ids, options, engine.tokenizer.stream(), limits, sequence);

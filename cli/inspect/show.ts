@@ -82,7 +82,7 @@ export async function showReport(
   }
   const width = world.stdout.isTerminal() ? world.columns() : PLAIN_COLUMNS;
   const highlight = takesColor(world, world.stdout, flags.color) ? reversed : "quotes";
-  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, flags.color), highlight }));
+  output.result(inspectText(report, { ...flags, width, paint: paintFor(world, world.stdout, flags.color), highlight }));
 }
 
 function reversed(text: string): string {

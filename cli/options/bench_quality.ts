@@ -1,4 +1,4 @@
-import { countOption, numberChoiceOption, textOption, tokenCountOption, type Values } from "./option.ts";
+import { countOption, numberChoiceOption, switchOption, textOption, tokenCountOption, type Values } from "./option.ts";
 import { PAGE_SIZES } from "../../engine/pages/page_policy.ts";
 import { resultOptions, sparseOptions } from "./bench.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
@@ -16,7 +16,14 @@ export const benchQualityOptions = {
     placeholder: "LIST",
     fallback: "needle,pairs,prose",
     help:
-      "What to test: needle retrieves a few facts from prose, pairs one fact of many, prose predicts the text itself",
+      "What to test: needle retrieves a few facts from prose, pairs one fact of many, prose predicts the text itself; " +
+      "single, multikey, multivalue, multiquery, vt, cwe, fwe and qa are tasks after RULER, ruler all of them; " +
+      "FILE.jsonl asks the questions of a file",
+  }),
+  chat: switchOption({
+    flags: ["--chat"],
+    group: "Measuring",
+    help: "Ask the tasks after RULER and those of files in the model's chat template",
   }),
   length: textOption({
     flags: ["-l", "--length"],
@@ -45,7 +52,7 @@ export const benchQualityOptions = {
     group: "Measuring",
     range: { min: 1, max: 60 },
     fallback: 6,
-    help: "Questions per document",
+    help: "Questions per document, in the tasks that can ask several",
   }),
   proseTokens: tokenCountOption({
     flags: ["--prose"],
@@ -71,7 +78,11 @@ export const benchQualityOptions = {
   }),
   ...sparseOptions,
   budget: { ...sparseOptions.budget, fallback: "128,256,512" },
-  scorer: { ...sparseOptions.scorer, fallback: "unique,diag,quest,mean" },
+  scorer: {
+    ...sparseOptions.scorer,
+    fallback: "unique,diag,quest,mean",
+    help: "How pages are scored: any of unique, diag, quest and mean; diag:2 sets the weight of the spread",
+  },
   ...denseLayers,
   ...deviceOptions,
   ...promptCacheOptions,

@@ -29,22 +29,37 @@ const inputOptions = {
     group: "Prompt",
     placeholder: "FILE",
     fallback: undefined,
-    help: 'Answer a batch of prompts: one line {"prompt": ...} per prompt in FILE, or - for stdin; one line ' +
-      '{"text", "ids", "finish"} per answer, in the same order. A line may also set max_tokens, temperature, top_k, ' +
+    help: 'Answer a batch of prompts: one line {"prompt": ...} per prompt in FILE, or - for stdin, whose lines are ' +
+      'answered as they arrive; one line {"text", "ids", "finish"} per answer. A line may also set max_tokens, temperature, top_k, ' +
       "top_p, min_p, repeat_penalty, repeat_last_n, seed and stop; other fields, such as an id, are copied to the " +
       "output. Line i, counted from 0, uses --seed + i",
+  }),
+  ordered: switchOption({
+    flags: ["--ordered"],
+    group: "Prompt",
+    help: "Print the answers of --jsonl - in the order of the prompts, as for a file, instead of each when it is done",
   }),
   noStdin: switchOption({ flags: ["--no-stdin"], group: "Prompt", help: "Do not read stdin, even if it is a pipe" }),
   chat: switchOption({
     flags: ["--chat"],
     group: "Prompt",
-    help: "Wrap the prompt in the model's chat template, as a user message",
+    help:
+      "Wrap the prompt in the model's chat template, as a user message. On a terminal and without a prompt, start a " +
+      "conversation; the files of -f belong to its first question",
   }),
   system: textOption({
     flags: ["--system", "--system-prompt"],
     group: "Prompt",
     fallback: undefined,
     help: "System message of the chat; implies --chat",
+  }),
+  thinking: choiceOption({
+    flags: ["--thinking"],
+    group: "Prompt",
+    choices: ["on", "off"],
+    fallback: undefined,
+    fallbackText: "the chat template's own",
+    help: "Set enable_thinking for the chat template of a model that can think before it answers; requires --chat",
   }),
   raw: switchOption({
     flags: ["--raw"],
@@ -186,7 +201,7 @@ const sparseOptions = {
     group: "Sparse attention",
     choices: SCORERS,
     fallback: undefined,
-    fallbackText: "unique, or the model's own",
+    fallbackText: "diag, or the model's own",
     help: "How pages are scored",
   }),
   sparseLambda: lambdaOption,
@@ -237,4 +252,4 @@ export const generateOptions = {
 /** The values of `generate`'s options. */
 export type GenerateFlags = Values<typeof generateOptions>;
 /** The values that decide what is computed, not how it is shown. */
-export type ModelFlags = Omit<GenerateFlags, "jsonl" | "json" | "noStream">;
+export type ModelFlags = Omit<GenerateFlags, "jsonl" | "ordered" | "json" | "noStream">;

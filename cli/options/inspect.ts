@@ -2,7 +2,7 @@ import { ORDERS } from "../../inspect/report.ts";
 import { choiceOption, countOption, switchOption, textOption, type Values } from "./option.ts";
 import { generateOptions } from "./generate.ts";
 
-const { jsonl: _jsonl, json: _json, noStream: _noStream, maxTokens, ...inherited } = generateOptions;
+const { jsonl: _jsonl, ordered: _ordered, json: _json, noStream: _noStream, maxTokens, ...inherited } = generateOptions;
 
 const group = "Inspection";
 
@@ -98,6 +98,7 @@ export const inspectOptions = {
     help: "Most decode steps to inspect",
   },
   ...inherited,
+  chat: { ...inherited.chat, help: "Wrap the prompt in the model's chat template, as a user message" },
 };
 
 /** The values of `inspect-pages`' options. */

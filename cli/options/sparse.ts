@@ -5,7 +5,7 @@ export const lambdaOption = numberOption({
   group: "Sparse attention",
   range: { min: 0, max: 1000 },
   fallback: undefined,
-  fallbackText: "0.5 for unique, 4 for diag",
+  fallbackText: "0.5 for unique, 2 for diag",
   help: "Weight of the spread of a page's keys in its score",
 });
 

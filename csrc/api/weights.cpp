@@ -1,5 +1,6 @@
 /* Writes weights, converted in main memory where the caller's dtype is another. */
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
@@ -10,7 +11,8 @@ using namespace ps;
 
 namespace {
 
-constexpr int64_t kPieceNumbers = 1 << 20; /* converted at a time */
+constexpr int64_t kPieceNumbers = 1 << 21; /* converted before they are stored */
+constexpr int64_t kTaskNumbers = 1 << 16;  /* converted by one thread at a time */
 
 struct Source {
   int32_t dtype;
@@ -29,24 +31,37 @@ void store_rows(ps_device &device, const Checked &weight, int64_t inputs, int64_
   for (int64_t i = 0; i < count; i++) memory_write(*device.backend, target + i * stride_bytes, rows + i * row_bytes, row_bytes);
 }
 
+/* Calls body(first, count) for groups of rows, on all threads. It must not throw. */
+template <typename Body>
+void for_groups(Backend &backend, int64_t rows, int64_t inputs, const Body &body) {
+  const int64_t step = std::max(int64_t(1), kTaskNumbers / inputs);
+  run_on_host(backend, (rows + step - 1) / step, [&](int64_t i) { body(i * step, std::min(step, rows - i * step)); });
+}
+
 /* Calls body(first, floats [count * inputs], count) for pieces of the rows. */
 template <typename Body>
-void for_pieces(const Source &source, int64_t inputs, int64_t rows, const Body &body) {
+void for_pieces(Backend &backend, const Source &source, int64_t inputs, int64_t rows, const Body &body) {
   const int64_t piece = std::min(rows, std::max(int64_t(1), kPieceNumbers / inputs));
   std::vector<float> floats(static_cast<size_t>(piece * inputs));
   for (int64_t first = 0; first < rows; first += piece) {
     const int64_t count = std::min(piece, rows - first);
-    widen_numbers(source.dtype, source.rows + first * source.row_bytes, count * inputs, floats.data());
+    for_groups(backend, count, inputs, [&](int64_t row, int64_t group) {
+      widen_numbers(source.dtype, source.rows + (first + row) * source.row_bytes, group * inputs, floats.data() + row * inputs);
+    });
     body(first, floats.data(), count);
   }
 }
 
 /* Before anything is written. A NaN fails the comparison. */
-void check_numbers(const char *format, const Source &source, int64_t inputs, int64_t rows) {
-  for_pieces(source, inputs, rows, [&](int64_t first, const float *floats, int64_t count) {
-    bool fits = true;
-    for (int64_t i = 0; i < count * inputs; i++) fits &= std::fabs(floats[i]) <= kLargestQuantized;
-    for (int64_t i = 0; !fits && i < count * inputs; i++) {
+void check_numbers(Backend &backend, const char *format, const Source &source, int64_t inputs, int64_t rows) {
+  for_pieces(backend, source, inputs, rows, [&](int64_t first, const float *floats, int64_t count) {
+    std::atomic<bool> all_fit{true};
+    for_groups(backend, count, inputs, [&](int64_t row, int64_t group) {
+      bool fits = true;
+      for (int64_t i = row * inputs; i < (row + group) * inputs; i++) fits &= std::fabs(floats[i]) <= kLargestQuantized;
+      if (!fits) all_fit = false;
+    });
+    for (int64_t i = 0; !all_fit && i < count * inputs; i++) {
       require(std::fabs(floats[i]) <= kLargestQuantized, "Row ", first + i / inputs,
               " of the source contains a number that is NaN or above 65504, which ", format, " cannot store");
     }
@@ -79,12 +94,14 @@ int32_t ps_weight_write(ps_device *device, const ps_tensor *weight, int64_t firs
         throw Error(PS_UNSUPPORTED,
                     std::string("Numbers cannot be quantised to ") + dtype_name(w.dtype) + ", only to q8_0, q4_0, q4_1, q5_0 and q5_1");
       }
-      check_numbers(dtype_name(w.dtype), from, inputs, rows);
+      check_numbers(*device->backend, dtype_name(w.dtype), from, inputs, rows);
     }
     std::vector<char> converted;
-    for_pieces(from, inputs, rows, [&](int64_t first, const float *floats, int64_t count) {
+    for_pieces(*device->backend, from, inputs, rows, [&](int64_t first, const float *floats, int64_t count) {
       converted.resize(static_cast<size_t>(bytes_of_numbers(w.dtype, count * inputs)));
-      narrow_numbers(w.dtype, floats, count * inputs, converted.data());
+      for_groups(*device->backend, count, inputs, [&](int64_t row, int64_t group) {
+        narrow_numbers(w.dtype, floats + row * inputs, group * inputs, converted.data() + bytes_of_numbers(w.dtype, row * inputs));
+      });
       store_rows(*device, w, inputs, first_row + first, count, converted.data());
     });
   });

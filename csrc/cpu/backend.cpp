@@ -49,6 +49,10 @@ void backend_wait(Backend &) {}
 void memory_write(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
 void memory_read(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
 
+void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task) {
+  backend.pool.parallel_for(count, [&](int64_t index, int) { task(index); });
+}
+
 void memory_write_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows) {
   for (int64_t row = 0; row < rows; row++) {
     memory_write(backend, static_cast<char *>(target) + row * target_pitch, static_cast<const char *>(source) + row * source_pitch, width);

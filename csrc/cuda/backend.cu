@@ -4,9 +4,14 @@
 #include "../block_formats.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 namespace ps {
 
@@ -188,6 +193,21 @@ void memory_read(Backend &backend, void *target, const void *source, int64_t byt
   check_cuda(cudaMemcpyAsync(landing, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, backend.stream), "Could not copy from the GPU");
   wait(backend);
   if (landing != target) std::memcpy(target, landing, static_cast<size_t>(bytes));
+}
+
+void run_on_host(Backend &, int64_t count, const std::function<void(int64_t)> &task) {
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t index = next++; index < count; index = next++) task(index);
+  };
+  std::vector<std::future<void>> others;
+  const int64_t threads = std::min(count, int64_t(std::thread::hardware_concurrency()));
+  try {
+    for (int64_t i = 1; i < threads; i++) others.push_back(std::async(std::launch::async, work));
+  } catch (const std::system_error &) { /* the system refuses more threads: those there are do all of it */
+  }
+  work();
+  for (auto &other : others) other.get();
 }
 
 namespace {

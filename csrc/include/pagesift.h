@@ -141,12 +141,12 @@ typedef struct ps_cache_desc {
   int32_t num_kv_heads;    /* Hk, a divisor of Hq */
   int32_t head_dim;        /* d, a multiple of 16 up to 512 */
   int32_t page_size;       /* S: 8, 16, 32 or 64 */
-  int32_t dtype;           /* page statistics, and keys and values unless kv_type says otherwise: PS_F32, PS_F16 or PS_BF16; std is always float32 */
-  int32_t statistics;      /* bits of ps_statistics */
-  int32_t max_sequences;   /* largest B of a decode call; determines the size of scratch */
-  int32_t group_pages;     /* 0, or 8: logical pages 8 i to 8 i + 7 of a sequence are physical pages 8 j to 8 j + 7; then the CUDA build
+  int32_t dtype; /* page statistics, and keys and values unless kv_type says otherwise: PS_F32, PS_F16 or PS_BF16; std is always float32 */
+  int32_t statistics; /* bits of ps_statistics */
+  int32_t max_sequences; /* largest B of a decode call; determines the size of scratch */
+  int32_t group_pages; /* 0, or 8: logical pages 8 i to 8 i + 7 of a sequence are physical pages 8 j to 8 j + 7; then the CUDA build
                             * also stores statistics of these groups, and ps_page_choose reads them first. Divides num_pages */
-  int32_t kv_type;         /* ps_kv_type */
+  int32_t kv_type; /* ps_kv_type */
 } ps_cache_desc;
 
 typedef struct ps_cache_bytes {
@@ -158,11 +158,11 @@ typedef struct ps_cache_bytes {
 
 /* Counted by the kernels; a row is one (sequence, layer, KV head). */
 typedef struct ps_counters {
-  int64_t rows_selected;   /* rows whose selection left out at least one page */
-  int64_t pages_scored;    /* statistics read, of pages and of groups, summed over rows */
-  int64_t pages_attended;  /* pages that decode attention read, summed over rows */
+  int64_t rows_selected; /* rows whose selection left out at least one page */
+  int64_t pages_scored; /* statistics read, of pages and of groups, summed over rows */
+  int64_t pages_attended; /* pages that decode attention read, summed over rows */
   int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
-  int64_t selections;      /* calls of ps_page_select in which at least one row left out a page */
+  int64_t selections; /* calls of ps_page_select in which at least one row left out a page */
 } ps_counters;
 
 /* ---- library ---- */

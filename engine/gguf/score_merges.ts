@@ -17,21 +17,24 @@ export function mergesOfScores(
   for (const [id, text] of tokens.entries()) if (isPiece(id)) ids.set(text, id);
   const all: { merge: Merge; score: number }[] = [];
   for (const [text, id] of ids) {
-    for (const merge of cutsOf(text, ids)) all.push({ merge, score: scores[id] ?? 0 });
+    // The texts of the vocabulary: parts of `text` would be strings of their own, half a million for the largest vocabularies.
+    for (const { left, right } of cutsOf(text, ids)) {
+      all.push({ merge: [tokens[left] ?? "", tokens[right] ?? ""], score: scores[id] ?? 0 });
+    }
   }
   const lengths = (a: Merge, b: Merge): number => b[0].length - a[0].length || b[1].length - a[1].length;
   all.sort((a, b) => b.score - a.score || lengths(a.merge, b.merge));
   return all.map(({ merge }) => merge);
 }
 
-/** The cuts of a piece into two, those into older pieces first. */
-function cutsOf(text: string, ids: ReadonlyMap<string, number>): Merge[] {
-  const cuts: { merge: Merge; left: number; right: number }[] = [];
+/** The cuts of a piece into two, by their ids, those into older pieces first. */
+function cutsOf(text: string, ids: ReadonlyMap<string, number>): { left: number; right: number }[] {
+  const cuts: { left: number; right: number }[] = [];
   if (text.length > MAX_PIECE_LENGTH) return [];
   for (let at = 1; at < text.length; at++) {
-    const merge: Merge = [text.slice(0, at), text.slice(at)];
-    const [left, right] = [ids.get(merge[0]), ids.get(merge[1])];
-    if (left !== undefined && right !== undefined) cuts.push({ merge, left, right });
+    const left = ids.get(text.slice(0, at));
+    const right = left === undefined ? undefined : ids.get(text.slice(at));
+    if (left !== undefined && right !== undefined) cuts.push({ left, right });
   }
-  return cuts.sort((a, b) => a.left - b.left || a.right - b.right).map(({ merge }) => merge);
+  return cuts.sort((a, b) => a.left - b.left || a.right - b.right);
 }

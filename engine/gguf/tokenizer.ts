@@ -33,19 +33,26 @@ interface Vocabulary {
 
 /** The tokenizer in a file's metadata, with its chat template. Throws "model" errors that name the field. */
 export function ggufTokenizer(header: GgufHeader, options: TokenizerOptions = {}): Tokenizer {
+  const { file } = header;
+  const { definition, config, notices } = ggufTokenizerFiles(header);
+  const checked = checkDefinition(definition, file, options.vocabSize ?? Infinity);
+  const files = { definition: checked.definition, config, notices: [...notices, ...checked.notices] };
+  return Tokenizer.make(files, chatTemplateOf(header, config), file, options);
+}
+
+/** What `tokenizer.json` and `tokenizer_config.json` of the same model contain. Throws "model" errors that name the field. */
+export function ggufTokenizerFiles(
+  header: GgufHeader,
+): { definition: JsonObject; config: JsonObject; notices: readonly Notice[] } {
   const vocabulary = readVocabulary(header);
   const { fields } = vocabulary;
-  const { file } = header;
   const model = fields.text("model");
   if (!MODELS.includes(model)) fields.refuse("model", `one of ${MODELS.join(", ")}`);
   const notices: Notice[] = [];
   const definition = model === "gpt2"
     ? byteLevelDefinition(vocabulary, findPreTokenizer(fields, notices))
     : sentencePieceDefinition(vocabulary, isPhi3(header));
-  const checked = checkDefinition(definition, file, options.vocabSize ?? Infinity);
-  const config = specialTokens(vocabulary);
-  const files = { definition: checked.definition, config, notices: [...notices, ...checked.notices] };
-  return Tokenizer.make(files, chatTemplateOf(header, config), file, options);
+  return { definition, config: specialTokens(vocabulary), notices };
 }
 
 /** Ids of the tokens that end an answer, and the id of BOS where the metadata has one. */
@@ -198,8 +205,12 @@ function specialTokens({ fields, tokens }: Vocabulary): JsonObject {
   }));
 }
 
-function chatTemplateOf({ metadata, file }: GgufHeader, config: JsonObject): ChatTemplate | undefined {
-  const name = "tokenizer.chat_template";
-  const source = new ConfigFields(Object.fromEntries(metadata), file).text(name, "");
-  return source === "" ? undefined : new ChatTemplate(source, file, specialTexts(config));
+function chatTemplateOf(header: GgufHeader, config: JsonObject): ChatTemplate | undefined {
+  const source = ggufChatTemplate(header);
+  return source === "" ? undefined : new ChatTemplate(source, header.file, specialTexts(config));
+}
+
+/** The chat template in a file's metadata; empty where there is none. Throws a "model" error. */
+export function ggufChatTemplate({ metadata, file }: GgufHeader): string {
+  return new ConfigFields(Object.fromEntries(metadata), file).text("tokenizer.chat_template", "");
 }

@@ -36,15 +36,15 @@ export const DEFAULT_SPARSE = {
   mode: "auto",
   budgetTokens: 512,
   pageSize: 8,
-  scorer: "unique",
+  scorer: "diag",
   sinkPages: 1,
   recentPages: 2,
   denseLayers: 0,
   levels: 2,
 } as const satisfies SparseOptions;
 
-/** Default weight of the spread (tests/fixtures/unique_reference.py, page_scores). */
-const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 4, quest: 0, mean: 0 };
+/** Default weight of the spread, for models without `sparsity.json` (docs/quality.md). */
+const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 2, quest: 0, mean: 0 };
 
 function refuse(message: string): never {
   throw new PagesiftError("usage", message);

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { basename, dirname, join } from "@std/path";
+import { readFully } from "../folder/safetensors.ts";
 import { readJsonIfThere, replaceFile } from "./files.ts";
 
 const PIECE_BYTES = 1 << 20;
@@ -66,18 +67,8 @@ function checksums(path: string): Uint8Array {
   using file = Deno.openSync(path);
   const piece = new Uint8Array(PIECE_BYTES);
   const sums: number[] = [];
-  for (let count = fill(file, piece); count > 0; count = fill(file, piece)) {
+  for (let count = readFully(file, piece, path); count > 0; count = readFully(file, piece, path)) {
     sums.push(count, crc32(piece.subarray(0, count)));
   }
   return new Uint8Array(Uint32Array.from(sums).buffer);
-}
-
-function fill(file: Deno.FsFile, piece: Uint8Array): number {
-  let done = 0;
-  while (done < piece.length) {
-    const count = file.readSync(piece.subarray(done));
-    if (count === null) break;
-    done += count;
-  }
-  return done;
 }

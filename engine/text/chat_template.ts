@@ -81,15 +81,19 @@ export class ChatTemplate {
   }
 
   /**
-   * The text of `messages`. Throws a "usage" error if the template itself refuses them, and a "model" error for a
+   * The text of `messages`; `variables` are visible to the template beside those of the constructor. Throws a "usage" error if the template itself refuses them, and a "model" error for a
    * template that is invalid, uses unsupported features, or exceeds the limits on time and length.
    */
-  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
+  render(
+    messages: readonly ChatMessage[],
+    addGenerationPrompt: boolean,
+    variables: Readonly<Record<string, boolean>> = {},
+  ): string {
     try {
       this.#program ??= parse(this.source);
       const inputLength = messages.reduce((sum, message) => sum + message.content.length, 0);
       const budget = new Budget(this.#limits, inputLength);
-      return new Interpreter(budget).render(this.#program, this.#scope(messages, addGenerationPrompt));
+      return new Interpreter(budget).render(this.#program, this.#scope(messages, addGenerationPrompt, variables));
     } catch (error) {
       if (error instanceof PagesiftError) throw error;
       const reason = shorten(reasonOf(error), 200);
@@ -99,9 +103,15 @@ export class ChatTemplate {
     }
   }
 
-  #scope(messages: readonly ChatMessage[], addGenerationPrompt: boolean): Scope {
+  #scope(
+    messages: readonly ChatMessage[],
+    addGenerationPrompt: boolean,
+    variables: Readonly<Record<string, boolean>>,
+  ): Scope {
     const scope = globalScope(refuse);
-    for (const [name, value] of Object.entries(this.variables)) if (value !== undefined) scope.set(name, value);
+    for (const [name, value] of Object.entries({ ...this.variables, ...variables })) {
+      if (value !== undefined) scope.set(name, value);
+    }
     scope.set("messages", new List(messages.map((message) => Dict.of(Object.entries(message)))));
     scope.set("add_generation_prompt", addGenerationPrompt);
     // The transformers library passes None for both, and templates test for that.

@@ -9,8 +9,8 @@ import { TimeLimitError, withTimeLimit } from "./time_limit.ts";
 import { TokenEncoder } from "./token_encoder.ts";
 import type { Notice } from "../types.ts";
 import { dropsCharacters } from "./tokenizer_features.ts";
-import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer_files.ts";
-import { WordCutter } from "./word_cutter.ts";
+import { readTokenizerFiles, type TokenizerDefinition, type TokenizerFiles } from "./tokenizer_files.ts";
+import { type Merge, WordCutter } from "./word_cutter.ts";
 
 /** Encoded and decoded once, so that a tokenizer that fails on any text is refused before the first prompt. */
 const TRIAL = "A b, 1";
@@ -40,7 +40,12 @@ export interface TokenizerOptions {
 export interface ChatOptions {
   /** Appends the start of the assistant's turn. Default true. */
   addGenerationPrompt?: boolean;
+  /** Sets `enable_thinking`, which some templates read. Default: not set, so the template decides. */
+  enableThinking?: boolean;
 }
+
+/** The variable that switches thinking on and off in the templates that offer it. */
+const THINKING = "enable_thinking";
 
 /** Converts between text and token ids, from the tokenizer files of a model folder. */
 export class Tokenizer implements TokenDecoder {
@@ -72,12 +77,13 @@ export class Tokenizer implements TokenDecoder {
     const { added_tokens: added, model } = definition;
     this.notices = notices;
     const isSpecial = (token: AddedToken): boolean => token.special === true;
-    this.#library = new Library(definition, config);
+    const [library, merges] = makeLibrary(definition, config);
+    this.#library = library;
     mendByteFallback(this.#library.decoder);
     mendNormalizedTokens(this.#library, added);
     this.#specialIds = new Set(added.filter(isSpecial).map((token) => token.id));
     this.#specials = new AddedTokenSplitter(added.filter(isSpecial));
-    const cutter = new WordCutter(model);
+    const cutter = new WordCutter(model, merges);
     const drops = dropsCharacters(definition);
     this.#parsing = new TokenEncoder(this.#library, added, cutter, drops);
     this.#literal = new TokenEncoder(this.#library, added.filter((token) => !isSpecial(token)), cutter, drops);
@@ -173,13 +179,20 @@ export class Tokenizer implements TokenDecoder {
     return this.#chatTemplate !== undefined;
   }
 
+  /** Whether the chat template reads {@link ChatOptions.enableThinking}. */
+  get switchesThinking(): boolean {
+    return this.#chatTemplate?.source.includes(THINKING) ?? false;
+  }
+
   /**
    * A conversation as text in the model's format.
    *
    * @throws {PagesiftError} of kind "model" without a usable template, "usage" when the template refuses the messages
    */
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): string {
-    return this.#requireTemplate().render(messages, options.addGenerationPrompt ?? true);
+    const { addGenerationPrompt = true, enableThinking } = options;
+    const variables = enableThinking === undefined ? {} : { [THINKING]: enableThinking };
+    return this.#requireTemplate().render(messages, addGenerationPrompt, variables);
   }
 
   /**
@@ -221,6 +234,37 @@ export class Tokenizer implements TokenDecoder {
     if (this.#chatTemplate !== undefined) return this.#chatTemplate;
     throw new PagesiftError("model", "The model has no chat template: use --raw to pass the prompt as it is");
   }
+}
+
+/** Private parts of the library's BPE model: the table of merges, and what the vocabulary was made of. */
+interface BpeParts {
+  /** By the JSON of a pair. */
+  bpe_ranks: Map<string, number>;
+  config: unknown;
+}
+
+/**
+ * The library, and how to read the merges from its table. The table is made here, because the library makes three lists of the merges for
+ * it; and the vocabulary as the file has it is not kept beside its own tables. A vocabulary of 262,144 tokens has half a million merges.
+ */
+function makeLibrary(definition: TokenizerDefinition, config: JsonObject): [Library, () => Iterable<Merge>] {
+  const { model } = definition;
+  if (model.type !== "BPE") return [new Library(definition, config), () => []];
+  const library = new Library({ ...definition, model: { ...model, merges: [] } }, config);
+  const ranks = ranksOf(model.merges as readonly (string | Merge)[]);
+  const parts = library.model as unknown as BpeParts;
+  parts.bpe_ranks = ranks;
+  parts.config = (library as unknown as { tokenizer: unknown }).tokenizer = undefined;
+  return [library, () => ranks.keys().map((pair): Merge => JSON.parse(pair))];
+}
+
+/** The places of merges, by the JSON of their pairs. */
+function ranksOf(merges: readonly (string | Merge)[]): Map<string, number> {
+  const ranks = new Map<string, number>();
+  merges.forEach((merge, rank) => {
+    ranks.set(JSON.stringify(typeof merge === "string" ? merge.split(" ", 2) : merge), rank);
+  });
+  return ranks;
 }
 
 /** Makes added tokens that are matched in normalized text decode to their normalized text. */

@@ -72,7 +72,7 @@ export async function soakJsonl(count: number): Promise<SoakResult> {
     { length: count },
     (_, index) => JSON.stringify({ prompt: `Line ${index}`, max_tokens: 1 + index % 3 }),
   );
-  const child = spawnGenerate("--jsonl", "-");
+  const child = spawnGenerate("--jsonl", "-", "--ordered");
   const output = child.output();
   const writer = child.stdin.getWriter();
   await writer.write(new TextEncoder().encode(lines.join("\n")));

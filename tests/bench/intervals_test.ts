@@ -1,5 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { pairedInterval, signTest, studentT95, wilson } from "../../bench/intervals.ts";
+import { pairedInterval, pairedScoreInterval, signTest, studentT95, wilson } from "../../bench/intervals.ts";
 
 Deno.test("wilson() gives the published interval of 19 of 20", () => {
   const { low, high } = wilson(19, 20);
@@ -45,3 +45,16 @@ Deno.test("signTest() of eight gained and none lost is one of 256", () =>
   assertAlmostEquals(signTest(8, 0), 1 / 256, 1e-12));
 
 Deno.test("signTest() without pairs is no surprise", () => assertEquals(signTest(0, 0), 1));
+
+Deno.test("pairedScoreInterval() gives the published formula for 10 pairs of which 3 fall and 1 rises", () => {
+  // Agresti and Min: b = 1.5, c = 3.5, n = 12 after half a pair is added to each of the four cells
+  const { low, high } = pairedScoreInterval([1, -1, -1, -1, 0, 0, 0, 0, 0, 0]);
+  const half = 1.959964 * Math.sqrt(1.5 + 3.5 - (1.5 - 3.5) ** 2 / 12) / 12;
+  assertAlmostEquals(low, -2 / 12 - half, 1e-12);
+  assertAlmostEquals(high, -2 / 12 + half, 1e-12);
+});
+
+Deno.test("pairedScoreInterval() does not collapse if no pair differs", () => {
+  const { low, high } = pairedScoreInterval(new Array(6).fill(0));
+  assert(low < -0.2 && high > 0.2);
+});

@@ -1,16 +1,16 @@
 import { assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import {
+  answerFields,
   argmax,
   divergence,
   emptyTally,
   logSoftmax,
   proseFields,
-  retrievalFields,
   type Tally,
 } from "../../bench/quality_tally.ts";
 
-function answered(name: "dense" | "sparse", right: readonly number[]): Tally {
-  const answers = right.map((value, index) => ({ right: value === 1, depth: index / right.length }));
+function answered(name: "dense" | "sparse", scores: readonly number[]): Tally {
+  const answers = scores.map((score, index) => ({ score, depth: index / scores.length }));
   return { ...emptyTally({ name, sparse: {} }), answers };
 }
 
@@ -23,17 +23,32 @@ function predicted(name: "dense" | "sparse", losses: number[]): Tally {
 
 const dense = answered("dense", [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
-Deno.test("retrievalFields() counts correct answers and where in the documents they were", () => {
-  const { right, trials, accuracy, by_depth: parts } = retrievalFields(answered("sparse", [1, 0, 1, 1, 0, 0]), dense);
+Deno.test("answerFields() counts correct answers and where in the documents they were", () => {
+  const { right, trials, accuracy, by_depth: parts } = answerFields(answered("sparse", [1, 0, 1, 1, 0, 0]), dense);
   assertEquals([right, trials, accuracy, parts], [3, 6, 0.5, "1/2 2/2 0/2"]);
 });
 
-Deno.test("retrievalFields() raises no alarm if a sparse arm is slightly better", () => {
-  assertEquals(retrievalFields(answered("sparse", [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), dense).alarm, undefined);
+Deno.test("answerFields() gives the mean score and its paired difference to dense", () => {
+  const [half, full] = [answered("sparse", [0.5, 0.5, 1, 1]), answered("dense", [1, 1, 1, 1])];
+  const { score, right, score_change: change, score_change_low: low, score_change_high: high } = answerFields(
+    half,
+    full,
+  );
+  assertEquals([score, right, change], [0.75, 2, -0.25]);
+  assertEquals((low ?? 0) < -0.25 && (high ?? 0) > -0.25, true);
 });
 
-Deno.test("retrievalFields() raises an alarm if a sparse arm often finds what dense misses", () => {
-  const fields = retrievalFields(answered("sparse", new Array(12).fill(1)), dense);
+Deno.test("answerFields() names no depths if answers lie in several places", () => {
+  const answers = [{ score: 1, depth: undefined }];
+  assertEquals(answerFields({ ...emptyTally({ name: "dense", sparse: {} }), answers }, dense).by_depth, undefined);
+});
+
+Deno.test("answerFields() raises no alarm if a sparse arm is slightly better", () => {
+  assertEquals(answerFields(answered("sparse", [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), dense).alarm, undefined);
+});
+
+Deno.test("answerFields() raises an alarm if a sparse arm often finds what dense misses", () => {
+  const fields = answerFields(answered("sparse", new Array(12).fill(1)), dense);
   assertMatch(fields.alarm ?? "", /^finds 9 that dense misses, misses 0/);
 });
 

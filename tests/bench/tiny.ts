@@ -18,7 +18,16 @@ export const tinyGenerate: GenerateLists = {
 
 export const tinyQuality: QualityLists = {
   ...{ task: "prose", length: "256", budget: "64", scorer: "unique,diag", pageSize: 8, documents: 1, facts: 1 },
-  ...{ proseTokens: 8, seed: 1, levels: 2, lambda: undefined, sinkPages: 1, recentPages: 2, denseLayers: 0 },
+  ...{
+    proseTokens: 8,
+    seed: 1,
+    chat: false,
+    levels: 2,
+    lambda: undefined,
+    sinkPages: 1,
+    recentPages: 2,
+    denseLayers: 0,
+  },
 };
 
 export const provenance: Provenance = {

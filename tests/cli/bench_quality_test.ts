@@ -51,6 +51,33 @@ Deno.test("bench quality asks the same questions again with the same seed", asyn
   assertEquals(await answers(), await answers());
 });
 
+Deno.test("bench quality asks tasks after RULER and the questions of a file, scored against dense", async () => {
+  await withFolder(async (folder) => {
+    const file = join(folder, "mine.jsonl");
+    const context = "The ships lay quietly in the harbour. ".repeat(60);
+    Deno.writeTextFileSync(file, JSON.stringify({ context, question: "Where?", answers: ["harbour"] }));
+    const rows = await rowsOf("--task", `multikey,${file}`);
+    assertEquals(rows.map(({ task, arm, trials }) => `${task} ${arm} ${trials}`), [
+      ...["multikey", "mine"].flatMap((task) =>
+        ["dense", "oracle", "oracle", "sparse", "sparse"].map((arm) => `${task} ${arm} 1`)
+      ),
+    ]);
+    assert(rows.every(({ arm, score_change: change }) => (arm === "dense") === (change === undefined)));
+  });
+});
+
+Deno.test("bench quality warns of lines of a file that it cannot measure", async () => {
+  await withFolder(async (folder) => {
+    const file = join(folder, "mine.jsonl");
+    const line = (repeats: number): string =>
+      JSON.stringify({ context: "The ships lay quietly. ".repeat(repeats), question: "What?", answers: ["ships"] });
+    Deno.writeTextFileSync(file, `${line(1)}\n${line(90)}\n`);
+    const { code, stderr } = await runBench("quality", ...TINY, "--task", file);
+    assertEquals(code, 0);
+    assertMatch(stderr, /^Warning: .*1 of 2 lines/);
+  });
+});
+
 Deno.test("bench quality writes a table for each task and draws quality against budget", async () => {
   await withFolder(async (folder) => {
     const file = join(folder, "out.svg");
@@ -62,6 +89,9 @@ Deno.test("bench quality writes a table for each task and draws quality against 
 
 const refused: [args: string[], code: number, message: string][] = [
   [["--task", "poem"], 2, "needle, pairs, prose"],
+  [["--task", "absent.jsonl"], 2, "absent.jsonl"],
+  [["--task", "single", "--chat"], 2, "no chat template"],
+  [["--task", "single", "-l", "260", "--budget", "256"], 2, "does not exceed --budget 256"],
   [["-l", "400", "--budget", "512"], 2, "nothing would be selected"],
   [["-l", "64k"], 4, "the longest --length is"],
   [["--text", "/absent.txt"], 2, '--text "/absent.txt" cannot be read'],

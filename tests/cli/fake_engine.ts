@@ -15,14 +15,17 @@ export const BEGIN_ID = 0x110000;
 /** One token a character, `<s>` in front when special tokens are added, and a chat template of angle brackets. */
 export const fakeTokenizer: TokenizerPort = {
   hasChatTemplate: true,
+  switchesThinking: true,
   encode: (text, { addSpecialTokens = true, parseSpecial = false } = {}) => {
     const parts = parseSpecial ? text.split("<s>") : [text];
     const ids = parts.flatMap((part, index) => [...index > 0 ? [BEGIN_ID] : [], ...codePoints(part)]);
     return addSpecialTokens ? [BEGIN_ID, ...ids] : ids;
   },
   decode: (ids) => ids.map((id) => id === BEGIN_ID ? "<s>" : String.fromCodePoint(id)).join(""),
-  encodeChat: (messages) =>
-    codePoints(messages.map(({ role, content }) => `<${role}>${content}`).join("") + "<assistant>"),
+  encodeChat: (messages, { enableThinking } = {}) => {
+    const text = messages.map(({ role, content }) => `<${role}>${content}`).join("");
+    return codePoints(`${text}<assistant>${enableThinking === undefined ? "" : `<thinking ${enableThinking}>`}`);
+  },
 };
 
 /** Says prepared pieces and remembers what it was asked. */
@@ -55,7 +58,12 @@ export class FakeEngine implements EnginePort {
     }
   }
 
-  async *generateBatch(requests: readonly GenerateRequest[], options: BatchOptions = {}): AsyncGenerator<BatchPiece> {
+  async *generateBatch(
+    source: readonly GenerateRequest[] | AsyncIterable<GenerateRequest>,
+    options: BatchOptions = {},
+  ): AsyncGenerator<BatchPiece> {
+    const requests: GenerateRequest[] = [];
+    for await (const request of source) requests.push(request);
     this.requests = requests;
     this.prompts = requests.map(({ prompt }) => this.tokenizer.decode(prompt as number[]));
     const pieces = this.batchPieces ??

@@ -1,5 +1,5 @@
 import { type Ending, run } from "../../cli/main.ts";
-import type { EndSignal, Sink, Source, World } from "../../cli/world.ts";
+import type { EndSignal, KeyMode, Sink, Source, World } from "../../cli/world.ts";
 import { FakeEngine } from "./fake_engine.ts";
 
 /** A stream that keeps what is written to it. */
@@ -49,6 +49,24 @@ export class FakeSource implements Source {
   }
 }
 
+/** A terminal whose user presses these keys, one text per read, and then hangs up. */
+export class FakeTerminal implements Source {
+  readonly #keys: string[];
+
+  constructor(keys: readonly string[]) {
+    this.#keys = [...keys];
+  }
+
+  isTerminal(): boolean {
+    return true;
+  }
+
+  read(buffer: Uint8Array): Promise<number | null> {
+    const keys = this.#keys.shift();
+    return Promise.resolve(keys === undefined ? null : new TextEncoder().encodeInto(keys, buffer).written);
+  }
+}
+
 /** A machine made of variables. */
 export class FakeWorld implements World {
   stdin: Source = new FakeSource(undefined);
@@ -59,6 +77,8 @@ export class FakeWorld implements World {
   /** Models that were looked for. */
   readonly wanted: string[] = [];
   died: EndSignal | undefined;
+  keyMode: KeyMode = "lines";
+  suspended = 0;
   #onSignal: ((signal: EndSignal) => void) | undefined;
 
   readonly models = {
@@ -83,6 +103,14 @@ export class FakeWorld implements World {
   onEndSignal(handler: (signal: EndSignal) => void): Disposable {
     this.#onSignal = handler;
     return { [Symbol.dispose]: () => this.#onSignal = undefined };
+  }
+
+  setKeyMode(mode: KeyMode): void {
+    this.keyMode = mode;
+  }
+
+  suspend(): void {
+    this.suspended++;
   }
 
   dieBySignal(signal: EndSignal): void {

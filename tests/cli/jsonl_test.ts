@@ -2,8 +2,25 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { BatchPiece } from "../../engine/types.ts";
 import { FakeSource, type FakeWorld, runGenerate, type RunResult } from "./fake_world.ts";
 
-function runLines(
+/** Runs the lines of a file, which messages name by its path. */
+async function runLines(
   lines: string,
+  args: string[] = [],
+  prepare: (world: FakeWorld) => void = () => {},
+): Promise<RunResult> {
+  const file = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(file, lines);
+    const result = await runGenerate(["--jsonl", file, ...args], prepare);
+    return { ...result, stderr: result.stderr.replaceAll(file, "FILE") };
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+/** Runs lines that arrive on stdin. */
+function runStream(
+  lines: string | Uint8Array,
   args: string[] = [],
   prepare: (world: FakeWorld) => void = () => {},
 ): Promise<RunResult> {
@@ -104,12 +121,12 @@ const bad: [name: string, line: string, problem: string][] = [
 
 for (const [name, line, problem] of bad) {
   Deno.test(`generate --jsonl refuses ${name} and runs nothing`, () =>
-    assertRefused(`{"prompt": "a"}\n${line}\n`, "stdin:2: ", problem));
+    assertRefused(`{"prompt": "a"}\n${line}\n`, "FILE:2: ", problem));
 }
 
 Deno.test("generate --jsonl refuses a line that is not JSON", async () => {
   const { stderr, ending } = await runLines('{"prompt": "a"}\n{"prompt"\n');
-  assertMatch(stderr, /^Error: stdin:2: not JSON: /);
+  assertMatch(stderr, /^Error: FILE:2: not JSON: /);
   assertEquals(ending, { code: 2 });
 });
 
@@ -119,7 +136,7 @@ Deno.test("generate --jsonl refuses a file without prompts", async () => {
 
 Deno.test("generate --jsonl names the line whose prompt is longer than the context", async () => {
   const { stderr, stdout, ending } = await runLines(`{"prompt": "a"}\n{"prompt": "${"x".repeat(1000)}"}`);
-  assertMatch(stderr, /^Error: Prompt of stdin:2 is longer than the context: 1,001 tokens, limit 1,000, over by 1/);
+  assertMatch(stderr, /^Error: Prompt of FILE:2 is longer than the context: 1,001 tokens, limit 1,000, over by 1/);
   assertEquals([stdout, ending], ["", { code: 4 }]);
 });
 
@@ -133,7 +150,7 @@ const excluded: [string[], string][] = [
 
 for (const [args, name] of excluded) {
   Deno.test(`generate --jsonl excludes ${name}`, async () => {
-    const { stderr, ending } = await runLines("", args);
+    const { stderr, ending } = await runStream("", args);
     assertEquals([stderr, ending], [`Error: --jsonl - and ${name} exclude each other\n`, { code: 2 }]);
   });
 }
@@ -154,7 +171,7 @@ for (
   Deno.test(`generate --jsonl takes "${field}" for a misspelt setting and names its line`, async () => {
     await assertRefused(
       `{"prompt":"a"}\n{"prompt":"a","${field}":1}`,
-      `stdin:2: unknown field "${field}", did you mean "${meant}"?`,
+      `FILE:2: unknown field "${field}", did you mean "${meant}"?`,
     );
   });
 }
@@ -162,7 +179,7 @@ for (
 for (const field of ["text", "ids", "finish", "error"]) {
   Deno.test(`generate --jsonl refuses a field of the user's own that is called "${field}"`, async () => {
     const { stderr, ending } = await runLines(`{"prompt":"a","${field}":1}`);
-    assertMatch(stderr, /^Error: stdin:1: the field .*rename it\n$/);
+    assertMatch(stderr, /^Error: FILE:1: the field .*rename it\n$/);
     assertEquals(ending, { code: 2 });
   });
 }
@@ -190,7 +207,7 @@ Deno.test("generate --jsonl names the lines whose logits are not finite, prints 
   );
   assertMatch(
     stderr,
-    /^Warning: stdin:3: The model gave NaN\nError: 1 of 2 prompts gave logits that are not finite.*\n$/,
+    /^Warning: FILE:3: The model gave NaN\nError: 1 of 2 prompts gave logits that are not finite.*\n$/,
   );
   assertEquals(ending, { code: 8 });
 });
@@ -199,6 +216,87 @@ Deno.test("generate --jsonl names the line of a prompt without tokens", async ()
   const { stderr, ending } = await runLines('{"prompt":"a"}\n{"prompt":"b"}', ["--raw"], ({ engine }) => {
     engine.tokenizer = { ...engine.tokenizer, encode: (text) => text === "b" ? [] : [1] };
   });
-  assertMatch(stderr, /^Error: Prompt of stdin:2 has no tokens/);
+  assertMatch(stderr, /^Error: Prompt of FILE:2 has no tokens/);
+  assertEquals(ending, { code: 2 });
+});
+
+const UNORDERED = ["second", "third", "first"];
+
+Deno.test("generate --jsonl - prints each line when its answer is done", async () => {
+  const { stdout } = await runStream(
+    '{"prompt": "a"}\n'.repeat(3),
+    [],
+    ({ engine }) => engine.batchPieces = interleaved,
+  );
+  assertEquals(stdout.trim().split("\n").map((line) => JSON.parse(line).text), UNORDERED);
+});
+
+Deno.test("generate --jsonl - --ordered prints the lines in the order of the prompts", async () => {
+  const { stdout } = await runStream(
+    '{"prompt": "a"}\n'.repeat(3),
+    ["--ordered"],
+    ({ engine }) => engine.batchPieces = interleaved,
+  );
+  assertEquals(stdout.trim().split("\n").map((line) => JSON.parse(line).text), UNORDERED.toSorted());
+});
+
+Deno.test("generate --jsonl - refuses a line that is invalid, answers the others and ends with 2", async () => {
+  const { stdout, stderr, ending, engine } = await runStream('{"prompt": "a"}\n{"id":1,"prompt":7}\n\n{"prompt":"b"}');
+  const lines = stdout.trim().split("\n").map((line) => JSON.parse(line));
+  const refused = lines.find(({ finish }) => finish === "refused");
+  assertEquals({ ...refused, error: "" }, { id: 1, text: "", ids: [], finish: "refused", error: "" });
+  assertMatch(refused.error, /^stdin:2: "prompt" must be a string/);
+  assertEquals([lines.length, engine.prompts, ending], [3, ["<s>a", "<s>b"], { code: 2 }]);
+  assertMatch(stderr, /^Error: 1 of 3 prompts .*refused.*\n$/);
+});
+
+Deno.test("generate --jsonl - refuses a line that is not JSON", async () => {
+  const { stdout, ending } = await runStream('{"prompt"\n{"prompt":"b"}');
+  assertMatch(stdout, /"finish":"refused","error":"stdin:1: not JSON/);
+  assertEquals(ending, { code: 2 });
+});
+
+Deno.test("generate --jsonl - refuses a prompt that is longer than the context and ends with 4", async () => {
+  const { stdout, ending, engine } = await runStream(`{"id":"x","prompt":"${"x".repeat(1000)}"}\n{"prompt":"b"}`);
+  assertMatch(stdout, /^\{"id":"x",.*"finish":"refused","error":"Prompt of stdin:1 is longer/);
+  assertEquals([engine.prompts, ending], [["<s>b"], { code: 4 }]);
+});
+
+Deno.test("generate --jsonl - refuses a line that is not UTF-8", async () => {
+  const bytes = new TextEncoder().encode('{"prompt":"b?"}\n{"prompt":"a"}\n');
+  bytes[bytes.indexOf(63)] = 0xff;
+  const { stdout, engine } = await runStream(bytes);
+  assertMatch(stdout, /"finish":"refused","error":"stdin:1 /);
+  assertEquals(engine.prompts, ["<s>a"]);
+});
+
+Deno.test("generate --jsonl - joins a line that arrives in pieces", async () => {
+  const { engine } = await runGenerate(["--jsonl", "-"], (world) => {
+    const pieces = ['{"prom', 'pt": "a"}', '\n{"prompt": "b"}\n'];
+    world.stdin = {
+      isTerminal: () => false,
+      read: (buffer) => {
+        const piece = pieces.shift();
+        return Promise.resolve(piece === undefined ? null : new TextEncoder().encodeInto(piece, buffer).written);
+      },
+    };
+  });
+  assertEquals(engine.prompts, ["<s>a", "<s>b"]);
+});
+
+Deno.test("generate --jsonl - counts lines with the seed", async () => {
+  const { engine } = await runStream('{"prompt":"a"}\n\n{"prompt":7}\n{"prompt":"b"}', ["--seed", "5"]);
+  assertEquals(engine.requests.map(({ options }) => options?.seed), [5, 7]);
+});
+
+Deno.test("generate --jsonl - refuses input without prompts", async () => {
+  const { stderr, ending } = await runStream("\n\n");
+  assertStringIncludes(stderr, "no prompts");
+  assertEquals(ending, { code: 2 });
+});
+
+Deno.test("generate --ordered is refused without --jsonl", async () => {
+  const { stderr, ending } = await runGenerate(["--ordered", "hi"]);
+  assertStringIncludes(stderr, "--jsonl");
   assertEquals(ending, { code: 2 });
 });

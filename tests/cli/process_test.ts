@@ -95,7 +95,7 @@ Deno.test("generate gives the same text for the same seed", async () => {
 Deno.test("generate --jsonl answers each prompt as it would alone", async () => {
   const prompts = ["The old captain", `${FACT}\n\n${QUESTION}`, "In the year"];
   const stdin = prompts.map((prompt) => JSON.stringify({ prompt, max_tokens: 5 })).join("\n");
-  const { stdout } = await generate(["--jsonl", "-"], { stdin });
+  const { stdout } = await generate(["--jsonl", "-", "--ordered"], { stdin });
   const texts = stdout.trimEnd().split("\n").map((line) => JSON.parse(line).text + "\n");
   const alone: string[] = [];
   for (const prompt of prompts) alone.push((await generate(["-n", "5", prompt])).stdout);

@@ -1,7 +1,9 @@
 /** Each prompt style of the command line against a real tokenizer. */
-import { assert, assertEquals } from "@std/assert";
-import { promptEncoder, type PromptStyle } from "../../cli/prompt_encoder.ts";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { checkStyle, promptEncoder, type PromptStyle } from "../../cli/prompt_encoder.ts";
+import { PagesiftError } from "../../engine/errors.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { hostileModel, write } from "../support/hostile_model.ts";
 import { fixtureFolder } from "../support/fixture_model.ts";
 
 const MODEL = "qwen3-qknorm-f32";
@@ -40,4 +42,24 @@ Deno.test("--raw gives the tokenizer's own ids", async () => {
 Deno.test("a plain prompt has what the tokenizer adds to a text", async () => {
   const { tokenizer } = await load();
   assertEquals(promptEncoder({ chat: false, raw: false }, tokenizer)(PROMPT), tokenizer.encode(PROMPT));
+});
+
+Deno.test("--thinking off sets the switch of the chat template", async () => {
+  const template = "{% if enable_thinking is defined and not enable_thinking %}no {% endif %}{{ messages[0].content }}";
+  using model = await hostileModel("llama-f32", write("chat_template.jinja", template));
+  const tokenizer = await Tokenizer.load(model.folder);
+  const text = (thinking?: "on" | "off"): string =>
+    tokenizer.decode(promptEncoder({ chat: true, raw: false, thinking }, tokenizer)("Hi"));
+  assertEquals([text(), text("on"), text("off")], ["Hi", "Hi", "no Hi"]);
+});
+
+Deno.test("--thinking is refused where the chat template has no switch for it", async () => {
+  const tokenizer = await Tokenizer.load(fixtureFolder("llama-f32"));
+  const style: PromptStyle = { chat: true, raw: false, thinking: "on" };
+  assertEquals(assertThrows(() => promptEncoder(style, tokenizer), PagesiftError).kind, "usage");
+});
+
+Deno.test("--thinking is refused without --chat", () => {
+  const style: PromptStyle = { chat: false, raw: false, thinking: "on" };
+  assertStringIncludes(assertThrows(() => checkStyle(style), PagesiftError).message, "--chat");
 });

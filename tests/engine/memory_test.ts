@@ -1,10 +1,11 @@
 /** What fits, what does not, and what the errors advise. The free memory is a number of the test's. */
-import { assertEquals, assertMatch, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { cacheShape, type PoolNeed } from "../../engine/pages/kv_pool.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";
-import { checkCacheFits, checkWeightsFit, engineError } from "../../engine/memory.ts";
+import { checkCacheFits, checkWeightsFit, engineError, needOfUnknown } from "../../engine/memory.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
+import type { GenerateRequest } from "../../engine/types.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
@@ -160,4 +161,35 @@ Deno.test("Engine reports a device that fails during a step as kind device", asy
   const failed = await assertRejects(() => collect(engine.generate([1], { maxTokens: 50 })), PagesiftError);
   device.check = check;
   assertEquals([failed.kind, failed.message], ["device", "The GPU is lost"]);
+});
+
+Deno.test("needOfUnknown plans 16 requests of full length where they fit", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { maxContext } = engine.config;
+  const need = needOfUnknown(loadedOf(engine), engine.policy(), Infinity);
+  assertEquals(need, { totalTokens: 16 * maxContext, longestTokens: maxContext, maxSequences: 16 });
+});
+
+Deno.test("needOfUnknown plans nearly as many tokens as fit where full length does not", async () => {
+  await withHugeContext((engine) => {
+    const loaded = loadedOf(engine);
+    const need = needOfUnknown(loaded, engine.policy(), 64 * MIB);
+    const { kv, statistics, scratch } = KvCache.measure(loaded.device, shapeOf(engine, need));
+    const share = (kv + statistics + scratch) / (64 * MIB);
+    assert(share > 0.9 && share <= 1, `${share}`);
+    assertEquals([need.longestTokens, need.maxSequences], [need.totalTokens, 16]);
+    return Promise.resolve();
+  });
+});
+
+Deno.test("Engine.generateBatch answers a request that arrives where the whole context would not fit", async () => {
+  await withHugeContext(async (engine) => {
+    setFree(loadedOf(engine).device, 64 * MIB);
+    async function* source(): AsyncGenerator<GenerateRequest> {
+      yield await Promise.resolve({ prompt: promptIds(MODEL, 5), options: { maxTokens: 2 } });
+    }
+    const ends: unknown[] = [];
+    for await (const { finish } of engine.generateBatch(source())) if (finish) ends.push(finish);
+    assertEquals(ends, ["length"]);
+  });
 });

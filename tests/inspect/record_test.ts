@@ -18,6 +18,15 @@ Deno.test("record() gives the tokens that generate gives", async () => {
   assertEquals(run.recording.facts.answerIds, wanted.ids);
 });
 
+Deno.test("record() observes an answer again as it was generated", async () => {
+  await using engine = await loadShipped();
+  using first = await inspectText(engine, WITH_FACT, { steps: 3 });
+  const { facts } = first.recording;
+  using again = await inspectText(engine, WITH_FACT, { steps: 3, answerIds: facts.answerIds });
+  assertEquals(again.recording.facts.answerText, facts.answerText);
+  assertEquals(again.recording.totals, first.recording.totals);
+});
+
 Deno.test("record() finds that the run read what its own scorer chooses when every page is scored", async () => {
   await using engine = await loadShipped();
   using run = await inspectText(engine, WITH_FACT, { compare: ["unique"], sparse: { budgetTokens: 128, levels: 1 } });

@@ -24,6 +24,7 @@ export interface RunOptions {
   sparse?: SparseOptions;
   sampling?: SamplingOptions;
   compare?: readonly ComparedScorer[];
+  answerIds?: readonly number[];
 }
 
 /** Inspects a prompt of one file and a question. */
@@ -40,10 +41,11 @@ export function inspectIds(
   engine: Engine,
   ids: readonly number[],
   { prompt, parts }: { prompt: string; parts: { name: string; start: number; end: number }[] },
-  { steps = 4, sparse = { budgetTokens: 128 }, sampling = {}, compare = [] }: RunOptions = {},
+  { steps = 4, sparse = { budgetTokens: 128 }, sampling = {}, compare = [], answerIds }: RunOptions = {},
 ): Promise<InspectedRun> {
   return record(engine, {
     ...{ ids, prompt, parts, steps, sampling, sparse, compare },
+    ...answerIds && { answerIds },
     signal: new AbortController().signal,
     onPrefill: () => {},
   }, { version: "0", model: "test", command: "test", date: "2026-01-01T00:00:00Z" });

@@ -5,6 +5,7 @@ import { Engine } from "../../engine/engine.ts";
 import { realModelPath } from "../../scripts/gate/real_models.ts";
 import { agreementOf, ourPath } from "../../scripts/peers/check_llama_cpp.ts";
 import { LlamaCpp } from "../../scripts/peers/llama_cpp/client.ts";
+import { dequantizeGguf } from "../../scripts/train/dequantize_gguf.ts";
 import { FIXED_TEXTS } from "../../scripts/studies/tokenizer_texts.ts";
 import { runDeno } from "../support/process.ts";
 import { distanceOf, expectedOf, realTest } from "./expected.ts";
@@ -59,4 +60,16 @@ realTest("smollm2", "the pages that an answer of SmolLM2 reads can be inspected"
   assertEquals(code, 0, stderr);
   const report = JSON.parse(stdout);
   assertEquals(report.layers?.length ?? report.facts?.layers?.length, 30, stdout.slice(0, 500));
+});
+
+realTest("smollm2", "SmolLM2 as a folder of bf16 weights has the logits of transformers", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await dequantizeGguf(realModelPath("smollm2"), folder);
+    await using engine = await Engine.load(folder, { device: "cpu", threads: 2 });
+    const { typical, spread, margin } = await distanceOf(engine, EXPECTED);
+    assert(typical < 0.05 * spread && margin < 0.3, `typical ${typical} of a spread of ${spread}, margin ${margin}`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

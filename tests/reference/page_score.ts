@@ -14,7 +14,7 @@ function scoreOf(q: Numbers, page: PageStatistics, scorer: Scorer, lambda: numbe
   }
   const mean = sumOf(q, (x, i) => x * page.mean[i]!);
   if (scorer === "unique") return mean + (lambda ?? 0.5) * Math.sqrt(sumOf(q, (x) => x * x)) * page.std;
-  if (scorer === "diag") return mean + (lambda ?? 4) * Math.sqrt(sumOf(q, (x, i) => x * x * page.variance[i]!));
+  if (scorer === "diag") return mean + (lambda ?? 2) * Math.sqrt(sumOf(q, (x, i) => x * x * page.variance[i]!));
   return mean;
 }
 

@@ -26,6 +26,8 @@ export async function runReal(
     env: (name) => fake.env(name),
     columns: () => fake.columns(),
     onEndSignal: (handler) => fake.onEndSignal(handler),
+    setKeyMode: () => {},
+    suspend: () => {},
     dieBySignal: (signal) => fake.dieBySignal(signal),
   };
   const ending = await run(["generate", "--device", "cpu", "-t", "2", ...args], world);

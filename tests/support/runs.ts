@@ -1,9 +1,9 @@
 /** Operations with inputs of their own, each over enough work to be shared out. */
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { add, embedding, geluMul, matmul, rmsNorm, sample, scale, siluMul } from "../../ffi/ops.ts";
+import { add, embedding, geluMul, matmul, rmsNorm, sample, scale, siluMul, weightWrite } from "../../ffi/ops.ts";
 import type { BlockType } from "../reference/quantized.ts";
-import { randomWeight } from "./blocks.ts";
+import { randomWeight, readWeight } from "./blocks.ts";
 import { normals } from "./cases.ts";
 import { uploadAs } from "./numbers.ts";
 import { buildPaged, type Paged, type PagedShape, randomSequence } from "./paged.ts";
@@ -35,6 +35,14 @@ function blockProduct(type: BlockType, tokens: number): Run {
     matmul(device, x, weight, undefined, out);
     return out.readFloats();
   };
+}
+
+/** Rows that become blocks while they are written. */
+function quantizing(device: Device): Float32Array<ArrayBuffer> {
+  const [rows, columns] = [600, 512];
+  const weight = device.createTensor("q8_0", [rows, columns]);
+  weightWrite(device, weight, 0, rows, "f32", normals(new Random(3), rows * columns));
+  return readWeight(device, weight);
 }
 
 /** Norm, activation, sum and table look-up over enough rows to be shared out. */
@@ -84,6 +92,7 @@ export const RUNS: Record<string, Run> = {
   "matmul of one token with q4_1 weights": blockProduct("q4_1", 1),
   "matmul of fifty tokens with q6_k weights": blockProduct("q6_k", 50),
   "matmul of fifty tokens with f8 weights": blockProduct("f8", 50),
+  "weightWrite to q8_0": quantizing,
   "rmsNorm, siluMul, geluMul, scale, add and embedding": rowwise,
   "sample": samples,
   "append and scorePages": (device) => scoreTensor(paged(device), QUERIES).readFloats(),

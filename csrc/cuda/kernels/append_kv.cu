@@ -82,8 +82,8 @@ void append_kv(Backend &backend, const AppendKvParams &params) {
   with_cache_types(params.cache.desc, [&](auto type, auto kv) {
     using T = decltype(type);
     using Kv = decltype(kv);
-    launch(backend, "Could not launch append_kv", grouped ? append_kernel<T, Kv, true> : append_kernel<T, Kv, false>, grid, dim3(kStatisticsThreads), 0,
-           params, backend.bad_index);
+    launch(backend, "Could not launch append_kv", grouped ? append_kernel<T, Kv, true> : append_kernel<T, Kv, false>, grid, dim3(kStatisticsThreads),
+           0, params, backend.bad_index);
   });
   if (params.cache.group_mean && !grouped) renew_groups(backend, params.cache, params.layer, params.slots, params.tokens);
 }

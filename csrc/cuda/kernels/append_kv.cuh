@@ -21,7 +21,7 @@ __device__ PageRows<Kv> page_rows(const CacheView &cache, int64_t layer, int64_t
   const Layout layout(cache.desc);
   const int64_t tokens = layout.tokens(layer, head, physical);
   PageRows<Kv> page{static_cast<Kv *>(cache.keys) + tokens, static_cast<Kv *>(cache.values) + tokens, nullptr, nullptr,
-                    layout.vector(layer, head, physical), layout.page(layer, head, physical)};
+                    layout.vector(layer, head, physical),   layout.page(layer, head, physical)};
   if constexpr (kIsScaled<Kv>) {
     page.key_scales = cache.key_scale + layout.token(layer, head, physical);
     page.value_scales = cache.value_scale + layout.token(layer, head, physical);

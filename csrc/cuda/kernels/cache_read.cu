@@ -53,8 +53,8 @@ void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t
   const int64_t bytes = desc.num_kv_heads * width * int64_t(sizeof(float));
   const ReadParams params{cache, static_cast<float *>(scratch(backend, bytes)), layer, page, field};
   with_cache_types(desc, [&](auto type, auto kv) {
-    launch(backend, "Could not launch cache_read", read_kernel<decltype(type), decltype(kv)>, dim3(static_cast<unsigned>(desc.num_kv_heads)), dim3(kThreads), 0,
-           params);
+    launch(backend, "Could not launch cache_read", read_kernel<decltype(type), decltype(kv)>, dim3(static_cast<unsigned>(desc.num_kv_heads)),
+           dim3(kThreads), 0, params);
   });
   memory_read(backend, out, params.out, bytes);
 }

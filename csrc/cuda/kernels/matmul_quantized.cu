@@ -37,7 +37,8 @@ __global__ void __launch_bounds__(kRowThreads) dequantize_kernel(const __grid_co
 
 /* x of one token, rounded once for all blocks of the product. A block per token. */
 template <typename F>
-__global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constant__ MatmulParams p, int64_t subs, const __grid_constant__ PreparedX out) {
+__global__ void __launch_bounds__(kRowThreads)
+    round_kernel(const __grid_constant__ MatmulParams p, int64_t subs, const __grid_constant__ PreparedX out) {
   __shared__ uint32_t largest;
   if (threadIdx.x == 0) largest = 0;
   __syncthreads();
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kRowThreads) round_kernel(const __grid_constan
   if (threadIdx.x == 0) out.undo[token] = undo_f16_scale(largest);
   for (int64_t piece = threadIdx.x; piece < subs * 4; piece += kRowThreads) {
     const uint4 halves = source.piece<F>(token, piece / 4 * kSubBlock, static_cast<int>(piece % 4), f16_scale(largest));
-    store_piece<F>(out, static_cast<int>(p.tokens), (piece / 4 * p.tokens + token) * 4 + piece % 4, halves);
+    store_piece<F, false>(out, static_cast<int>(p.tokens), (piece / 4 * p.tokens + token) * 4 + piece % 4, halves);
   }
 }
 
@@ -68,8 +69,8 @@ template <typename F, int Columns>
 Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t tiles) {
   for (int64_t splits = 1; splits <= stages; splits++) {
     const int64_t share = ceil_div(stages, splits);
-    const int64_t bytes =
-        kQuantizedRingBytes<F, Columns> + prepared_bytes<F>(share * kStageSubs<F>, tokens) + quantized_sum_bytes<F, Columns>(tokens);
+    const int64_t bytes = kQuantizedRingBytes<F, Columns> + prepared_bytes<F>(share * kStageSubs<F>, tokens) +
+                          quantized_sum_bytes<F, Columns>(tokens);
     if (bytes + kReservedBytes > backend.shared_bytes) continue;
     const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F>);
     const int64_t groups = std::clamp<int64_t>(blocks * backend.multiprocessors / splits, 1, tiles);
@@ -95,7 +96,8 @@ void launch_tiles(Backend &backend, const MatmulParams &params) {
   const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
   const TileLayout layout{bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(regions)};
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
-  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns, OneToken>, grid, kThreads<F>, plan.shared_bytes, params, shares, layout, rounded);
+  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns, OneToken>, grid, kThreads<F>, plan.shared_bytes, params, shares, layout,
+         rounded);
   if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows);
 }
 

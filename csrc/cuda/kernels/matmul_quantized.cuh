@@ -8,37 +8,23 @@
  *
  * Unpacking takes as many instructions as the memory leaves time for, so it does little: the bits of a weight become the last bits of an f16
  * of 1024, and what that adds to a product, 1024 times the sum of x, is where the sum of a sub-block starts, negative. The sum is multiplied
- * by the sub-block's scale in f32. Where two weights share a byte, the upper one counts 16 times, and its x is a sixteenth. */
+ * by the sub-block's scale in f32. Where two weights share a byte, the upper one counts 16 times, and its x is a sixteenth.
+ *
+ * A product of one token needs one of an instruction's 8 columns. Where a region has 8 sub-blocks with 6-bit scales, column g then takes the x
+ * of sub-block g, and of what the weights of sub-block s give, column s counts: a lane reads x once, and scales two sub-blocks instead of 8. */
 #pragma once
 
 #include "add_splits.cuh"
 #include "matvec_split.cuh"
 #include "mma.cuh"
-#include "matmul_quantized.h"
-#include "quantized.cuh"
+#include "quantized_x.cuh"
 
 namespace ps {
 
-constexpr int kColumnTokens = 8;     /* columns of an instruction */
-
-/* How much of the inputs a warp copies at once: at least 1 KiB. */
-template <typename F>
-constexpr int kStageRegions = F::kRegionBytes >= 1024  ? 1
-                              : F::kRegionBytes >= 512 ? 2
-                                                       : 4;
-template <typename F>
-constexpr int kStageBytes = kStageRegions<F> * F::kRegionBytes;
-template <typename F>
-constexpr int kStageSubs = kStageRegions<F> * F::kSubs;
 /* Stages in a warp's ring. Of few tokens two blocks fit a multiprocessor; of many x takes the room. */
 template <typename F, int Columns>
 constexpr int kStages = Columns > 1 || kStageBytes<F> > 2304 ? 2 : 4608 / kStageBytes<F>;
 
-/* Warps of a block. Wide stages take fewer, for then more blocks fit a multiprocessor; kMostWarps are wanted there in all. */
-template <typename F>
-constexpr int kWarps = kStageBytes<F> > 2304 ? 8 : 16;
-template <typename F>
-constexpr int kThreads = kWarps<F> * kWarp;
 constexpr int kMostWarps = 32;
 
 /* How the tiles of a weight in blocks lie. */
@@ -46,41 +32,6 @@ struct TileLayout {
   int64_t stride; /* bytes from one tile to the next */
   int regions;    /* of a tile */
 };
-
-/* Numbers besides x that a sub-block and token has: where sums start (for either half of the inputs where scales differ), and the sum of x. */
-template <typename F>
-constexpr int kStarts = F::kScales == Scales::kPerHalf ? 2 : 1;
-template <typename F>
-constexpr bool kHasMinimum = F::kScales == Scales::kTwo || F::kScales == Scales::kSixBits;
-
-/* x of a product, rounded for tensor cores; in shared memory, or, of many tokens, in that of the device. */
-struct PreparedX {
-  uint4 *halves; /* [sub-blocks, tokens, 4 lanes, 8] f16 */
-  float *undo;   /* [tokens]: what undoes the scale of each token */
-  float *starts; /* [sub-blocks, tokens, kStarts] */
-  /* kTwo: sums of x, [sub-blocks, tokens] f32. kSixBits: sums / 32 as f16 and what rounding left, [sub-blocks / 8, tokens, 4, 2, 2], the last
-   * dimension being sub-blocks 2t and 2t + 1. */
-  float *sums;
-};
-
-constexpr int kXBytes = kSubBlock * 2;
-constexpr int64_t kUndoBytes = kQuantizedTokens * 4;
-
-template <typename F>
-PS_HOST_DEVICE constexpr int64_t prepared_bytes(int64_t subs, int64_t tokens) {
-  return subs * tokens * (kXBytes + (kStarts<F> + kHasMinimum<F>) * 4) + kUndoBytes;
-}
-
-template <typename F>
-PS_HOST_DEVICE PreparedX place_x(void *memory, int64_t subs, int64_t tokens) {
-  char *at = static_cast<char *>(memory);
-  PreparedX x{};
-  x.halves = reinterpret_cast<uint4 *>(at);
-  x.undo = reinterpret_cast<float *>(at + subs * tokens * kXBytes);
-  x.starts = x.undo + kQuantizedTokens;
-  x.sums = x.starts + subs * tokens * kStarts<F>;
-  return x;
-}
 
 /* Shared memory, in this order: rings; x; sums of the warps, twice where a tile may be added up while the next one is begun. */
 constexpr int kSumStride = kTileRows + 4; /* floats of a token: no bank conflicts */
@@ -90,149 +41,6 @@ constexpr int64_t quantized_sum_bytes(int64_t tokens) {
 }
 template <typename F, int Columns>
 constexpr int64_t kQuantizedRingBytes = int64_t(kWarps<F>) * kStages<F, Columns> * kStageBytes<F>;
-
-__device__ __forceinline__ __half2 as_halves(uint32_t bits) { return reinterpret_cast<const __half2 &>(bits); }
-__device__ __forceinline__ uint32_t as_bits(__half2 halves) { return reinterpret_cast<const uint32_t &>(halves); }
-
-/* x as f16: each token times a power of two that brings its largest number to [2^14, 2^15), for f16 holds few exponents. */
-struct ScaledX {
-  const MatmulParams &p;
-  const bool aligned;
-
-  __device__ __forceinline__ explicit ScaledX(const MatmulParams &params)
-      : p(params), aligned(reinterpret_cast<uintptr_t>(p.x.data) % 16 == 0 && (p.tokens == 1 || p.x.stride % 4 == 0)) {}
-
-  __device__ __forceinline__ float4 four(int64_t token, int64_t k) const {
-    const float *source = p.x.row(token) + k;
-    return aligned ? *reinterpret_cast<const float4 *>(source) : float4{source[0], source[1], source[2], source[3]};
-  }
-
-  static __device__ __forceinline__ uint32_t largest_of(const float4 &v) {
-    return max(max(__float_as_uint(fabsf(v.x)), __float_as_uint(fabsf(v.y))), max(__float_as_uint(fabsf(v.z)), __float_as_uint(fabsf(v.w))));
-  }
-
-  /* Bits of the largest of inputs [begin, end) that the warp's threads see, the same in all lanes; that of NaN is the largest. */
-  __device__ __forceinline__ uint32_t largest_bits(int64_t token, int64_t begin, int64_t end) const {
-    uint32_t bits = 0;
-    for (int64_t k = begin + threadIdx.x * 4; k < end; k += blockDim.x * 4) {
-      bits = max(bits, largest_of(four(token, k)));
-    }
-    return __reduce_max_sync(kAllLanes, bits);
-  }
-
-  /* Inputs 4t on and 16 + 4t on of a sub-block as lane t takes them, in the order of unpack_row or unpack_bytes. */
-  template <typename F>
-  static __device__ __forceinline__ uint4 arrange(const float4 &a, const float4 &b, float factor) {
-    const auto pair = [](float first, float second, float by) { return as_bits(__floats2half2_rn(first * by, second * by)); };
-    if constexpr (F::kLowBits == 8) return {pair(a.x, a.y, factor), pair(a.z, a.w, factor), pair(b.x, b.y, factor), pair(b.z, b.w, factor)};
-    const float upper = factor * (1 / 16.f);
-    return {pair(a.x, a.z, factor), pair(a.y, a.w, factor), pair(b.x, b.z, upper), pair(b.y, b.w, upper)};
-  }
-
-  /* The same of the sub-block from input k on; zeros past the last input. */
-  template <typename F>
-  __device__ __forceinline__ uint4 piece(int64_t token, int64_t k, int t, float factor) const {
-    if (k >= p.inputs) return {};
-    return arrange<F>(four(token, k + 4 * t), four(token, k + 16 + 4 * t), factor);
-  }
-};
-
-/* Stores piece `index` of x, and what its sub-block needs besides. The four threads of a sub-block call together. */
-template <typename F>
-__device__ __forceinline__ void store_piece(const PreparedX &x, int tokens, int64_t index, const uint4 &halves) {
-  x.halves[index] = halves;
-  if constexpr (F::kScales == Scales::kFloat) return;
-  const auto sum_of = [](uint32_t a, uint32_t b) {
-    const float2 first = __half22float2(as_halves(a)), second = __half22float2(as_halves(b));
-    return (first.x + first.y) + (second.x + second.y);
-  };
-  const unsigned lanes = 0xfu << (threadIdx.x % kWarp & 28);
-  float first = sum_of(halves.x, halves.y), last = sum_of(halves.z, halves.w);
-#pragma unroll
-  for (int distance = 1; distance < 4; distance *= 2) {
-    first += __shfl_xor_sync(lanes, first, distance);
-    last += __shfl_xor_sync(lanes, last, distance);
-  }
-  if (threadIdx.x % 4 != 0) return;
-  constexpr float kFirst = F::kLowBits == 8 ? 1024.f + 128.f : 1024.f + F::kOffset, kLast = F::kLowBits == 8 ? kFirst : 1024.f + 16.f * F::kOffset;
-  const int64_t place = index / 4;
-  if constexpr (kStarts<F> == 2) {
-    x.starts[2 * place] = -kFirst * first;
-    x.starts[2 * place + 1] = -kLast * last;
-  } else {
-    x.starts[place] = -kFirst * first - kLast * last;
-  }
-  const float sum = first + (F::kLowBits == 8 ? 1.f : 16.f) * last;
-  if constexpr (F::kScales == Scales::kTwo) x.sums[place] = sum;
-  if constexpr (F::kScales == Scales::kSixBits) {
-    const int64_t sub = place / tokens, token = place % tokens;
-    __half *out = reinterpret_cast<__half *>(x.sums) + ((sub / 8 * tokens + token) * 4 + sub % 8 / 2) * 4 + sub % 2;
-    const float small = sum * (1 / 32.f);
-    out[0] = __float2half_rn(small);
-    out[2] = __float2half_rn(small - __half2float(out[0]));
-  }
-}
-
-/* Copies the share's x, which a kernel before has rounded, to shared memory. Ends with a barrier. */
-template <typename F>
-__device__ __forceinline__ void copy_x(const PreparedX &rounded, int first_sub, int subs, int tokens, const PreparedX &x) {
-  const int64_t first = int64_t(first_sub) * tokens;
-  const auto copy = [](auto *to, const auto *from, int count) {
-#pragma unroll 4
-    for (int i = threadIdx.x; i < count; i += kThreads<F>) to[i] = from[i];
-  };
-  copy(x.undo, rounded.undo, tokens);
-  copy(x.halves, rounded.halves + first * 4, subs * tokens * 4);
-  if constexpr (F::kScales != Scales::kFloat) copy(x.starts, rounded.starts + first * kStarts<F>, subs * tokens * kStarts<F>);
-  if constexpr (kHasMinimum<F>) copy(x.sums, rounded.sums + first, subs * tokens);
-  __syncthreads();
-}
-
-/* Pieces of x of a token that a lane keeps between the search for the largest number and rounding: 12,288 inputs for 16 warps. */
-constexpr int kOwnPieces = 3;
-
-/* Puts the x of a warp's own stages into shared memory, with scales of its own: no warp waits for another. undo [tokens]. */
-template <typename F, bool OneToken>
-__device__ __forceinline__ void prepare_own_x(const MatmulParams &p, int first_stage, int own_stages, const PreparedX &x, float *undo) {
-  const ScaledX source(p);
-  const int tokens = OneToken ? 1 : static_cast<int>(p.tokens), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int pieces = own_stages * kStageSubs<F> * 4;
-  const auto sub_of = [&](int piece) { return (warp + piece / 4 / kStageSubs<F> * kWarps<F>) * kStageSubs<F> + piece / 4 % kStageSubs<F>; };
-  const auto input_of = [&](int piece) { return (int64_t(first_stage) * kStageSubs<F> + sub_of(piece)) * kSubBlock + piece % 4 * 4; };
-  const auto store = [&](int token, int piece, const uint4 &halves) {
-    store_piece<F>(x, tokens, (int64_t(sub_of(piece)) * tokens + token) * 4 + piece % 4, halves);
-  };
-  for (int token = 0; token < tokens; token++) {
-    uint32_t bits = 0;
-    float4 own[kOwnPieces][2];
-#pragma unroll
-    for (int i = 0; i < kOwnPieces; i++) {
-      const int piece = i * kWarp + lane;
-      const int64_t k = input_of(piece);
-      const bool valid = piece < pieces && k < p.inputs;
-      own[i][0] = valid ? source.four(token, k) : float4{}, own[i][1] = valid ? source.four(token, k + 16) : float4{};
-    }
-    for (int piece = kOwnPieces * kWarp + lane; piece < pieces; piece += kWarp) {
-      const int64_t k = input_of(piece);
-      if (k < p.inputs) bits = max(bits, max(ScaledX::largest_of(source.four(token, k)), ScaledX::largest_of(source.four(token, k + 16))));
-    }
-#pragma unroll
-    for (int i = 0; i < kOwnPieces; i++) bits = max(bits, max(ScaledX::largest_of(own[i][0]), ScaledX::largest_of(own[i][1])));
-    bits = __reduce_max_sync(kAllLanes, bits);
-    const float scale = f16_scale(bits);
-    if (lane == 0) undo[token] = undo_f16_scale(bits);
-#pragma unroll
-    for (int i = 0; i < kOwnPieces; i++) {
-      const int piece = i * kWarp + lane;
-      if (piece < pieces) store(token, piece, ScaledX::arrange<F>(own[i][0], own[i][1], scale));
-    }
-    for (int piece = kOwnPieces * kWarp + lane; piece < pieces; piece += kWarp) {
-      const int64_t k = input_of(piece);
-      store(token, piece, k < p.inputs ? ScaledX::arrange<F>(source.four(token, k), source.four(token, k + 16), scale) : uint4{});
-    }
-  }
-  __syncwarp();
-}
 
 constexpr uint32_t k1024 = 0x64006400u; /* two f16 of 1024, whose last bits count ones */
 
@@ -340,6 +148,30 @@ struct RegionScales {
     }
   }
 };
+
+/* Adds a region's sums of one token to those of the tile, kSixBits. c: rows g, g + 8 (i / 2) of sub-blocks 2t, 2t + 1 (i % 2). x_sums: of
+ * these sub-blocks. out: rows g, g + 8. */
+template <typename F>
+__device__ __forceinline__ void scale_own(const uint8_t *region, const float (&c)[4], const float (&x_sums)[2], float (&out)[2]) {
+  const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4;
+  const uint2 *words = reinterpret_cast<const uint2 *>(region + F::kScalesAt + g * 24);
+  const uint32_t q[6] = {words[0].x, words[0].y, words[1].x, words[1].y, words[2].x, words[2].y};
+  const uint2 bits = *reinterpret_cast<const uint2 *>(region + kHalvesAt<F> + g * 8);
+  const float2 d = __half22float2(as_halves(bits.x)), m = __half22float2(as_halves(bits.y));
+  const uint32_t origin = in_register(0x4b000000u);
+#pragma unroll
+  for (int row = 0; row < 2; row++) {
+    const uint32_t *own = q + row * 3;
+    const uint32_t high_scales = (own[2] & 0x0f0f0f0fu) | (own[0] >> 2 & 0x30303030u);
+    const uint32_t high_minima = (own[2] >> 4 & 0x0f0f0f0fu) | (own[1] >> 2 & 0x30303030u);
+    const uint32_t scales = (t < 2 ? own[0] & 0x3f3f3f3fu : high_scales) >> (t % 2 * 16);
+    const uint32_t minima = (t < 2 ? own[1] & 0x3f3f3f3fu : high_minima) >> (t % 2 * 16);
+    const float sum = fmaf(byte_float(scales, 1, origin), c[2 * row + 1], byte_float(scales, 0, origin) * c[2 * row]);
+    const float least = fmaf(byte_float(minima, 1, origin), x_sums[1], byte_float(minima, 0, origin) * x_sums[0]);
+    out[row] = fmaf(row == 0 ? d.x : d.y, sum, out[row]);
+    out[row] = fmaf(row == 0 ? -m.x : -m.y, least, out[row]);
+  }
+}
 
 /* Two rows' eight numbers of a sub-block as operands of two products over 16 inputs. */
 struct Operands {
@@ -449,13 +281,77 @@ struct QuantizedStream {
   }
 };
 
-/* out = x * weight^T + bias for `Columns` times 8 tokens at most, or for one: then addresses are constants, and only the first column of a
- * product counts. The chunks of `shares` are stages. */
+/* A region of one token, kSixBits: rows g, g + 8 of the lane's two sub-blocks. first_sub: of the region, in x. */
+template <typename F>
+__device__ __forceinline__ void multiply_region(const uint8_t *region, const PreparedX &x, int first_sub, float (&out)[2]) {
+  static_assert(F::kSubs == kColumnTokens && kStageRegions<F> == 1, "A sub-block per column");
+  const int lane = threadIdx.x % kWarp, t = lane % 4;
+  const uint4 b = x.halves[(first_sub + lane / 4) * 4 + t];
+  float own[4] = {};
+  const float starts[2] = {x.starts[first_sub + 2 * t], x.starts[first_sub + 2 * t + 1]};
+  const float x_sums[2] = {x.sums[first_sub + 2 * t], x.sums[first_sub + 2 * t + 1]};
+#pragma unroll
+  for (int sub = 0; sub < F::kSubs; sub++) {
+    const Operands weights = load_operands<F>(region, sub);
+    float c[4] = {starts[0], starts[1], starts[0], starts[1]};
+    multiply_add<f16>(c, weights.a[0], b.x, b.y);
+    multiply_add<f16>(c, weights.a[1], b.z, b.w);
+#pragma unroll
+    for (int row = 0; row < 2; row++) own[2 * row + sub % 2] = t == sub / 2 ? c[2 * row + sub % 2] : own[2 * row + sub % 2];
+  }
+  scale_own<F>(region, own, x_sums, out);
+}
+
+/* A stage; the columns are tokens. */
+template <typename F, int Columns, bool OneToken>
+__device__ __forceinline__ void multiply_stage(const uint8_t *stage, const PreparedX &x, int first_sub, int tokens, const int (&own_token)[Columns],
+                                               const int (&sum_tokens)[Columns][2], float (&sums)[Columns][4]) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int region = 0; region < kStageRegions<F>; region++) {
+    const RegionScales<F> scales(stage + region * F::kRegionBytes);
+    float joined[Columns][4] = {};
+#pragma unroll
+    for (int sub = 0; sub < F::kSubs; sub++) {
+      const Operands weights = load_operands<F>(scales.region, sub);
+      const int first = (first_sub + region * F::kSubs + sub) * tokens; /* of the sub-block's tokens */
+#pragma unroll
+      for (int column = 0; column < Columns; column++) {
+        const uint4 b = x.halves[(first + own_token[column]) * 4 + lane % 4];
+        float c[kStarts<F>][4] = {}, x_sums[2] = {}; /* tensor cores round sums down: they keep short ones */
+#pragma unroll
+        for (int half = 0; half < kStarts<F>; half++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            if constexpr (F::kScales == Scales::kFloat) continue;
+            c[half][i] = OneToken && i % 2 == 1 ? any_number() : x.starts[(first + sum_tokens[column][i % 2]) * kStarts<F> + half];
+          }
+        }
+        if constexpr (F::kScales == Scales::kTwo)
+          x_sums[0] = x.sums[first + sum_tokens[column][0]], x_sums[1] = x.sums[first + sum_tokens[column][1]];
+        multiply_add<f16>(c[0], weights.a[0], b.x, b.y);
+        multiply_add<f16>(c[kStarts<F> - 1], weights.a[1], b.z, b.w);
+        scales.template add<OneToken ? 2 : 1>(sub, c, x_sums, scales.kJoinsSubs ? joined[column] : sums[column]);
+      }
+    }
+    if constexpr (RegionScales<F>::kJoinsSubs) {
+      const int64_t first = int64_t(first_sub / F::kSubs + region) * tokens;
+#pragma unroll
+      for (int column = 0; column < Columns; column++) {
+        scales.template finish<OneToken ? 2 : 1>(joined[column], reinterpret_cast<const uint2 *>(x.sums) + (first + own_token[column]) * 4 + lane % 4,
+                                                 sums[column]);
+      }
+    }
+  }
+}
+
+/* out = x * weight^T + bias for `Columns` times 8 tokens at most, or for one. The chunks of `shares` are stages. */
 template <typename F, int Columns, bool OneToken>
 __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarps<F> : 1)
     quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Shares shares, const __grid_constant__ TileLayout layout,
                      const __grid_constant__ PreparedX rounded) {
   extern __shared__ uint4 shared[];
+  constexpr bool kSubsAreColumns = OneToken && F::kScales == Scales::kSixBits;
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = OneToken ? 1 : static_cast<int>(p.tokens);
   const int own_stages = share.chunks > warp ? (share.chunks - warp + kWarps<F> - 1) / kWarps<F> : 0;
@@ -487,47 +383,14 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
   }
   int slot = 0;
   for (int tile = share.first_tile; tile < share.end_tile; tile++) {
-    float sums[Columns][4] = {};
+    float sums[Columns][4] = {}, own_rows[2] = {};
     for (int stage = 0; stage < own_stages; stage++) {
       copy_wait<kStages<F, Columns> - 1>();
       __syncwarp();
       const uint8_t *const source = ring + slot * kStageBytes<F>;
-      const int stage_sub = (warp + stage * kWarps<F>) * kStageSubs<F>;
-#pragma unroll
-      for (int region = 0; region < kStageRegions<F>; region++) {
-        const RegionScales<F> scales(source + region * F::kRegionBytes);
-        float joined[Columns][4] = {};
-#pragma unroll
-        for (int sub = 0; sub < F::kSubs; sub++) {
-          const Operands weights = load_operands<F>(scales.region, sub);
-          const int first = (stage_sub + region * F::kSubs + sub) * tokens; /* of the sub-block's tokens */
-#pragma unroll
-          for (int column = 0; column < Columns; column++) {
-            const uint4 b = x.halves[(first + own_token[column]) * 4 + lane % 4];
-            float c[kStarts<F>][4] = {}, x_sums[2] = {}; /* tensor cores round sums down: they keep short ones */
-            if constexpr (F::kScales != Scales::kFloat) {
-#pragma unroll
-              for (int half = 0; half < kStarts<F>; half++) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                  c[half][i] = OneToken && i % 2 == 1 ? any_number() : x.starts[(first + sum_tokens[column][i % 2]) * kStarts<F> + half];
-                }
-              }
-            }
-            if constexpr (F::kScales == Scales::kTwo) x_sums[0] = x.sums[first + sum_tokens[column][0]], x_sums[1] = x.sums[first + sum_tokens[column][1]];
-            multiply_add<f16>(c[0], weights.a[0], b.x, b.y);
-            multiply_add<f16>(c[kStarts<F> - 1], weights.a[1], b.z, b.w);
-            scales.template add<OneToken ? 2 : 1>(sub, c, x_sums, scales.kJoinsSubs ? joined[column] : sums[column]);
-          }
-        }
-        if constexpr (RegionScales<F>::kJoinsSubs) {
-          const int64_t first = int64_t(stage_sub / F::kSubs + region) * tokens;
-#pragma unroll
-          for (int column = 0; column < Columns; column++) {
-            scales.template finish<OneToken ? 2 : 1>(joined[column], reinterpret_cast<const uint2 *>(x.sums) + (first + own_token[column]) * 4 + lane % 4, sums[column]);
-          }
-        }
-      }
+      const int first_sub = (warp + stage * kWarps<F>)*kStageSubs<F>;
+      if constexpr (kSubsAreColumns) multiply_region<F>(source, x, first_sub, own_rows);
+      else multiply_stage<F, Columns, OneToken>(source, x, first_sub, tokens, own_token, sum_tokens, sums);
       __syncwarp(); /* all lanes have read the stage that is copied over now */
       if (stream.active()) stream.copy_next(copies + slot * kStageBytes<F>);
       else let_next_start();
@@ -537,14 +400,24 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     /* partial [warps, tokens, kSumStride] */
     const int warp_sums = tokens * kSumStride;
     if constexpr (Columns == 1) partial = all_partials + (tile - share.first_tile) % 2 * kWarps<F> * warp_sums;
+    if constexpr (kSubsAreColumns) {
 #pragma unroll
-    for (int column = 0; column < Columns; column++) {
+      for (int row = 0; row < 2; row++) {
+        float sum = own_rows[row];
+        sum += __shfl_xor_sync(kAllLanes, sum, 1);
+        sum += __shfl_xor_sync(kAllLanes, sum, 2);
+        if (lane % 4 == 0) partial[warp * warp_sums + lane / 4 + row * 8] = sum * own_undo[warp][0];
+      }
+    } else {
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int token = column * kColumnTokens + lane % 4 * 2 + i % 2;
-        if (token >= tokens || (OneToken && i % 2 == 1)) continue;
-        const float undo = Columns == 1 ? own_undo[warp][token] : x.undo[token];
-        partial[warp * warp_sums + token * kSumStride + lane / 4 + i / 2 * 8] = sums[column][i] * undo;
+      for (int column = 0; column < Columns; column++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int token = column * kColumnTokens + lane % 4 * 2 + i % 2;
+          if (token >= tokens || (OneToken && i % 2 == 1)) continue;
+          const float undo = Columns == 1 ? own_undo[warp][token] : x.undo[token];
+          partial[warp * warp_sums + token * kSumStride + lane / 4 + i / 2 * 8] = sums[column][i] * undo;
+        }
       }
     }
     __syncthreads();

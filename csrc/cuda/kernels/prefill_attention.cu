@@ -125,7 +125,8 @@ __global__ void __launch_bounds__(kWidenThreads) widen_kernel(const __grid_const
   const int32_t page = launch.first_page + static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
   const int32_t physical = checked_page(launch.bad_index, launch.page_table, 0, page, narrow.pages);
   if (head == 0 && threadIdx.x == 0) launch.wide_table[page] = page;
-  const int64_t from = narrow.tokens(launch.layer, head, physical), to = wide.tokens(0, head, page), scale = narrow.token(launch.layer, head, physical);
+  const int64_t from = narrow.tokens(launch.layer, head, physical), to = wide.tokens(0, head, page),
+                scale = narrow.token(launch.layer, head, physical);
   auto widen = [&](const void *numbers, const float *scales, void *out, int place, int dim) {
     using Wide = Pack<T, kWidenNumbers>;
     const Pack<float, kWidenNumbers> x = load_pack<kWidenNumbers>(static_cast<const Kv *>(numbers) + from + narrow.inside(sizeof(Kv), place, dim));

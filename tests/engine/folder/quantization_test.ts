@@ -49,7 +49,7 @@ async function withTensors(
 /** The rows of a tensor, read in pieces of a few. */
 function readRows(tensor: CheckpointTensor, rowBytes: number): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(rowBytes * (tensor.shape[0] ?? 0));
-  readRowsInPieces(tensor, (bytes, first) => out.set(bytes, first * rowBytes), 1024);
+  readRowsInPieces(tensor, (bytes, first) => out.set(bytes, first * rowBytes), new Uint8Array(2048));
   return out;
 }
 

@@ -27,8 +27,8 @@ Deno.test("resolvePolicy has the defaults of the method", () => {
     pageSize: 8,
     groupPages: 1,
     budgetPages: 64,
-    scorer: "unique",
-    lambda: 0.5,
+    scorer: "diag",
+    lambda: 2,
     sinkPages: 1,
     recentPages: 2,
     layers: [{ kind: "sparse" }, { kind: "sparse" }, { kind: "sparse" }],
@@ -36,7 +36,7 @@ Deno.test("resolvePolicy has the defaults of the method", () => {
 });
 
 Deno.test("resolvePolicy has a default lambda for each scorer", () => {
-  assertEquals(SCORERS.map((scorer) => resolvePolicy({ scorer }, NO_WINDOWS).lambda), [0.5, 4, 0, 0]);
+  assertEquals(SCORERS.map((scorer) => resolvePolicy({ scorer }, NO_WINDOWS).lambda), [0.5, 2, 0, 0]);
 });
 
 Deno.test("resolvePolicy keeps a lambda of 0", () => {

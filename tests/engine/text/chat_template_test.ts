@@ -34,6 +34,11 @@ Deno.test("ChatTemplate sees the special tokens that exist", () => {
   assertEquals(render("{{ bos_token }}{{ eos_token }}", HELLO, { bos_token: "<s>" }), "<s>");
 });
 
+Deno.test("ChatTemplate sees the variables of a conversation, also those that are false", () => {
+  const template = new ChatTemplate("{{ enable_thinking is defined and not enable_thinking }}", "test.jinja");
+  assertEquals(template.render(HELLO, true, { enable_thinking: false }), "True");
+});
+
 Deno.test("ChatTemplate passes no tools", () => {
   assertEquals(render("{% if tools is none %}none{% endif %}{% if tools %}some{% endif %}"), "none");
 });

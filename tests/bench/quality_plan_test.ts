@@ -1,0 +1,39 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { planQuality } from "../../bench/quality_plan.ts";
+import { RULER_TASKS } from "../../bench/ruler.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { tinyQuality } from "./tiny.ts";
+
+Deno.test("planQuality() gives each weight of a scorer an arm of its own", () => {
+  const { arms, scorers } = planQuality({ ...tinyQuality, scorer: "diag:1.5,diag:2,quest,unique", lambda: 0.7 });
+  const sparse = arms.filter(({ name }) => name === "sparse");
+  assertEquals(sparse.map(({ scorer, sparse: { lambda } }) => [scorer, lambda]), [
+    ["diag:1.5", 1.5],
+    ["diag:2", 2],
+    ["quest", undefined],
+    ["unique", 0.7],
+  ]);
+  assertEquals(scorers, ["diag", "quest", "unique"]);
+});
+
+Deno.test("planQuality() takes ruler for all of its tasks, and files by their ending", () => {
+  const { tasks, files } = planQuality({ ...tinyQuality, task: "prose,ruler,a.jsonl" });
+  assertEquals([tasks, files], [["prose", ...RULER_TASKS], ["a.jsonl"]]);
+});
+
+Deno.test("planQuality() of files alone requires no room for documents of a length", () => {
+  assertEquals(planQuality({ ...tinyQuality, task: "a.jsonl" }).longest, 0);
+});
+
+const refused: [changed: Partial<typeof tinyQuality>, word: string][] = [
+  [{ scorer: "quest:1" }, "quest:1"],
+  [{ scorer: "diag:x" }, "diag:x"],
+  [{ scorer: "diag:-1" }, "diag:-1"],
+  [{ chat: true, task: "prose" }, "--chat"],
+  [{ task: "poem" }, ".jsonl"],
+];
+for (const [changed, word] of refused) {
+  Deno.test(`planQuality() refuses ${JSON.stringify(changed)}`, () => {
+    assertEquals(assertThrows(() => planQuality({ ...tinyQuality, ...changed }), PagesiftError, word).kind, "usage");
+  });
+}
