@@ -1,5 +1,5 @@
 /** A fingerprint of a model that does not read gigabytes. */
-import { basename, dirname, join } from "@std/path";
+import { type ModelFile, modelFiles } from "../engine/prompts/model_fingerprint.ts";
 
 const END_BYTES = 1 << 20;
 
@@ -8,27 +8,16 @@ const END_BYTES = 1 << 20;
  * GGUF file stands for itself, and the first part of a split one for all of them.
  */
 export async function modelSha256(path: string): Promise<string> {
-  const isFolder = Deno.statSync(path).isDirectory;
-  const folder = isFolder ? path : dirname(path);
-  const all = Array.from(Deno.readDirSync(folder), ({ name }) => name);
-  const names = isFolder ? all.filter((name) => name.endsWith(".safetensors")) : partsOf(basename(path), all);
-  const parts = [
-    ...isFolder ? [Deno.readFileSync(join(folder, "config.json"))] : [],
-    ...names.toSorted().flatMap((name) => endsOf(folder, name)),
-  ];
+  const parts = modelFiles(path).flatMap((file) =>
+    file.name === "config.json" ? [Deno.readFileSync(file.path)] : endsOf(file)
+  );
   const bytes = new Uint8Array(await new Blob(parts).arrayBuffer());
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The file, or all parts of a split one. */
-function partsOf(first: string, names: readonly string[]): string[] {
-  const stem = (name: string): string => name.replace(/-\d{5}(-of-\d{5}\.gguf)$/, "$1");
-  return names.filter((name) => stem(name) === stem(first));
-}
-
-function endsOf(folder: string, name: string): Uint8Array<ArrayBuffer>[] {
-  using file = Deno.openSync(join(folder, name));
+function endsOf({ name, path }: ModelFile): Uint8Array<ArrayBuffer>[] {
+  using file = Deno.openSync(path);
   const { size } = file.statSync();
   const read = (from: number): Uint8Array<ArrayBuffer> => {
     const bytes = new Uint8Array(Math.min(END_BYTES, size));

@@ -2,6 +2,9 @@ import { PagesiftError } from "../engine/errors.ts";
 import type { Option, OptionTable, Values } from "./options/option.ts";
 import { didYouMean } from "./suggest.ts";
 
+/** What is a path and hardly ever a prompt. */
+const PATH = /^(\/|\.\.?\/|~\/)/;
+
 /** A parsed command line: the value of every option of the table, and the words that are not options. */
 export interface ParsedArguments<T extends OptionTable> {
   values: Values<T>;
@@ -30,7 +33,8 @@ export function parseArguments<T extends OptionTable>(table: T, args: readonly s
     const name = names.get(flag);
     if (name === undefined) throw unknownOption(flag, [...names.keys()]);
     const option: Option<unknown> = table[name]!;
-    const takesNext = option.placeholder !== undefined && attached === undefined;
+    const takesNext = attached === undefined &&
+      (option.optionalValue ? PATH.test(args[i + 1] ?? "") : option.placeholder !== undefined);
     const text = takesNext ? nextValue(args[++i], flag, option, names) : attached;
     values[name] = option.parse(checkedValue(text, flag, option), flag, values[name]);
   }

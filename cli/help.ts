@@ -25,7 +25,11 @@ export function renderHelp(text: HelpText, table: OptionTable): string {
 }
 
 function describeOption(option: Option<unknown>): string {
-  const placeholder = option.placeholder === undefined ? "" : ` ${option.placeholder}`;
+  const placeholder = option.placeholder === undefined
+    ? ""
+    : option.optionalValue
+    ? `[=${option.placeholder}]`
+    : ` ${option.placeholder}`;
   const heading = `  ${option.flags.join(", ")}${placeholder}`;
   const lines = wrap([...option.help.split(" "), ...describeFallback(option)], LINE_WIDTH - TEXT_COLUMN);
   const indent = " ".repeat(TEXT_COLUMN);

@@ -3,13 +3,23 @@ import type { SparseOptions } from "../engine/types.ts";
 import type { EnginePort, LoadOptions } from "./engine_port.ts";
 import type { GenerateFlags } from "./options/generate.ts";
 import type { Progress } from "./progress.ts";
+import { promptCacheOf } from "./prompt_cache.ts";
 import { shippedPath } from "./shipped.ts";
 import type { CommandRun } from "./command_run.ts";
 
 /** Flags that say which model to load and where to run it. */
 export type LoadFlags = Pick<
   GenerateFlags,
-  "model" | "ctxSize" | "weights" | "kvType" | "device" | "threads" | "revision" | "offline"
+  | "model"
+  | "ctxSize"
+  | "weights"
+  | "kvType"
+  | "device"
+  | "threads"
+  | "revision"
+  | "offline"
+  | "promptCache"
+  | "promptCacheLimit"
 >;
 
 /** A model that is ready to run. */
@@ -48,7 +58,11 @@ export async function loadModel(
   const { folder, name, label } = await findModel(flags, session, progress);
   progress.stage(`Loading ${label}`);
   const engine = await interrupt.race(
-    world.models.loadEngine(folder, { ...loadOptions(flags, sparse), signal: interrupt.signal }),
+    world.models.loadEngine(folder, {
+      ...loadOptions(flags, sparse),
+      ...promptCacheOf(flags, name, session),
+      signal: interrupt.signal,
+    }),
   );
   output.clearStatus();
   output.notices(engine.notices);

@@ -1,4 +1,5 @@
 import { bench } from "./bench/bench.ts";
+import { cache } from "./cache/cache.ts";
 import { completionsMenu } from "./completions/completions.ts";
 import { generate } from "./generate.ts";
 import { inspectPages } from "./inspect/inspect.ts";
@@ -14,7 +15,7 @@ export const program: Menu = {
     'pagesift generate "Who tells this story?" < book.txt',
     'pagesift inspect-pages "The pass key is 71432. The pass key is"',
   ],
-  commands: [generate, bench, inspectPages, completionsMenu(() => program)],
+  commands: [generate, bench, inspectPages, cache, completionsMenu(() => program)],
 };
 
 /** What `pagesift` prints without arguments: where to begin. */

@@ -28,10 +28,11 @@ export class Progress {
   }
 
   prefill(progress: PrefillProgress, prompt = "prompt"): void {
-    const { doneTokens, totalTokens, seconds } = progress;
+    const { doneTokens, reusedTokens, totalTokens, seconds } = progress;
     if (doneTokens < totalTokens) return this.#draw(prefillLine(progress, prompt));
+    const reused = reusedTokens > 0 ? `, ${formatCount(reusedTokens)} of them reused,` : "";
     this.#output.clearStatus();
-    this.#output.stage(`Read ${prompt}, ${formatCount(totalTokens)} tokens in ${formatSeconds(seconds)}`);
+    this.#output.stage(`Read ${prompt}, ${formatCount(totalTokens)} tokens${reused} in ${formatSeconds(seconds)}`);
   }
 
   #draw(text: string): void {
@@ -44,10 +45,11 @@ export class Progress {
 
 /** The prefill's state, as in `Reading prompt 25 %, 2,048 of 8,192 tokens, 1,024.0 tokens/s, 6.0 s left`. */
 export function prefillLine(progress: PrefillProgress, prompt = "prompt"): string {
-  const { doneTokens, totalTokens, seconds } = progress;
+  const { doneTokens, reusedTokens, totalTokens, seconds } = progress;
+  const readTokens = doneTokens - reusedTokens;
   const percent = Math.floor(100 * doneTokens / totalTokens);
   const counts = `${formatCount(doneTokens)} of ${formatCount(totalTokens)} tokens`;
-  if (doneTokens === 0 || seconds === 0) return `Reading ${prompt} ${percent} %, ${counts}`;
-  const left = formatSeconds((totalTokens - doneTokens) * seconds / doneTokens);
-  return `Reading ${prompt} ${percent} %, ${counts}, ${formatRate(doneTokens, seconds)}, ${left} left`;
+  if (readTokens === 0 || seconds === 0) return `Reading ${prompt} ${percent} %, ${counts}`;
+  const left = formatSeconds((totalTokens - doneTokens) * seconds / readTokens);
+  return `Reading ${prompt} ${percent} %, ${counts}, ${formatRate(readTokens, seconds)}, ${left} left`;
 }

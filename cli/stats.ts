@@ -6,14 +6,30 @@ import { formatCount, formatRate, formatSeconds, formatTenths, plural } from "..
 export function statsLines(stats: EngineStats, model: string, newTokens: number): [label: string, text: string][] {
   const { promptTokens, prefillTokens, prefillSeconds, decodeTokens, decodeSeconds, firstTokenSeconds } = stats;
   const firstToken = `first token after ${formatSeconds(firstTokenSeconds)}`;
+  const reused = stats.reusedTokens > 0 ? `, ${formatCount(stats.reusedTokens)} of them reused` : "";
   return [
     ["model", `${model} on ${stats.device}`],
-    ["prompt", `${plural(promptTokens, "token")}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`],
+    [
+      "prompt",
+      `${plural(promptTokens, "token")}${reused}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`,
+    ],
+    ...savedLine(stats.promptCache),
     ["answer", `${plural(newTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
     ["sparse", sparseLine(stats)],
     ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],
     ["context", `${formatCount(stats.contextTokens)} of ${plural(stats.maxContext, "token")}`],
   ];
+}
+
+/** What the prompt cache loaded and saved; no line without one. */
+function savedLine(saved: EngineStats["promptCache"]): [string, string][] {
+  if (saved === undefined) return [];
+  const { loadedTokens, loadedBytes, loadSeconds, savedTokens, savedBytes, saveSeconds } = saved;
+  const loaded = `loaded ${plural(loadedTokens, "token")}, ${bytes(loadedBytes)}, in ${formatSeconds(loadSeconds)}`;
+  const wrote = `saved ${plural(savedTokens, "token")}, ${bytes(savedBytes)}, ${
+    formatSeconds(saveSeconds)
+  } after the answer`;
+  return [["saved", `${loaded}; ${wrote}`]];
 }
 
 /** The kernels' own counters, so that a run shows whether selection was active. */

@@ -31,6 +31,9 @@ void memory_write(Backend &backend, void *target, const void *source, int64_t by
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
 /* Runs task(index) for every index in [0, count) on the processors, in any order, several at a time. Tasks must not throw. */
 void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task);
+/* Rows of `width` bytes, which begin `pitch` bytes apart. */
+void memory_write_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows);
+void memory_read_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows);
 
 void graph_begin(Backend &backend);
 void *graph_end(Backend &backend);

@@ -1,4 +1,5 @@
 import type { DeviceInfo } from "../ffi/structs.ts";
+import { ABI_VERSION } from "../ffi/symbols.ts";
 import { limitContext, type ModelConfig } from "./folder/config.ts";
 import { statOrUndefined } from "./folder/json_file.ts";
 import { findModelFolder, type FindModelOptions } from "./hub/find.ts";
@@ -11,10 +12,12 @@ import { checkWeightsFit, engineError, needOfUnknown } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
+import { distinctTokens } from "./pages/prompt_order.ts";
 import { Request } from "./request.ts";
 import { mapArriving } from "./request_queue.ts";
 import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
+import { type PromptCacheOptions, SavedPrompts } from "./saved_prompts.ts";
 import { Session } from "./session.ts";
 import { type ModelSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { formatCount } from "./text/format.ts";
@@ -54,6 +57,8 @@ export interface EngineOptions {
   library?: string;
   /** Ends loading; the promise rejects with the signal's reason. */
   signal?: AbortSignal;
+  /** Saves prompts on disk, so that one that begins like a saved one is read from there. Default: off. */
+  promptCache?: PromptCacheOptions;
   /** How a hub name is found; paths need none of it. Default: with the process's own environment. */
   hub?: Partial<Omit<FindModelOptions, "signal">>;
 }
@@ -106,7 +111,7 @@ export class Engine implements AsyncDisposable {
    */
   static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
     checkDeviceOptions(options.device, options.threads);
-    const { config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer } = await read(
+    const { path, config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer } = await read(
       pathOrName,
       options,
     );
@@ -119,6 +124,9 @@ export class Engine implements AsyncDisposable {
       const loaded = LoadedModel.create(device, config, weights, kvFormat(options.kvType ?? "auto", plan.dtype), {
         trainedContext,
       });
+      if (options.promptCache) {
+        loaded.savedPrompts = await openSavedPrompts(options.promptCache, path, loaded, options.weights);
+      }
       const own = modelNotices(config, trainedContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
       return new Engine(loaded, tokenizer, sparse, sparsity, sampling, all);
@@ -268,12 +276,32 @@ export class Engine implements AsyncDisposable {
     return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
-  /** The current session if its cache fits, else a new one in its place. */
+  /** The current session if its cache fits, else a new one in its place, with the prompts that the current one remembers. */
   #sessionFor(policy: PagePolicy, need: PoolNeed): Session {
     if (this.#session?.serves(policy, need)) return this.#session;
     this.#loaded.lock()[Symbol.dispose](); // throws while a run uses the current cache
+    const grown = this.#grownSession(policy, need);
     this.#closeSession();
-    return this.#session = this.openSession(policy, need);
+    return this.#session = grown ?? this.openSession(policy, need);
+  }
+
+  /**
+   * A session with the prompts of the current one and up to twice its room, since who asks more usually goes on asking; undefined without
+   * a current one, or if both do not fit in memory at once.
+   */
+  #grownSession(policy: PagePolicy, need: PoolNeed): Session | undefined {
+    if (this.#session === undefined || !this.#session.remembersPrompts) return undefined;
+    const doubled = Math.min(2 * this.#session.poolTokens, this.config.maxContext);
+    const longestTokens = Math.max(need.longestTokens, doubled);
+    const roomy = { ...need, totalTokens: Math.max(need.totalTokens, doubled), longestTokens };
+    try {
+      const session = this.openSession(policy, roomy);
+      session.takeOver(this.#session);
+      return session;
+    } catch (error) {
+      if (error instanceof PagesiftError && error.kind === "memory") return undefined;
+      throw error;
+    }
   }
 
   #closeSession(): void {
@@ -306,8 +334,22 @@ export class Engine implements AsyncDisposable {
   }
 }
 
+/** With everything that keys and values depend on besides the files of the model and the shape of the cache. */
+function openSavedPrompts(
+  promptCache: PromptCacheOptions,
+  path: string,
+  { device, config }: LoadedModel,
+  weights: WeightFormat = "auto",
+): Promise<SavedPrompts> {
+  const { backend, name } = device.describe();
+  // LongRoPE rotates by the context in force.
+  const context = config.rope.type === "longrope" ? config.maxContext : 0;
+  return SavedPrompts.open(promptCache, path, { abi: ABI_VERSION, backend, name, weights, context });
+}
+
 /** All of a model but its weights, under the options of {@link Engine.load}. */
 interface ModelParts extends Pick<ModelSource, "config" | "generation" | "sparsity"> {
+  readonly path: string;
   /** Tokens. */
   readonly trainedContext: number;
   readonly sparse: SparseOptions;
@@ -318,7 +360,8 @@ interface ModelParts extends Pick<ModelSource, "config" | "generation" | "sparsi
 
 /** Reads a model without keeping its source: the metadata of a GGUF file contain the vocabulary once more. */
 async function read(pathOrName: string, options: EngineOptions): Promise<ModelParts> {
-  const source = await openModelSource(await locate(pathOrName, options));
+  const path = await locate(pathOrName, options);
+  const source = await openModelSource(path);
   const { generation, sparsity } = source;
   const { maxContext: trainedContext } = source.config;
   const config = limitContext({ ...source.config, eosTokenIds: generation.eosTokenIds }, options.maxContext);
@@ -326,7 +369,7 @@ async function read(pathOrName: string, options: EngineOptions): Promise<ModelPa
   const policy = resolvePolicy(sparse, config.slidingWindows);
   const plan = await planSource(source, config, { format: options.weights, signal: options.signal });
   const tokenizer = await source.tokenizer({ vocabSize: config.vocabSize });
-  return { config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer };
+  return { path, config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer };
 }
 
 /** The path of a model. Only a hub name needs the environment and the network, and the permissions for both. */
@@ -335,12 +378,14 @@ async function locate(pathOrName: string, { hub, signal }: EngineOptions): Promi
   return await findModelFolder(pathOrName, { ...hub, ...signal && { signal } });
 }
 
-/** The largest requests together, as many as decode at once. */
+/** The largest requests together, as many as decode at once; tokens that requests share count once if that is less. */
 function needOf(requests: readonly Request[]): PoolNeed {
   const tokens = requests.map(longestTokens).sort((a, b) => b - a);
   const together = tokens.slice(0, MAX_BATCH);
+  const separate = together.reduce((sum, count) => sum + count, 0);
+  const distinct = distinctTokens(requests.map((one) => ({ promptIds: one.promptIds, longest: longestTokens(one) })));
   return {
-    totalTokens: together.reduce((sum, count) => sum + count, 0),
+    totalTokens: Math.min(separate, distinct),
     longestTokens: tokens[0] ?? 1,
     maxSequences: together.length,
   };

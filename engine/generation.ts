@@ -5,10 +5,12 @@ import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
 import type { Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { byPrefix } from "./pages/prompt_order.ts";
 import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
 import { RequestQueue } from "./request_queue.ts";
 import type { RunStats } from "./run_stats.ts";
+import type { SavedPrompts } from "./saved_prompts.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
 import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
 
@@ -21,6 +23,7 @@ export interface RunContext {
   decoder: Decoder;
   sampler: NativeSampler;
   stats: RunStats;
+  savedPrompts?: SavedPrompts | undefined;
   signal?: AbortSignal | undefined;
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
   /** Sees every decode step. */
@@ -43,7 +46,7 @@ export class Generation {
   #starting: Request | undefined;
 
   constructor(readonly context: RunContext, requests: readonly Request[] | AsyncIterable<Request>) {
-    this.#requests = new RequestQueue(requests);
+    this.#requests = new RequestQueue(Symbol.asyncIterator in requests ? requests : byPrefix(requests));
     this.#yieldToEventLoop = eventLoopYield(context.signal);
   }
 
@@ -57,6 +60,8 @@ export class Generation {
         if (this.#active.length > 0) {
           await this.#yieldToEventLoop();
           for (const piece of this.#step()) yield piece;
+        } else if (this.context.savedPrompts?.isSaving) {
+          await this.context.savedPrompts.settle(); // it holds pages
         } else {
           // Without an active request, one that does not fit now never will.
           const tooLarge = requests.shift();
@@ -72,6 +77,7 @@ export class Generation {
       this.context.stats.finished("aborted");
     } finally {
       for (const request of this.#started) request.release();
+      await this.context.savedPrompts?.finish();
     }
   }
 
@@ -86,13 +92,15 @@ export class Generation {
     const active = this.#active.filter((request) => !request.finished);
     if (!next || active.length >= pool.shape.maxSequences) return undefined;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
-    const reserved = active.reduce((sum, request) => sum + pages(request), 0);
-    return reserved + pages(next) <= pool.shape.numPages ? this.#requests.shift() : undefined;
+    const held = ({ sequence }: Request): number => pool.pagesTaken(sequence.length);
+    const reserved = active.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);
+    const needed = pages(next) - (next.given ? held(next) : pool.prefixes.countUsed(next.promptIds));
+    return reserved + needed <= pool.allocator.numFree ? this.#requests.shift() : undefined;
   }
 
   /** Prefills a request and samples its first token. */
   async *#start(request: Request): AsyncGenerator<BatchPiece> {
-    const { model, pool, prefill, stats, onPrefill } = this.context;
+    const { model, pool, prefill, stats, savedPrompts, onPrefill } = this.context;
     const totalTokens = request.promptIds.length;
     let id = NO_TOKEN;
     const started = performance.now();
@@ -100,13 +108,18 @@ export class Generation {
     const seconds = (): number => (performance.now() - started - othersMs) / 1000;
     this.#starting = request;
     request.start(pool);
+    const { sequence, promptIds } = request;
+    const usesSaved = savedPrompts !== undefined && (!request.given || sequence.length === 0);
+    if (usesSaved) await savedPrompts.load(pool, sequence, promptIds, this.#yieldToEventLoop);
+    const reusedTokens = request.given && !usesSaved ? 0 : sequence.length;
     const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
     let chunkStarted = started;
     const delays = (): boolean => this.#requests.arrives && this.#active.length > 0;
     const parts = (): number => delays() ? SHARED_CHUNK_PARTS : 1;
-    for await (const { hidden, doneTokens } of prefill.chunks(request.sequence, request.promptIds, hooks, parts)) {
-      if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(hidden, request);
-      onPrefill?.({ doneTokens, totalTokens, seconds: seconds() }, request.index);
+    for await (const chunk of prefill.chunks(sequence, promptIds.slice(reusedTokens), hooks, parts)) {
+      const doneTokens = reusedTokens + chunk.doneTokens;
+      if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(chunk.hidden, request);
+      onPrefill?.({ doneTokens, reusedTokens, totalTokens, seconds: seconds() }, request.index);
       if (!delays() || doneTokens === totalTokens) continue;
       await model.device.wait();
       const chunkEnded = performance.now();
@@ -116,7 +129,11 @@ export class Generation {
     }
     await model.device.wait();
     const failure = id === NO_TOKEN ? numericError(await this.#badPlaceOfPrompt(request)) : undefined;
-    if (failure === undefined) stats.prefilled(totalTokens, seconds());
+    if (failure === undefined) {
+      if (!request.given) pool.prefixes.add(promptIds, sequence.pages, totalTokens);
+      if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
+      stats.prefilled(totalTokens, reusedTokens, seconds());
+    }
     this.#active.push(request);
     this.#starting = undefined;
     yield this.#deliver(request, failure === undefined ? request.accept(id) : request.fail(failure));

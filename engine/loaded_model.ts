@@ -6,6 +6,7 @@ import { ropeFrequencies } from "./folder/rope.ts";
 import { Model } from "./model.ts";
 import type { KvFormat } from "./pages/kv_type.ts";
 import type { EngineFacts } from "./run_stats.ts";
+import type { SavedPrompts } from "./saved_prompts.ts";
 import type { Weights } from "./weights.ts";
 
 /** Tokens per prefill chunk: a GPU requires more to be busy. */
@@ -27,6 +28,8 @@ export interface LoadedModelOptions {
  */
 export class LoadedModel {
   readonly facts: EngineFacts;
+  /** Where its prompts are saved, if they are. */
+  savedPrompts: SavedPrompts | undefined;
   #busy = false;
 
   private constructor(

@@ -3,10 +3,18 @@ import type { Model, PrefillHooks } from "./model.ts";
 import { tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { MIN_CHUNK_TOKENS } from "./pages/prefix_tree.ts";
 import type { Sequence } from "./pages/sequence.ts";
 
 /** Called after every chunk with its normed hidden states `[T, H]`, which the next chunk overwrites, and the tokens done. */
 export type OnChunk = (hidden: Tensor, doneTokens: number) => void;
+
+/** Tokens of the next chunk, such that the last one is not too short either. */
+function nextChunk(tokens: number, chunkTokens: number): number {
+  const rest = tokens - chunkTokens;
+  const isShort = rest > 0 && rest < MIN_CHUNK_TOKENS && chunkTokens >= 2 * MIN_CHUNK_TOKENS;
+  return isShort ? tokens - MIN_CHUNK_TOKENS : chunkTokens;
+}
 
 /** Appends prompts to the cache, chunk by chunk. */
 export class Prefill implements Disposable {
@@ -41,7 +49,10 @@ export class Prefill implements Disposable {
     parts: () => number = () => 1,
   ): AsyncGenerator<{ hidden: Tensor; doneTokens: number }> {
     for (let doneTokens = 0; doneTokens < ids.length;) {
-      const chunk = ids.slice(doneTokens, doneTokens + Math.ceil(this.#chunkTokens / parts()));
+      const chunk = ids.slice(
+        doneTokens,
+        doneTokens + nextChunk(ids.length - doneTokens, Math.ceil(this.#chunkTokens / parts())),
+      );
       const hidden = await this.#runChunk(sequence, chunk, hooks);
       doneTokens += chunk.length;
       yield { hidden, doneTokens };

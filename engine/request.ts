@@ -64,9 +64,9 @@ export class Request {
     return this.#sequence;
   }
 
-  /** Opens a sequence in the cache. */
+  /** Opens a sequence in the cache, which contains what the cache still has of the prompt. */
   start(pool: Pick<KvPool, "openSequence">): void {
-    this.#sequence ??= pool.openSequence();
+    this.#sequence ??= pool.openSequence(this.promptIds);
   }
 
   /** Frees the pages, unless the caller passed the sequence. */

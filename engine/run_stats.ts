@@ -1,6 +1,7 @@
 import type { Counters } from "../ffi/structs.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { countSparseLayers, type PagePolicy } from "./pages/page_policy.ts";
+import type { SavedPrompts } from "./saved_prompts.ts";
 import type { EngineStats, FinishReason } from "./types.ts";
 
 /** What stays the same for all runs of an engine. */
@@ -16,6 +17,7 @@ export function emptyStats(facts: EngineFacts): EngineStats {
     ...facts,
     ...{
       promptTokens: 0,
+      reusedTokens: 0,
       prefillTokens: 0,
       prefillSeconds: 0,
       decodeTokens: 0,
@@ -40,15 +42,22 @@ export class RunStats {
   readonly #stats: EngineStats;
   readonly #started = performance.now();
 
-  constructor(facts: EngineFacts, readonly pool: KvPool, readonly policy: PagePolicy) {
+  constructor(
+    facts: EngineFacts,
+    readonly pool: KvPool,
+    readonly policy: PagePolicy,
+    readonly savedPrompts?: SavedPrompts,
+  ) {
     this.#stats = emptyStats(facts);
     pool.cache.resetCounters();
     pool.allocator.resetPeak();
   }
 
-  prefilled(tokens: number, seconds: number): void {
+  /** A prompt of `tokens` tokens, of which `reused` were in the cache. */
+  prefilled(tokens: number, reused: number, seconds: number): void {
     this.#stats.promptTokens += tokens;
-    this.#stats.prefillTokens += tokens;
+    this.#stats.reusedTokens += reused;
+    this.#stats.prefillTokens += tokens - reused;
     this.#stats.prefillSeconds += seconds;
     if (this.#stats.firstTokenSeconds === 0) this.#stats.firstTokenSeconds = (performance.now() - this.#started) / 1000;
     this.contextReached(tokens);
@@ -71,9 +80,11 @@ export class RunStats {
 
   /** The stats so far. */
   snapshot(): EngineStats {
-    if (this.pool.cache.closed) return { ...this.#stats };
+    const promptCache = this.savedPrompts?.stats;
+    const stats = { ...this.#stats, ...promptCache && { promptCache } };
+    if (this.pool.cache.closed) return stats;
     const counters = this.pool.cache.counters();
-    return { ...this.#stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
+    return { ...stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
   }
 
   #traffic(

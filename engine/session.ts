@@ -66,12 +66,28 @@ export class Session implements Disposable {
     return this.pool.covers(cacheShape(this.loaded.config, this.loaded.kv, policy, need));
   }
 
+  /** Tokens that the cache has room for. */
+  get poolTokens(): number {
+    return this.pool.shape.numPages * this.pool.shape.pageSize;
+  }
+
+  /** Whether a later prompt may begin with pages of an earlier one. */
+  get remembersPrompts(): boolean {
+    return this.pool.prefixes.size > 0;
+  }
+
+  /** Copies the prompts that another session remembers, as far as there is room and if its pages have the same contents. */
+  takeOver(other: Session): void {
+    this.pool.takeOver(other.pool);
+  }
+
   openSequence(): Sequence {
     return this.pool.openSequence();
   }
 
   /**
-   * Appends ids to a sequence with dense attention, chunk by chunk.
+   * Appends ids to a sequence with dense attention, chunk by chunk. If the sequence is empty and nobody looks at the chunks, what is saved
+   * of the ids is loaded and the rest is saved.
    *
    * @throws {Aborted} once the signal is aborted, {PagesiftError} of kind "usage" while the model runs something else
    */
@@ -81,8 +97,14 @@ export class Session implements Disposable {
     { signal, onChunk }: { signal?: AbortSignal | undefined; onChunk?: OnChunk } = {},
   ): Promise<void> {
     using _lock = this.loaded.lock();
-    await this.#prefiller().run(sequence, ids, { yieldToEventLoop: eventLoopYield(signal) }, onChunk);
+    const hooks = { yieldToEventLoop: eventLoopYield(signal) };
+    const saved = sequence.length === 0 && onChunk === undefined ? this.loaded.savedPrompts : undefined;
+    saved?.begin();
+    await saved?.load(this.pool, sequence, ids, hooks.yieldToEventLoop);
+    await this.#prefiller().run(sequence, saved ? ids.slice(sequence.length) : ids, hooks, onChunk);
     await this.loaded.device.wait();
+    saved?.save(this.pool, sequence, ids);
+    await saved?.finish();
   }
 
   /**
@@ -123,9 +145,11 @@ export class Session implements Disposable {
   ): AsyncGenerator<BatchPiece> {
     using _lock = this.loaded.lock();
     const parts = { prefill: this.#prefiller(), decoder: this.#decoder(policy), sampler: this.#nativeSampler() };
-    const stats = this.#stats = new RunStats(this.facts, this.pool, policy);
-    const { model } = this.loaded;
-    yield* new Generation({ model, pool: this.pool, policy, stats, ...parts, ...options }, requests).run();
+    const { model, savedPrompts } = this.loaded;
+    savedPrompts?.begin();
+    const stats = this.#stats = new RunStats(this.facts, this.pool, policy, savedPrompts);
+    const context = { model, pool: this.pool, policy, stats, savedPrompts, ...parts, ...options };
+    yield* new Generation(context, requests).run();
   }
 
   /** What the latest {@link generate} did, or undefined before the first. */

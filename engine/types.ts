@@ -59,6 +59,8 @@ export interface SamplingOptions {
 export interface PrefillProgress {
   /** Prompt tokens that are in the KV cache. */
   doneTokens: number;
+  /** Those of them that an earlier prompt left there, or on disk. */
+  reusedTokens: number;
   /** Prompt tokens. */
   totalTokens: number;
   /** Time since prefill started. */
@@ -134,6 +136,8 @@ export interface EngineStats {
   device: string;
   /** Tokens of all prompts. */
   promptTokens: number;
+  /** Prompt tokens whose keys and values an earlier prompt left in the KV cache, or on disk. */
+  reusedTokens: number;
   /** Prompt tokens that prefill processed. */
   prefillTokens: number;
   /** Time in prefill. */
@@ -168,4 +172,22 @@ export interface EngineStats {
   maxContext: number;
   /** Why the request that ended last ended; undefined before that. */
   finishReason: FinishReason | undefined;
+  /** With a prompt cache: what was loaded from it and saved in it. */
+  promptCache?: SavedPromptStats;
+}
+
+/** What a run loaded from the prompt cache and saved in it. */
+export interface SavedPromptStats {
+  /** Prompt tokens that were loaded; part of `reusedTokens`. */
+  loadedTokens: number;
+  /** Bytes of the files that were loaded. */
+  loadedBytes: number;
+  /** Time until the prompts were loaded. */
+  loadSeconds: number;
+  /** Prompt tokens that were saved. */
+  savedTokens: number;
+  /** Bytes of the files that were written. */
+  savedBytes: number;
+  /** Time that saving took after the last answer; the rest overlaps with generating. */
+  saveSeconds: number;
 }

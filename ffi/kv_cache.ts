@@ -327,6 +327,26 @@ export class KvCache extends Handle {
     return out;
   }
 
+  /**
+   * Waits for the device and copies whole pages, or groups of pages where the cache has groups: keys, values and statistics of all layers.
+   * The bytes are opaque. A cache of the same build imports them if its shape differs only in its numbers of pages and sequences.
+   *
+   * @param pages physical pages, or the first page of each group
+   * @param out `pages.length` times {@link CacheBytes.unit}
+   */
+  exportPages(pages: readonly number[], out: Uint8Array<ArrayBuffer>): void {
+    const places = Int32Array.from(pages);
+    const [count, bytes] = [BigInt(places.length), BigInt(out.length)];
+    this.device.check(this.device.native.ps_cache_export(this.pointer, places, count, out, bytes));
+  }
+
+  /** Overwrites whole pages, or groups of pages, with what {@link exportPages} copied. */
+  importPages(pages: readonly number[], source: Uint8Array<ArrayBuffer>): void {
+    const places = Int32Array.from(pages);
+    const [count, bytes] = [BigInt(places.length), BigInt(source.length)];
+    this.device.check(this.device.native.ps_cache_import(this.pointer, places, count, source, bytes));
+  }
+
   /** Work of the operations on this cache since it was created or {@link resetCounters} was called. Waits for the device. */
   counters(): Counters {
     const out = new Uint8Array(STRUCT_BYTES.ps_counters);

@@ -176,6 +176,8 @@ export interface CacheBytes {
   statistics: number;
   /** Partial results of decode attention. */
   scratch: number;
+  /** What `KvCache.exportPages` writes for a page, or for a group of pages; not part of the memory. */
+  unit: number;
 }
 
 /**
@@ -202,6 +204,7 @@ export function readCacheBytes(bytes: Uint8Array<ArrayBuffer>): CacheBytes {
     kv: Number(view.getBigInt64(at.kv, true)),
     statistics: Number(view.getBigInt64(at.statistics, true)),
     scratch: Number(view.getBigInt64(at.scratch, true)),
+    unit: Number(view.getBigInt64(at.unit, true)),
   };
 }
 

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 6;
+export const ABI_VERSION = 7;
 
 /** What a native call returned. */
 export enum Status {
@@ -43,7 +43,7 @@ export const STRUCT_BYTES = {
   ps_device_options: 8,
   ps_device_info: 104,
   ps_cache_desc: 56,
-  ps_cache_bytes: 24,
+  ps_cache_bytes: 32,
   ps_counters: 40,
 } as const;
 
@@ -75,7 +75,7 @@ export const OFFSETS = {
     group_pages: 48,
     kv_type: 52,
   },
-  ps_cache_bytes: { kv: 0, statistics: 8, scratch: 16 },
+  ps_cache_bytes: { kv: 0, statistics: 8, scratch: 16, unit: 24 },
   ps_counters: { rows_selected: 0, pages_scored: 8, pages_attended: 16, pages_in_context: 24, selections: 32 },
 } as const;
 
@@ -378,6 +378,15 @@ export const symbols = {
    * (cache, layer, page, field, out, num_floats)
    */
   ps_cache_read: { parameters: ["pointer", "i32", "i32", "i32", "buffer", "i64"], result: "i32" },
+  /**
+   * Copies whole pages, or whole groups of pages if the cache has groups: keys, values and statistics of all layers, bit for bit. The bytes
+   * are opaque; a cache of the same build imports them if its description differs only in num_pages, max_pages_per_sequence and
+   * max_sequences. pages [count]: the physical page, or the first page of the group; `bytes` is count * ps_cache_bytes.unit.
+   * (cache, pages, count, out, bytes)
+   */
+  ps_cache_export: { parameters: ["pointer", "buffer", "i64", "buffer", "i64"], result: "i32" },
+  /** (cache, pages, count, source, bytes) */
+  ps_cache_import: { parameters: ["pointer", "buffer", "i64", "buffer", "i64"], result: "i32" },
   /** (cache, out) */
   ps_cache_counters: { parameters: ["pointer", "buffer"], result: "i32" },
   /** (cache) */

@@ -96,7 +96,7 @@ async function repeat(
 ): Promise<Answer> {
   const started = performance.now();
   const onChunk = (_hidden: Tensor, doneTokens: number): void =>
-    onPrefill({ doneTokens, totalTokens: ids.length, seconds: (performance.now() - started) / 1000 });
+    onPrefill({ doneTokens, reusedTokens: 0, totalTokens: ids.length, seconds: (performance.now() - started) / 1000 });
   await session.prefill(sequence, ids, { signal, onChunk });
   const yieldToEventLoop = eventLoopYield(signal);
   for (const id of answerIds.slice(0, -1)) {

@@ -18,6 +18,7 @@ import { findModel } from "../load.ts";
 import type { BenchQualityFlags } from "../options/bench_quality.ts";
 import { promptEncoder, promptStyleName } from "../prompt_encoder.ts";
 import { Progress } from "../progress.ts";
+import { promptCacheOf } from "../prompt_cache.ts";
 import type { CommandRun } from "../command_run.ts";
 import { shippedPath } from "../shipped.ts";
 
@@ -46,6 +47,7 @@ export async function runQuality(
     device: flags.device,
     weights: flags.weights,
     kvType: flags.kvType,
+    ...promptCacheOf(flags, name, session),
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);

@@ -23,8 +23,8 @@ export function placesOf(menu: Menu, path: readonly string[] = []): Place[] {
 }
 
 /** The kind of an option's value, read from its placeholder. */
-export function valueKind({ placeholder, choices }: Option<unknown>): ValueKind {
-  if (placeholder === undefined) return "none";
+export function valueKind({ placeholder, choices, optionalValue }: Option<unknown>): ValueKind {
+  if (placeholder === undefined || optionalValue) return "none";
   if (choices !== undefined) return "choice";
   const parts = placeholder.split("|");
   return parts.includes("FILE") ? "file" : parts.includes("DIR") ? "folder" : "text";

@@ -48,7 +48,8 @@ ${cases}
 
 /** One `_arguments` spec per flag; a flag excludes its other spellings unless it may be repeated. */
 function optionSpecs(option: Option<unknown>): string[] {
-  const { flags, placeholder, repeats } = option;
+  const { flags, repeats } = option;
+  const placeholder = option.optionalValue ? undefined : option.placeholder;
   return flags.map((flag) => {
     const prefix = repeats ? "*" : `(${flags.join(" ")})`;
     const joined = placeholder !== undefined && flag.startsWith("--") ? "=" : "";

@@ -18,6 +18,7 @@ import { reportOf, showReport, type TargetFiles, targetFiles } from "./show.ts";
 import { findModel } from "../load.ts";
 import type { InspectFlags } from "../options/inspect.ts";
 import { Progress } from "../progress.ts";
+import { promptCacheOf } from "../prompt_cache.ts";
 import { checkStyle, promptEncoder, promptStyleName } from "../prompt_encoder.ts";
 import type { CommandRun } from "../command_run.ts";
 
@@ -108,6 +109,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
     device: flags.device,
     weights: flags.weights,
     kvType: flags.kvType,
+    ...promptCacheOf(flags, name, session),
     signal: interrupt.signal,
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },

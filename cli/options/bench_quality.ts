@@ -2,6 +2,7 @@ import { countOption, numberChoiceOption, switchOption, textOption, tokenCountOp
 import { PAGE_SIZES } from "../../engine/pages/page_policy.ts";
 import { resultOptions, sparseOptions } from "./bench.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
+import { promptCacheOptions } from "./prompt_cache.ts";
 import { denseLayers } from "./sparse.ts";
 import { commonOptions } from "./common.ts";
 
@@ -84,6 +85,7 @@ export const benchQualityOptions = {
   },
   ...denseLayers,
   ...deviceOptions,
+  ...promptCacheOptions,
   ...writing,
   ...commonOptions,
 };

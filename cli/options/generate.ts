@@ -12,6 +12,7 @@ import {
 } from "./option.ts";
 import { commonOptions } from "./common.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
+import { promptCacheOptions } from "./prompt_cache.ts";
 import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
 import { unescapeText } from "../../engine/text/escape.ts";
 
@@ -243,6 +244,7 @@ export const generateOptions = {
   ...placeOptions,
   ...samplingOptions,
   ...sparseOptions,
+  ...promptCacheOptions,
   ...outputOptions,
   ...commonOptions,
 };

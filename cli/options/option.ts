@@ -8,6 +8,8 @@ export interface Option<V> {
   readonly group: string;
   /** Name of the value in help, such as `N` or `FILE`; undefined for a switch. */
   readonly placeholder?: string;
+  /** The flag may stand alone. Its value is attached, `--flag=VALUE`, or the next word if that is unmistakably a path. */
+  readonly optionalValue?: boolean;
   /** The legal values, if there are only a few; completions offer them. */
   readonly choices?: readonly string[];
   readonly help: string;
@@ -47,6 +49,8 @@ export interface Range {
 
 const LARGEST_COUNT = 2 ** 31 - 1;
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const SIZE = /^(\d+\.?\d*)\s*([KMGT]?B)?$/i;
+const UNIT_BYTES: Readonly<Record<string, number>> = { B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
 const TOKEN_COUNT = /^([+-]?\d+)(k?)$/i;
 
 /** A flag without a value. */
@@ -57,6 +61,21 @@ export function switchOption(text: OptionText): Option<boolean> {
 /** A flag with any text as its value. */
 export function textOption<F extends string | undefined>(text: OptionText & { fallback: F }): Option<string | F> {
   return { placeholder: "TEXT", ...text, parse: (value) => value };
+}
+
+/** A flag that may be followed by a path. Its value is `""` for the flag alone. */
+export function optionalPathOption(text: OptionText): Option<string | undefined> {
+  return { placeholder: "DIR", ...text, optionalValue: true, fallback: undefined, parse: (value) => value };
+}
+
+/** A flag with a number of bytes as its value: `500MB`, `20GB`, `1.5TB`, or a plain number. */
+export function sizeOption(text: OptionText & { fallback: number }): Option<number> {
+  const parse = (value: string, flag: string): number => {
+    const [, digits, unit = ""] = SIZE.exec(value) ?? [];
+    if (digits === undefined) throw unusable(flag, value, "expected a size such as 500MB, 20GB or 1TB");
+    return Math.floor(Number(digits) * (UNIT_BYTES[unit.toUpperCase()] ?? 1));
+  };
+  return { placeholder: "SIZE", ...text, parse };
 }
 
 /** A flag that may be given several times. */

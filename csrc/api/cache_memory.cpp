@@ -1,6 +1,7 @@
 /* The memory of the KV cache: checks of its description, its layout, creating and closing it. */
 #include <memory>
 
+#include "cache_units.h"
 #include "tensors.h"
 
 using namespace ps;
@@ -75,6 +76,7 @@ Plan plan_cache(const ps_cache_desc &desc) {
   plan.scratch = place(aligned(cache_scratch_bytes(desc)), true);
   plan.counters = place(aligned(sizeof(ps_counters)), true);
   plan.bytes.scratch = plan.total - plan.bytes.kv - plan.bytes.statistics;
+  plan.bytes.unit = unit_bytes(desc);
   return plan;
 }
 

@@ -53,6 +53,16 @@ void run_on_host(Backend &backend, int64_t count, const std::function<void(int64
   backend.pool.parallel_for(count, [&](int64_t index, int) { task(index); });
 }
 
+void memory_write_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows) {
+  for (int64_t row = 0; row < rows; row++) {
+    memory_write(backend, static_cast<char *>(target) + row * target_pitch, static_cast<const char *>(source) + row * source_pitch, width);
+  }
+}
+
+void memory_read_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows) {
+  memory_write_rows(backend, target, target_pitch, source, source_pitch, width, rows);
+}
+
 namespace {
 
 void check_indices(const char *name, const int32_t *indices, int64_t count, int64_t limit) {

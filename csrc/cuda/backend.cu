@@ -134,6 +134,10 @@ void backend_close(Backend *backend) {
   if (backend->cublas) close_cublas(backend->cublas);
   for (void *block : backend->scratch_blocks) cudaFree(block);
   cudaFreeHost(backend->staging);
+  for (void *memory : backend->transfer) cudaFreeHost(memory);
+  for (cudaEvent_t event : backend->transferred) {
+    if (event) cudaEventDestroy(event);
+  }
   cudaFreeHost(backend->bad_index);
   cudaStreamDestroy(backend->stream);
   delete backend;
@@ -204,6 +208,83 @@ void run_on_host(Backend &, int64_t count, const std::function<void(int64_t)> &t
   }
   work();
   for (auto &other : others) other.get();
+}
+
+namespace {
+
+void prepare_transfer(Backend &backend) {
+  for (int half = 0; half < 2; half++) {
+    if (backend.transfer[half] == nullptr) {
+      check_cuda(cudaHostAlloc(&backend.transfer[half], kTransferBytes, cudaHostAllocDefault), "Could not allocate page-locked memory");
+    }
+    if (backend.transferred[half] == nullptr) {
+      check_cuda(cudaEventCreateWithFlags(&backend.transferred[half], cudaEventDisableTiming), "Could not create an event");
+    }
+  }
+}
+
+/* Part of a copy of rows that fits one half of the transfer memory. */
+struct Part {
+  int64_t row, column, width, rows;
+};
+
+/* Calls use(part, half) for all parts of rows of `width` bytes, the halves in turn. */
+template <typename Use>
+void for_every_part(int64_t width, int64_t rows, Use &&use) {
+  int half = 0;
+  for (int64_t column = 0; column < width; column += kTransferBytes) {
+    const int64_t columns = std::min(width - column, kTransferBytes), most = kTransferBytes / columns;
+    for (int64_t row = 0; row < rows; row += most, half ^= 1) use(Part{row, column, columns, std::min(most, rows - row)}, half);
+  }
+}
+
+void copy_rows(void *target, int64_t target_pitch, const void *source, int64_t source_pitch, const Part &part) {
+  for (int64_t row = 0; row < part.rows; row++) {
+    std::memcpy(static_cast<char *>(target) + row * target_pitch, static_cast<const char *>(source) + row * source_pitch,
+                static_cast<size_t>(part.width));
+  }
+}
+
+}  // namespace
+
+/* The GPU copies one half while the other is filled. */
+void memory_write_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows) {
+  enter(backend);
+  prepare_transfer(backend);
+  for_every_part(width, rows, [&](const Part &part, int half) {
+    check_cuda(cudaEventSynchronize(backend.transferred[half]), "Could not copy to the GPU");
+    copy_rows(backend.transfer[half], part.width, static_cast<const char *>(source) + part.row * source_pitch + part.column, source_pitch, part);
+    check_cuda(cudaMemcpy2DAsync(static_cast<char *>(target) + part.row * target_pitch + part.column, static_cast<size_t>(target_pitch),
+                                 backend.transfer[half], static_cast<size_t>(part.width), static_cast<size_t>(part.width),
+                                 static_cast<size_t>(part.rows), cudaMemcpyHostToDevice, backend.stream),
+               "Could not copy to the GPU");
+    check_cuda(cudaEventRecord(backend.transferred[half], backend.stream), "Could not copy to the GPU");
+  });
+}
+
+/* The GPU copies one half while the other is emptied. */
+void memory_read_rows(Backend &backend, void *target, int64_t target_pitch, const void *source, int64_t source_pitch, int64_t width, int64_t rows) {
+  enter(backend);
+  prepare_transfer(backend);
+  Part started[2] = {};
+  auto finish = [&](int half) {
+    const Part &part = started[half];
+    if (part.rows == 0) return;
+    check_cuda(cudaEventSynchronize(backend.transferred[half]), "Could not copy from the GPU");
+    copy_rows(static_cast<char *>(target) + part.row * target_pitch + part.column, target_pitch, backend.transfer[half], part.width, part);
+    started[half] = {};
+  };
+  for_every_part(width, rows, [&](const Part &part, int half) {
+    finish(half);
+    check_cuda(cudaMemcpy2DAsync(backend.transfer[half], static_cast<size_t>(part.width),
+                                 static_cast<const char *>(source) + part.row * source_pitch + part.column, static_cast<size_t>(source_pitch),
+                                 static_cast<size_t>(part.width), static_cast<size_t>(part.rows), cudaMemcpyDeviceToHost, backend.stream),
+               "Could not copy from the GPU");
+    check_cuda(cudaEventRecord(backend.transferred[half], backend.stream), "Could not copy from the GPU");
+    started[half] = part;
+  });
+  finish(0);
+  finish(1);
 }
 
 void graph_begin(Backend &backend) {

@@ -30,12 +30,15 @@ struct Backend {
   char name[64] = {};
   BadIndex *bad_index = nullptr; /* page-locked main memory, which kernels write */
   void *staging = nullptr;       /* page-locked main memory for small copies, kStagingBytes */
+  void *transfer[2] = {};        /* page-locked main memory for large copies, kTransferBytes each, allocated by the first of them */
+  cudaEvent_t transferred[2] = {}; /* when the GPU is done with each */
   Cublas *cublas = nullptr;
   std::vector<void *> scratch_blocks; /* the last one is in use; recorded graphs may still refer to earlier ones */
   int64_t scratch_bytes = 0;
 };
 
 constexpr int64_t kStagingBytes = 1 << 16;
+constexpr int64_t kTransferBytes = 1 << 23;
 
 /* Throws what a CUDA call returned, unless it is cudaSuccess. `what` says what was attempted: "Could not launch page_score". */
 void check_cuda(cudaError_t status, const char *what);

@@ -42,7 +42,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 6
+#define PS_ABI_VERSION 7
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -153,6 +153,7 @@ typedef struct ps_cache_bytes {
   int64_t kv;
   int64_t statistics;
   int64_t scratch;
+  int64_t unit; /* what ps_cache_export writes for one page, or for one group of pages if the cache has groups; not part of the sum */
 } ps_cache_bytes;
 
 /* Counted by the kernels; a row is one (sequence, layer, KV head). */
@@ -317,6 +318,11 @@ PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale,
                                     const ps_tensor *page_table, const ps_tensor *out);
 /* One field of one physical page of one layer, as float32. out [num_floats]: the shape is given at ps_cache_field. */
 PS_API int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats);
+/* Copies whole pages, or whole groups of pages if the cache has groups: keys, values and statistics of all layers, bit for bit. The bytes
+ * are opaque; a cache of the same build imports them if its description differs only in num_pages, max_pages_per_sequence and
+ * max_sequences. pages [count]: the physical page, or the first page of the group; `bytes` is count * ps_cache_bytes.unit. */
+PS_API int32_t ps_cache_export(ps_cache *cache, const int32_t *pages, int64_t count, void *out, int64_t bytes);
+PS_API int32_t ps_cache_import(ps_cache *cache, const int32_t *pages, int64_t count, const void *source, int64_t bytes);
 PS_API int32_t ps_cache_counters(ps_cache *cache, ps_counters *out);
 PS_API int32_t ps_cache_reset_counters(ps_cache *cache);
 

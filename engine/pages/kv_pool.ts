@@ -5,6 +5,7 @@ import type { ModelConfig } from "../folder/config.ts";
 import { type KvFormat, kvRowBytes } from "./kv_type.ts";
 import type { PagePolicy } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
+import { PrefixTree } from "./prefix_tree.ts";
 import { Sequence } from "./sequence.ts";
 
 /** The room that a pool must provide. */
@@ -59,13 +60,29 @@ export function cacheShape(
   };
 }
 
+/** Bytes that move between two caches at a time. */
+const COPY_BYTES = 32 << 20;
+
+/** Whether caches of these shapes store the same in a page. */
+function sameUnits(one: CacheShape, other: CacheShape): boolean {
+  const unitOf = ({ numPages: _, maxPagesPerSequence: __, maxSequences: ___, ...unit }: CacheShape): string =>
+    JSON.stringify(Object.entries(unit).sort());
+  return unitOf(one) === unitOf(other);
+}
+
 /** A KV cache and the book of its pages. */
 export class KvPool implements Disposable {
   readonly cache: KvCache;
   readonly allocator: PageAllocator;
+  /** Prompts whose pages later sequences can share. */
+  readonly prefixes: PrefixTree;
+  /** Bytes of a page, or of a group of pages, with statistics, in all layers. */
+  readonly unitBytes: number;
 
   constructor(device: Device, readonly shape: CacheShape) {
     this.allocator = new PageAllocator(shape.numPages, shape.groupPages || 1);
+    this.prefixes = new PrefixTree(this.allocator, shape.pageSize);
+    this.unitBytes = KvCache.measure(device, shape).unit;
     this.cache = KvCache.create(device, shape);
   }
 
@@ -84,14 +101,53 @@ export class KvPool implements Disposable {
     return pagesTaken(tokens, this.shape.pageSize, this.allocator.groupPages);
   }
 
-  openSequence(): Sequence {
-    return new Sequence(this.allocator, this.shape.pageSize);
+  /** A sequence that begins with what the pool still has of this prompt; empty without one. */
+  openSequence(promptIds: readonly number[] = []): Sequence {
+    const sequence = new Sequence(this.allocator, this.shape.pageSize);
+    const pages = this.prefixes.find(promptIds);
+    sequence.adopt(pages, pages.length * this.shape.pageSize);
+    return sequence;
   }
 
-  /** Shortens a sequence and updates the statistics of its last page. */
+  /** Shortens a sequence. Other sequences that share its pages do not change. */
   truncate(sequence: Sequence, length: number): void {
-    const tail = sequence.truncate(length);
+    const { copy, tail } = sequence.truncate(length);
+    if (copy) {
+      const bytes = new Uint8Array(this.unitBytes);
+      this.cache.exportPages([copy.from], bytes);
+      this.cache.importPages([copy.to], bytes);
+    }
     if (tail) this.cache.renewPage(tail.page, tail.numTokens);
+  }
+
+  /** First pages of the groups with the tokens of a sequence in [from, end), both multiples of the tokens of a group. */
+  unitsOf(sequence: Sequence, from: number, end: number): number[] {
+    const { groupPages } = this.allocator;
+    const pages = sequence.pages.slice(from / this.shape.pageSize, end / this.shape.pageSize);
+    return pages.filter((_, index) => index % groupPages === 0);
+  }
+
+  /** Appends tokens that fill whole groups of pages, from bytes that {@link KvCache.exportPages} copied. */
+  importTokens(sequence: Sequence, numTokens: number, bytes: Uint8Array<ArrayBuffer>): void {
+    const from = sequence.length;
+    sequence.extend(numTokens);
+    this.cache.importPages(this.unitsOf(sequence, from, from + numTokens), bytes);
+  }
+
+  /** Takes over the prompts that another pool remembers, the latest ones first, as far as there is room. */
+  takeOver(other: KvPool): void {
+    if (!sameUnits(this.shape, other.shape) || this.unitBytes !== other.unitBytes) return;
+    const known = other.prefixes.blocks().slice(0, this.allocator.numFree / this.allocator.groupPages);
+    const pages = known.map(() => this.allocator.allocate());
+    const batch = Math.max(1, Math.floor(COPY_BYTES / this.unitBytes));
+    for (let first = 0; first < known.length; first += batch) {
+      const from = known.slice(first, first + batch).map(({ page }) => page);
+      const bytes = new Uint8Array(from.length * this.unitBytes);
+      other.cache.exportPages(from, bytes);
+      this.cache.importPages(pages.slice(first, first + batch), bytes);
+    }
+    this.prefixes.addBlocks(known.map((block, index) => ({ ...block, page: pages[index] ?? 0 })));
+    this.allocator.free(pages);
   }
 
   /** Bytes of keys and values of one page in one layer and KV head. */

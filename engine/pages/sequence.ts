@@ -1,9 +1,11 @@
 import { type PageAllocator, pagesFor } from "./page_table.ts";
 
-/** Work that a truncation leaves for the device: the statistics of a page that now contains fewer tokens. */
-export interface TailPage {
-  page: number;
-  numTokens: number;
+/** Work that a truncation leaves for the device. */
+export interface TailWork {
+  /** The statistics of this page are to be computed over its first `numTokens` tokens. */
+  tail?: { page: number; numTokens: number };
+  /** First page of a shared group that the sequence no longer uses, and of the own one that its pages are to be copied to. */
+  copy?: { from: number; to: number };
 }
 
 /** One sequence in the KV pool: its number of tokens and its physical pages. */
@@ -52,8 +54,21 @@ export class Sequence {
     return pagesFor(this.#length + 1, this.pageSize) > this.#roomPages;
   }
 
-  /** Removes all tokens from `length` on and frees their pages. */
-  truncate(length: number): TailPage | undefined {
+  /** Begins an empty sequence with the `length` tokens of whole groups that somebody else holds too. */
+  adopt(pages: readonly number[], length: number): void {
+    if (this.#length > 0) throw new RangeError(`A sequence of ${this.#length} tokens cannot begin with other pages`);
+    this.allocator.share(pages.filter((_, index) => index % this.allocator.groupPages === 0));
+    this.#pages.push(...pages);
+    this.#length = length;
+  }
+
+  /**
+   * Removes all tokens from `length` on and frees their pages. If the last group is shared and has room for more tokens, the sequence
+   * takes a group of its own in its place.
+   *
+   * @throws {RangeError} when it needs a group and none is free
+   */
+  truncate(length: number): TailWork {
     if (length < 0 || length > this.#length) {
       throw new RangeError(`Cannot truncate a sequence of ${this.#length} tokens to ${length}`);
     }
@@ -62,14 +77,28 @@ export class Sequence {
     const remaining = pagesFor(length, this.pageSize);
     const dropped = this.#pages.splice(remaining);
     this.allocator.free(dropped.filter((_, index) => (remaining + index) % this.allocator.groupPages === 0));
+    const copy = this.#ownLastGroup();
     const numTokens = length % this.pageSize;
     const page = this.#pages.at(-1);
-    return numTokens === 0 || page === undefined ? undefined : { page, numTokens };
+    return { ...copy && { copy }, ...numTokens > 0 && page !== undefined && { tail: { page, numTokens } } };
   }
 
   /** Gives all pages back. */
   release(): void {
     this.truncate(0);
+  }
+
+  /** Replaces the last group if it is shared and the next tokens would be written to it. */
+  #ownLastGroup(): TailWork["copy"] {
+    const { groupPages } = this.allocator;
+    const groupTokens = groupPages * this.pageSize;
+    const first = Math.floor(this.#length / groupTokens) * groupPages;
+    const from = this.#pages[first];
+    if (from === undefined || !this.allocator.isShared(from)) return undefined;
+    const to = this.allocator.allocate();
+    this.allocator.free([from]);
+    for (let index = first; index < this.#pages.length; index++) this.#pages[index] = to + index - first;
+    return { from, to };
   }
 
   /** Pages in the groups that the sequence has. */

@@ -13,7 +13,9 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ffi: ["ffi"],
 };
 /** Folders of the engine whose modules must not reach ffi/, through any chain of imports. */
-const PURE_FOLDERS = ["hub", "text", "folder", "gguf", "source", "pages", "sample"].map((name) => `engine/${name}/`);
+const PURE_FOLDERS = ["hub", "text", "folder", "gguf", "source", "pages", "prompts", "sample"].map((name) =>
+  `engine/${name}/`
+);
 /** Modules in those folders that hold device memory. */
 const DEVICE_MODULES = new Set(["engine/pages/kv_pool.ts", "engine/sample/native_sampler.ts"]);
 const PRINTERS = new Set(["cli/output.ts", "cli/system_world.ts", "ffi/handle.ts"]);

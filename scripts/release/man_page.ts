@@ -66,7 +66,8 @@ function optionGroups(table: OptionTable): string[] {
 
 function optionEntry(option: Option<unknown>): string {
   const flags = option.flags.map((flag) => `\\fB${roff(flag)}\\fR`).join(", ");
-  const value = option.placeholder === undefined ? "" : ` \\fI${roff(option.placeholder)}\\fR`;
+  const name = `\\fI${roff(option.placeholder ?? "")}\\fR`;
+  const value = option.placeholder === undefined ? "" : option.optionalValue ? `[=${name}]` : ` ${name}`;
   return `.TP\n${flags}${value}\n${roff([option.help, ...describeFallback(option)].join(" "))}`;
 }
 

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -104,6 +104,7 @@ class CacheBytes(c.Structure):
         ("kv", c.c_int64),
         ("statistics", c.c_int64),
         ("scratch", c.c_int64),
+        ("unit", c.c_int64),
     )
 
 
@@ -383,6 +384,22 @@ SIGNATURES = {
         c.c_int32,
         c.c_int32,
         c.POINTER(c.c_float),
+        c.c_int64,
+    ],
+    "ps_cache_export": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(c.c_int32),
+        c.c_int64,
+        c.c_void_p,
+        c.c_int64,
+    ],
+    "ps_cache_import": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(c.c_int32),
+        c.c_int64,
+        c.c_void_p,
         c.c_int64,
     ],
     "ps_cache_counters": [c.c_int32, c.c_void_p, c.POINTER(Counters)],

@@ -89,6 +89,7 @@ function codePoints(text: string): number[] {
 const fakeStats: EngineStats = {
   device: "cpu (2 threads)",
   promptTokens: 8192,
+  reusedTokens: 0,
   prefillTokens: 8192,
   prefillSeconds: 4,
   decodeTokens: 50,

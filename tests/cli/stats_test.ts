@@ -29,12 +29,15 @@ Deno.test("statsLines() shows a dash where nothing was measured", () => {
 });
 
 Deno.test("prefillLine() tells percentage, speed and time left", () => {
-  const line = prefillLine({ doneTokens: 2048, totalTokens: 8192, seconds: 2 });
+  const line = prefillLine({ doneTokens: 2048, reusedTokens: 0, totalTokens: 8192, seconds: 2 });
   assertEquals(line, "Reading prompt 25 %, 2,048 of 8,192 tokens, 1,024.0 tokens/s, 6.00 s left");
 });
 
 Deno.test("prefillLine() tells no speed before the first token", () => {
-  assertEquals(prefillLine({ doneTokens: 0, totalTokens: 10, seconds: 0 }), "Reading prompt 0 %, 0 of 10 tokens");
+  assertEquals(
+    prefillLine({ doneTokens: 0, reusedTokens: 0, totalTokens: 10, seconds: 0 }),
+    "Reading prompt 0 %, 0 of 10 tokens",
+  );
 });
 
 Deno.test("formatSeconds() goes over to minutes", () => {
@@ -46,8 +49,8 @@ Deno.test("generate rewrites the prefill's progress in place and clears it", asy
     world.stderr.terminal = true;
     world.engine.beforePiece = (index) => {
       if (index > 0) return;
-      world.engine.options!.onPrefill!({ doneTokens: 5, totalTokens: 10, seconds: 1 });
-      world.engine.options!.onPrefill!({ doneTokens: 10, totalTokens: 10, seconds: 2 });
+      world.engine.options!.onPrefill!({ doneTokens: 5, reusedTokens: 0, totalTokens: 10, seconds: 1 });
+      world.engine.options!.onPrefill!({ doneTokens: 10, reusedTokens: 0, totalTokens: 10, seconds: 2 });
     };
   });
   const shown = "\r\x1b[KReading prompt 50 %, 5 of 10 tokens, 5.0 tokens/s, 1.00 s left\r\x1b[K\x1b[2mmodel";
@@ -58,8 +61,8 @@ Deno.test("generate tells the prefill in one plain line under --verbose", async 
   const { stderr } = await runGenerate(["hi", "--verbose"], ({ engine }) => {
     engine.beforePiece = (index) => {
       if (index > 0) return;
-      engine.options!.onPrefill!({ doneTokens: 5, totalTokens: 10, seconds: 1 });
-      engine.options!.onPrefill!({ doneTokens: 10, totalTokens: 10, seconds: 2 });
+      engine.options!.onPrefill!({ doneTokens: 5, reusedTokens: 0, totalTokens: 10, seconds: 1 });
+      engine.options!.onPrefill!({ doneTokens: 10, reusedTokens: 0, totalTokens: 10, seconds: 2 });
     };
   });
   assertEquals(stderr.match(/Read.*/g), ["Read prompt, 10 tokens in 2.00 s"]);

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes 
 import { join } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
 import { type ErrorKind, PagesiftError } from "../../engine/errors.ts";
+import { MIN_CHUNK_TOKENS } from "../../engine/pages/prefix_tree.ts";
 import type { GenerateOptions, Piece } from "../../engine/types.ts";
 import { collect, loadedOf, loadFixture, loadFolder, ModelCopy, promptIds } from "../support/fixture_model.ts";
 
@@ -130,7 +131,7 @@ Deno.test("Engine.generate aborted during prefill ends with the reason aborted",
     controller.abort();
   };
   const chunk = loadedOf(engine).model.activations.maxTokens;
-  const prompt = promptIds(MODEL, chunk + 1);
+  const prompt = promptIds(MODEL, chunk + MIN_CHUNK_TOKENS);
   const { ids, finish } = await collect(engine.generate(prompt, { signal: controller.signal, onPrefill }));
   assertEquals([progress, ids, finish, engine.stats.finishReason], [[chunk], [-1], "aborted", "aborted"]);
   await assertWorks(engine);

@@ -116,7 +116,7 @@ ps_cache_desc Calls::describe_cache() {
   desc.statistics = int32_t(bytes_.mostly(3));
   desc.max_sequences = int32_t(bytes_.mostly(4));
   desc.group_pages = int32_t(bytes_.mostly(8 * bytes_.below(2)));
-  desc.reserved = int32_t(bytes_.mostly(0));
+  desc.kv_type = int32_t(bytes_.mostly(bytes_.below(3)));
   if (!bytes_.seldom()) return desc;
   desc.page_size = kPageSizes[bytes_.below(4)];
   desc.num_pages = (INT32_MAX / desc.page_size / 8 * 8) >> bytes_.below(9);
@@ -325,8 +325,21 @@ void Calls::append(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer
     }
     case 3: return check(ps_cache_counters(c, bytes_.seldom() ? nullptr : &counters));
     case 4: return check(ps_cache_reset_counters(c));
+    case 5: return transfer(c, d);
     default: return check(ps_append_kv(c, layer, keys(), keys(), tensor(PS_I32, {rows})));
   }
+}
+
+/* Some pages, often none or out of range, to and from memory of their size. */
+void Calls::transfer(ps_cache *c, const ps_cache_desc &d) {
+  ps_cache_bytes sizes{};
+  if (c == nullptr || ps_cache_measure(devices_[0], &d, &sizes) != PS_OK) return;
+  const int64_t count = bytes_.below(4);
+  const int32_t pages[] = {int32_t(bytes_.mostly(bytes_.below(8))), int32_t(bytes_.mostly(bytes_.below(8))), int32_t(bytes_.mostly(0))};
+  std::vector<char> memory(size_t(count * sizes.unit));
+  const int64_t bytes = bytes_.seldom() ? bytes_.below(99) : int64_t(memory.size());
+  check(ps_cache_export(c, pages, count, bytes_.seldom() ? nullptr : memory.data(), bytes));
+  check(ps_cache_import(c, bytes_.seldom() ? nullptr : pages, count, memory.data(), bytes));
 }
 
 void Calls::attend(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer) {

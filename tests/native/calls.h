@@ -55,6 +55,7 @@ class Calls {
   void write_weight(ps_device *d, int64_t rows);
   void on_cache(int which);
   void append(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer);
+  void transfer(ps_cache *c, const ps_cache_desc &d);
   void attend(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer);
 
   Bytes &bytes_;

@@ -49,11 +49,11 @@ Deno.test("Sequence.truncate gives the pages behind the cut back", () => {
 });
 
 Deno.test("Sequence.truncate names the page that now holds fewer tokens", () => {
-  assertEquals(makeSequence(20).truncate(11), { page: 2, numTokens: 3 });
+  assertEquals(makeSequence(20).truncate(11), { tail: { page: 2, numTokens: 3 } });
 });
 
 Deno.test("Sequence.truncate names no page when the cut falls on a page border", () => {
-  assertEquals([makeSequence(20).truncate(16), makeSequence(20).truncate(0)], [undefined, undefined]);
+  assertEquals([makeSequence(20).truncate(16), makeSequence(20).truncate(0)], [{}, {}]);
 });
 
 Deno.test("Sequence.truncate refuses lengths that the sequence does not have", () => {
@@ -137,7 +137,7 @@ Deno.test("Sequence.extend takes the pages left in its last group when no group 
 Deno.test("Sequence.truncate inside a group keeps the group", () => {
   const { allocator, first } = makeGrouped();
   first.extend(120); // 15 pages
-  assertEquals(first.truncate(75), { page: 9, numTokens: 3 });
+  assertEquals(first.truncate(75), { tail: { page: 9, numTokens: 3 } });
   assertEquals([first.pages, allocator.numUsed], [range(0, 9), 16]);
 });
 
@@ -177,4 +177,48 @@ Deno.test("Sequence.release gives all groups back, the part empty one too", () =
   first.release();
   first.release();
   assertEquals([first.length, first.pages.length, allocator.numFree], [0, 0, 32]);
+});
+
+/** A sequence of three full groups, and one that begins with all of them. */
+function makeShared(): { allocator: PageAllocator; first: Sequence; second: Sequence } {
+  const { allocator, first, second } = makeGrouped();
+  first.extend(3 * 64);
+  second.adopt(first.pages, first.length);
+  return { allocator, first, second };
+}
+
+Deno.test("Sequence.adopt shares groups, which count once and stay until the last sequence leaves them", () => {
+  const { allocator, first, second } = makeShared();
+  assertEquals([second.length, second.pages, allocator.numUsed], [192, first.pages, 24]);
+  first.release();
+  assertEquals(allocator.numUsed, 24);
+  second.release();
+  assertEquals([allocator.numUsed, allocator.numFree], [0, 32]);
+});
+
+Deno.test("Sequence.extend after whole shared groups takes a group of its own", () => {
+  const { first, second } = makeShared();
+  assertEquals([...second.extend(1)], [24 * PAGE_SIZE]);
+  assertEquals(first.pages, range(0, 23));
+});
+
+Deno.test("Sequence.truncate inside a shared group replaces it, and the other sequence keeps its pages", () => {
+  const { allocator, first, second } = makeShared();
+  assertEquals(second.truncate(64 + 9), { copy: { from: 8, to: 24 }, tail: { page: 25, numTokens: 1 } });
+  assertEquals([second.pages, first.pages], [[...range(0, 7), 24, 25], range(0, 23)]);
+  first.release();
+  assertEquals(allocator.numUsed, 16);
+});
+
+Deno.test("Sequence.truncate to a page border inside a shared group replaces the group", () => {
+  assertEquals(makeShared().second.truncate(64 + 8), { copy: { from: 8, to: 24 } });
+});
+
+Deno.test("Sequence.truncate to the end of a shared group replaces nothing", () => {
+  assertEquals(makeShared().second.truncate(64), {});
+});
+
+Deno.test("Sequence.adopt refuses a sequence that has tokens", () => {
+  const { first, second } = makeShared();
+  assertThrows(() => second.adopt(first.pages, first.length), RangeError, "192 tokens");
 });
