@@ -1,6 +1,7 @@
 /**
- * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits throughout. The CUDA build differs in
- * the products that go through tensor cores of 16 bits, and only there:
+ * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except with AMX, where `matmul` of more
+ * than 16 tokens with bf16 weights rounds its input to bf16. The CUDA build differs in the products that go through tensor cores of 16
+ * bits, and only there:
  *
  * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 65 to 256 tokens, where it takes two parts;
  * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
@@ -9,11 +10,13 @@
  */
 import type { KvType } from "../reference/kv_types.ts";
 import type { Tolerance } from "./compare.ts";
-import { DEVICE_KIND } from "./device.ts";
+import { DEVICE_KIND, deviceName } from "./device.ts";
 import { type FloatType, ROUNDING } from "./numbers.ts";
 
 /** Up to here a product is computed with numbers of 32 bits, or what comes to the same. */
 const FEW_TOKENS = 8;
+/** The same on a CPU with AMX. */
+const FEW_TILE_TOKENS = 16;
 /** So many go in as two parts of 16 bits. */
 const TWO_PART_TOKENS = { from: 65, to: 256 };
 const TENSOR_CORE_HEADS: readonly number[] = [64, 96, 128, 256];
@@ -47,7 +50,12 @@ function cudaRelative(work: Work, dtype: FloatType): number {
   }
 }
 
+function cpuRelative(work: Work, dtype: FloatType): number {
+  if (dtype !== "bf16" || deviceName() !== "amx") return EXACT;
+  return work.operation === "matmul" && work.tokens > FEW_TILE_TOKENS ? 4 * ROUNDING[dtype] : EXACT;
+}
+
 /** The tolerance of an operation whose weights or pages are of a type, on the device that tests run against. */
 export function toleranceOf(work: Work, dtype: FloatType): Required<Pick<Tolerance, "relative">> {
-  return { relative: DEVICE_KIND === "cuda" ? cudaRelative(work, dtype) : EXACT };
+  return { relative: DEVICE_KIND === "cuda" ? cudaRelative(work, dtype) : cpuRelative(work, dtype) };
 }

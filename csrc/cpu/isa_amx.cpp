@@ -1,0 +1,10 @@
+/* Products of many tokens, for processors with AMX; all else is the same as for other processors with AVX-512 VNNI. */
+#define PS_ISA isa_amx
+#include "isa.h"
+#include "kernels/matmul.h"
+#include "kernels/matmul_quantized.h"
+
+namespace ps {
+void matmul_amx(ThreadPool &pool, const MatmulParams &params) { PS_ISA::matmul(pool, params); }
+void matmul_quantized_amx(ThreadPool &pool, const MatmulParams &params) { PS_ISA::matmul_quantized(pool, params); }
+}  // namespace ps
