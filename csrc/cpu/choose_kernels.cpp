@@ -20,6 +20,7 @@ Kernels with_amx(Kernels kernels) {
   kernels.name = "amx";
   kernels.matmul = matmul_amx;
   kernels.matmul_quantized = matmul_quantized_amx;
+  kernels.prefill_attention = prefill_attention_amx;
   return kernels;
 }
 

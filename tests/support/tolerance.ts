@@ -1,7 +1,10 @@
 /**
- * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except with AMX, where `matmul` of more
- * than 16 tokens with bf16 weights rounds its input to bf16. The CUDA build differs in the products that go through tensor cores of 16
- * bits, and only there:
+ * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except with AMX:
+ *
+ * - `matmul` of more than 16 tokens with bf16 weights rounds its input to bf16;
+ * - `attendPrefill` over pages that are not f32 rounds queries, keys, values and probabilities to bf16.
+ *
+ * The CUDA build differs in the products that go through tensor cores of 16 bits, and only there:
  *
  * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 65 to 256 tokens, where it takes two parts;
  * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
@@ -50,12 +53,18 @@ function cudaRelative(work: Work, dtype: FloatType): number {
   }
 }
 
-function cpuRelative(work: Work, dtype: FloatType): number {
-  if (dtype !== "bf16" || deviceName() !== "amx") return EXACT;
-  return work.operation === "matmul" && work.tokens > FEW_TILE_TOKENS ? 4 * ROUNDING[dtype] : EXACT;
+function amxRelative(work: Work, dtype: FloatType): number {
+  if (work.operation === "matmul") return dtype === "bf16" && work.tokens > FEW_TILE_TOKENS ? 4 * ROUNDING.bf16 : EXACT;
+  if (work.operation !== "attendPrefill" || dtype === "f32") return EXACT;
+  return (dtype === "bf16" && !work.kvType ? 4 : 8) * ROUNDING.bf16;
+}
+
+function relativeOf(work: Work, dtype: FloatType): number {
+  if (DEVICE_KIND === "cuda") return cudaRelative(work, dtype);
+  return deviceName() === "amx" ? amxRelative(work, dtype) : EXACT;
 }
 
 /** The tolerance of an operation whose weights or pages are of a type, on the device that tests run against. */
 export function toleranceOf(work: Work, dtype: FloatType): Required<Pick<Tolerance, "relative">> {
-  return { relative: DEVICE_KIND === "cuda" ? cudaRelative(work, dtype) : cpuRelative(work, dtype) };
+  return { relative: relativeOf(work, dtype) };
 }
