@@ -144,9 +144,9 @@ static void start_rows(const AmxTile &tile, const PrefillAttentionParams &p, int
   for (int64_t i = 0; i < blocks * kBlockSide * tile.steps * kStepInputs; i += kLanes) store(tile.out + i, Vec{});
 }
 
-/* 2^x for x <= 0, to 3 millionths; 0 below -150. */
+/* 2^x for x up to 126, to 3 millionths; 2^-125 for all x below. */
 PS_INLINE Vec exp2_weight(Vec x) {
-  x = vmax(set1(-200.f), x); /* this order of arguments propagates NaN */
+  x = vmax(set1(-125.f), x); /* this order of arguments propagates NaN; lower powers would be denormal, and take a processor 100 times as long */
   const Vec shifted = x + 12582912.f; /* 1.5 * 2^23: rounds to an integer */
   const Vec n = shifted - 12582912.f, r = x - n;
   Vec p = fma(r, set1(0.0095700804f), set1(0.0559178586f));
@@ -156,42 +156,66 @@ PS_INLINE Vec exp2_weight(Vec x) {
   return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n);
 }
 
-/* Writes the weights of row `row`, whose scores of panels [from, to) lie in row r of its row block, and rescales its earlier sums when its
- * maximum grows. Columns outside [begin, end) weigh 0. */
-static void weigh_columns(const AmxTile &tile, int64_t row, int64_t r, int64_t from, int64_t to, int64_t begin, int64_t end) {
-  constexpr int64_t kPanelNumbers = kBlockSide * kBlockSide;
-  float *scores = tile.scores + r * kBlockSide;
-  for (int64_t c = from * kBlockSide; c < begin && c < to * kBlockSide; c++) scores[c / kBlockSide * kPanelNumbers + c % kBlockSide] = -__builtin_inff();
-  for (int64_t c = end < 0 ? 0 : end; c < to * kBlockSide; c++) scores[c / kBlockSide * kPanelNumbers + c % kBlockSide] = -__builtin_inff();
-  Vec first_largest = set1(-__builtin_inff()), second_largest = first_largest;
+constexpr int64_t kPanelScores = kBlockSide * kBlockSide;
+
+/* The largest of a row's scores in panels [from, to). */
+static float largest_score(const float *scores, int64_t from, int64_t to) {
+  Vec largest = set1(-__builtin_inff());
   for (int64_t panel = from; panel < to; panel++) {
-    first_largest = vmax(load(scores + panel * kPanelNumbers), first_largest);
-    second_largest = vmax(load(scores + panel * kPanelNumbers + kLanes), second_largest);
+    largest = vmax(load(scores + panel * kPanelScores), largest);
+    largest = vmax(load(scores + panel * kPanelScores + kLanes), largest);
   }
-  const float largest = reduce_max(vmax(first_largest, second_largest)), before = tile.maximum[row];
-  const float now = largest > before ? largest : before;
-  const Vec limit = set1(now == -__builtin_inff() ? 0.f : now);
-  Vec first_sum{}, second_sum{};
+  return reduce_max(largest);
+}
+
+/* Writes 2^(score - limit) for a row's scores in panels [from, to); the weights of panels lie step_numbers apart. Adds them to *total, and
+ * returns the largest score. */
+static float weigh_scores(const float *scores, int64_t from, int64_t to, float limit, bf16 *weights, int64_t step_numbers, float *total) {
+  Vec largest = set1(-__builtin_inff()), first_sum{}, second_sum{};
+  for (int64_t panel = from; panel < to; panel++) {
+    const Vec first = load(scores + panel * kPanelScores), second = load(scores + panel * kPanelScores + kLanes);
+    largest = vmax(second, vmax(first, largest));
+    const Vec first_weight = exp2_weight(first - limit), second_weight = exp2_weight(second - limit);
+    first_sum += first_weight;
+    second_sum += second_weight;
+    _mm512_storeu_si512(weights + panel * step_numbers, narrow(first_weight, second_weight));
+  }
+  *total += reduce_add(first_sum + second_sum);
+  return reduce_max(largest);
+}
+
+/* Scores may be this much above the maximum that weights are relative to, in powers of 2: bf16 and f32 have the range. So most blocks need
+ * no pass for the maximum alone, and no new scale for the earlier sums. */
+constexpr float kMostAbove = 30;
+
+/* Writes the weights of row `row`, whose scores of panels [from, to) lie in row r of its row block. Columns outside [begin, end) weigh
+ * next to nothing: 2^-125. */
+static void weigh_columns(const AmxTile &tile, int64_t row, int64_t r, int64_t from, int64_t to, int64_t begin, int64_t end) {
+  float *scores = tile.scores + r * kBlockSide;
   bf16 *weights = tile.weights + r * kStepInputs;
   const int64_t step_numbers = tile.row_tiles(row - r) * kTileNumbers;
-  for (int64_t panel = from; panel < to; panel++) {
-    const Vec first = exp2_weight(load(scores + panel * kPanelNumbers) - limit);
-    const Vec second = exp2_weight(load(scores + panel * kPanelNumbers + kLanes) - limit);
-    first_sum += first;
-    second_sum += second;
-    _mm512_storeu_si512(weights + panel * step_numbers, narrow(first, second));
-  }
-  if (now > before) {
-    const float factor = before == -__builtin_inff() ? 0.f : exp2_weight(set1(before - now))[0];
-    tile.maximum[row] = now;
-    tile.total[row] *= factor;
+  const auto mask = [&](int64_t first, int64_t last) {
+    for (int64_t c = first; c < last; c++) scores[c / kBlockSide * kPanelScores + c % kBlockSide] = -__builtin_inff();
+  };
+  if (begin > from * kBlockSide) mask(from * kBlockSide, begin < to * kBlockSide ? begin : to * kBlockSide);
+  if (end < to * kBlockSide) mask(end > from * kBlockSide ? end : from * kBlockSide, to * kBlockSide);
+
+  const float before = tile.maximum[row];
+  const bool is_first = before == -__builtin_inff();
+  float total = tile.total[row];
+  const float largest = is_first ? largest_score(scores, from, to) : weigh_scores(scores, from, to, before, weights, step_numbers, &total);
+  if (is_first || largest > before + kMostAbove) {
+    const float now = largest == -__builtin_inff() ? 0.f : largest, factor = is_first ? 0.f : exp2_weight(set1(before - now))[0];
+    tile.maximum[row] = largest;
+    total = tile.total[row] * factor;
     float *out = tile.out + (row - r) * tile.steps * kStepInputs + r * kBlockSide;
-    for (int64_t step = 0; step < tile.steps; step++, out += kPanelNumbers) {
+    for (int64_t step = 0; step < tile.steps; step++, out += kPanelScores) {
       store(out, load(out) * factor);
       store(out + kLanes, load(out + kLanes) * factor);
     }
+    weigh_scores(scores, from, to, now, weights, step_numbers, &total);
   }
-  tile.total[row] += reduce_add(first_sum + second_sum);
+  tile.total[row] = total;
 }
 
 /* The 32 rows from `row` on over panels [from, to) of a block whose first token is at position `first`. */
@@ -200,14 +224,14 @@ static void attend_rows(const AmxTile &tile, const bf16 *keys, const bf16 *value
                         int32_t window) {
   const bf16 *q = tile.q + row * tile.steps * kStepInputs;
   for (int64_t panel = from; panel < to; panel++) {
-    multiply_block<RowTiles>(tile.steps, q, keys + panel * tile.steps * kStepNumbers, nullptr, tile.scores + panel * kBlockSide * kBlockSide);
+    multiply_block<RowTiles>(tile.steps, q, keys + panel * tile.steps * kStepNumbers, nullptr, tile.scores + panel * kPanelScores);
   }
   for (int64_t r = 0; r < kBlockSide && row + r < tile.rows; r++) {
     const int64_t position = tile.position(row + r);
     weigh_columns(tile, row + r, r, from, to, window > 0 ? position - window + 1 - first : 0, position + 1 - first);
   }
   float *out = tile.out + row * tile.steps * kStepInputs;
-  for (int64_t step = 0; step < tile.steps; step++, out += kBlockSide * kBlockSide) {
+  for (int64_t step = 0; step < tile.steps; step++, out += kPanelScores) {
     multiply_block<RowTiles>(to - from, tile.weights + from * RowTiles * kTileNumbers, values + (step * kBlockPanels + from) * kStepNumbers, out, out);
   }
 }
