@@ -1,7 +1,7 @@
 /**
  * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except with AMX:
  *
- * - `matmul` of more than 16 tokens with bf16 weights rounds its input to bf16;
+ * - `matmul` of 17 to 256 tokens with bf16 weights takes its input in two parts of bf16, and rounds it to bf16 for more tokens;
  * - `attendPrefill` over pages that are not f32 rounds queries, keys, values and probabilities to bf16.
  *
  * The CUDA build differs in the products that go through tensor cores of 16 bits, and only there:
@@ -20,7 +20,7 @@ import { type FloatType, ROUNDING } from "./numbers.ts";
 const FEW_TOKENS = 8;
 /** The same on a CPU with AMX. */
 const FEW_TILE_TOKENS = 16;
-/** So many go in as two parts of 16 bits. */
+/** So many go in as two parts of 16 bits; with AMX, all from {@link FEW_TILE_TOKENS} up. */
 const TWO_PART_TOKENS = { from: 65, to: 256 };
 const TENSOR_CORE_HEADS: readonly number[] = [64, 96, 128, 256];
 /** Of sums in numbers of 32 bits. */
@@ -54,7 +54,10 @@ function cudaRelative(work: Work, dtype: FloatType): number {
 }
 
 function amxRelative(work: Work, dtype: FloatType): number {
-  if (work.operation === "matmul") return dtype === "bf16" && work.tokens > FEW_TILE_TOKENS ? 4 * ROUNDING.bf16 : EXACT;
+  if (work.operation === "matmul") {
+    if (dtype !== "bf16" || work.tokens <= FEW_TILE_TOKENS) return EXACT;
+    return work.tokens > TWO_PART_TOKENS.to ? 4 * ROUNDING.bf16 : Math.max(EXACT, TWO_PARTS);
+  }
   if (work.operation !== "attendPrefill" || dtype === "f32") return EXACT;
   return (dtype === "bf16" && !work.kvType ? 4 : 8) * ROUNDING.bf16;
 }

@@ -85,18 +85,22 @@ PS_INLINE __m512i pair_halves(__m512i numbers) {
   return _mm512_permutexvar_epi16(_mm512_load_si512(order), numbers);
 }
 
-/* A row of a tile of the left operand: `count` numbers times `scale`, up to 32, then zeros. */
-PS_INLINE void narrow_row(const float *x, int64_t count, float scale, bf16 *out) {
-  Vec first, second;
+/* 32 numbers of which the first `count` are loaded; the others are 0. */
+PS_INLINE void load_row(const float *x, int64_t count, Vec *first, Vec *second) {
   if (count >= kStepInputs) {
-    first = load(x);
-    second = load(x + kLanes);
-  } else {
-    const uint32_t present = (1u << count) - 1;
-    first = (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>(present), x);
-    second = (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>(present >> kLanes), x + (present >> kLanes ? kLanes : 0));
+    *first = load(x);
+    *second = load(x + kLanes);
+    return;
   }
-  _mm512_storeu_si512(out, narrow(first * scale, second * scale));
+  const uint32_t present = count > 0 ? (1u << count) - 1 : 0;
+  *first = (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>(present), x);
+  *second = (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>(present >> kLanes), x + (present >> kLanes ? kLanes : 0));
+}
+
+/* What rounding 32 numbers to bf16 leaves, as bf16: together they have 16 bits. */
+PS_INLINE __m512i narrow_rest(Vec first, Vec second, __m512i rounded) {
+  const Vec low = widen_bf16((VecHalf)_mm512_castsi512_si256(rounded)), high = widen_bf16((VecHalf)_mm512_extracti64x4_epi64(rounded, 1));
+  return narrow(first - low, second - high);
 }
 
 }  // namespace PS_ISA

@@ -1,4 +1,5 @@
-/* Products of many tokens on AMX: x and the weights are rounded to bf16, sums are f32.
+/* Products of many tokens on AMX: weights are rounded to bf16, sums are f32. x goes in as two parts of bf16 for up to kTwoPartTokens tokens,
+ * whose products are bound by the weights more than by arithmetic, and rounded to bf16 for more.
  *
  * x is rounded once for all threads. A task takes up to kSliceTokens tokens and kMostPanels panels of 32 outputs. A slab of inputs at a
  * time, it writes their weights in the order of bf16_tiles.h and multiplies each panel, which then is in the first cache, with all its
@@ -11,6 +12,7 @@ namespace ps {
 namespace PS_ISA {
 
 constexpr int64_t kFewTileTokens = 16; /* up to here, products keep x in f32: they are bound by the weights' bytes */
+constexpr int64_t kTwoPartTokens = 256;
 constexpr int64_t kMostSlabSteps = 10; /* of 32 inputs: a panel takes 20 KB */
 constexpr int64_t kSliceTokens = 512;
 constexpr int64_t kMostPanels = 8;
@@ -18,22 +20,23 @@ constexpr int64_t kBlockNumbers = kBlockSide * kBlockSide;
 
 PS_INLINE int row_tiles_from(int64_t token, int64_t tokens) { return tokens - token > kTileSide ? 2 : 1; }
 
-/* x in steps: [slabs, blocks of 32 tokens, steps of the slab]. The last block has one tile per step if that holds its tokens. */
+/* x in steps: [slabs, blocks of 32 tokens, parts, steps of the slab]. The last block has one tile per step if that holds its tokens. */
 struct RoundedTokens {
   bf16 *data;
-  int64_t blocks, steps, slabs, most_steps; /* of a slab */
+  int64_t blocks, parts, steps, slabs, most_steps; /* of a slab */
 
   RoundedTokens(int64_t tokens, int64_t inputs)
       : data(nullptr),
         blocks((tokens + kBlockSide - 1) / kBlockSide),
+        parts(tokens <= kTwoPartTokens ? 2 : 1),
         steps((inputs + kStepInputs - 1) / kStepInputs),
         slabs((steps + kMostSlabSteps - 1) / kMostSlabSteps),
         most_steps((steps + slabs - 1) / slabs) {}
 
-  int64_t bytes() const { return blocks * steps * kStepNumbers * int64_t(sizeof(bf16)); }
+  int64_t bytes() const { return blocks * parts * steps * kStepNumbers * int64_t(sizeof(bf16)); }
   int64_t first_step(int64_t slab) const { return slab * most_steps; }
   int64_t slab_steps(int64_t slab) const { return slab + 1 < slabs ? most_steps : steps - first_step(slab); }
-  bf16 *block(int64_t slab, int64_t index) const { return data + (first_step(slab) * blocks + slab_steps(slab) * index) * kStepNumbers; }
+  bf16 *block(int64_t slab, int64_t index) const { return data + (first_step(slab) * blocks + slab_steps(slab) * index) * parts * kStepNumbers; }
 };
 
 static void round_block(const MatmulParams &p, int64_t index, const RoundedTokens &x) {
@@ -41,11 +44,16 @@ static void round_block(const MatmulParams &p, int64_t index, const RoundedToken
   const int rows = row_tiles_from(token, p.tokens) * kTileSide;
   for (int64_t slab = 0; slab < x.slabs; slab++) {
     bf16 *out = x.block(slab, index);
+    const int64_t part_numbers = x.slab_steps(slab) * rows * kStepInputs;
     for (int64_t step = 0; step < x.slab_steps(slab); step++) {
       const int64_t k = (x.first_step(slab) + step) * kStepInputs;
       for (int row = 0; row < rows; row++, out += kStepInputs) {
         const bool present = token + row < p.tokens;
-        narrow_row(p.x.row(present ? token + row : token) + k, present ? p.inputs - k : 0, 1, out);
+        Vec first, second;
+        load_row(p.x.row(present ? token + row : token) + k, present ? p.inputs - k : 0, &first, &second);
+        const __m512i rounded = narrow(first, second);
+        _mm512_storeu_si512(out, rounded);
+        if (x.parts == 2) _mm512_storeu_si512(out + part_numbers, narrow_rest(first, second, rounded));
       }
     }
   }
@@ -101,8 +109,12 @@ static void multiply_slabs(const MatmulParams &p, const RoundedTokens &x, const 
       for (int64_t block = first_block; block < end_block; block++, sums += kBlockNumbers) {
         const float *from = slab > 0 ? sums : nullptr;
         float *to = last ? memory.block : sums;
-        if (row_tiles_from(block * kBlockSide, p.tokens) == 2) multiply_block<2>(steps, x.block(slab, block), panel, from, to);
-        else multiply_block<1>(steps, x.block(slab, block), panel, from, to);
+        const int row_tiles = row_tiles_from(block * kBlockSide, p.tokens);
+        for (int64_t part = 0; part < x.parts; part++) {
+          const bf16 *own = x.block(slab, block) + part * steps * row_tiles * kTileNumbers;
+          if (row_tiles == 2) multiply_block<2>(steps, own, panel, part == 0 ? from : to, to);
+          else multiply_block<1>(steps, own, panel, part == 0 ? from : to, to);
+        }
         if (last) write_block(p, to, block * kBlockSide, n, columns);
       }
     }

@@ -134,7 +134,9 @@ static void start_rows(const AmxTile &tile, const PrefillAttentionParams &p, int
       const float *q = p.q.row(token + (row + r) / tile.group) + (head * tile.group + (row + r) % tile.group) * d;
       bf16 *target = tile.q + row * tile.steps * kStepInputs + r * kStepInputs;
       for (int64_t step = 0; step < tile.steps; step++) {
-        narrow_row(q + step * kStepInputs, d - step * kStepInputs, p.scale * kLog2e, target + step * step_numbers);
+        Vec first, second;
+        load_row(q + step * kStepInputs, d - step * kStepInputs, &first, &second);
+        _mm512_storeu_si512(target + step * step_numbers, narrow(first * (p.scale * kLog2e), second * (p.scale * kLog2e)));
       }
       tile.maximum[row + r] = -__builtin_inff();
       tile.total[row + r] = 0;
