@@ -50,7 +50,7 @@ def median_seconds(arms: dict[str, Callable[[], object]], rounds: int) -> dict[s
             run()
             if index >= WARM_UP_ROUNDS:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: (min(values) if os.environ.get("MIN") else statistics.median(values)) for name, values in seconds.items()}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def main() -> None:
