@@ -36,9 +36,7 @@ def our_product(device: Device, x: torch.Tensor, weight: torch.Tensor) -> tuple[
     ours_x, out = device.upload(x.numpy()), device.tensor((x.shape[0], weight.shape[0]))
     ours_weight = device.tensor(tuple(weight.shape), BF16)
     ours_weight.buffer.write(np.ascontiguousarray(weight.view(torch.int16).numpy()))
-    return lambda: device.check(
-        device.library.ps_matmul(device.pointer, ours_x.struct, ours_weight.struct, None, out.struct)
-    ), out
+    return lambda: device.check(device.library.ps_matmul(device.pointer, ours_x.struct, ours_weight.struct, None, out.struct)), out
 
 
 def median_seconds(arms: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
