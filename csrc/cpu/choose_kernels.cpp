@@ -3,6 +3,7 @@
 
 #include "../backend.h"
 #include "isa.h"
+#include "processors.h"
 
 namespace ps {
 
@@ -12,6 +13,14 @@ namespace {
 Kernels with_vnni(Kernels kernels) {
   kernels.name = "avx512vnni";
   kernels.matmul_quantized = matmul_quantized_vnni;
+  return kernels;
+}
+
+Kernels with_amx(Kernels kernels) {
+  kernels.name = "amx";
+  kernels.matmul = matmul_amx;
+  kernels.matmul_quantized = matmul_quantized_amx;
+  kernels.prefill_attention = prefill_attention_amx;
   return kernels;
 }
 
@@ -27,12 +36,15 @@ const Kernels &choose_kernels() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
   static const Kernels vnni = with_vnni(kAvx512Kernels);
-  if (avx512 && __builtin_cpu_supports("avx512vnni") && wanted(vnni)) return vnni;
+  static const Kernels amx = with_amx(vnni);
+  const bool bytes = avx512 && __builtin_cpu_supports("avx512vnni");
+  if (bytes && wanted(amx) && request_amx()) return amx;
+  if (bytes && wanted(vnni)) return vnni;
   if (avx512 && wanted(kAvx512Kernels)) return kAvx512Kernels;
   if (avx2 && wanted(kAvx2Kernels)) return kAvx2Kernels;
 #endif
   if (wanted(kPortableKernels)) return kPortableKernels;
-  throw Error(PS_UNSUPPORTED, std::string("This processor does not support PAGESIFT_ISA=") + asked + "; unset it to use the best instruction set");
+  throw Error(PS_UNSUPPORTED, std::string("This machine does not support PAGESIFT_ISA=") + asked + "; unset it to use the best instruction set");
 }
 
 }  // namespace ps

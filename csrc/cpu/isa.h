@@ -38,9 +38,12 @@ extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 void matmul_quantized_vnni(ThreadPool &, const MatmulParams &);
+void matmul_amx(ThreadPool &, const MatmulParams &);
+void matmul_quantized_amx(ThreadPool &, const MatmulParams &);
+void prefill_attention_amx(ThreadPool &, const PrefillAttentionParams &);
 #endif
 
-/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA (portable, avx2, avx512, avx512vnni). */
+/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA (portable, avx2, avx512, avx512vnni, amx). */
 const Kernels &choose_kernels();
 
 /* Fewest tokens that one task of decode attention reads; see decode_attention_splits. */

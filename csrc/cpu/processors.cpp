@@ -10,6 +10,11 @@
 #include <sched.h>
 
 #include <cerrno>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace ps {
@@ -141,6 +146,19 @@ int quota_processors(const std::string &root) {
 int usable_processors() {
   const int available = std::max(1, affinity_processors()), quota = quota_processors("");
   return quota > 0 ? std::min(available, quota) : available;
+}
+
+bool request_amx() {
+#if defined(__linux__) && defined(__x86_64__)
+  unsigned a, b, c, d; /* __builtin_cpu_supports of older compilers does not know these */
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool tiles = (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0; /* AMX-BF16 and AMX-TILE */
+  if (!tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a >> 5 & 1) == 0 /* AVX512-BF16 */) return false;
+  constexpr long kRequestFeature = 0x1023, kTileData = 18; /* ARCH_REQ_XCOMP_PERM of Linux 5.16, XFEATURE_XTILEDATA */
+  return syscall(SYS_arch_prctl, kRequestFeature, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 }  // namespace ps

@@ -232,9 +232,11 @@ PS_API int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, cons
 PS_API int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table);
 /* out = silu(gate) * up. gate, up, out [T, n]. */
 PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out);
-/* out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. With a weight in a block format the error
- * per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it. The CPU build rounds x to 15 bits
- * there and stays far below; the CUDA build rounds weights and x to f16 for up to 16 tokens, and to bf16 for more. */
+/* out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. Up to 16 tokens with a weight in a block format, the
+ * error per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it: the CPU build rounds x
+ * to 15 bits there and stays far below; the CUDA build rounds weights and x to f16. For more tokens, the CUDA build and the CPU build with
+ * AMX round x and weights in blocks to bf16, with an error of at most 1/127 of the sum of |x * weight|. With AMX, x goes in as two parts of
+ * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights. */
 PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);

@@ -12,6 +12,7 @@ const X86_FLAGS: Readonly<Record<string, readonly string[]>> = {
   isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
   isa_avx512: AVX512_FLAGS,
   isa_avx512vnni: [...AVX512_FLAGS, "-mavx512vnni"],
+  isa_amx: [...AVX512_FLAGS, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 };
 /** The last one is also compiled to PTX, from which a driver makes code for GPUs that came later. */
 const CUDA_ARCHS = "80,90a,100";

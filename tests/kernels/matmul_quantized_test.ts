@@ -10,27 +10,30 @@ import { BLOCK_TYPES, type BlockType } from "../reference/quantized.ts";
 import { randomBlocks, randomWeight, uploadBlocks } from "../support/blocks.ts";
 import { normals } from "../support/cases.ts";
 import { assertNumbersClose } from "../support/compare.ts";
-import { DEVICE_KIND, deviceTest } from "../support/device.ts";
+import { DEVICE_KIND, deviceName, deviceTest } from "../support/device.ts";
 import { uploadAs } from "../support/numbers.ts";
 
 const TOKENS = [1, 2, 3, 4, 5, 8, 9, 16, 17, 64, 65];
 const ROUNDED_NUMBERS = 32;
-/** CUDA rounds the weights of more than 16 tokens to bf16, so whole numbers are exact for fewer only. */
-const EXACT_TOKENS = DEVICE_KIND === "cpu" ? [1, 3, 20] : [1, 3];
+/** CUDA and AMX round x and weights to bf16 for more tokens, so whole numbers are exact for fewer only. */
+const MOST_FINE_TOKENS = 16;
+const ROUNDS_MANY = DEVICE_KIND === "cuda" || deviceName() === "amx";
+const EXACT_TOKENS = DEVICE_KIND === "cuda" ? [1, 3] : [1, 3, 16, ...(ROUNDS_MANY ? [] : [20])];
 
 /**
- * The largest error of each output `[T, N]` that comes from rounding x to 8 bits: per block of 32 numbers, half a step for every number; and
- * that of sums in f32.
+ * The largest error of each output `[T, N]`: that of rounding x to 8 bits, per block of 32 numbers half a step for every number, or of rounding
+ * both factors to bf16; and that of sums in f32.
  */
 function bounds(x: Float32Array, weight: Float32Array, inputs: number): Float64Array {
+  const magnitudes = weight.map(Math.abs);
+  const all = reference(x.map(Math.abs), magnitudes, undefined, inputs);
+  if (ROUNDS_MANY && x.length > MOST_FINE_TOKENS * inputs) return all.map((one) => one / 127);
   const half = new Float64Array(x.length);
   for (let at = 0; at < x.length; at += ROUNDED_NUMBERS) {
     const largest = Math.max(...x.subarray(at, at + ROUNDED_NUMBERS).map(Math.abs));
     half.fill(largest / 254, at, at + ROUNDED_NUMBERS);
   }
-  const magnitudes = weight.map(Math.abs);
-  const rounding = reference(x.map(Math.abs), magnitudes, undefined, inputs);
-  return reference(half, magnitudes, undefined, inputs).map((bound, i) => bound * 1.0001 + 1e-6 * rounding[i]!);
+  return reference(half, magnitudes, undefined, inputs).map((bound, i) => bound * 1.0001 + 1e-6 * all[i]!);
 }
 
 function assertWithin(found: Float32Array, wanted: Float64Array, bound: Float64Array): void {

@@ -69,6 +69,12 @@ for (const tokens of [9, 16, 24, 33, 47, 55, 64]) {
   });
 }
 
+deviceTest("matmul of more tokens and outputs than one thread takes at a time", (device) => {
+  const [tokens, outputs] = [545, 1060];
+  const [found, wanted] = multiply(device, "bf16", { tokens, inputs: 72, outputs }, false);
+  assertNumbersClose(found, wanted, [tokens, outputs], toleranceOf({ operation: "matmul", tokens }, "bf16"));
+});
+
 for (const tokens of [1, 4, 20]) {
   deviceTest(`matmul of ${tokens} tokens reads and writes columns of wider tensors`, (device) => {
     const [inputs, outputs, wide] = [40, 21, 90];

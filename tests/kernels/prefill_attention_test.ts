@@ -78,29 +78,56 @@ for (const window of [0, 40]) {
       for (const length of [1, 8, 9, 64, 65, 100]) {
         const [from, to] = [(length - 1) * 6 * 32, length * 6 * 32];
         paged.sequences.lengths.write(Int32Array.of(length));
-        const tolerance = toleranceOf({ operation: "attend" }, dtype);
-        assertNumbersClose(attend(paged, q.slice(from, to), { window }), rows.slice(from, to), [6, 32], tolerance);
+        const works = [{ operation: "attend" }, { operation: "attendPrefill", headDim: 32 }] as const;
+        const relative = Math.max(...works.map((work) => toleranceOf(work, dtype).relative));
+        assertNumbersClose(attend(paged, q.slice(from, to), { window }), rows.slice(from, to), [6, 32], { relative });
       }
     });
   }
 }
 
-deviceTest("attendPrefill shows a NaN in a key to the tokens from there on and to none before", (device) => {
-  const random = new Random(12);
-  const sequence = randomSequence(random, SHAPE, 70);
-  sequence.keys[(30 * 2) * 32] = NaN;
-  const paged = buildPaged(device, SHAPE, [sequence], random);
-  assertPrefill(paged, normals(random, 70 * 6 * 32), 0);
-});
+for (const dtype of ["f32", "f16", "bf16"] as const) {
+  const shape = { ...SHAPE, dtype };
 
-deviceTest("attendPrefill never reads what an earlier owner left in a reused page, NaN or not", (device) => {
-  const random = new Random(13);
-  const first = randomSequence(random, SHAPE, 96);
-  for (const numbers of [first.keys, first.values]) numbers.forEach((_, i) => numbers[i] = i % 2 === 0 ? NaN : 1e30);
-  const second = randomSequence(random, SHAPE, 67);
-  const reused = buildPaged(device, SHAPE, [first], random);
-  appendAt(reused.cache, second, slotsOf(reused.tables[0]!, 8, 0, 67));
-  const fresh = buildPaged(device, SHAPE, [second], random);
-  const q = normals(random, 67 * 6 * 32);
-  assertSameBits(attendPrefill(reused, q, 0), attendPrefill(fresh, q, 0));
-});
+  for (const window of [0, 30, 300]) {
+    deviceTest(
+      `attendPrefill far into a context in ${dtype}, where a late key outweighs all, window ${window}`,
+      (device) => {
+        const random = new Random(window);
+        const sequence = randomSequence(random, shape, 600);
+        const q = normals(random, 215 * 6 * 32, 0.5);
+        for (let i = 0; i < q.length; i += 32) q[i] = 2;
+        for (const head of [0, 1]) sequence.keys[(430 * 2 + head) * 32] = 400;
+        assertPrefill(buildPaged(device, shape, [sequence], random), q, 385, window);
+      },
+    );
+  }
+
+  deviceTest(
+    `attendPrefill in ${dtype} shows a NaN in a key to the tokens from there on and to none before`,
+    (device) => {
+      const random = new Random(12);
+      const sequence = randomSequence(random, shape, 70);
+      sequence.keys[(30 * 2) * 32] = NaN;
+      const paged = buildPaged(device, shape, [sequence], random);
+      assertPrefill(paged, normals(random, 70 * 6 * 32), 0);
+    },
+  );
+
+  deviceTest(
+    `attendPrefill in ${dtype} never reads what an earlier owner left in a reused page, NaN or not`,
+    (device) => {
+      const random = new Random(13);
+      const first = randomSequence(random, shape, 96);
+      for (const numbers of [first.keys, first.values]) {
+        numbers.forEach((_, i) => numbers[i] = i % 2 === 0 ? NaN : 1e30);
+      }
+      const second = randomSequence(random, shape, 67);
+      const reused = buildPaged(device, shape, [first], random);
+      appendAt(reused.cache, second, slotsOf(reused.tables[0]!, 8, 0, 67));
+      const fresh = buildPaged(device, shape, [second], random);
+      const q = normals(random, 67 * 6 * 32);
+      assertSameBits(attendPrefill(reused, q, 0), attendPrefill(fresh, q, 0));
+    },
+  );
+}

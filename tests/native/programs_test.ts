@@ -2,9 +2,10 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { dirname, join } from "@std/path";
 import { ROOT } from "../../scripts/release/native_library.ts";
-import { findCompiler } from "../../scripts/release/toolchain.ts";
+import { findCompiler, libraryPath } from "../../scripts/release/toolchain.ts";
 
 const ON_LINUX = Deno.build.os === "linux";
+const HAS_AMX = ON_LINUX && Deno.readTextFileSync("/proc/cpuinfo").includes(" amx_bf16");
 const FOLDER = Deno.makeTempDirSync();
 addEventListener("unload", () => Deno.removeSync(FOLDER, { recursive: true }));
 
@@ -200,4 +201,15 @@ Deno.test("products of weights at the end of memory read nothing behind them, an
   ]);
   const { stdout, stderr } = await run(program, []);
   assertEquals([stdout, stderr], ["products 348", ""]);
+});
+
+Deno.test({
+  name: "a device works without AMX where the system refuses it",
+  ignore: !HAS_AMX,
+  fn: async () => {
+    const program = await compile(join(FOLDER, "refused_amx"), ["tests/native/refused_amx.cpp", libraryPath("cpu")]);
+    const env = { PAGESIFT_ISA: "" };
+    const usual = (await run(program, [], env)).stdout; // not AMX in a sandbox that refuses it to all
+    assertEquals((await run(program, ["refused"], env)).stdout, usual === "amx" ? "avx512vnni" : usual);
+  },
 });

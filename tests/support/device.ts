@@ -56,6 +56,15 @@ export function openDevice(options: DeviceOptions = {}): Device {
   return Device.open(DEVICE_KIND, { threads: DEFAULT_THREADS, ...options });
 }
 
+let name: string | undefined;
+
+/** The name of the device that tests run against; on the CPU, the instruction set. */
+export function deviceName(): string {
+  if (name !== undefined) return name;
+  using device = openDevice();
+  return name = device.describe().name;
+}
+
 /**
  * Waits until the device has done all that it was given. The CUDA build looks at slots, page tables and ids only there, and reports one
  * that lies outside at the next call that waits; the CPU build has reported it before.

@@ -1,6 +1,10 @@
 /**
- * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits throughout. The CUDA build differs in
- * the products that go through tensor cores of 16 bits, and only there:
+ * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except with AMX:
+ *
+ * - `matmul` of 17 to 256 tokens with bf16 weights takes its input in two parts of bf16, and rounds it to bf16 for more tokens;
+ * - `attendPrefill` over pages that are not f32 rounds queries, keys, values and probabilities to bf16.
+ *
+ * The CUDA build differs in the products that go through tensor cores of 16 bits, and only there:
  *
  * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 65 to 256 tokens, where it takes two parts;
  * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
@@ -9,12 +13,14 @@
  */
 import type { KvType } from "../reference/kv_types.ts";
 import type { Tolerance } from "./compare.ts";
-import { DEVICE_KIND } from "./device.ts";
+import { DEVICE_KIND, deviceName } from "./device.ts";
 import { type FloatType, ROUNDING } from "./numbers.ts";
 
 /** Up to here a product is computed with numbers of 32 bits, or what comes to the same. */
 const FEW_TOKENS = 8;
-/** So many go in as two parts of 16 bits. */
+/** The same on a CPU with AMX. */
+const FEW_TILE_TOKENS = 16;
+/** So many go in as two parts of 16 bits; with AMX, all from {@link FEW_TILE_TOKENS} up. */
 const TWO_PART_TOKENS = { from: 65, to: 256 };
 const TENSOR_CORE_HEADS: readonly number[] = [64, 96, 128, 256];
 /** Of sums in numbers of 32 bits. */
@@ -47,7 +53,21 @@ function cudaRelative(work: Work, dtype: FloatType): number {
   }
 }
 
+function amxRelative(work: Work, dtype: FloatType): number {
+  if (work.operation === "matmul") {
+    if (dtype !== "bf16" || work.tokens <= FEW_TILE_TOKENS) return EXACT;
+    return work.tokens > TWO_PART_TOKENS.to ? 4 * ROUNDING.bf16 : Math.max(EXACT, TWO_PARTS);
+  }
+  if (work.operation !== "attendPrefill" || dtype === "f32") return EXACT;
+  return (dtype === "bf16" && !work.kvType ? 4 : 8) * ROUNDING.bf16;
+}
+
+function relativeOf(work: Work, dtype: FloatType): number {
+  if (DEVICE_KIND === "cuda") return cudaRelative(work, dtype);
+  return deviceName() === "amx" ? amxRelative(work, dtype) : EXACT;
+}
+
 /** The tolerance of an operation whose weights or pages are of a type, on the device that tests run against. */
 export function toleranceOf(work: Work, dtype: FloatType): Required<Pick<Tolerance, "relative">> {
-  return { relative: DEVICE_KIND === "cuda" ? cudaRelative(work, dtype) : EXACT };
+  return { relative: relativeOf(work, dtype) };
 }

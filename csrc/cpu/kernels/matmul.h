@@ -1,10 +1,13 @@
 /* out = x * weight^T + bias.
  *
  * A few tokens (decode): every weight is read once, in place, and multiplied with all tokens: bound by the weights' bytes.
- * Many tokens (prefill): matmul_panels.h. */
+ * Many tokens (prefill): matmul_panels.h, or matmul_amx.h for bf16 weights. */
 #pragma once
 
 #include "matmul_panels.h"
+#if defined(__AMX_BF16__)
+#include "matmul_amx.h"
+#endif
 
 namespace ps {
 namespace PS_ISA {
@@ -122,6 +125,12 @@ static void matmul_many(ThreadPool &pool, const MatmulParams &p, const W *weight
 }
 
 static void matmul(ThreadPool &pool, const MatmulParams &p) {
+#if defined(__AMX_BF16__)
+  if (p.weight.dtype == PS_BF16 && p.tokens > kFewTileTokens) {
+    return multiply_bf16(pool, p,
+                         [&](int64_t n, int64_t columns, int64_t k, int64_t depth, bf16 *panel) { pack_bf16(p, n, columns, k, depth, panel); });
+  }
+#endif
   with_dtype(p.weight.dtype, [&](auto type) {
     const auto *weight = static_cast<const decltype(type) *>(p.weight.data);
     if (p.tokens <= kFewTokens) matmul_few(pool, p, weight);

@@ -4,11 +4,15 @@
  * weight_tiles.h; one product of two floats per group and row brings in the scales. With 8 bits alone, the logits of SmolLM2 in Q4_1 are 14
  * times as far from the exact ones: activations of real models have outliers, beside which the other numbers of a group keep few bits.
  * Products of a few tokens are bound by the bytes of the weights. Those of many tokens are bound by arithmetic; processors without products
- * of bytes (VNNI) then do better with weights widened to f32 in panels (matmul_panels.h). f8 weights are always widened. */
+ * of bytes (VNNI) then do better with weights widened to f32 in panels (matmul_panels.h). f8 weights are always widened. AMX multiplies
+ * weights and x as bf16 (matmul_amx.h). */
 #pragma once
 
 #include "int8_dot.h"
 #include "matmul_panels.h"
+#if defined(__AMX_BF16__)
+#include "matmul_amx.h"
+#endif
 #include "weight_tiles.h"
 
 namespace ps {
@@ -347,8 +351,19 @@ static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
   with_format(p.weight.dtype, [&](auto format) {
     using F = decltype(format);
     constexpr bool kManyInPanels = !kMultipliesBytes || std::is_same<F, F8>::value;
-    if (!kManyInPanels || p.tokens <= kMostTokens) return multiply_tiles<F>(pool, p);
     const TiledWeight<F, const uint8_t> weight(p.weight, p.outputs, p.inputs);
+#if defined(__AMX_BF16__)
+    if (p.tokens > kFewTileTokens) {
+      return multiply_bf16(pool, p, [&](int64_t n, int64_t columns, int64_t k, int64_t depth, bf16 *panel) {
+        for (int64_t i = 0; i < depth; i += kGroup, panel += kStepNumbers) {
+          float numbers[kGroup * kTileColumns];
+          pack_tiles(weight, n, columns, k + i, kGroup, numbers);
+          narrow_panel(numbers, kGroup, panel);
+        }
+      });
+    }
+#endif
+    if (!kManyInPanels || p.tokens <= kMostTokens) return multiply_tiles<F>(pool, p);
     multiply_panels(pool, p,
                     [&](int64_t n, int64_t columns, int64_t k, int64_t depth, float *panel) { pack_tiles(weight, n, columns, k, depth, panel); });
   });

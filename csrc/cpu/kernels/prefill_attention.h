@@ -2,10 +2,13 @@
  *
  * A task takes one KV head and a tile of tokens: rows = tokens x query heads of the group. It walks the pages in blocks of
  * kColumns tokens, widens each block to f32 once for all rows, and runs both products through the register tile of
- * microkernel.h, with a running maximum and sum per row. Bound by arithmetic. */
+ * microkernel.h, with a running maximum and sum per row. Bound by arithmetic. AMX: prefill_attention_amx.h. */
 #pragma once
 
 #include "microkernel.h"
+#if defined(__AMX_BF16__)
+#include "prefill_attention_amx.h"
+#endif
 
 namespace ps {
 namespace PS_ISA {
@@ -132,6 +135,9 @@ static void attend_tile(const PrefillAttentionParams &p, Tile &tile, int64_t hea
 
 static void prefill_attention(ThreadPool &pool, const PrefillAttentionParams &p) {
   const ps_cache_desc &desc = p.cache.desc;
+#if defined(__AMX_BF16__)
+  if (desc.dtype != PS_F32) return attend_packed(pool, p);
+#endif
   const int64_t heads = desc.num_kv_heads, group = desc.num_query_heads / heads, d = desc.head_dim;
   const int64_t padded = (d + kTileColumns - 1) / kTileColumns * kTileColumns;
   const int64_t tile_tokens = group >= kRows ? 1 : kRows / group, tiles = (p.tokens + tile_tokens - 1) / tile_tokens;
