@@ -188,9 +188,11 @@ export const symbols = {
    */
   ps_silu_mul: { parameters: ["pointer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
-   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. With a weight in a block format the error
-   * per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it. The CPU build rounds x to 15 bits
-   * there and stays far below; the CUDA build rounds weights and x to f16 for up to 16 tokens, and to bf16 for more.
+   * out = x * weight^T + bias. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N]. Up to 16 tokens with a weight in a block format, the
+   * error per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it: the CPU build rounds x
+   * to 15 bits there and stays far below; the CUDA build rounds weights and x to f16. For more tokens, the CUDA build and the CPU build with
+   * AMX round x and weights in blocks to bf16, with an error of at most 1/127 of the sum of |x * weight|. With AMX, x goes in as two parts of
+   * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights.
    * (device, x, weight, bias, out)
    */
   ps_matmul: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
