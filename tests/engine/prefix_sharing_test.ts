@@ -7,11 +7,13 @@ import { Random } from "../../engine/sample/random.ts";
 import type { Session } from "../../engine/session.ts";
 import type { GenerateOptions } from "../../engine/types.ts";
 import { assertSameBits } from "../support/compare.ts";
+import { DEVICE_KIND } from "../support/device.ts";
 import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const SMALL = { budgetTokens: 24 };
-const DOCUMENT = promptIds(MODEL, 160);
+/** Whole pages, and whole groups of pages, which a GPU shares. */
+const DOCUMENT = promptIds(MODEL, 192);
 
 function about(question: number): number[] {
   return [...DOCUMENT, ...Array.from({ length: 20 }, (_, index) => 3 + (question * 31 + index * 7) % 200)];
@@ -29,7 +31,7 @@ for (const [label, sparse] of [["dense", { mode: "off" }], ["sparse", SMALL]] as
     await collect(engine.generate(about(1), options));
     assertEquals(await collect(engine.generate(about(2), options)), await fresh(about(2), options));
     const { promptTokens, reusedTokens, prefillTokens } = engine.stats;
-    assertEquals([promptTokens, reusedTokens, prefillTokens], [180, 160, 20]);
+    assertEquals([promptTokens, reusedTokens, prefillTokens], [212, 192, 20]);
   });
 }
 
@@ -39,7 +41,7 @@ Deno.test("A longer prompt that needs a larger cache keeps the pages of the shor
   await collect(engine.generate(DOCUMENT, options));
   const longer = [...about(1), ...promptIds(MODEL, 300)];
   assertEquals(await collect(engine.generate(longer, options)), await fresh(longer, options));
-  assertEquals(engine.stats.reusedTokens, 160);
+  assertEquals(engine.stats.reusedTokens, DOCUMENT.length);
 });
 
 Deno.test("Requests of a batch about one document read it once and hold it once", async () => {
@@ -58,7 +60,10 @@ Deno.test("Requests of a batch about one document read it once and hold it once"
   assert(peakKvBytes < 2 * DOCUMENT.length * tokenBytes, `${peakKvBytes} bytes`);
 });
 
-Deno.test("A prompt whose last chunk would be short gets the same bits as one that is read from a later page on", async () => {
+const SAME_BITS =
+  "A prompt whose last chunk would be short gets the same bits as one that is read from a later page on";
+// A GPU multiplies chunks of other lengths in another order.
+Deno.test({ name: SAME_BITS, ignore: DEVICE_KIND === "cuda" }, async () => {
   await using engine = await loadFixture(MODEL);
   using session = engine.openSession(engine.policy(), { totalTokens: 1200, longestTokens: 520, maxSequences: 2 });
   const prompt = promptIds(MODEL, 514);
@@ -123,7 +128,7 @@ async function soak(engine: Engine, session: Session, rounds: number): Promise<v
 
 Deno.test("No page is lost in 120 batches with shared beginnings, of which some end early", async () => {
   await using engine = await loadFixture(MODEL);
-  using session = engine.openSession(engine.policy(SMALL), { totalTokens: 600, longestTokens: 210, maxSequences: 4 });
+  using session = engine.openSession(engine.policy(SMALL), { totalTokens: 700, longestTokens: 240, maxSequences: 4 });
   await soak(engine, session, 120);
   const { allocator, shape: { numPages, pageSize } } = session.pool;
   assertEquals([allocator.numUsed, allocator.numFree], [0, numPages]);

@@ -245,6 +245,7 @@ Deno.test("A process that is killed while it saves leaves only whole chunks unde
     stderr: "null",
   }).spawn();
   const watcher = Deno.watchFs(cache);
+  child.status.then(() => watcher.close(), () => {});
   for await (const _event of watcher) {
     if (chunksOf(cache).length > 0) break;
   }
