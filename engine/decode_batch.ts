@@ -3,7 +3,7 @@ import type { Selection, Sequences } from "../ffi/kv_cache.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
-import { exceedsBudget, type PagePolicy } from "./pages/page_policy.ts";
+import type { PagePolicy } from "./pages/page_policy.ts";
 import type { Sequence } from "./pages/sequence.ts";
 
 /** A decode step as the operations see it: one token for each of B sequences. */
@@ -40,7 +40,13 @@ export class DecodeBatch implements Disposable {
   #staging = new Int32Array(0);
   readonly #owned: DisposableStack;
 
-  constructor(device: Device, readonly pool: KvPool, readonly policy: PagePolicy) {
+  /** @param selects whether a step over sequences of these lengths (tokens) selects pages */
+  constructor(
+    device: Device,
+    readonly pool: KvPool,
+    policy: PagePolicy,
+    readonly selects: (lengths: readonly number[]) => boolean,
+  ) {
     using owned = new DisposableStack();
     const createTensor = tensorsOwnedBy(owned, device);
     const { maxSequences, maxPagesPerSequence, numKvHeads } = pool.shape;
@@ -67,7 +73,7 @@ export class DecodeBatch implements Disposable {
     });
     this.#numbers.write(this.#staging);
     this.#writePageTable(sequences);
-    const selects = sequences.some((sequence) => exceedsBudget(this.policy, sequence.length));
+    const selects = this.selects(sequences.map((sequence) => sequence.length));
     return this.#describe(count, selects);
   }
 

@@ -2,6 +2,7 @@ import { DecodeBatch, type DecodeStep } from "./decode_batch.ts";
 import type { DecodeHooks, Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { selectsPages, type StepShape } from "./pages/selection_cost.ts";
 import type { Sequence } from "./pages/sequence.ts";
 import { type StepResult, StepRunner } from "./step_runner.ts";
 
@@ -11,7 +12,8 @@ export class Decoder implements Disposable {
   readonly #runner: StepRunner;
 
   constructor(model: Model, pool: KvPool, policy: PagePolicy) {
-    this.batch = new DecodeBatch(model.device, pool, policy);
+    const shape = stepShape(model, pool, policy);
+    this.batch = new DecodeBatch(model.device, pool, policy, (lengths) => selectsPages(shape, policy, lengths));
     this.#runner = new StepRunner(model, pool, policy);
   }
 
@@ -30,4 +32,15 @@ export class Decoder implements Disposable {
     this.#runner[Symbol.dispose]();
     this.batch[Symbol.dispose]();
   }
+}
+
+/** What the length of a model's steps depends on, in a pool and under a policy. */
+export function stepShape(model: Model, pool: KvPool, policy: PagePolicy): StepShape {
+  return {
+    backend: model.device.backend,
+    weightBytes: model.weights.bytes,
+    numKvHeads: model.config.numKvHeads,
+    kvBytes: pool.pageBytes / policy.pageSize,
+    statisticsBytes: pool.statisticsBytes(policy),
+  };
 }

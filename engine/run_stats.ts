@@ -47,8 +47,9 @@ export class RunStats {
     readonly pool: KvPool,
     readonly policy: PagePolicy,
     readonly savedPrompts?: SavedPrompts,
+    selectsFromTokens?: number,
   ) {
-    this.#stats = emptyStats(facts);
+    this.#stats = { ...emptyStats(facts), ...selectsFromTokens !== undefined && { selectsFromTokens } };
     pool.cache.resetCounters();
     pool.allocator.resetPeak();
   }

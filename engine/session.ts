@@ -1,5 +1,5 @@
 import type { Counters } from "../ffi/structs.ts";
-import { Decoder } from "./decoder.ts";
+import { Decoder, stepShape } from "./decoder.ts";
 import { eventLoopYield } from "./event_loop.ts";
 import { Generation } from "./generation.ts";
 import type { LoadedModel } from "./loaded_model.ts";
@@ -7,6 +7,7 @@ import { checkCacheFits } from "./memory.ts";
 import type { DecodeHooks } from "./model.ts";
 import { cacheShape, type ExtraStatistics, KvPool, type PoolNeed } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { selectsFrom } from "./pages/selection_cost.ts";
 import type { Sequence } from "./pages/sequence.ts";
 import { type OnChunk, Prefill } from "./prefill.ts";
 import type { Request } from "./request.ts";
@@ -147,7 +148,7 @@ export class Session implements Disposable {
     const parts = { prefill: this.#prefiller(), decoder: this.#decoder(policy), sampler: this.#nativeSampler() };
     const { model, savedPrompts } = this.loaded;
     savedPrompts?.begin();
-    const stats = this.#stats = new RunStats(this.facts, this.pool, policy, savedPrompts);
+    const stats = this.#stats = new RunStats(this.facts, this.pool, policy, savedPrompts, this.#selectsFrom(policy));
     const context = { model, pool: this.pool, policy, stats, savedPrompts, ...parts, ...options };
     yield* new Generation(context, requests).run();
   }
@@ -159,6 +160,14 @@ export class Session implements Disposable {
 
   counters(): Counters {
     return this.pool.cache.counters();
+  }
+
+  /** Tokens from which on mode `auto` selects; undefined in other modes, and where it never does. */
+  #selectsFrom(policy: PagePolicy): number | undefined {
+    if (!policy.onlyIfFaster) return undefined;
+    const { model, config } = this.loaded;
+    const from = selectsFrom(stepShape(model, this.pool, policy), policy, config.maxContext);
+    return Number.isFinite(from) ? from : undefined;
   }
 
   #prefiller(): Prefill {

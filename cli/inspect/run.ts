@@ -27,7 +27,8 @@ export async function runInspect(flags: InspectFlags, words: readonly string[], 
   checkInspectFlags(flags, words);
   checkStyle(flags);
   const compare = comparedScorers(flags.compare);
-  const sparse = sparseOf(flags);
+  // An inspection shows what a selection reads, also where it would save too little time.
+  const sparse = sparseOf({ ...flags, sparse: flags.sparse === "auto" ? "on" : flags.sparse });
   const files = targetFiles(flags);
   if (flags.replay !== undefined) return await replay(flags.replay, compare, flags, files, session);
   const sources = { ...flags, words };

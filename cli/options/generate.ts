@@ -178,7 +178,9 @@ const sparseOptions = {
     group: "Sparse attention",
     choices: ["auto", "on", "off"],
     fallback: "auto",
-    help: "auto and on read only the KV pages that matter once the context exceeds the budget; off reads all pages",
+    help:
+      "on reads only the KV pages that matter once the context exceeds the budget; auto does so from the length on where a " +
+      "step becomes at least 10 % faster; off reads all pages",
   }),
   sparseBudget: tokenCountOption({
     flags: ["--sparse-budget"],

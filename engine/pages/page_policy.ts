@@ -26,6 +26,8 @@ export interface PagePolicy {
   readonly sinkPages: number;
   /** Last pages that are always read. */
   readonly recentPages: number;
+  /** Whether a step selects only where that makes it faster (mode `auto`), instead of as soon as there are more pages than the budget. */
+  readonly onlyIfFaster: boolean;
   /** `[numLayers]` */
   readonly layers: readonly LayerPolicy[];
 }
@@ -105,6 +107,7 @@ export function resolvePolicy(
     lambda,
     sinkPages: Math.min(options.sinkPages, budgetPages),
     recentPages: Math.min(options.recentPages, budgetPages),
+    onlyIfFaster: mode === "auto",
     layers: slidingWindows.map((tokens, layer): LayerPolicy => {
       if (tokens > 0) return { kind: "window", tokens };
       return { kind: mode === "off" || layer < denseLayers ? "dense" : "sparse" };

@@ -44,37 +44,37 @@ async function assertLikeReference(model: string, sparse: SparseOptions, promptT
 
 for (const scorer of SCORERS) {
   Deno.test(`Model.decode attends to the pages that the reference of ${scorer} selects`, async () => {
-    await assertLikeReference(MODEL, { budgetTokens: 48, scorer });
+    await assertLikeReference(MODEL, { mode: "on", budgetTokens: 48, scorer });
   });
 }
 
 for (const model of ["llama-linear-rope-f16", "qwen3-sharded-bf16"]) {
   Deno.test(`Model.decode selects from keys as they are stored (${model})`, async () => {
-    await assertLikeReference(model, { budgetTokens: 48 });
+    await assertLikeReference(model, { mode: "on", budgetTokens: 48 });
   });
 }
 
 for (const [what, tokens] of [["of one token", 216], ["that it fills", 223]] as const) {
   Deno.test(`Model.decode attends to a last page ${what}`, async () => {
-    await assertLikeReference(MODEL, { budgetTokens: 48 }, tokens);
+    await assertLikeReference(MODEL, { mode: "on", budgetTokens: 48 }, tokens);
   });
 }
 
 Deno.test("Model.decode reads all pages in dense layers and selected ones in the others", async () => {
-  await assertLikeReference(MODEL, { budgetTokens: 48, denseLayers: 1 });
+  await assertLikeReference(MODEL, { mode: "on", budgetTokens: 48, denseLayers: 1 });
 });
 
 Deno.test("Model.decode attends to the window alone in layers that have one", async () => {
-  await assertLikeReference("mistral-sliding-bf16", { budgetTokens: 24 });
+  await assertLikeReference("mistral-sliding-bf16", { mode: "on", budgetTokens: 24 });
 });
 
 Deno.test("Model.decode with as many pages as the budget attends to all of them", async () => {
-  await assertLikeReference(MODEL, { budgetTokens: 224 }, 223);
+  await assertLikeReference(MODEL, { mode: "on", budgetTokens: 224 }, 223);
 });
 
 Deno.test("Model.decode with as many pages as the budget gives the same bits as dense attention", async () => {
   await using engine = await loadFixture(MODEL);
-  const sparse = traceDecode(await prefill(engine, promptIds(MODEL, 223), { budgetTokens: 224 }), 5);
+  const sparse = traceDecode(await prefill(engine, promptIds(MODEL, 223), { mode: "on", budgetTokens: 224 }), 5);
   const dense = traceDecode(await prefill(engine, promptIds(MODEL, 223), { mode: "off" }), 5);
   sparse.forEach(({ attended }, layer) => assertSameBits(attended, dense[layer]?.attended ?? new Float32Array()));
 });
@@ -93,7 +93,9 @@ function pairTest(name: string, body: (pair: Pair) => void): void {
     const [first, second] = [pool.openSequence(), pool.openSequence()];
     first.extend(15);
     second.extend(8);
-    body({ batch: new DecodeBatch(device, pool, resolvePolicy({ budgetTokens: 16 }, [0])), first, second });
+    const policy = resolvePolicy({ mode: "on", budgetTokens: 16 }, [0]);
+    const selects = (lengths: readonly number[]) => lengths.some((length) => exceedsBudget(policy, length));
+    body({ batch: new DecodeBatch(device, pool, policy, selects), first, second });
   });
 }
 

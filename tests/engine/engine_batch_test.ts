@@ -10,7 +10,7 @@ import { add, collect, loadFixture, type Outcome, promptIds } from "../support/f
 
 const MODEL = "llama-f32";
 const DENSE: SparseOptions = { mode: "off" };
-const SMALL: SparseOptions = { budgetTokens: 32 };
+const SMALL: SparseOptions = { mode: "on", budgetTokens: 32 };
 
 /** Prompts and answers of many lengths: one token, pages and a part, several chunks. */
 const LENGTHS = [[1, 3], [220, 9], [7, 1], [8, 12], [9, 5], [600, 4], [40, 2], [64, 7]] as const;
@@ -154,7 +154,7 @@ Deno.test("Engine leaves no handle behind after 168 generations of all kinds", a
       const scorer = round % 3 === 0 ? "quest" : "unique";
       const pieces = engine.generate(promptIds(MODEL, 1 + round % 84), {
         maxTokens: 1 + round % 4,
-        sparse: { budgetTokens: 32, pageSize, scorer },
+        sparse: { mode: "on", budgetTokens: 32, pageSize, scorer },
       });
       if (round % 7 === 0) await pieces.next(), await pieces.return(undefined);
       else await collect(pieces);

@@ -13,7 +13,7 @@ const MAX_TOKENS = 20;
 /** The first token comes out of the prefill. */
 const STEPS = MAX_TOKENS - 1;
 /** 8 of the prompt's 28 pages. */
-const SMALL: SparseOptions = { budgetTokens: 64 };
+const SMALL: SparseOptions = { mode: "on", budgetTokens: 64 };
 const DENSE: SparseOptions = { mode: "off" };
 
 interface Run extends Outcome {
@@ -40,7 +40,7 @@ function contextPages(pageSize: number): number {
 }
 
 Deno.test("Engine.generate with a budget that covers everything selects nothing", async () => {
-  const { stats } = await runFixture({ sparse: { budgetTokens: 240 } });
+  const { stats } = await runFixture({ sparse: { mode: "on", budgetTokens: 240 } });
   assertEquals([stats.decodeSteps, stats.selectedSteps, stats.statisticsBytes], [STEPS, 0, 0]);
   assertEquals([stats.pagesRead, stats.pagesDense], Array(2).fill(contextPages(8) * LAYERS * KV_HEADS));
 });
@@ -60,7 +60,7 @@ Deno.test("Engine.generate selects at every step once the context exceeds the bu
 });
 
 Deno.test("Engine.generate begins to select with the first page too many", async () => {
-  const { stats } = await runFixture({ sparse: { budgetTokens: 224 } }); // positions 220 to 223 fill page 28
+  const { stats } = await runFixture({ sparse: { mode: "on", budgetTokens: 224 } }); // positions 220 to 223 fill page 28
   assertEquals([stats.decodeSteps, stats.selectedSteps], [STEPS, STEPS - 4]);
 });
 
@@ -152,7 +152,10 @@ Deno.test("Engine.generate follows the logits step by step where the budget cove
 });
 
 Deno.test("Engine.generate with a small budget says something else than dense attention", async () => {
-  const [dense, sparse] = [await runFixture({ sparse: DENSE }), await runFixture({ sparse: { budgetTokens: 24 } })];
+  const [dense, sparse] = [
+    await runFixture({ sparse: DENSE }),
+    await runFixture({ sparse: { mode: "on", budgetTokens: 24 } }),
+  ];
   assertNotEquals(sparse.ids, dense.ids);
 });
 
@@ -179,7 +182,7 @@ Deno.test("Engine.generate of one token runs no decode step", async () => {
 
 Deno.test("Engine.generate continues a prompt of one token", async () => {
   await using engine = await loadFixture(MODEL);
-  const { ids } = await run(engine, [1], { sparse: { budgetTokens: 8 } });
+  const { ids } = await run(engine, [1], { sparse: { mode: "on", budgetTokens: 8 } });
   assert(ids.length > 1);
 });
 

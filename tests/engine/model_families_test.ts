@@ -32,7 +32,7 @@ for (const model of ["gemma3-f32", "gemma3-bf16", "granite-f32", "phi3-longrope-
 
   Deno.test(`${model} selects pages in the layers without a window only`, async () => {
     await using engine = await loadFixture(model);
-    const sparse = { budgetTokens: 64 };
+    const sparse = { mode: "on", budgetTokens: 64 } as const;
     await collect(engine.generate(promptIds(model), { maxTokens: MAX_TOKENS, sparse }));
     const selecting = engine.policy(sparse).layers.filter(({ kind }) => kind === "sparse").length;
     const windowed = engine.config.slidingWindows.filter((window) => window > 0).length;

@@ -5,7 +5,7 @@ import { DecodeBatch } from "../../engine/decode_batch.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { LoadedModel } from "../../engine/loaded_model.ts";
 import type { KvPool } from "../../engine/pages/kv_pool.ts";
-import { countSparseLayers, type PagePolicy } from "../../engine/pages/page_policy.ts";
+import { countSparseLayers, exceedsBudget, type PagePolicy } from "../../engine/pages/page_policy.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
 import { StepRunner } from "../../engine/step_runner.ts";
 import type { SparseOptions } from "../../engine/types.ts";
@@ -40,7 +40,8 @@ async function start(engine: Engine, prompts: readonly number[][], sparse: Spars
     sequences.push(sequence);
   }
   pool.cache.resetCounters();
-  return { loaded, policy, pool, sequences, batch: new DecodeBatch(loaded.device, pool, policy) };
+  const selects = (lengths: readonly number[]) => lengths.some((length) => exceedsBudget(policy, length));
+  return { loaded, policy, pool, sequences, batch: new DecodeBatch(loaded.device, pool, policy, selects) };
 }
 
 /** Logits `[B, V]` of a step that nobody records. */
@@ -89,7 +90,7 @@ const MODELS = {
 for (const [name, { prompt, folder, tokens, budgetTokens }] of Object.entries(MODELS)) {
   Deno.test(`StepRunner.run gives the bits of single steps and selects at each, for ${name}`, async () => {
     await using engine = await loadFolder(folder);
-    const selections = await assertLikeAlone(engine, [promptIds(prompt, tokens)], { budgetTokens });
+    const selections = await assertLikeAlone(engine, [promptIds(prompt, tokens)], { mode: "on", budgetTokens });
     assertEquals(selections, STEPS * countSparseLayers(engine.policy()));
   });
 
@@ -102,12 +103,12 @@ for (const [name, { prompt, folder, tokens, budgetTokens }] of Object.entries(MO
 Deno.test("StepRunner.run gives the bits of single steps of a batch", async () => {
   await using engine = await loadFolder(fixtureFolder(FIXTURE));
   const prompts = [220, 30, 101].map((tokens) => promptIds(FIXTURE, tokens));
-  await assertLikeAlone(engine, prompts, { budgetTokens: 48 });
+  await assertLikeAlone(engine, prompts, { mode: "on", budgetTokens: 48 });
 });
 
 Deno.test("StepRunner.run goes over to steps that select when a sequence exceeds the budget", async () => {
   await using engine = await loadFolder(fixtureFolder(FIXTURE));
-  const selections = await assertLikeAlone(engine, [promptIds(FIXTURE, 220)], { budgetTokens: 224 }, 9);
+  const selections = await assertLikeAlone(engine, [promptIds(FIXTURE, 220)], { mode: "on", budgetTokens: 224 }, 9);
   assertEquals(selections, 5 * countSparseLayers(engine.policy())); // the fifth token begins page 29
 });
 
@@ -125,7 +126,7 @@ Deno.test("StepRunner.run serves a smaller batch when a sequence has ended", asy
 
 Deno.test("StepRunner.replay repeats the latest step where it was recorded, and says so", async () => {
   await using engine = await loadFolder(fixtureFolder(FIXTURE));
-  const run = await start(engine, [promptIds(FIXTURE)], { budgetTokens: 48 });
+  const run = await start(engine, [promptIds(FIXTURE)], { mode: "on", budgetTokens: 48 });
   using runner = new StepRunner(run.loaded.model, run.pool, run.policy);
   assertEquals(runner.replay(), false);
   for (const id of [5, 6]) runner.run(run.batch.advance(run.sequences, [id]));

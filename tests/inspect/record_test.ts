@@ -11,7 +11,7 @@ const NO_TEXT = { prompt: "", parts: [] };
 
 Deno.test("record() gives the tokens that generate gives", async () => {
   await using engine = await loadFixture("qwen3-qknorm-f32");
-  const sparse = { budgetTokens: 64 };
+  const sparse = { mode: "on", budgetTokens: 64 } as const;
   const sampling = { temperature: 0.8, seed: 7 };
   const wanted = await collect(engine.generate(promptIds("qwen3-qknorm-f32"), { ...sampling, maxTokens: 9, sparse }));
   using run = await inspectIds(engine, promptIds("qwen3-qknorm-f32"), NO_TEXT, { steps: 8, sparse, sampling });
@@ -29,7 +29,10 @@ Deno.test("record() observes an answer again as it was generated", async () => {
 
 Deno.test("record() finds that the run read what its own scorer chooses when every page is scored", async () => {
   await using engine = await loadShipped();
-  using run = await inspectText(engine, WITH_FACT, { compare: ["unique"], sparse: { budgetTokens: 128, levels: 1 } });
+  using run = await inspectText(engine, WITH_FACT, {
+    compare: ["unique"],
+    sparse: { mode: "on", budgetTokens: 128, levels: 1 },
+  });
   const [ours, unique] = compareScorers(makeReport(run.recording, {}));
   assertEquals(unique?.overlap, 1);
   assertAlmostEquals(unique?.kept ?? 0, ours?.kept ?? 1, 1e-6);
@@ -37,7 +40,7 @@ Deno.test("record() finds that the run read what its own scorer chooses when eve
 
 Deno.test("compareScorers() leaves dense layers out where others select", async () => {
   await using engine = await loadShipped();
-  const sparse = { budgetTokens: 128, levels: 1, denseLayers: 3 } as const;
+  const sparse = { mode: "on", budgetTokens: 128, levels: 1, denseLayers: 3 } as const;
   using run = await inspectText(engine, WITH_FACT, { steps: 2, compare: ["unique"], sparse });
   const [ours, unique] = compareScorers(makeReport(run.recording, {}));
   assertAlmostEquals(unique?.kept ?? 0, ours?.kept ?? 1, 1e-6);
@@ -89,7 +92,10 @@ Deno.test("record() of a dense run reads all, misses nothing and keeps all mass"
 
 Deno.test("record() sees that dense layers read all and sparse ones do not", async () => {
   await using engine = await loadShipped();
-  using run = await inspectText(engine, WITH_FACT, { steps: 1, sparse: { budgetTokens: 128, denseLayers: 2 } });
+  using run = await inspectText(engine, WITH_FACT, {
+    steps: 1,
+    sparse: { mode: "on", budgetTokens: 128, denseLayers: 2 },
+  });
   const { facts, rows } = run.recording;
   assertEquals(facts.layers.slice(0, 3), ["dense", "dense", "sparse"]);
   assertEquals(facts.layers.map((_, layer) => rows.read(rowIndex(facts, 0, layer, 0)).allRead).slice(0, 3), [
@@ -100,7 +106,7 @@ Deno.test("record() sees that dense layers read all and sparse ones do not", asy
 Deno.test("record() leaves layers with a sliding window out of recall", async () => {
   await using engine = await loadFixture("mistral-sliding-bf16");
   using run = await inspectIds(engine, promptIds("mistral-sliding-bf16"), NO_TEXT, {
-    sparse: { budgetTokens: 64 },
+    sparse: { mode: "on", budgetTokens: 64 },
     compare: ["unique", "oracle"],
   });
   const { facts } = run.recording;
@@ -114,7 +120,9 @@ Deno.test("record() leaves layers with a sliding window out of recall", async ()
 
 Deno.test("record() counts no page as selected by a layer with a sliding window", async () => {
   await using engine = await loadFixture("mistral-sliding-bf16");
-  using run = await inspectIds(engine, promptIds("mistral-sliding-bf16"), NO_TEXT, { sparse: { budgetTokens: 64 } });
+  using run = await inspectIds(engine, promptIds("mistral-sliding-bf16"), NO_TEXT, {
+    sparse: { mode: "on", budgetTokens: 64 },
+  });
   const layer = run.recording.facts.layers.indexOf("window");
   assertEquals(Math.max(...makeReport(run.recording, { layer }).pages.selected), 0);
 });
@@ -142,7 +150,7 @@ Deno.test("record() refuses a prompt that leaves no step to watch", async () => 
 
 Deno.test("record() counts recall over the pages that are not always read", async () => {
   await using engine = await loadShipped();
-  const sparse = { budgetTokens: 128, sinkPages: 1, recentPages: 2 };
+  const sparse = { mode: "on", budgetTokens: 128, sinkPages: 1, recentPages: 2 } as const;
   using run = await inspectText(engine, WITH_FACT, { steps: 2, sparse });
   const { figures } = run.recording;
   const wanted = Array.from({ length: figures.length / 4 }, (_, row) => figures[4 * row + 3]);

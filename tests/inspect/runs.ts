@@ -41,7 +41,7 @@ export function inspectIds(
   engine: Engine,
   ids: readonly number[],
   { prompt, parts }: { prompt: string; parts: { name: string; start: number; end: number }[] },
-  { steps = 4, sparse = { budgetTokens: 128 }, sampling = {}, compare = [], answerIds }: RunOptions = {},
+  { steps = 4, sparse = { mode: "on", budgetTokens: 128 }, sampling = {}, compare = [], answerIds }: RunOptions = {},
 ): Promise<InspectedRun> {
   return record(engine, {
     ...{ ids, prompt, parts, steps, sampling, sparse, compare },

@@ -76,7 +76,7 @@ Deno.test("/pages in a terminal names the file and line that the last answer rea
   await withChatModel(async (folder) => {
     const file = join(folder, "notes.txt");
     await Deno.writeTextFile(file, WITH_FACT);
-    await using terminal = start(folder, "-n", "6", "-f", file);
+    await using terminal = start(folder, "-n", "6", "-f", file, "--sparse", "on");
     await terminal.waitFor("> ");
     await terminal.press(`${QUESTION}\r`);
     await terminal.waitFor("\n");

@@ -31,6 +31,7 @@ Deno.test("resolvePolicy has the defaults of the method", () => {
     lambda: 2,
     sinkPages: 1,
     recentPages: 2,
+    onlyIfFaster: true,
     layers: [{ kind: "sparse" }, { kind: "sparse" }, { kind: "sparse" }],
   });
 });

@@ -1,0 +1,79 @@
+import { exceedsBudget, type PagePolicy } from "./page_policy.ts";
+
+/** What decides how long a decode step takes. */
+export interface StepShape {
+  backend: "cpu" | "cuda";
+  /** Weights that a step reads. */
+  weightBytes: number;
+  numKvHeads: number;
+  /** Keys and values of one token in one layer and KV head, in bytes. */
+  kvBytes: number;
+  /** Statistics of one page in one layer and KV head, in bytes. */
+  statisticsBytes: number;
+}
+
+interface Costs {
+  bytesPerSecond: number;
+  /** Of a layer besides its bytes, in seconds. */
+  layer: number;
+  /** Of selecting in a layer: once, and per page and KV head of the sequence, in seconds. */
+  selection: number;
+  selectionPage: number;
+}
+
+/**
+ * Fitted to `bench generate` on two cores with AVX-512 (SmolLM2, docs/notes/quantized.md) and on one H100 (SmolLM2 and the shape of
+ * Qwen3 8B). On a GPU the KV heads of a row run side by side, so only the longest sequence counts.
+ */
+const COSTS: Readonly<Record<StepShape["backend"], Costs>> = {
+  cpu: { bytesPerSecond: 14.5e9, layer: 0, selection: 7e-6, selectionPage: 15e-9 },
+  cuda: { bytesPerSecond: 3.4e12, layer: 20e-6, selection: 8e-6, selectionPage: 0.2e-9 },
+};
+/** Selection leaves pages out, so it must save at least this share of a step. */
+const LEAST_GAIN = 0.1;
+
+/** Predicted time of a step in seconds, for one sequence per length (tokens). */
+export function predictStep(
+  shape: StepShape,
+  policy: PagePolicy,
+  lengths: readonly number[],
+  selects: boolean,
+): number {
+  const costs = COSTS[shape.backend];
+  const rowBytes = shape.kvBytes * shape.numKvHeads;
+  const budgetTokens = policy.budgetPages * policy.pageSize;
+  let seconds = shape.weightBytes / costs.bytesPerSecond;
+  for (const layer of policy.layers) {
+    const selecting = selects && layer.kind === "sparse";
+    const limit = layer.kind === "window" ? layer.tokens : selecting ? budgetTokens : Infinity;
+    const tokens = lengths.reduce((sum, length) => sum + Math.min(length, limit), 0);
+    seconds += costs.layer + tokens * rowBytes / costs.bytesPerSecond;
+    if (!selecting) continue;
+    const pages = lengths.map((length) => length / policy.pageSize);
+    const all = pages.reduce((sum, count) => sum + count, 0);
+    const scored = shape.backend === "cuda" ? Math.max(...pages) : all;
+    seconds += costs.selection + scored * shape.numKvHeads * costs.selectionPage;
+    seconds += all * shape.numKvHeads * shape.statisticsBytes / costs.bytesPerSecond;
+  }
+  return seconds;
+}
+
+/** Whether a step over sequences of these lengths (tokens) selects pages under the policy. */
+export function selectsPages(shape: StepShape, policy: PagePolicy, lengths: readonly number[]): boolean {
+  if (!lengths.some((length) => exceedsBudget(policy, length))) return false;
+  if (!policy.onlyIfFaster) return true;
+  const [dense, sparse] = [false, true].map((selects) => predictStep(shape, policy, lengths, selects));
+  return (dense ?? 0) >= (1 + LEAST_GAIN) * (sparse ?? 0);
+}
+
+/** The length of a sequence alone from which on it selects, in tokens; Infinity where it never does. */
+export function selectsFrom(shape: StepShape, policy: PagePolicy, maxContext: number): number {
+  if (!selectsPages(shape, policy, [maxContext])) return Infinity;
+  let [low, high] = [0, maxContext];
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (selectsPages(shape, policy, [middle])) high = middle;
+    else low = middle;
+  }
+  return high;
+}
