@@ -1,5 +1,5 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
-import { resolvePolicy } from "../../../engine/pages/page_policy.ts";
+import { type PagePolicy, resolvePolicy } from "../../../engine/pages/page_policy.ts";
 import { predictStep, selectsFrom, selectsPages, type StepShape } from "../../../engine/pages/selection_cost.ts";
 
 /** How far a predicted ratio of dense to sparse time may be from the measured one. */
@@ -33,7 +33,7 @@ const MEASURED: Record<string, Measured> = {
   },
 };
 
-function policyOf(layers: number, mode: "auto" | "on" | "off" = "auto") {
+function policyOf(layers: number, mode: "auto" | "on" | "off" = "auto"): PagePolicy {
   return resolvePolicy({ mode, scorer: "unique" }, Array<number>(layers).fill(0));
 }
 
