@@ -24,6 +24,7 @@ export type { ModelConfig, ModelScales, MoeConfig } from "./engine/folder/config
 export type { LayerRotation } from "./engine/folder/layer_rotations.ts";
 export type { ModelSparsity } from "./engine/folder/sparsity_file.ts";
 export type { BlockDType, PlainDType, WeightDType, WeightFormat } from "./engine/folder/weight_formats.ts";
+export type { KvType } from "./engine/pages/kv_type.ts";
 export type { Environment } from "./engine/hub/cache.ts";
 export { defaultModelFolder } from "./engine/hub/default_model.ts";
 export { type DownloadProgress, findModelFolder, type FindModelOptions } from "./engine/hub/find.ts";

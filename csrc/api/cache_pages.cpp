@@ -39,7 +39,8 @@ void for_every_run(const CacheView &view, const int32_t *pages, int64_t count, C
     if (bytes == 0) continue;
     for (int64_t first = 0; first < count;) {
       const int64_t run = run_length(pages, count, first, unit_pages);
-      copy(static_cast<char *>(pool) + pages[first] / unit_pages * bytes, offset + first * bytes, pool_units * bytes, count * bytes, run * bytes, rows);
+      copy(static_cast<char *>(pool) + pages[first] / unit_pages * bytes, offset + first * bytes, pool_units * bytes, count * bytes, run * bytes,
+           rows);
       first += run;
     }
     offset += rows * count * bytes;

@@ -80,7 +80,7 @@ PS_INLINE __m512i narrow(Vec first, Vec second) { return (__m512i)_mm512_cvtne2p
 
 /* Numbers 0, 16, 1, 17, ... of 32: the first half paired with the second. */
 PS_INLINE __m512i pair_halves(__m512i numbers) {
-  alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+  alignas(64) static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                  8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   return _mm512_permutexvar_epi16(_mm512_load_si512(order), numbers);
 }

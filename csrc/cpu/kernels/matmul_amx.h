@@ -83,8 +83,8 @@ struct PanelMemory {
 
   static constexpr int64_t kPanelNumbers = kMostSlabSteps * kStepInputs * kBlockSide;
   static constexpr int64_t kPanelSums = kSliceTokens * kBlockSide;
-  static constexpr int64_t kBytes =
-      kMostPanels * (kPanelNumbers * int64_t(sizeof(bf16)) + kPanelSums * int64_t(sizeof(float))) + kBlockNumbers * int64_t(sizeof(float));
+  static constexpr int64_t kBytes = kMostPanels * (kPanelNumbers * int64_t(sizeof(bf16)) + kPanelSums * int64_t(sizeof(float))) +
+                                    kBlockNumbers * int64_t(sizeof(float));
 
   explicit PanelMemory(void *memory)
       : panels(static_cast<bf16 *>(memory)),
@@ -148,9 +148,7 @@ static void transpose_pairs(const bf16 *rows, int64_t stride, bf16 *out) {
     __m512i v[4];
     PS_UNROLL
     for (int i = 0; i < 4; i++) { /* rows i, i + 4, i + 8 and i + 12 */
-      const auto piece = [&](int row) {
-        return _mm_loadu_si128(reinterpret_cast<const __m128i *>(rows + (i + row) * stride + group * 8));
-      };
+      const auto piece = [&](int row) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(rows + (i + row) * stride + group * 8)); };
       v[i] = _mm512_castsi128_si512(piece(0));
       v[i] = _mm512_mask_broadcast_i32x4(v[i], 0x00f0, piece(4));
       v[i] = _mm512_mask_broadcast_i32x4(v[i], 0x0f00, piece(8));

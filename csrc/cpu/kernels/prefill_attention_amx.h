@@ -234,7 +234,8 @@ static void attend_rows(const AmxTile &tile, const bf16 *keys, const bf16 *value
   }
   float *out = tile.out + row * tile.steps * kStepInputs;
   for (int64_t step = 0; step < tile.steps; step++, out += kPanelScores) {
-    multiply_block<RowTiles>(to - from, tile.weights + from * RowTiles * kTileNumbers, values + (step * kBlockPanels + from) * kStepNumbers, out, out);
+    multiply_block<RowTiles>(to - from, tile.weights + from * RowTiles * kTileNumbers, values + (step * kBlockPanels + from) * kStepNumbers, out,
+                             out);
   }
 }
 
