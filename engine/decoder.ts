@@ -36,10 +36,11 @@ export class Decoder implements Disposable {
 
 /** What the length of a model's steps depends on, in a pool and under a policy. */
 export function stepShape(model: Model, pool: KvPool, policy: PagePolicy): StepShape {
+  const { moe, numKvHeads } = model.config;
   return {
     backend: model.device.backend,
-    weightBytes: model.weights.bytes,
-    numKvHeads: model.config.numKvHeads,
+    weightBytes: model.weights.stepBytes(moe ? moe.numExpertsPerToken / moe.numExperts : 1),
+    numKvHeads,
     kvBytes: pool.pageBytes / policy.pageSize,
     statisticsBytes: pool.statisticsBytes(policy),
   };

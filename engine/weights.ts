@@ -17,8 +17,8 @@ const BUFFER_BYTES = 8 << 20;
 /** After this many bytes the event loop gets a turn, so that Ctrl-C works while a model loads. */
 const BREATH_BYTES = 64 << 20;
 
-/** Bytes of the numbers of a planned tensor. */
-export function tensorBytes(tensor: PlannedTensor): number {
+/** Bytes of the numbers of a tensor. */
+export function tensorBytes(tensor: Pick<Tensor, "shape" | "dtype">): number {
   return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype];
 }
 
@@ -122,6 +122,17 @@ export class Weights {
       runs.push(run);
     }
     return runs.length > 0 ? runs : [this.get(name)];
+  }
+
+  /** Bytes that a decode step reads: not the table that is used for embedding alone, and of the experts only what a token takes. */
+  stepBytes(expertShare: number): number {
+    let bytes = 0;
+    for (const [name, tensor] of this.#tensors) {
+      if (name.startsWith("embedding.weight") && this.#tensors.has("logits.weight")) continue;
+      const share = name.includes(".experts.") ? expertShare : 1;
+      bytes += share * tensorBytes(tensor);
+    }
+    return bytes;
   }
 
   /** A tensor that some models lack (a bias, a norm). */

@@ -47,7 +47,7 @@ const TESTS = ["test", "-A", "--no-check", "--filter", `/${CHOSEN}/`, "tests/ker
 /** Long enough that decode steps select pages. */
 const GENERATE = [
   ...["run", "-A", "--no-check", "cli/main.ts", "generate", "--device", "cuda", "-n", "3", "-c", "700"],
-  ...["--truncate", "tail", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
+  ...["--truncate", "tail", "--sparse", "on", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
 ];
 
 interface Report {

@@ -33,7 +33,7 @@ const UNDER_DENO = {
 const TESTS = ["test", "-A", "--no-check", "tests/kernels", "tests/ffi"];
 const GENERATE = [
   ...["run", "-A", "--no-check", "cli/main.ts", "generate", "--device", "cpu", "-n", "3", "-c", "700"],
-  ...["--truncate", "tail", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
+  ...["--truncate", "tail", "--sparse", "on", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
 ];
 const FUZZ_SOURCES = ["fuzz", "calls"];
 

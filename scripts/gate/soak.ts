@@ -42,7 +42,7 @@ export async function soakRequests(count: number, batch = 100): Promise<SoakResu
   let used = 0;
   {
     await using engine = await Engine.load(MODEL, { device: "cpu", threads: 2 });
-    const policy = engine.policy({ budgetTokens: 16 });
+    const policy = engine.policy({ mode: "on", budgetTokens: 16 });
     using session = engine.openSession(policy, { totalTokens: 8 * 64, longestTokens: 64, maxSequences: 8 });
     const limits = { eosTokenIds: engine.config.eosTokenIds, maxContext: engine.config.maxContext };
     for (let first = 0; first < count; first += batch) {

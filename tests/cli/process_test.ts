@@ -80,7 +80,9 @@ Deno.test("generate answers a question about a text on stdin", async () => {
 
 Deno.test("generate reads selected pages of a long text and counts them", async () => {
   const stdin = FILLER.repeat(20) + FACT + FILLER.repeat(60);
-  const { stdout } = await generate(["-n", "6", "--json", "--sparse-budget", "128", QUESTION], { stdin });
+  const { stdout } = await generate(["-n", "6", "--json", "--sparse", "on", "--sparse-budget", "128", QUESTION], {
+    stdin,
+  });
   const { text, ids, finish, stats } = JSON.parse(stdout);
   assertEquals([text, ids.length, finish], [" 71432", 6, "length"]);
   assert(stats.selectedSteps > 0 && stats.selectedSteps === stats.decodeSteps, JSON.stringify(stats));

@@ -11,7 +11,7 @@ import { DEVICE_KIND } from "../support/device.ts";
 import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
-const SMALL = { budgetTokens: 24 };
+const SMALL = { mode: "on", budgetTokens: 24 } as const;
 /** Whole pages, and whole groups of pages, which a GPU shares. */
 const DOCUMENT = promptIds(MODEL, 192);
 

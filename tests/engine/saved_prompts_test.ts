@@ -19,7 +19,7 @@ import { TempFolder } from "../support/temp_folder.ts";
 
 const MODEL = "llama-f32";
 const DOCUMENT = promptIds(MODEL, 500);
-const SMALL: SparseOptions = { budgetTokens: 24 };
+const SMALL: SparseOptions = { mode: "on", budgetTokens: 24 };
 
 function about(question: number): number[] {
   return [...DOCUMENT, ...Array.from({ length: 20 }, (_, index) => 3 + (question * 31 + index * 7) % 200)];

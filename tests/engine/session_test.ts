@@ -32,7 +32,7 @@ import {
 const MODEL = "llama-f32";
 const PROMPT = promptIds(MODEL, 60);
 const NO_TEXT = { prompt: "", parts: [] };
-const SMALL = { budgetTokens: 24 };
+const SMALL = { mode: "on", budgetTokens: 24 } as const;
 
 function openSession(engine: Engine, tokens: number, maxSequences = 1): Session {
   return engine.openSession(engine.policy(SMALL), { totalTokens: tokens, longestTokens: tokens, maxSequences });

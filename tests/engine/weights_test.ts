@@ -1,7 +1,8 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { PlannedTensor, WeightPlan } from "../../engine/folder/weight_plan.ts";
 import { weightBytes, Weights } from "../../engine/weights.ts";
 import { deviceTest } from "../support/device.ts";
+import { loadedOf, loadFixture } from "../support/fixture_model.ts";
 
 /** The second tensor begins behind the gap that aligns it. */
 const PLAN: WeightPlan = {
@@ -28,4 +29,11 @@ deviceTest("Weights.fill takes the bytes that the plan says, in one buffer", (de
   const [first, second] = [weights.get("first"), weights.get("second")];
   assertEquals([weights.bytes, first.buffer.bytes, second.offsetBytes], [weightBytes(PLAN), 512, 256]);
   assertEquals(first.buffer, second.buffer);
+});
+
+Deno.test("Weights.stepBytes counts of the experts what a token takes", async () => {
+  await using engine = await loadFixture("qwen3-moe-f32");
+  const { weights } = loadedOf(engine).model;
+  assert(weights.stepBytes(0.5) < weights.stepBytes(1));
+  assert(weights.stepBytes(1) <= weights.bytes);
 });

@@ -65,7 +65,10 @@ Deno.test("fileMasks() masks the page of a file that shares it with a longer one
 
 Deno.test("pageMasks() and fileMasks() leave the pages of the answer alone", async () => {
   await using engine = await loadShipped();
-  using run = await inspectText(engine, WITH_FACT, { steps: 12, sparse: { budgetTokens: 128, recentPages: 0 } });
+  using run = await inspectText(engine, WITH_FACT, {
+    steps: 12,
+    sparse: { mode: "on", budgetTokens: 128, recentPages: 0 },
+  });
   const report = makeReport(run.recording, {});
   const first = Math.floor(run.recording.facts.promptTokens / 8);
   const pages = [...pageMasks(report, "mass", 10_000), ...fileMasks(report)].flatMap((mask) => mask.pages);
