@@ -155,16 +155,22 @@ export class SavedPrompts {
   async #saveAll(pool: KvPool, holder: Sequence, chunks: readonly Chunk[]): Promise<void> {
     const waiting = [...chunks];
     const work = async (): Promise<void> => {
-      for (let chunk = waiting.shift(); chunk; chunk = waiting.shift()) {
-        await this.#saveOne(pool, holder, chunk, chunks[0]?.key ?? "");
+      try {
+        for (let chunk = waiting.shift(); chunk; chunk = waiting.shift()) {
+          await this.#saveOne(pool, holder, chunk, chunks[0]?.key ?? "");
+        }
+      } finally {
+        waiting.length = 0;
       }
     };
-    try {
-      await Promise.all(Array.from({ length: CHUNKS_AT_ONCE }, work));
-    } catch (error) {
-      waiting.length = 0;
+    // All of them end before the pages are released, also when one fails.
+    const ends = await Promise.allSettled(Array.from({ length: CHUNKS_AT_ONCE }, work));
+    const failed = ends.find((end) => end.status === "rejected");
+    if (failed) {
       this.#warn(
-        `Cannot save the prompt in "${this.options.folder}": ${reasonOf(error)}; free space, or choose another folder`,
+        `Cannot save the prompt in "${this.options.folder}": ${
+          reasonOf(failed.reason)
+        }; free space, or choose another folder`,
       );
     }
   }
