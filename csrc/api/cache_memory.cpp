@@ -29,52 +29,40 @@ void check_desc(const ps_cache_desc *desc) {
   require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means require pages of f16 or bf16");
   require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must be from 1 to 65536");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
-  require((d.group_pages == 0 || d.group_pages == 8), "group_pages must be 0 or 8");
+  require(d.group_pages == 0 || d.group_pages == 8, "group_pages must be 0 or 8");
   require(d.group_pages == 0 || d.num_pages % d.group_pages == 0, "num_pages must be a multiple of group_pages");
   require(d.max_pages_per_sequence >= 1 && d.max_pages_per_sequence <= INT32_MAX / d.page_size,
           "max_pages_per_sequence must be at least 1, and its tokens must fit an i32");
 }
 
-/* Offsets of the pools in the cache's one allocation; -1 for one that is not stored. */
+/* Offsets in the cache's one allocation; -1 for a pool that the cache does not have. */
 struct Plan {
-  int64_t keys, values, key_scale, value_scale, mean, mean_scale, std, variance, min, max, group_mean, group_std, scratch, counters, total;
+  std::array<int64_t, kPools> pools;
+  int64_t scratch, counters, total;
   ps_cache_bytes bytes;
 };
 
 Plan plan_cache(const ps_cache_desc &desc) {
   const int64_t rows = int64_t(desc.num_layers) * desc.num_kv_heads * desc.num_pages; /* at most 2^52, checked by check_desc */
-  const bool small = desc.kv_type != PS_KV_DTYPE;
-  const int64_t row_bytes = int64_t(desc.page_size) * desc.head_dim * (small ? 1 : dtype_bytes(desc.dtype));
+  const std::array<int64_t, kPools> unit = pool_bytes(desc);
+  const int64_t row_bytes = unit[kKeys] / pages_of_unit(desc);
   if (rows > kMostPoolBytes / row_bytes) {
     throw Error(PS_OUT_OF_MEMORY, "Out of memory: a cache of " + std::to_string(rows) + " times " + std::to_string(row_bytes) +
                                       " bytes of keys is larger than any memory");
   }
-  const int64_t vector = aligned(rows * desc.head_dim * dtype_bytes(desc.dtype));
   Plan plan{};
-  auto place = [&plan](int64_t bytes, bool stored) {
+  auto place = [&plan](int64_t bytes) {
     const int64_t offset = plan.total;
-    plan.total += stored ? bytes : 0;
-    return stored ? offset : -1;
+    plan.total += aligned(bytes);
+    return offset;
   };
-  plan.keys = place(aligned(rows * row_bytes), true);
-  plan.values = place(aligned(rows * row_bytes), true);
-  plan.key_scale = place(aligned(rows * desc.page_size * 4), small);
-  plan.value_scale = place(aligned(rows * desc.page_size * 4), small);
-  plan.bytes.kv = plan.total;
-  const bool f8 = desc.statistics & PS_STATISTICS_F8;
-  plan.mean = place(f8 ? aligned(rows * desc.head_dim) : vector, true);
-  plan.mean_scale = place(aligned(rows * 4), f8);
-  plan.std = place(aligned(rows * 4), true);
-  plan.variance = place(vector, desc.statistics & PS_STATISTICS_VARIANCE);
-  plan.min = place(vector, desc.statistics & PS_STATISTICS_MIN_MAX);
-  plan.max = place(vector, desc.statistics & PS_STATISTICS_MIN_MAX);
-  const bool groups = kKeepsGroups && desc.group_pages > 0;
-  const int64_t group_rows = groups ? rows / desc.group_pages : 0;
-  plan.group_mean = place(aligned(group_rows * desc.head_dim * dtype_bytes(desc.dtype)), groups);
-  plan.group_std = place(aligned(group_rows * 4), groups);
+  for (int pool = 0; pool < kPools; pool++) {
+    if (pool == kMean) plan.bytes.kv = plan.total;
+    plan.pools[pool] = unit[pool] > 0 ? place(rows / pages_of_unit(desc) * unit[pool]) : -1;
+  }
   plan.bytes.statistics = plan.total - plan.bytes.kv;
-  plan.scratch = place(aligned(cache_scratch_bytes(desc)), true);
-  plan.counters = place(aligned(sizeof(ps_counters)), true);
+  plan.scratch = place(cache_scratch_bytes(desc));
+  plan.counters = place(sizeof(ps_counters));
   plan.bytes.scratch = plan.total - plan.bytes.kv - plan.bytes.statistics;
   plan.bytes.unit = unit_bytes(desc);
   return plan;
@@ -82,20 +70,21 @@ Plan plan_cache(const ps_cache_desc &desc) {
 
 CacheView view_cache(const ps_cache_desc &desc, const Plan &plan, void *memory) {
   auto at = [memory](int64_t offset) -> void * { return offset < 0 ? nullptr : static_cast<char *>(memory) + offset; };
+  auto pool = [&](Pool which) { return at(plan.pools[which]); };
   CacheView view{};
   view.desc = desc;
-  view.keys = at(plan.keys);
-  view.values = at(plan.values);
-  view.key_scale = static_cast<float *>(at(plan.key_scale));
-  view.value_scale = static_cast<float *>(at(plan.value_scale));
-  view.mean = at(plan.mean);
-  view.mean_scale = static_cast<float *>(at(plan.mean_scale));
-  view.std = static_cast<float *>(at(plan.std));
-  view.variance = at(plan.variance);
-  view.min = at(plan.min);
-  view.max = at(plan.max);
-  view.group_mean = at(plan.group_mean);
-  view.group_std = static_cast<float *>(at(plan.group_std));
+  view.keys = pool(kKeys);
+  view.values = pool(kValues);
+  view.key_scale = static_cast<float *>(pool(kKeyScale));
+  view.value_scale = static_cast<float *>(pool(kValueScale));
+  view.mean = pool(kMean);
+  view.mean_scale = static_cast<float *>(pool(kMeanScale));
+  view.std = static_cast<float *>(pool(kStd));
+  view.variance = pool(kVariance);
+  view.min = pool(kMin);
+  view.max = pool(kMax);
+  view.group_mean = pool(kGroupMean);
+  view.group_std = static_cast<float *>(pool(kGroupStd));
   view.scratch = at(plan.scratch);
   view.counters = static_cast<ps_counters *>(at(plan.counters));
   return view;

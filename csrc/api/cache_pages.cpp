@@ -35,12 +35,15 @@ void for_every_run(const CacheView &view, const int32_t *pages, int64_t count, C
   const int32_t unit_pages = pages_of_unit(view.desc);
   const int64_t pool_units = view.desc.num_pages / unit_pages;
   int64_t offset = 0;
-  for (const auto &[pool, bytes] : unit_fields(view)) {
+  const std::array<void *, kPools> pools = pools_of(view);
+  const std::array<int64_t, kPools> unit = pool_bytes(view.desc);
+  for (int pool = 0; pool < kPools; pool++) {
+    const int64_t bytes = unit[pool];
     if (bytes == 0) continue;
     for (int64_t first = 0; first < count;) {
       const int64_t run = run_length(pages, count, first, unit_pages);
-      copy(static_cast<char *>(pool) + pages[first] / unit_pages * bytes, offset + first * bytes, pool_units * bytes, count * bytes, run * bytes,
-           rows);
+      copy(static_cast<char *>(pools[pool]) + pages[first] / unit_pages * bytes, offset + first * bytes, pool_units * bytes, count * bytes,
+           run * bytes, rows);
       first += run;
     }
     offset += rows * count * bytes;
