@@ -65,10 +65,10 @@ static void store_row(const float *x, int64_t d, Kv *out, int64_t step, float *s
     float largest = 0;
     for (int64_t i = 0; i < d; i++) {
       const float magnitude = __builtin_fabsf(x[i]);
-      largest = magnitude > largest || magnitude != magnitude ? magnitude : largest;
-      finite &= magnitude <= 0x1.fffffep127f;
+      largest = magnitude > largest || magnitude != magnitude ? magnitude : largest; /* NaN stays */
     }
-    *scale = row_scale<Kv>(finite ? largest : __builtin_nanf(""));
+    *scale = row_scale<Kv>(largest);
+    finite = *scale == *scale;
     divisor = *scale > 0 ? *scale : 1;
   }
   for (int64_t i = 0; i < d; i++) store_number(out + i * step, finite ? x[i] / divisor : 0.f);
