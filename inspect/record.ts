@@ -1,7 +1,7 @@
 import type { Engine } from "../engine/engine.ts";
 import { eventLoopYield } from "../engine/event_loop.ts";
 import { statisticsFor } from "../engine/pages/kv_pool.ts";
-import { exceedsBudget, type PagePolicy } from "../engine/pages/page_policy.ts";
+import type { PagePolicy } from "../engine/pages/page_policy.ts";
 import { pagesFor } from "../engine/pages/page_table.ts";
 import { Request } from "../engine/request.ts";
 import { emptyStats } from "../engine/run_stats.ts";
@@ -157,13 +157,12 @@ function factsOf(
   { policy, steps, selectedSteps, pagesRead, pagesDense }: PageObserver,
 ): Omit<Facts, keyof RunFacts | "answerIds" | "answerText" | keyof ReturnType<typeof factsOfStats>> {
   const { pageSize, budgetPages, scorer, lambda, sinkPages, recentPages } = policy;
-  const selects = exceedsBudget(policy, ids.length + steps);
   return {
     ...{ selectedSteps, pagesRead, pagesDense },
     ...{ device, steps, pageSize, budgetPages, scorer, lambda, sinkPages },
     promptTokens: ids.length,
     pages: pagesFor(ids.length + steps, pageSize),
-    layers: policy.layers.map(({ kind }) => kind === "sparse" && !selects ? "dense" : kind),
+    layers: policy.layers.map(({ kind }) => kind === "sparse" && selectedSteps === 0 ? "dense" : kind),
     heads: config.numKvHeads,
     queryHeads: config.numQueryHeads,
     firstRecentPage: Math.max(sinkPages, pagesFor(ids.length + 1, pageSize) - recentPages),
