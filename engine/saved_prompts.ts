@@ -115,7 +115,7 @@ export class SavedPrompts {
     this.#stats.loadSeconds += (performance.now() - started) / 1000;
   }
 
-  /** Starts to save what is missing on disk of a prompt whose tokens a sequence contains; {@link finish} waits for it. */
+  /** Starts to save the chunks of a prompt that are not on disk yet. The sequence contains its tokens; {@link finish} waits for the end. */
   save(pool: KvPool, sequence: Sequence, promptIds: readonly number[]): void {
     const chunks = this.#chunks(pool, promptIds);
     this.#used.push(chunks.map(({ key }) => key));

@@ -42,18 +42,17 @@ export function predictStep(
   const costs = COSTS[shape.backend];
   const rowBytes = shape.kvBytes * shape.numKvHeads;
   const budgetTokens = policy.budgetPages * policy.pageSize;
+  const pages = lengths.map((length) => length / policy.pageSize);
+  const allPages = pages.reduce((sum, count) => sum + count, 0);
+  const scoredPages = shape.backend === "cuda" ? Math.max(...pages) : allPages;
+  const selection = costs.selection + scoredPages * shape.numKvHeads * costs.selectionPage +
+    allPages * shape.numKvHeads * shape.statisticsBytes / costs.bytesPerSecond;
   let seconds = shape.weightBytes / costs.bytesPerSecond;
   for (const layer of policy.layers) {
     const selecting = selects && layer.kind === "sparse";
     const limit = layer.kind === "window" ? layer.tokens : selecting ? budgetTokens : Infinity;
     const tokens = lengths.reduce((sum, length) => sum + Math.min(length, limit), 0);
-    seconds += costs.layer + tokens * rowBytes / costs.bytesPerSecond;
-    if (!selecting) continue;
-    const pages = lengths.map((length) => length / policy.pageSize);
-    const all = pages.reduce((sum, count) => sum + count, 0);
-    const scored = shape.backend === "cuda" ? Math.max(...pages) : all;
-    seconds += costs.selection + scored * shape.numKvHeads * costs.selectionPage;
-    seconds += all * shape.numKvHeads * shape.statisticsBytes / costs.bytesPerSecond;
+    seconds += costs.layer + tokens * rowBytes / costs.bytesPerSecond + (selecting ? selection : 0);
   }
   return seconds;
 }

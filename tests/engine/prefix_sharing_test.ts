@@ -78,13 +78,18 @@ Deno.test({ name: SAME_BITS, ignore: DEVICE_KIND === "cuda" }, async () => {
   assertSameBits(lastKeys(whole), lastKeys(continued));
 });
 
-Deno.test("Truncating a sequence that shares its pages leaves the others' keys, values and statistics alone", async () => {
-  await using engine = await loadFixture(MODEL);
-  using session = engine.openSession(engine.policy(SMALL), { totalTokens: 400, longestTokens: 200, maxSequences: 2 });
+/** A sequence with the document, and one that begins with its pages. */
+async function sharedDocument(session: Session): Promise<{ first: Sequence; second: Sequence }> {
   const first = session.openSequence();
   await session.prefill(first, DOCUMENT);
   session.pool.prefixes.add(DOCUMENT, first.pages, DOCUMENT.length);
-  const second = session.pool.openSequence([...DOCUMENT, ...promptIds(MODEL, 20)]);
+  return { first, second: session.pool.openSequence([...DOCUMENT, ...promptIds(MODEL, 20)]) };
+}
+
+Deno.test("Truncating a sequence that shares its pages leaves the others' keys, values and statistics alone", async () => {
+  await using engine = await loadFixture(MODEL);
+  using session = engine.openSession(engine.policy(SMALL), { totalTokens: 400, longestTokens: 200, maxSequences: 2 });
+  const { first, second } = await sharedDocument(session);
   const read = (): Float32Array<ArrayBuffer>[] =>
     first.pages.flatMap((page) =>
       (["keys", "values", "mean", "std"] as const).map((field) => session.pool.cache.readPage(1, page, field))
@@ -98,10 +103,7 @@ Deno.test("Truncating a sequence that shares its pages leaves the others' keys, 
 Deno.test("A sequence cut inside shared pages continues as one that was never shared", async () => {
   await using engine = await loadFixture(MODEL);
   using session = engine.openSession(engine.policy(SMALL), { totalTokens: 800, longestTokens: 200, maxSequences: 2 });
-  const first = session.openSequence();
-  await session.prefill(first, DOCUMENT);
-  session.pool.prefixes.add(DOCUMENT, first.pages, DOCUMENT.length);
-  const shared = session.pool.openSequence([...DOCUMENT, ...promptIds(MODEL, 20)]);
+  const { second: shared } = await sharedDocument(session);
   session.truncate(shared, 101);
   const alone = session.openSequence();
   await session.prefill(alone, DOCUMENT);
