@@ -1,4 +1,5 @@
 /** Questions about a document: their tokens, and the score of an answer. */
+import { commonPrefix } from "../engine/pages/prompt_order.ts";
 import { usageError } from "./lists.ts";
 
 /**
@@ -45,7 +46,7 @@ export type EncodePrompt = (prompt: string, answerStart: string) => number[];
 export function encodeTrials(encode: EncodePrompt, { context, questions }: QuestionedText): TrialDocument {
   const bare = bareIds(encode, context);
   const prompts = questions.map((each) => encode(`${context}\n\n${each.question}`, each.answerStart));
-  const shared = Math.min(...prompts.map((ids) => commonLength(bare, ids)));
+  const shared = Math.min(...prompts.map((ids) => commonPrefix(bare, ids)));
   const trials = questions.map(({ question: _, answerStart: __, ...question }, index): Trial => ({
     ...question,
     ids: prompts[index]?.slice(shared) ?? [],
@@ -93,9 +94,4 @@ export function scoreAnswer(answer: string, { accepted, match }: Pick<Question, 
 
 function bareIds(encode: EncodePrompt, context: string): number[] {
   return encode(`${context}\n\n`, "");
-}
-
-function commonLength(a: readonly number[], b: readonly number[]): number {
-  const differs = a.findIndex((id, index) => id !== b[index]);
-  return differs < 0 ? a.length : differs;
 }

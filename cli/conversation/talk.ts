@@ -1,4 +1,5 @@
 import { PagesiftError } from "../../engine/errors.ts";
+import { commonPrefix } from "../../engine/pages/prompt_order.ts";
 import { withSamplingDefaults } from "../../engine/sample/sampling_defaults.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
 import type { FinishReason, GenerateOptions, SparseOptions } from "../../engine/types.ts";
@@ -109,7 +110,7 @@ export class Talk {
     if (answer.text !== "") output.endAnswer();
     const before = this.#lastTurn === undefined ? [] : [...this.#lastTurn.ids, ...this.#lastTurn.answerIds];
     const messages = [...this.#messages, question];
-    const newTokens = ids.length - commonLength(before, ids);
+    const newTokens = ids.length - commonPrefix(before, ids);
     this.#lastTurn = { messages, ids, newTokens, answerIds: answer.ids, finish: answer.finish };
     this.#run.interrupt.signal.throwIfAborted();
     if (answer.ids.length > 0) {
@@ -169,10 +170,4 @@ function tooLong(what: string, tokens: number, limit: number): PagesiftError {
     "context",
     `${what} is longer than the context: ${counts}; /retry asks again, -c sets the context`,
   );
-}
-
-/** Number of tokens at the beginning that two lists share. */
-function commonLength(a: readonly number[], b: readonly number[]): number {
-  const differs = b.findIndex((id, index) => id !== a[index]);
-  return differs < 0 ? b.length : differs;
 }
