@@ -42,10 +42,13 @@ export type {
   Notice,
   Piece,
   PrefillProgress,
+  RunVerification,
   SamplingOptions,
   SavedPromptStats,
   Scorer,
   SparseOptions,
+  Verification,
+  VerifyOptions,
 } from "./engine/types.ts";
 export { Device, type DeviceBuffer, type DeviceOptions, type Graph } from "./ffi/device.ts";
 export { NativeError, Status } from "./ffi/errors.ts";

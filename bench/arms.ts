@@ -1,4 +1,5 @@
 /** Arms that alternate, each checked against the native counters. */
+import { countedBetween } from "../engine/run_stats.ts";
 import { eventLoopYield } from "../engine/event_loop.ts";
 import type { Device, DeviceBuffer } from "../ffi/device.ts";
 import type { KvCache } from "../ffi/kv_cache.ts";
@@ -37,17 +38,6 @@ function prepare(device: Device, { calls, operation }: Arm): Runner {
   if (!device.records) return { start: all, [Symbol.dispose]: () => {} };
   const graph = device.record(all);
   return { start: () => graph.launch(), [Symbol.dispose]: () => graph.close() };
-}
-
-/** The second counters minus the first. */
-export function countedBetween(before: Counters, after: Counters): Counters {
-  return {
-    rowsSelected: after.rowsSelected - before.rowsSelected,
-    pagesScored: after.pagesScored - before.pagesScored,
-    pagesAttended: after.pagesAttended - before.pagesAttended,
-    pagesInContext: after.pagesInContext - before.pagesInContext,
-    selections: after.selections - before.selections,
-  };
 }
 
 /**

@@ -1,4 +1,5 @@
 /** `bench generate`: speed of prompts and of decode steps of a whole model, dense and sparse in alternation. */
+import { countedBetween } from "../engine/run_stats.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
 import { countSparseLayers } from "../engine/pages/page_policy.ts";
@@ -7,7 +8,6 @@ import type { Sequence } from "../engine/pages/sequence.ts";
 import { Session } from "../engine/session.ts";
 import type { Counters } from "../ffi/structs.ts";
 import { checkSelections } from "./activity.ts";
-import { countedBetween } from "./arms.ts";
 import type { BenchModel } from "./bench_model.ts";
 import { fillSequences } from "./fill_cache.ts";
 import {

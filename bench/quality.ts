@@ -2,27 +2,19 @@
  * `bench quality`: facts found and prose predicted, token by token through sparse decode, against dense and the
  * exact oracle.
  */
+import { countedBetween } from "../engine/run_stats.ts";
+import { argmax, divergence, logSoftmax } from "../engine/sample/log_probabilities.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { countSparseLayers } from "../engine/pages/page_policy.ts";
 import { type EventLoopYield, eventLoopYield } from "../engine/event_loop.ts";
 import { Random } from "../engine/sample/random.ts";
 import { checkSelections } from "./activity.ts";
-import { countedBetween } from "./arms.ts";
 import { type Fact, needleDocument, pairsDocument, question } from "./documents.ts";
 import { usageError } from "./lists.ts";
 import { isRuler, type QualityPlan, type Task } from "./quality_plan.ts";
 import { QualitySession } from "./quality_session.ts";
-import {
-  answerFields,
-  argmax,
-  divergence,
-  emptyTally,
-  logSoftmax,
-  proseFields,
-  stepUs,
-  type Tally,
-} from "./quality_tally.ts";
+import { answerFields, emptyTally, proseFields, stepUs, type Tally } from "./quality_tally.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
 import { rulerDocument } from "./ruler.ts";
 import { mean } from "./statistics.ts";

@@ -33,8 +33,9 @@ export function parseArguments<T extends OptionTable>(table: T, args: readonly s
     const name = names.get(flag);
     if (name === undefined) throw unknownOption(flag, [...names.keys()]);
     const option: Option<unknown> = table[name]!;
+    if (option.optionalValue === "attached" && attached === undefined) checkDetached(flag, args[i + 1]);
     const takesNext = attached === undefined &&
-      (option.optionalValue ? PATH.test(args[i + 1] ?? "") : option.placeholder !== undefined);
+      (option.optionalValue ? takesPath(option, args[i + 1]) : option.placeholder !== undefined);
     const text = takesNext ? nextValue(args[++i], flag, option, names) : attached;
     values[name] = option.parse(checkedValue(text, flag, option), flag, values[name]);
   }
@@ -43,6 +44,19 @@ export function parseArguments<T extends OptionTable>(table: T, args: readonly s
 
 function optionNames(table: OptionTable): Map<string, string> {
   return new Map(Object.entries(table).flatMap(([name, option]) => option.flags.map((flag) => [flag, name] as const)));
+}
+
+function takesPath({ optionalValue }: Option<unknown>, next = ""): boolean {
+  return optionalValue === "path" && PATH.test(next);
+}
+
+/** A number behind a flag whose value is attached is hardly ever a prompt. */
+function checkDetached(flag: string, next = ""): void {
+  if (!/^\d+$/.test(next)) return;
+  throw new PagesiftError(
+    "usage",
+    `${flag} takes its value attached: write ${flag}=${next}, or -p ${next} for a prompt`,
+  );
 }
 
 /** A lone dash means stdin, and a word with a space after its dashes is text. */

@@ -4,7 +4,7 @@ import { arrivingRequests } from "./arriving_lines.ts";
 import { BatchAnswers } from "./batch_answers.ts";
 import { fitPrompt } from "./context.ts";
 import { plural } from "../engine/text/format.ts";
-import { samplingOf, sparseOf } from "./options/engine_options.ts";
+import { samplingOf, sparseOf, verifyOf } from "./options/engine_options.ts";
 import { noPrompts, parsePromptLines, type PromptLine } from "./jsonl.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import type { GenerateFlags } from "./options/generate.ts";
@@ -37,7 +37,8 @@ export async function runBatch(
     ? interrupt.blocking(() => lines.map(toRequest))
     : arrivingRequests(toRequest, answers, flags.lossy, session);
   const onPrefill = (state: PrefillProgress, index: number): void => progress.prefill(state, `prompt ${index + 1}`);
-  await receive(engine.generateBatch(requests, { sparse, signal: interrupt.signal, onPrefill }), answers, session);
+  const options = { sparse, ...verifyOf(flags), signal: interrupt.signal, onPrefill };
+  await receive(engine.generateBatch(requests, options), answers, session);
   output.stats([...statsLines(engine.stats, model.name, answers.newTokens), [
     "batch",
     plural(answers.count, "prompt"),

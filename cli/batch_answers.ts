@@ -1,6 +1,6 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { formatCount, plural } from "../engine/text/format.ts";
-import type { BatchPiece, FinishReason } from "../engine/types.ts";
+import type { BatchPiece, FinishReason, Verification } from "../engine/types.ts";
 import { exhausted } from "./answer.ts";
 import type { Output } from "./output.ts";
 
@@ -11,6 +11,7 @@ const REFUSED = "refused";
 class Answer {
   finish: FinishReason | typeof REFUSED | undefined;
   error: string | undefined;
+  #verification: Verification | undefined;
   readonly ids: number[] = [];
   #text = "";
 
@@ -25,11 +26,12 @@ class Answer {
     this.#text += piece.text;
     if (piece.finish !== undefined) this.finish = piece.finish;
     if (piece.error !== undefined) this.error = piece.error;
+    if (piece.verification !== undefined) this.#verification = piece.verification;
   }
 
   toLine(): string {
-    return JSON.stringify({ ...this.own, text: this.#text, ids: this.ids, finish: this.finish, error: this.error }) +
-      "\n";
+    const { own, ids, finish, error } = this;
+    return JSON.stringify({ ...own, text: this.#text, ids, finish, error, verification: this.#verification }) + "\n";
   }
 }
 

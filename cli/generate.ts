@@ -3,7 +3,7 @@ import { printAnswer, randomSeed } from "./answer.ts";
 import { runBatch } from "./batch.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { fitPrompt } from "./context.ts";
-import { samplingOf, sparseOf } from "./options/engine_options.ts";
+import { samplingOf, sparseOf, verifyOf } from "./options/engine_options.ts";
 import { hasNoPrompt, type PromptSources, readPrompt } from "./input.ts";
 import { type LoadedModel, loadModel } from "./load.ts";
 import { type GenerateFlags, generateOptions } from "./options/generate.ts";
@@ -14,7 +14,7 @@ import type { CommandRun } from "./command_run.ts";
 import { formatCount } from "../engine/text/format.ts";
 import { withSamplingDefaults } from "../engine/sample/sampling_defaults.ts";
 import type { World } from "./world.ts";
-import type { PrefillProgress, SparseOptions } from "../engine/types.ts";
+import type { GenerateOptions, PrefillProgress } from "../engine/types.ts";
 
 const help = {
   usage: [
@@ -53,6 +53,7 @@ export const generate: Command = defineCommand({
 
 async function run(flags: GenerateFlags, words: readonly string[], session: CommandRun): Promise<void> {
   checkStyle(flags);
+  const verify = verifyOf(flags);
   if (flags.ordered && flags.jsonl === undefined) {
     throw new PagesiftError("usage", "--ordered is about the lines of --jsonl; omit it, or add --jsonl -");
   }
@@ -65,7 +66,7 @@ async function run(flags: GenerateFlags, words: readonly string[], session: Comm
   }
   if (hasNoPrompt(sources, session.world.stdin)) throw nothingToDo();
   const prompt = await readPrompt(sources, session);
-  await runPrompt(prompt, flags, sparse, session);
+  await runPrompt(prompt, flags, { sparse, ...verify }, session);
 }
 
 /** Whether the flags ask for a chat, stdin is a terminal, and nothing on the command line is a question. */
@@ -78,20 +79,23 @@ function startsConversation(
     !files.some(isStdin);
 }
 
+/** How decode steps read the cache. */
+type Reading = Required<Pick<GenerateOptions, "sparse">> & Pick<GenerateOptions, "verify">;
+
 async function runPrompt(
   prompt: string,
   flags: GenerateFlags,
-  sparse: SparseOptions,
+  reading: Reading,
   session: CommandRun,
 ): Promise<void> {
   const progress = new Progress(session.output);
-  const model = await loadModel(flags, sparse, session, progress);
+  const model = await loadModel(flags, reading.sparse, session, progress);
   await using _engine = model.engine;
   const ids = fittedIds(prompt, flags, model, session);
   const asked = { ...samplingOf(flags), seed: flags.seed ?? randomSeed() };
   const sampling = withSamplingDefaults(model.engine.sampling, asked);
   const onPrefill = (state: PrefillProgress): void => progress.prefill(state);
-  const options = { ...sampling, sparse, signal: session.interrupt.signal, onPrefill };
+  const options = { ...sampling, ...reading, signal: session.interrupt.signal, onPrefill };
   await printAnswer(ids, options, model, flags, session);
 }
 

@@ -35,7 +35,7 @@ const NUMBER_FIELDS = {
 
 const FIELDS = ["prompt", "stop", ...Object.keys(NUMBER_FIELDS)];
 /** Fields of an output line. */
-const OUTPUT_FIELDS = ["text", "ids", "finish", "error"];
+const OUTPUT_FIELDS = ["text", "ids", "finish", "error", "verification"];
 
 /** Reads all lines of a prompts file, so that nothing runs if one of them is invalid. Blank lines are skipped. */
 export function parsePromptLines(text: string, file: string, lossy: boolean): PromptLine[] {

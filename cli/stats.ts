@@ -16,6 +16,7 @@ export function statsLines(stats: EngineStats, model: string, newTokens: number)
     ...savedLine(stats.promptCache),
     ["answer", `${plural(newTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
     ["sparse", sparseLine(stats)],
+    ...verifyLines(stats.verification),
     ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],
     ["context", `${formatCount(stats.contextTokens)} of ${plural(stats.maxContext, "token")}`],
   ];
@@ -40,11 +41,41 @@ function sparseLine(stats: EngineStats): string {
   const amounts = `${bytes(stats.bytesRead)} of ${bytes(stats.bytesDense)} and ${
     bytes(stats.statisticsBytes)
   } of statistics`;
-  const from = stats.selectsFromTokens;
-  const rule = from === undefined || stats.selectedSteps > 0
-    ? ""
+  return `${steps}${autoRule(stats)}, ${pages}, ${amounts}`;
+}
+
+/** Why mode `auto` selected at no step. */
+function autoRule({ selectsFromTokens: from, selectedSteps, maxContext }: EngineStats): string {
+  if (from === undefined || selectedSteps > 0) return "";
+  return from === null
+    ? `, because selecting saves less than 10 % of a step at every length up to ${
+      formatCount(maxContext)
+    } tokens (--sparse auto)`
     : `, because selecting saves 10 % of a step from ${formatCount(from)} tokens on (--sparse auto)`;
-  return `${steps}${rule}, ${pages}, ${amounts}`;
+}
+
+/** How sparse decoding compares with dense decoding; no line unless the run verified. */
+function verifyLines(found: EngineStats["verification"]): [string, string][] {
+  if (found === undefined) return [];
+  const { every, steps, agreed, meanKl = 0, maxKl = 0, firstDifference, skipped, limit } = found;
+  const due = every === 1 ? "every step" : `1 of ${formatCount(every)} steps`;
+  const notVerified = skipped > 0
+    ? `; ${plural(skipped, "step")} not verified, because all pages were read anyway`
+    : "";
+  if (steps === 0) return [["verify", `${due}: none verified${notVerified}`]];
+  const share = `${formatCount(agreed)} of ${formatCount(steps)} (${formatTenths(100 * agreed / steps)} %)`;
+  const difference = firstDifference === undefined ? "" : `, first different at step ${formatCount(firstDifference)}`;
+  const kl = `KL to dense ${meanKl.toFixed(4)} nats on average, ${maxKl.toFixed(4)} at most`;
+  const took = `took ${formatSeconds(found.seconds)}`;
+  return [
+    ["verify", `${due}: same most likely token in ${share}${difference}, ${kl}, ${took}${notVerified}`],
+    ...limit === undefined ? [] : [limitLine(limit, found.overLimit, found.denseSteps)],
+  ];
+}
+
+function limitLine(limit: number, overLimit: number, denseSteps: number): [string, string] {
+  const exceeded = `KL above ${limit} at ${plural(overLimit, "verified step")}`;
+  return ["limit", `${exceeded}, ${plural(denseSteps, "step")} read all pages because of it`];
 }
 
 function bytes(count: number): string {

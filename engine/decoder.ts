@@ -1,7 +1,7 @@
 import { DecodeBatch, type DecodeStep } from "./decode_batch.ts";
 import type { DecodeHooks, Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
-import type { PagePolicy } from "./pages/page_policy.ts";
+import { densePolicy, type PagePolicy } from "./pages/page_policy.ts";
 import { selectsPages, type StepShape } from "./pages/selection_cost.ts";
 import type { Sequence } from "./pages/sequence.ts";
 import { type StepResult, StepRunner } from "./step_runner.ts";
@@ -10,8 +10,9 @@ import { type StepResult, StepRunner } from "./step_runner.ts";
 export class Decoder implements Disposable {
   readonly batch: DecodeBatch;
   readonly #runner: StepRunner;
+  #denseRunner: StepRunner | undefined;
 
-  constructor(model: Model, pool: KvPool, policy: PagePolicy) {
+  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {
     const shape = stepShape(model, pool, policy);
     this.batch = new DecodeBatch(model.device, pool, policy, (lengths) => selectsPages(shape, policy, lengths));
     this.#runner = new StepRunner(model, pool, policy);
@@ -20,7 +21,18 @@ export class Decoder implements Disposable {
   /** Appends one token to each sequence and computes what follows. */
   run(sequences: readonly Sequence[], ids: readonly number[], hooks?: DecodeHooks): { step: DecodeStep } & StepResult {
     const step = this.batch.advance(sequences, ids);
-    return { step, ...this.#runner.run(step, hooks) };
+    return { step, ...this.compute(step, hooks) };
+  }
+
+  /** Computes a step of {@link batch}. It may be computed several times: each writes the keys and values of its tokens to the same slots. */
+  compute(step: DecodeStep, hooks?: DecodeHooks): StepResult {
+    return this.#runner.run(step, hooks);
+  }
+
+  /** Computes a step of {@link batch} as {@link compute} does, but no layer selects pages. */
+  computeDense(step: DecodeStep): StepResult {
+    this.#denseRunner ??= new StepRunner(this.model, this.pool, densePolicy(this.policy));
+    return this.#denseRunner.run(step);
   }
 
   /** Starts the latest step again if it was recorded; see {@link StepRunner.replay}. */
@@ -29,6 +41,7 @@ export class Decoder implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#denseRunner?.[Symbol.dispose]();
     this.#runner[Symbol.dispose]();
     this.batch[Symbol.dispose]();
   }

@@ -37,6 +37,7 @@ import { type ModelSource, openModelSource } from "./source/model_source.ts";
 import { planSource } from "./source/plan_source.ts";
 import type { WeightFormat } from "./folder/weight_formats.ts";
 import type { WeightPlan } from "./folder/weight_plan.ts";
+import { checkVerify } from "./verifier.ts";
 import { weightBytes, Weights } from "./weights.ts";
 
 /** How {@link Engine.load} loads a model. */
@@ -64,7 +65,7 @@ export interface EngineOptions {
 }
 
 /** Options of a whole batch. */
-export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse"> {
+export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse" | "verify"> {
   /** Called after every prefill chunk of request `index`. */
   onPrefill?: (progress: PrefillProgress, index: number) => void;
 }
@@ -219,10 +220,11 @@ export class Engine implements AsyncDisposable {
    * @throws {PagesiftError} of kind "usage", "context", "memory", "device" or "numeric"
    */
   async *generate(prompt: string | readonly number[], options: GenerateOptions = {}): AsyncGenerator<Piece> {
-    const { signal, sparse, onPrefill, ...request } = options;
+    const { signal, sparse, verify, onPrefill, ...request } = options;
     const batch = {
       ...(signal && { signal }),
       ...(sparse && { sparse }),
+      ...(verify && { verify }),
       ...(onPrefill && { onPrefill }),
     };
     for await (const { index: _index, ...piece } of this.generateBatch([{ prompt, options: request }], batch)) {
@@ -250,6 +252,8 @@ export class Engine implements AsyncDisposable {
     options: BatchOptions = {},
   ): AsyncGenerator<BatchPiece> {
     const policy = this.policy(options.sparse);
+    const { signal, verify, onPrefill } = options;
+    if (verify) checkVerify(verify, policy);
     const running = Symbol.asyncIterator in requests
       ? mapArriving(requests, (request, index) => this.#makeRequest(request, index))
       : requests.map((request, index) => this.#makeRequest(request, index));
@@ -259,7 +263,7 @@ export class Engine implements AsyncDisposable {
         ? needOf(running)
         : needOfUnknown(this.#loaded, policy, this.describeDevice().availableBytes / 2);
       const session = this.#sessionFor(policy, need);
-      yield* session.generate(running, policy, { signal: options.signal, onPrefill: options.onPrefill });
+      yield* session.generate(running, policy, { signal, onPrefill, verify });
     } catch (error) {
       throw engineError(error);
     }

@@ -4,7 +4,7 @@ import type { Decoder } from "./decoder.ts";
 import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
 import type { Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
-import type { PagePolicy } from "./pages/page_policy.ts";
+import { densePolicy, type PagePolicy } from "./pages/page_policy.ts";
 import { byPrefix } from "./pages/prompt_order.ts";
 import type { Prefill } from "./prefill.ts";
 import { NO_TOKEN, type Request } from "./request.ts";
@@ -13,6 +13,7 @@ import type { RunStats } from "./run_stats.ts";
 import type { SavedPrompts } from "./saved_prompts.ts";
 import type { NativeSampler } from "./sample/native_sampler.ts";
 import type { BatchPiece, Piece, PrefillProgress } from "./types.ts";
+import type { Verifier } from "./verifier.ts";
 
 /** What a run uses in addition to its requests. The caller opens and closes these. */
 export interface RunContext {
@@ -24,6 +25,8 @@ export interface RunContext {
   sampler: NativeSampler;
   stats: RunStats;
   savedPrompts?: SavedPrompts | undefined;
+  /** Compares decode steps with dense ones. A run with an observer has none. */
+  verifier?: Verifier | undefined;
   signal?: AbortSignal | undefined;
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
   /** Sees every decode step. */
@@ -178,16 +181,17 @@ export class Generation {
   /** One step of all active requests. */
   #decode(): BatchPiece[] {
     if (this.#active.length === 0) return [];
-    const { decoder, stats, observer } = this.context;
+    const { decoder, policy, stats, observer, verifier } = this.context;
     const started = performance.now();
     const requests = this.#active;
-    const { step, logits, best } = decoder.run(
+    const step = decoder.batch.advance(
       requests.map((request) => request.sequence),
       requests.map((request) => request.lastId),
-      observer && { observer },
     );
+    const { logits, best } = verifier?.compute(step, requests) ?? decoder.compute(step, observer && { observer });
     const ids = this.#sample(logits, best, requests);
-    const errors = ids.includes(NO_TOKEN) ? this.#badPlacesOfStep(step) : [];
+    const usedPolicy = verifier?.readDensely ? densePolicy(policy) : policy;
+    const errors = ids.includes(NO_TOKEN) ? this.#badPlacesOfStep(step, usedPolicy) : [];
     const numGood = ids.filter((id) => id !== NO_TOKEN).length;
     stats.decoded(numGood, (performance.now() - started) / 1000);
     return requests.map((request, row) => {
@@ -202,7 +206,8 @@ export class Generation {
       request.release();
       this.context.stats.finished(piece.finish);
     }
-    return { ...piece, index: request.index };
+    const verification = piece.finish && this.context.verifier?.finish(request);
+    return { ...piece, ...verification && { verification }, index: request.index };
   }
 
   /** The first token after the prompt, from the hidden states of its last chunk; NO_TOKEN if no logit is finite. */
@@ -242,8 +247,8 @@ export class Generation {
   }
 
   /** Runs a step again, which changes nothing, and looks at the hidden states of every row after every layer. */
-  #badPlacesOfStep(step: DecodeStep): string[] {
-    const { model, pool, policy, stats } = this.context;
+  #badPlacesOfStep(step: DecodeStep, policy: PagePolicy): string[] {
+    const { model, pool, stats } = this.context;
     const numRows = step.ids.shape[0] ?? 1;
     const finite = Array.from({ length: numRows }, (): boolean[] => []);
     model.decode(pool, policy, step, {

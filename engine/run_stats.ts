@@ -41,13 +41,15 @@ export function emptyStats(facts: EngineFacts): EngineStats {
 export class RunStats {
   readonly #stats: EngineStats;
   readonly #started = performance.now();
+  /** Counts from here on belong to the run; it moves by what is excluded. */
+  #zero: Counters = { rowsSelected: 0, pagesScored: 0, pagesAttended: 0, pagesInContext: 0, selections: 0 };
 
   constructor(
     facts: EngineFacts,
     readonly pool: KvPool,
     readonly policy: PagePolicy,
     readonly savedPrompts?: SavedPrompts,
-    selectsFromTokens?: number,
+    selectsFromTokens?: number | null,
   ) {
     this.#stats = { ...emptyStats(facts), ...selectsFromTokens !== undefined && { selectsFromTokens } };
     pool.cache.resetCounters();
@@ -75,6 +77,11 @@ export class RunStats {
     this.#stats.contextTokens = Math.max(this.#stats.contextTokens, tokens);
   }
 
+  /** Leaves out what the native library counted between two readings of its counters. */
+  exclude(from: Counters, to: Counters): void {
+    this.#zero = countedBetween(countedBetween(to, from), this.#zero);
+  }
+
   finished(reason: FinishReason): void {
     this.#stats.finishReason = reason;
   }
@@ -84,7 +91,7 @@ export class RunStats {
     const promptCache = this.savedPrompts?.stats;
     const stats = { ...this.#stats, ...promptCache && { promptCache } };
     if (this.pool.cache.closed) return stats;
-    const counters = this.pool.cache.counters();
+    const counters = countedBetween(this.#zero, this.pool.cache.counters());
     return { ...stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
   }
 
@@ -102,4 +109,15 @@ export class RunStats {
       statisticsBytes: counters.pagesScored * this.pool.statisticsBytes(this.policy),
     };
   }
+}
+
+/** The second counters minus the first. */
+export function countedBetween(before: Counters, after: Counters): Counters {
+  return {
+    rowsSelected: after.rowsSelected - before.rowsSelected,
+    pagesScored: after.pagesScored - before.pagesScored,
+    pagesAttended: after.pagesAttended - before.pagesAttended,
+    pagesInContext: after.pagesInContext - before.pagesInContext,
+    selections: after.selections - before.selections,
+  };
 }

@@ -15,15 +15,18 @@ import { type EngineFacts, RunStats } from "./run_stats.ts";
 import { NativeSampler } from "./sample/native_sampler.ts";
 import type { StepObserver } from "./decode_batch.ts";
 import type { StepResult } from "./step_runner.ts";
-import type { BatchPiece, EngineStats, PrefillProgress } from "./types.ts";
+import type { BatchPiece, EngineStats, PrefillProgress, VerifyOptions } from "./types.ts";
+import { Verifier } from "./verifier.ts";
 
 /** How a session runs requests. */
 export interface RunOptions {
   /** Ends the run between two steps, with finish reason `aborted`. */
   signal?: AbortSignal | undefined;
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
-  /** Sees every decode step. */
+  /** Sees every decode step; such a run verifies none. */
   observer?: StepObserver | undefined;
+  /** Compares decode steps with dense ones. */
+  verify?: VerifyOptions | undefined;
 }
 
 /** Policies whose decoders a session caches; a caller that alternates between more policies records steps again. */
@@ -40,6 +43,7 @@ export class Session implements Disposable {
   #prefill: Prefill | undefined;
   #sampler: NativeSampler | undefined;
   #stats: RunStats | undefined;
+  #verifier: Verifier | undefined;
 
   private constructor(readonly loaded: LoadedModel, readonly policy: PagePolicy, pool: KvPool) {
     this.pool = this.#owned.use(pool);
@@ -142,32 +146,34 @@ export class Session implements Disposable {
   async *generate(
     requests: readonly Request[] | AsyncIterable<Request>,
     policy: PagePolicy = this.policy,
-    options: RunOptions = {},
+    { verify, ...options }: RunOptions = {},
   ): AsyncGenerator<BatchPiece> {
     using _lock = this.loaded.lock();
     const parts = { prefill: this.#prefiller(), decoder: this.#decoder(policy), sampler: this.#nativeSampler() };
     const { model, savedPrompts } = this.loaded;
     savedPrompts?.begin();
     const stats = this.#stats = new RunStats(this.facts, this.pool, policy, savedPrompts, this.#selectsFrom(policy));
-    const context = { model, pool: this.pool, policy, stats, savedPrompts, ...parts, ...options };
+    const verifier = this.#verifier = verify && new Verifier(parts.decoder, stats, verify);
+    const context = { model, pool: this.pool, policy, stats, savedPrompts, verifier, ...parts, ...options };
     yield* new Generation(context, requests).run();
   }
 
   /** What the latest {@link generate} did, or undefined before the first. */
   get stats(): EngineStats | undefined {
-    return this.#stats?.snapshot();
+    const stats = this.#stats?.snapshot();
+    return stats && this.#verifier ? { ...stats, verification: this.#verifier.report() } : stats;
   }
 
   counters(): Counters {
     return this.pool.cache.counters();
   }
 
-  /** Tokens from which on mode `auto` selects; undefined in other modes, and where it never does. */
-  #selectsFrom(policy: PagePolicy): number | undefined {
+  /** Tokens from which on mode `auto` selects, null where it never does; undefined in other modes. */
+  #selectsFrom(policy: PagePolicy): number | null | undefined {
     if (!policy.onlyIfFaster) return undefined;
     const { model, config } = this.loaded;
     const from = selectsFrom(stepShape(model, this.pool, policy), policy, config.maxContext);
-    return Number.isFinite(from) ? from : undefined;
+    return Number.isFinite(from) ? from : null;
   }
 
   #prefiller(): Prefill {

@@ -70,6 +70,47 @@ export interface PrefillProgress {
   seconds: number;
 }
 
+/** How decode steps are compared with dense ones, to see whether a budget suits a text. */
+export interface VerifyOptions {
+  /** Every Nth decode step of the run is also computed densely, beginning with the first. Default 1. */
+  every?: number;
+  /**
+   * Largest accepted KL divergence of dense from sparse decoding, in nats. A step beyond it takes the dense logits, and the batch reads
+   * densely until a verified step of the request is within the limit again. Default: none.
+   */
+  limit?: number;
+}
+
+/** What the comparison with dense steps found. Steps are decode steps of requests: a step of a batch of 3 counts 3 times. */
+export interface Verification {
+  /** Steps that were computed densely and sparsely. */
+  steps: number;
+  /** Those of them where dense and sparse decoding have the same most likely token. */
+  agreed: number;
+  /** Mean KL divergence of dense from sparse decoding, in nats; undefined without verified steps. */
+  meanKl?: number;
+  /** Largest KL divergence, in nats; undefined without verified steps. */
+  maxKl?: number;
+  /** First verified step of a request, from 1, at which the most likely token differs; step n gives token n + 1 of the answer. */
+  firstDifference?: number;
+  /** Steps that were due and not verified, because they read all pages anyway. */
+  skipped: number;
+  /** Verified steps that exceeded the limit. */
+  overLimit: number;
+  /** Steps that read densely because of the limit. */
+  denseSteps: number;
+}
+
+/** {@link Verification} of all requests of a run; `firstDifference` is the smallest of the requests. */
+export interface RunVerification extends Verification {
+  /** Every Nth step was verified. */
+  every: number;
+  /** The limit in force, in nats; undefined without one. */
+  limit?: number;
+  /** Time that verification took, part of `decodeSeconds`. */
+  seconds: number;
+}
+
 /** Options of one generation. */
 export interface GenerateOptions extends SamplingOptions {
   /** Most tokens to generate. Default 256. */
@@ -80,6 +121,8 @@ export interface GenerateOptions extends SamplingOptions {
   signal?: AbortSignal;
   /** Overrides the sparse options of the engine, field by field. */
   sparse?: SparseOptions;
+  /** Compares decode steps with dense ones. Default: off. */
+  verify?: VerifyOptions;
   /** Called after every prefill chunk. */
   onPrefill?: (progress: PrefillProgress) => void;
 }
@@ -106,6 +149,8 @@ export interface Piece {
   finish?: FinishReason;
   /** With finish reason `numeric`: what happened, in one line. */
   error?: string;
+  /** On the last piece, if the run verifies: what it found about this generation. */
+  verification?: Verification;
 }
 
 /** One request of a batch. */
@@ -113,7 +158,7 @@ export interface GenerateRequest {
   /** Text, to which the tokenizer adds special tokens such as BOS; or token ids, used as they are. */
   prompt: string | readonly number[];
   /** Options of this request. */
-  options?: Omit<GenerateOptions, "signal" | "sparse" | "onPrefill">;
+  options?: Omit<GenerateOptions, "signal" | "sparse" | "verify" | "onPrefill">;
 }
 
 /** A piece of one request of a batch. */
@@ -155,8 +200,11 @@ export interface EngineStats {
   decodeSteps: number;
   /** Decode steps that left out at least one page. */
   selectedSteps: number;
-  /** Tokens from which on mode `auto` selects pages for a sequence alone; undefined in other modes, and where it never does. */
-  selectsFromTokens?: number;
+  /**
+   * Tokens from which on mode `auto` selects pages for a sequence alone; null where it does at no length up to `maxContext`, undefined in
+   * other modes.
+   */
+  selectsFromTokens?: number | null;
   /** KV pages that decode attention read. */
   pagesRead: number;
   /** KV pages that dense attention would have read. */
@@ -179,6 +227,8 @@ export interface EngineStats {
   finishReason: FinishReason | undefined;
   /** With a prompt cache: what was loaded from it and saved in it. */
   promptCache?: SavedPromptStats;
+  /** If the run verifies: what it found so far. */
+  verification?: RunVerification;
 }
 
 /** What a run loaded from the prompt cache and saved in it. */

@@ -2,12 +2,12 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { commonPrefix } from "../../engine/pages/prompt_order.ts";
 import { withSamplingDefaults } from "../../engine/sample/sampling_defaults.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
-import type { FinishReason, GenerateOptions, SparseOptions } from "../../engine/types.ts";
+import type { FinishReason, GenerateOptions, PrefillProgress, SparseOptions } from "../../engine/types.ts";
 import { collectAnswer, randomSeed } from "../answer.ts";
 import type { CommandRun } from "../command_run.ts";
 import { joinTexts, type NamedText, TYPED_NAME } from "../input.ts";
 import type { LoadedModel } from "../load.ts";
-import { samplingOf } from "../options/engine_options.ts";
+import { samplingOf, verifyOf } from "../options/engine_options.ts";
 import type { GenerateFlags } from "../options/generate.ts";
 import { Progress } from "../progress.ts";
 import type { ChatEncoder } from "../prompt_encoder.ts";
@@ -125,7 +125,8 @@ export class Talk {
     const seed = this.#flags.seed === undefined ? randomSeed() : (this.#flags.seed + this.#numAnswers++) % 2 ** 32;
     const sampling = withSamplingDefaults(this.model.engine.sampling, { ...samplingOf(this.#flags), seed });
     const progress = new Progress(output);
-    return { ...sampling, sparse: this.#sparse, signal, onPrefill: (state) => progress.prefill(state, "conversation") };
+    const onPrefill = (state: PrefillProgress): void => progress.prefill(state, "conversation");
+    return { ...sampling, sparse: this.#sparse, ...verifyOf(this.#flags), signal, onPrefill };
   }
 
   /**

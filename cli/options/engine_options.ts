@@ -1,8 +1,8 @@
 import { PagesiftError } from "../../engine/errors.ts";
 import { DEFAULT_SPARSE } from "../../engine/pages/page_policy.ts";
 import { present } from "../../engine/folder/config_fields.ts";
-import type { SamplingOptions, SparseOptions } from "../../engine/types.ts";
-import type { ModelFlags } from "./generate.ts";
+import type { SamplingOptions, SparseOptions, VerifyOptions } from "../../engine/types.ts";
+import type { GenerateFlags, ModelFlags } from "./generate.ts";
 import { formatCount } from "../../engine/text/format.ts";
 
 /** The sparse flags that were given, as the engine takes them; a budget that is not a whole number of pages is refused. */
@@ -21,6 +21,20 @@ export function sparseOf(flags: ModelFlags): SparseOptions {
       recentPages: flags.sparseRecent,
     }),
   };
+}
+
+/** The flags of verification as the engine takes them; nothing without `--verify`. */
+export function verifyOf(
+  { verify: every, verifyLimit: limit, sparse }: Pick<GenerateFlags, "verify" | "verifyLimit" | "sparse">,
+): { verify?: VerifyOptions } {
+  if (every === undefined) {
+    if (limit === undefined) return {};
+    throw new PagesiftError("usage", "--verify-limit requires --verify, which measures what it limits");
+  }
+  if (sparse === "off") {
+    throw new PagesiftError("usage", "--verify and --sparse off exclude each other: every step reads all pages");
+  }
+  return { verify: { every, ...limit !== undefined && { limit } } };
 }
 
 /** The sampling flags that were given, as the engine takes them. */

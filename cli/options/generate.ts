@@ -5,6 +5,7 @@ import {
   listOption,
   numberChoiceOption,
   numberOption,
+  optionalCountOption,
   switchOption,
   textOption,
   tokenCountOption,
@@ -225,6 +226,24 @@ const sparseOptions = {
   }),
   ...denseLayers,
   sparseLevels: levelsOption,
+  verify: optionalCountOption({
+    flags: ["--verify"],
+    group: "Sparse attention",
+    range: { min: 1 },
+    alone: 1,
+    help: "Also compute every Nth decode step with all pages (every step without N) and report how far the two differ",
+  }),
+  verifyLimit: numberOption({
+    flags: ["--verify-limit"],
+    group: "Sparse attention",
+    placeholder: "KL",
+    range: { min: 0 },
+    fallback: undefined,
+    fallbackText: "none",
+    help:
+      "Read all pages from a step on that --verify finds more than KL nats from dense decoding, until a verified step is within " +
+      "the limit again",
+  }),
 };
 
 const outputOptions = {
@@ -254,4 +273,4 @@ export const generateOptions = {
 /** The values of `generate`'s options. */
 export type GenerateFlags = Values<typeof generateOptions>;
 /** The values that decide what is computed, not how it is shown. */
-export type ModelFlags = Omit<GenerateFlags, "jsonl" | "ordered" | "json" | "noStream">;
+export type ModelFlags = Omit<GenerateFlags, "jsonl" | "ordered" | "json" | "noStream" | "verify" | "verifyLimit">;

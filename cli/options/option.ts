@@ -8,8 +8,11 @@ export interface Option<V> {
   readonly group: string;
   /** Name of the value in help, such as `N` or `FILE`; undefined for a switch. */
   readonly placeholder?: string;
-  /** The flag may stand alone. Its value is attached, `--flag=VALUE`, or the next word if that is unmistakably a path. */
-  readonly optionalValue?: boolean;
+  /**
+   * The flag may stand alone. Its value is attached, `--flag=VALUE`; that of a `"path"` may also be the next word if that is
+   * unmistakably a path.
+   */
+  readonly optionalValue?: "path" | "attached";
   /** The legal values, if there are only a few; completions offer them. */
   readonly choices?: readonly string[];
   readonly help: string;
@@ -65,7 +68,17 @@ export function textOption<F extends string | undefined>(text: OptionText & { fa
 
 /** A flag that may be followed by a path. Its value is `""` for the flag alone. */
 export function optionalPathOption(text: OptionText): Option<string | undefined> {
-  return { placeholder: "DIR", ...text, optionalValue: true, fallback: undefined, parse: (value) => value };
+  return { placeholder: "DIR", ...text, optionalValue: "path", fallback: undefined, parse: (value) => value };
+}
+
+/** A flag that may have a whole number attached, `--flag=N`, and has the value `alone` without one. */
+export function optionalCountOption(
+  { alone, ...text }: OptionText & { range: Range; alone: number },
+): Option<number | undefined> {
+  const { parse, ...option } = countOption({ ...text, fallback: undefined });
+  const parseOptional = (value: string, flag: string): number | undefined =>
+    value === "" ? alone : parse(value, flag, undefined);
+  return { ...option, optionalValue: "attached", fallbackText: "", parse: parseOptional };
 }
 
 /** A flag with a number of bytes as its value: `500MB`, `20GB`, `1.5TB`, or a plain number. */

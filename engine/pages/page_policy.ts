@@ -115,6 +115,12 @@ export function resolvePolicy(
   });
 }
 
+/** The same policy for the same cache, without layers that select pages. */
+export function densePolicy(policy: PagePolicy): PagePolicy {
+  const layers = policy.layers.map((layer): LayerPolicy => layer.kind === "sparse" ? { kind: "dense" } : layer);
+  return Object.freeze({ ...policy, layers });
+}
+
 /** Layers that select pages. */
 export function countSparseLayers(policy: PagePolicy): number {
   return policy.layers.filter(({ kind }) => kind === "sparse").length;

@@ -10,7 +10,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, fromFileUrl } from "@std/path";
-import { logSoftmax } from "../../bench/quality_tally.ts";
+import { logSoftmax } from "../../engine/sample/log_probabilities.ts";
 import type { DeviceChoice } from "../../engine/devices.ts";
 import { Engine } from "../../engine/engine.ts";
 import type { WeightFormat } from "../../engine/folder/weight_formats.ts";
