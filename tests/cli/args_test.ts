@@ -146,3 +146,19 @@ for (const [flag, value, range] of outOfRange) {
     assertRefused([flag, value], `${flag} ${value}`, range);
   });
 }
+
+Deno.test("parseArguments() takes --verify for every step, and a number that is attached to it", () => {
+  assertEquals([parse("--verify").verify, parse("--verify=16").verify, parse().verify], [1, 16, undefined]);
+});
+
+Deno.test("parseArguments() leaves the word behind --verify to the prompt, a path too", () => {
+  assertEquals([words("--verify", "hi"), words("--verify", "/think")], [["hi"], ["/think"]]);
+});
+
+Deno.test("parseArguments() refuses a detached number behind --verify, which would become the prompt", () =>
+  assertRefused(["--verify", "16", "hi"], "--verify=16"));
+
+Deno.test("parseArguments() refuses --verify=0 and --verify=often", () => {
+  assertRefused(["--verify=0"], "--verify");
+  assertRefused(["--verify=often"], "--verify");
+});

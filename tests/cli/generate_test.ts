@@ -197,3 +197,16 @@ Deno.test("generate reads stdin before it loads the model", async () => {
   const { engine } = await runGenerate([], (world) => world.stdin = new FakeSource(new Uint8Array([0xff])));
   assertEquals(engine.loaded, undefined);
 });
+
+Deno.test("generate passes --verify and --verify-limit to the engine", async () => {
+  const { engine } = await runGenerate(["hi", "--verify=4", "--verify-limit", "0.1"]);
+  assertEquals(engine.options!.verify, { every: 4, limit: 0.1 });
+});
+
+for (const flags of [["--verify-limit", "0.1"], ["--verify", "--sparse", "off"]]) {
+  Deno.test(`generate refuses ${flags.join(" ")} before it loads the model`, async () => {
+    const { stderr, ending, engine } = await runGenerate(["hi", ...flags]);
+    assertStringIncludes(stderr, "--verify");
+    assertEquals([ending, engine.loaded], [{ code: 2 }, undefined]);
+  });
+}

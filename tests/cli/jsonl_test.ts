@@ -300,3 +300,20 @@ Deno.test("generate --ordered is refused without --jsonl", async () => {
   assertStringIncludes(stderr, "--jsonl");
   assertEquals(ending, { code: 2 });
 });
+
+Deno.test("generate --jsonl passes --verify to the engine and prints what it found about each prompt", async () => {
+  const verification = {
+    steps: 3,
+    agreed: 2,
+    meanKl: 0.5,
+    maxKl: 1,
+    firstDifference: 2,
+    skipped: 0,
+    overLimit: 0,
+    denseSteps: 0,
+  };
+  const { stdout } = await runLines('{"prompt": "a"}', ["--verify"], ({ engine }) => {
+    engine.batchPieces = [{ index: 0, id: 1, text: "x", finish: "stop", verification }];
+  });
+  assertEquals(JSON.parse(stdout).verification, verification);
+});

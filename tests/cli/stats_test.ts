@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { formatSeconds } from "../../engine/text/format.ts";
 import { prefillLine } from "../../cli/progress.ts";
 import { statsLines } from "../../cli/stats.ts";
@@ -67,3 +67,43 @@ Deno.test("generate tells the prefill in one plain line under --verbose", async 
   });
   assertEquals(stderr.match(/Read.*/g), ["Read prompt, 10 tokens in 2.00 s"]);
 });
+
+const verification = {
+  every: 16,
+  steps: 40,
+  agreed: 38,
+  meanKl: 0.0213,
+  maxKl: 0.25,
+  firstDifference: 17,
+  skipped: 0,
+  overLimit: 0,
+  denseSteps: 0,
+  seconds: 1.5,
+};
+
+function linesOf(changed: Partial<typeof stats>): Record<string, string> {
+  return Object.fromEntries(statsLines({ ...stats, ...changed }, "tiny", 51));
+}
+
+Deno.test("statsLines() tells agreement, first difference and divergence of a run that verifies", () => {
+  const { verify = "", limit } = linesOf({ verification });
+  for (const part of ["38 of 40", "95.0 %", "step 17", "0.0213", "0.2500"]) assertStringIncludes(verify, part);
+  assertEquals([limit, verify.includes("not verified")], [undefined, false]);
+});
+
+Deno.test("statsLines() tells how many steps were due and read all pages anyway", () =>
+  assertStringIncludes(
+    linesOf({ verification: { ...verification, skipped: 9 } }).verify ?? "",
+    "9 steps not verified",
+  ));
+
+Deno.test("statsLines() tells what a limit of the divergence did", () => {
+  const { limit = "" } = linesOf({ verification: { ...verification, limit: 0.2, overLimit: 3, denseSteps: 48 } });
+  for (const part of ["0.2", "3 verified steps", "48 steps"]) assertStringIncludes(limit, part);
+});
+
+Deno.test("statsLines() tells from which length on auto selects if the run stayed below it", () =>
+  assertStringIncludes(linesOf({ selectedSteps: 0, selectsFromTokens: 9000 }).sparse ?? "", "from 9,000 tokens on"));
+
+Deno.test("statsLines() tells that auto selects at no length of the context", () =>
+  assertStringIncludes(linesOf({ selectedSteps: 0, selectsFromTokens: null }).sparse ?? "", "up to 32,768 tokens"));
