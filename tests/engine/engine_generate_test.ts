@@ -232,3 +232,13 @@ Deno.test("Engine.generate ends at a special token that is a stop string", async
   assertEquals([ids, finish], [whole.ids.slice(0, 3), "stop"]);
   assertEquals(text, tokenizer.decode(ids.slice(0, 2)));
 });
+
+Deno.test("Engine.stats tells that mode auto selects at no length that fits the budget", async () => {
+  const { stats } = await runFixture({ sparse: { mode: "auto", budgetTokens: 1024 * 1024 } });
+  assertEquals([stats.selectsFromTokens, stats.selectedSteps], [null, 0]);
+});
+
+Deno.test("Engine.stats tells no length from which on to select in mode on", async () => {
+  const { stats } = await runFixture({ sparse: SMALL });
+  assertEquals(stats.selectsFromTokens, undefined);
+});
