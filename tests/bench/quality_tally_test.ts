@@ -1,13 +1,5 @@
 import { assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
-import {
-  answerFields,
-  argmax,
-  divergence,
-  emptyTally,
-  logSoftmax,
-  proseFields,
-  type Tally,
-} from "../../bench/quality_tally.ts";
+import { answerFields, emptyTally, proseFields, type Tally } from "../../bench/quality_tally.ts";
 
 function answered(name: "dense" | "sparse", scores: readonly number[]): Tally {
   const answers = scores.map((score, index) => ({ score, depth: index / scores.length }));
@@ -69,15 +61,3 @@ Deno.test("proseFields() raises an alarm if a sparse arm predicts better by more
   const better = losses.map((loss, index) => loss - 0.1 + Math.cos(index) / 50);
   assertMatch(proseFields(predicted("sparse", better), predicted("dense", losses)).alarm ?? "", /lower$/);
 });
-
-Deno.test("logSoftmax() sums to one, large logits or not", () => {
-  const sum = logSoftmax(Float32Array.of(1000, 1001, 999)).reduce((total, value) => total + Math.exp(value), 0);
-  assertAlmostEquals(sum, 1, 1e-12);
-});
-
-Deno.test("divergence() of equal distributions is 0, of others above", () => {
-  const [p, q] = [logSoftmax(Float32Array.of(1, 2, 3)), logSoftmax(Float32Array.of(3, 2, 1))];
-  assertEquals([divergence(p, p), divergence(p, q) > 0], [0, true]);
-});
-
-Deno.test("argmax() returns the first of equal numbers", () => assertEquals(argmax(Float32Array.of(1, 3, 3)), 1));
