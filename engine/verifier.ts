@@ -53,8 +53,9 @@ export class Verifier {
     const isDense = requests.some((request) => this.#overLimit.has(request));
     const result = isDue && step.selecting ? this.#verify(step, requests, isDense) : this.#only(step, isDense);
     for (const request of requests) {
-      if (isDue && !this.#selects(step, request)) this.#count(request, (tally) => tally.skipped++);
-      if (this.#readDensely) this.#count(request, (tally) => tally.denseSteps++);
+      const selects = this.#selects(step, request);
+      if (isDue && !selects) this.#count(request, (tally) => tally.skipped++);
+      if (this.#readDensely && selects) this.#count(request, (tally) => tally.denseSteps++);
     }
     return result;
   }

@@ -140,6 +140,16 @@ Deno.test("each request of a batch has its own figures, and the stats sum them",
   assertEquals([engine.stats.verification?.steps, engine.stats.verification?.skipped], [STEPS, STEPS]);
 });
 
+Deno.test("a request that reads all pages anyway has no step that the limit of another made dense", async () => {
+  await using engine = await loadFixture(MODEL);
+  const requests = [220, 10].map((tokens) => ({
+    prompt: promptIds(MODEL, tokens),
+    options: { maxTokens: STEPS + 1 },
+  }));
+  for await (const _piece of engine.generateBatch(requests, { sparse: SMALL, verify: { limit: 0 } }));
+  assertEquals(engine.stats.verification?.denseSteps, STEPS);
+});
+
 Deno.test("a batch reads densely while one of its requests exceeds the limit", async () => {
   await using engine = await loadFixture(MODEL);
   const requests = [220, 130].map((tokens) => ({
