@@ -139,7 +139,8 @@ void Calls::make_cache() {
   MUST(status == PS_OK || made == nullptr);
   if (status != PS_OK) return;
   const double rows = double(desc.num_layers) * desc.num_kv_heads * double(desc.num_pages);
-  MUST(double(measured.kv) >= rows * desc.page_size * desc.head_dim * (desc.dtype == PS_F32 ? 8 : 4)); /* as a sum that cannot wrap */
+  const int bytes = desc.kv_type != PS_KV_DTYPE ? 2 : desc.dtype == PS_F32 ? 8 : 4; /* of a key and a value */
+  MUST(double(measured.kv) >= rows * desc.page_size * desc.head_dim * bytes); /* as a sum that cannot wrap */
   MUST(measured.statistics > 0 && measured.scratch > 0);
   if (made == nullptr) return;
   if (measured.kv > 64 * kLargeBytes || measured.statistics > 64 * kLargeBytes || measured.scratch > 64 * kLargeBytes) {
