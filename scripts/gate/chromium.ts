@@ -1,4 +1,5 @@
 /** The browser for the tests of reports. */
+import { installPackages } from "./debian.ts";
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 const PACKAGE = "chromium";
@@ -21,16 +22,5 @@ function isFile(path: string): boolean {
 
 /** Installs Debian's package if possible. Returns the reason if it could not. */
 export async function installChromium(): Promise<string | undefined> {
-  if (!isFile("/usr/bin/apt-get")) return "there is no apt-get";
-  if (Deno.uid() !== 0) return "only root can install packages";
-  const env = { DEBIAN_FRONTEND: "noninteractive" };
-  for (const args of [["update"], ["install", "-y", "--no-install-recommends", PACKAGE]]) {
-    const { success, stderr } = await new Deno.Command("apt-get", { args, env, stdin: "null" }).output();
-    if (!success) return `apt-get ${args[0]} failed: ${lastLine(new TextDecoder().decode(stderr))}`;
-  }
-  return undefined;
-}
-
-function lastLine(text: string): string {
-  return text.trim().split("\n").at(-1) ?? "";
+  return await installPackages([PACKAGE]);
 }

@@ -11,7 +11,8 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, join } from "@std/path";
 import { print } from "../output.ts";
-import { BuildError, buildLibrary, objectFor, ROOT, sourcesIn, tryRun } from "../release/native_library.ts";
+import { BuildError, buildLibrary, tryRun } from "../release/native_library.ts";
+import { buildNative, FAULTS, fuzz, type Native, type Ran, resultOf, runProgram, threads } from "./native_programs.ts";
 import { countsOf } from "./test_run.ts";
 import { findCompiler, sanitizedLibrary, sanitizedPlan, type Sanitizer, sanitizerFlags } from "../release/toolchain.ts";
 
@@ -35,16 +36,6 @@ const GENERATE = [
   ...["run", "-A", "--no-check", "cli/main.ts", "generate", "--device", "cpu", "-n", "3", "-c", "700"],
   ...["--truncate", "tail", "--sparse", "on", "--sparse-budget", "128", "-f", "examples/war_of_the_worlds.txt"],
 ];
-const FUZZ_SOURCES = ["fuzz", "calls"];
-
-/** A program of tests/native. */
-interface Native {
-  name: string;
-  sources: readonly string[];
-  /** Extra compiler flags. */
-  flags: readonly string[];
-  args: readonly string[];
-}
 
 interface Options {
   rounds: number;
@@ -53,16 +44,12 @@ interface Options {
 }
 
 function natives(sanitizer: Sanitizer, { rounds, fuzzerSeconds }: Options): Native[] {
-  const threads = { name: "threads", sources: ["threads"], flags: [], args: ["200"] };
-  if (sanitizer === "tsan") return [threads];
-  const made = [
-    { name: "fuzz", sources: FUZZ_SOURCES, flags: [], args: [String(rounds)] },
-    { name: "faults", sources: ["faults"], flags: ["-Wl,--wrap=mmap,--wrap=pthread_create"], args: [] },
-    threads,
-  ];
+  if (sanitizer === "tsan") return [threads(200)];
+  const random = fuzz(rounds);
+  const made = [random, FAULTS, threads(200)];
   if (fuzzerSeconds === 0) return made;
   const args = [`-max_total_time=${fuzzerSeconds}`, "-max_len=4096", "-timeout=10", "-print_final_stats=1"];
-  return [...made, { name: "libfuzzer", sources: FUZZ_SOURCES, flags: ["-fsanitize=fuzzer", "-DPS_LIBFUZZER"], args }];
+  return [...made, { ...random, name: "libfuzzer", flags: ["-fsanitize=fuzzer", "-DPS_LIBFUZZER"], args }];
 }
 
 /** The runtimes to preload, or undefined if the compiler has none; clang links its own statically. */
@@ -70,40 +57,6 @@ async function runtimes(compiler: string, sanitizer: Sanitizer): Promise<string[
   const found = await Promise.all(RUNTIMES[sanitizer].map((name) => tryRun(compiler, [`-print-file-name=${name}`])));
   const paths = found.map((run) => run?.stdout.trim() ?? "");
   return paths.every((path) => path.startsWith("/")) ? paths.map((path) => Deno.realPathSync(path)) : undefined;
-}
-
-interface Ran {
-  code: number;
-  output: string;
-}
-
-async function run(command: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ran> {
-  const { code, stdout, stderr } = await new Deno.Command(command, {
-    args: [...args],
-    env: { NO_COLOR: "1", ...env },
-    cwd: ROOT,
-    stdin: "null",
-  }).output();
-  return { code, output: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
-}
-
-/** The objects of the library itself, without others in the folder. */
-function libraryObjects(folder: string): string[] {
-  const sources = ["csrc/api", "csrc/cpu"].flatMap((from) => sourcesIn(from, [".cpp"]));
-  const built = new Set(sourcesIn(folder, [".o"]));
-  return sources.map((source) => objectFor(source, join(ROOT, folder))).filter((object) => built.has(object));
-}
-
-async function buildNative(compiler: string, sanitizer: Sanitizer, native: Native): Promise<string> {
-  const folder = join("build", sanitizer);
-  const program = join(ROOT, folder, native.name);
-  const files = native.sources.map((source) => join(ROOT, "tests", "native", `${source}.cpp`));
-  const flags = ["-std=c++17", "-pthread", "-Wall", "-Wextra", ...sanitizerFlags(sanitizer), ...native.flags];
-  const { code, output } = await run(compiler, [...flags, ...files, ...libraryObjects(folder), "-o", program]);
-  if (code !== 0) {
-    throw new BuildError(`tests/native/${native.name} could not be built: ${output.trim().split("\n")[0]}`);
-  }
-  return program;
 }
 
 /** Prints a row, and the first report. */
@@ -115,11 +68,6 @@ function row(sanitizer: string, what: string, result: string, { code, output }: 
   const first = lines.findIndex((line) => REPORT.test(line));
   print((first < 0 ? lines.slice(-SHOWN_LINES) : lines.slice(first, first + SHOWN_LINES)).join("\n"));
   return false;
-}
-
-/** The result line of a native program. */
-function resultOf(output: string): string {
-  return output.match(/^(?:calls|faults|rounds) .*$|number_of_executed_units: \d+/m)?.[0] ?? "";
 }
 
 async function check(sanitizer: Sanitizer, options: Options): Promise<boolean> {
@@ -134,7 +82,8 @@ async function check(sanitizer: Sanitizer, options: Options): Promise<boolean> {
   await buildLibrary(sanitizedPlan(sanitizer));
   let clean = true;
   for (const native of natives(sanitizer, options)) {
-    const ran = await run(await buildNative(compiler, sanitizer, native), native.args);
+    const program = await buildNative(compiler, join("build", sanitizer), native, sanitizerFlags(sanitizer));
+    const ran = await runProgram(program, native.args);
     clean = row(sanitizer, native.name, resultOf(ran.output), ran) && clean;
   }
   return options.nativeOnly || preload === undefined ? clean : await underDeno(sanitizer, preload) && clean;
@@ -142,10 +91,10 @@ async function check(sanitizer: Sanitizer, options: Options): Promise<boolean> {
 
 async function underDeno(sanitizer: Sanitizer, preload: readonly string[]): Promise<boolean> {
   const env = { ...UNDER_DENO, LD_PRELOAD: preload.join(" "), PAGESIFT_LIBRARY: sanitizedLibrary(sanitizer) };
-  const tests = await run(Deno.execPath(), TESTS, env);
+  const tests = await runProgram(Deno.execPath(), TESTS, env);
   const { passed, failed } = countsOf(tests.output);
   const clean = row(sanitizer, "tests", `${passed} passed, ${failed} failed`, tests) && passed > 0;
-  return row(sanitizer, "generate", "3 tokens", await run(Deno.execPath(), GENERATE, env)) && clean;
+  return row(sanitizer, "generate", "3 tokens", await runProgram(Deno.execPath(), GENERATE, env)) && clean;
 }
 
 async function main(): Promise<number> {

@@ -8,12 +8,20 @@ const COMMON_FLAGS = [
   ...["-Wno-maybe-uninitialized", "-Wno-uninitialized"], // g++ 12 warns inside its own AVX-512 header
 ];
 const AVX512_FLAGS = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"];
-const X86_FLAGS: Readonly<Record<string, readonly string[]>> = {
-  isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
-  isa_avx512: AVX512_FLAGS,
-  isa_avx512vnni: [...AVX512_FLAGS, "-mavx512vnni"],
-  isa_amx: [...AVX512_FLAGS, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+/** What each file of one instruction set is compiled with, by processor; a file is left out where it has no entry. */
+const ISA_FLAGS: Readonly<Record<typeof Deno.build.arch, Readonly<Record<string, readonly string[]>>>> = {
+  x86_64: {
+    isa_portable: [],
+    isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
+    isa_avx512: AVX512_FLAGS,
+    isa_avx512vnni: [...AVX512_FLAGS, "-mavx512vnni"],
+    isa_amx: [...AVX512_FLAGS, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+  },
+  aarch64: {
+    isa_portable: [],
+  },
 };
+const CROSS_COMPILER = "aarch64-linux-gnu-g++";
 /** The last one is also compiled to PTX, from which a driver makes code for GPUs that came later. */
 const CUDA_ARCHS = "80,90a,100";
 const CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall", "-cudart", "static"];
@@ -36,6 +44,9 @@ export function sanitizedLibrary(sanitizer: Sanitizer): string {
   return join(ROOT, "build", sanitizer, `libpagesift_cpu_${sanitizer}.so`);
 }
 
+/** Where the CPU library for arm64 is built on other processors. */
+export const ARM64_LIBRARY = join(ROOT, "build", "arm64", "libpagesift_cpu.so");
+
 /** Where a library is built. */
 export function libraryPath(kind: "cpu" | "cuda"): string {
   return join(ROOT, "build", kind, `libpagesift_${kind}.${Deno.build.os === "darwin" ? "dylib" : "so"}`);
@@ -50,6 +61,13 @@ export async function findCompiler(): Promise<string> {
     `No C++ compiler found (${names.join(", ")}); install one, for example with "apt-get install g++" or ` +
       `"xcode-select --install", or set CXX`,
   );
+}
+
+/** The compiler for arm64: this machine's own where it is one, else Debian's cross compiler. */
+export async function findCrossCompiler(): Promise<string> {
+  if (Deno.build.arch === "aarch64") return await findCompiler();
+  if ((await tryRun(CROSS_COMPILER, ["--version"]))?.ok) return CROSS_COMPILER;
+  throw new BuildError(`There is no ${CROSS_COMPILER}; install it with "apt-get install g++-aarch64-linux-gnu"`);
 }
 
 /** `$NVCC`, else nvcc on the PATH, else where NVIDIA's installer puts it; undefined where there is none. */
@@ -73,11 +91,16 @@ async function runtimeFlags(compiler: string): Promise<string[]> {
   return found?.stdout.startsWith("/") ? ["-static-libgcc", "-static-libstdc++"] : [];
 }
 
-function cpuUnits(compiler: string, folder: string, more: readonly string[] = []): Unit[] {
+function cpuUnits(
+  compiler: string,
+  folder: string,
+  { arch = Deno.build.arch, more = [] }: { arch?: typeof Deno.build.arch; more?: readonly string[] } = {},
+): Unit[] {
   return ["csrc/api", "csrc/cpu"].flatMap((sources) => sourcesIn(sources, [".cpp"])).flatMap((source) => {
-    const extra = X86_FLAGS[basename(source, ".cpp")];
-    if (extra && Deno.build.arch !== "x86_64") return [];
-    return [{ source, object: objectFor(source, folder), compiler, flags: [...COMMON_FLAGS, ...more, ...extra ?? []] }];
+    const name = basename(source, ".cpp");
+    const own = name.startsWith("isa_") ? ISA_FLAGS[arch][name] : [];
+    if (own === undefined) return [];
+    return [{ source, object: objectFor(source, folder), compiler, flags: [...COMMON_FLAGS, ...more, ...own] }];
   });
 }
 
@@ -88,21 +111,29 @@ function inputs(...parts: readonly string[]): string[] {
 /** Files that both libraries are made of. */
 const SHARED = ["api", "include", "backend.h", "params.h", "sample_rules.h"];
 
-export function cpuPlan(): Plan {
-  const library = libraryPath("cpu");
+function cpuPlanFor(title: string, library: string, arch: typeof Deno.build.arch, find: () => Promise<string>): Plan {
   return {
-    ...{ title: "CPU library", library, note: "", inputs: inputs(...SHARED, "cpu") },
-    stamp: JSON.stringify([Deno.env.get("CXX"), COMMON_FLAGS, X86_FLAGS, LINKER_FLAGS]),
+    ...{ title, library, note: "", inputs: inputs(...SHARED, "cpu") },
+    stamp: JSON.stringify([Deno.env.get("CXX"), COMMON_FLAGS, ISA_FLAGS, LINKER_FLAGS]),
     prepare: async () => {
-      const compiler = await findCompiler();
+      const compiler = await find();
       const runtime = await runtimeFlags(compiler);
       const flags = ["-shared", "-pthread", ...runtime, ...runtime.length > 0 ? [`-Wl,${LINKER_FLAGS}`] : []];
       return {
-        units: cpuUnits(compiler, join(ROOT, "build", "cpu")),
+        units: cpuUnits(compiler, dirname(library), { arch }),
         link: (objects, output) => ({ command: compiler, args: [...flags, ...objects, "-o", output] }),
       };
     },
   };
+}
+
+export function cpuPlan(): Plan {
+  return cpuPlanFor("CPU library", libraryPath("cpu"), Deno.build.arch, findCompiler);
+}
+
+/** The CPU library for Linux on arm64, from any Linux with Debian's cross compiler. */
+export function arm64Plan(): Plan {
+  return cpuPlanFor("arm64 CPU library", ARM64_LIBRARY, "aarch64", findCrossCompiler);
 }
 
 /** The CPU library, checked while it runs. It brings no runtime of its own, since the sanitizer's must come first in the process. */
@@ -111,11 +142,11 @@ export function sanitizedPlan(sanitizer: Sanitizer): Plan {
   const flags = sanitizerFlags(sanitizer);
   return {
     ...{ title: `CPU library for ${sanitizer}`, library, note: "", inputs: inputs(...SHARED, "cpu") },
-    stamp: JSON.stringify([Deno.env.get("CXX"), COMMON_FLAGS, X86_FLAGS, flags]),
+    stamp: JSON.stringify([Deno.env.get("CXX"), COMMON_FLAGS, ISA_FLAGS, flags]),
     prepare: async () => {
       const compiler = await findCompiler();
       return {
-        units: cpuUnits(compiler, dirname(library), flags),
+        units: cpuUnits(compiler, dirname(library), { more: flags }),
         link: (objects, output) => ({
           command: compiler,
           args: ["-shared", "-pthread", ...flags, ...objects, "-o", output],

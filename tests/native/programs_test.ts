@@ -1,4 +1,4 @@
-/** Small native programs over parts of the libraries that can be tested without a library: control groups, cuBLAS, bounds of products. */
+/** Small native programs over the CPU library, and over parts of the libraries: control groups, cuBLAS, bounds of products. */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { dirname, join } from "@std/path";
 import { ROOT } from "../../scripts/release/native_library.ts";
@@ -202,6 +202,21 @@ Deno.test("products of weights at the end of memory read nothing behind them, an
   const { stdout, stderr } = await run(program, []);
   assertEquals([stdout, stderr], ["products 348", ""]);
 });
+
+for (
+  const [program, what] of [
+    ["products", "products with weights of every format are near sums in f64"],
+    ["attention", "attention over pages of every type is near a softmax in f64"],
+    ["scoring", "page statistics and scores are near their definitions in f64"],
+  ] as const
+) {
+  Deno.test(what, async () => {
+    const path = await compile(join(FOLDER, program), ["-O1", `tests/native/${program}.cpp`, libraryPath("cpu")]);
+    const { stdout, stderr } = await run(path, []);
+    assertEquals(stderr, "");
+    assertMatch(stdout, /^(products|caches) \d+ with /);
+  });
+}
 
 Deno.test({
   name: "a device works without AMX where the system refuses it",
