@@ -192,7 +192,8 @@ export const symbols = {
    * error per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it: the CPU build rounds x
    * to 15 bits there and stays far below; the CUDA build rounds weights and x to f16. For more tokens, the CUDA build and the CPU build with
    * AMX round x and weights in blocks to bf16, with an error of at most 1/127 of the sum of |x * weight|. With AMX, x goes in as two parts of
-   * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights.
+   * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights. On arm64 with bf16 instructions, both are
+   * rounded to bf16 for more than 256 tokens only.
    * (device, x, weight, bias, out)
    */
   ps_matmul: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },

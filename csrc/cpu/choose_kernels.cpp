@@ -25,6 +25,23 @@ Kernels with_amx(Kernels kernels) {
 }
 
 }  // namespace
+#elif defined(__aarch64__)
+namespace {
+
+Kernels with_dot(Kernels kernels) {
+  kernels.name = "neondot";
+  kernels.matmul_quantized = matmul_quantized_neondot;
+  return kernels;
+}
+
+Kernels with_bf16(Kernels kernels) {
+  kernels.name = "neonbf16";
+  kernels.matmul = matmul_neonbf16;
+  kernels.matmul_quantized = matmul_quantized_neonbf16;
+  return kernels;
+}
+
+}  // namespace
 #endif
 
 const Kernels &choose_kernels() {
@@ -42,6 +59,12 @@ const Kernels &choose_kernels() {
   if (bytes && wanted(vnni)) return vnni;
   if (avx512 && wanted(kAvx512Kernels)) return kAvx512Kernels;
   if (avx2 && wanted(kAvx2Kernels)) return kAvx2Kernels;
+#elif defined(__aarch64__)
+  static const Kernels dot = with_dot(kPortableKernels);
+  static const Kernels bf16 = with_bf16(dot);
+  const ArmFeatures features = arm_features();
+  if (features.dot && features.bf16 && wanted(bf16)) return bf16;
+  if (features.dot && wanted(dot)) return dot;
 #endif
   if (wanted(kPortableKernels)) return kPortableKernels;
   throw Error(PS_UNSUPPORTED, std::string("This machine does not support PAGESIFT_ISA=") + asked + "; unset it to use the best instruction set");

@@ -41,9 +41,14 @@ void matmul_quantized_vnni(ThreadPool &, const MatmulParams &);
 void matmul_amx(ThreadPool &, const MatmulParams &);
 void matmul_quantized_amx(ThreadPool &, const MatmulParams &);
 void prefill_attention_amx(ThreadPool &, const PrefillAttentionParams &);
+#elif defined(__aarch64__)
+void matmul_quantized_neondot(ThreadPool &, const MatmulParams &);
+void matmul_neonbf16(ThreadPool &, const MatmulParams &);
+void matmul_quantized_neonbf16(ThreadPool &, const MatmulParams &);
 #endif
 
-/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA (portable, avx2, avx512, avx512vnni, amx). */
+/* The best instruction set of this processor, or the one in the environment variable PAGESIFT_ISA: portable, avx2, avx512, avx512vnni or amx;
+ * on arm64 neon, neondot or neonbf16. */
 const Kernels &choose_kernels();
 
 /* Fewest tokens that one task of decode attention reads; see decode_attention_splits. */

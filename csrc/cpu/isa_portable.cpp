@@ -4,5 +4,9 @@
 #include "kernels/all.h"
 
 namespace ps {
+#if defined(__aarch64__)
+extern const Kernels kPortableKernels = PS_ISA::kernels("neon"); /* part of every arm64 processor */
+#else
 extern const Kernels kPortableKernels = PS_ISA::kernels("portable");
-}
+#endif
+}  // namespace ps

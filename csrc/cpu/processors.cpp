@@ -14,6 +14,8 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 #endif
 
@@ -146,6 +148,15 @@ int quota_processors(const std::string &root) {
 int usable_processors() {
   const int available = std::max(1, affinity_processors()), quota = quota_processors("");
   return quota > 0 ? std::min(available, quota) : available;
+}
+
+ArmFeatures arm_features() {
+#if defined(__linux__) && defined(__aarch64__)
+  constexpr unsigned long kDot = 1ul << 20, kBf16 = 1ul << 14; /* HWCAP_ASIMDDP and HWCAP2_BF16, which older headers lack */
+  return {(getauxval(AT_HWCAP) & kDot) != 0, (getauxval(AT_HWCAP2) & kBf16) != 0};
+#else
+  return {};
+#endif
 }
 
 bool request_amx() {

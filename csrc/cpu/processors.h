@@ -1,4 +1,4 @@
-/* The number of processors that the process may use, and whether they have AMX. */
+/* The number of processors that the process may use, and which optional instructions they have. */
 #pragma once
 
 #include <string>
@@ -15,5 +15,12 @@ int quota_processors(const std::string &root);
 /* Whether the processor multiplies tiles of bf16 (AMX, with AVX512-BF16) and the system lets this process use them. The system grants that
  * for all threads at once, or refuses, for example in a sandbox or if a thread's signal stack is too small for the registers. */
 bool request_amx();
+
+/* What an arm64 processor has beyond NEON; nothing on other processors and systems. */
+struct ArmFeatures {
+  bool dot;  /* products of bytes (FEAT_DotProd) */
+  bool bf16; /* products of bf16 (FEAT_BF16) */
+};
+ArmFeatures arm_features();
 
 }  // namespace ps

@@ -5,6 +5,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 #include "../numbers.h"
@@ -23,6 +25,8 @@ namespace PS_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#elif defined(__ARM_NEON)
+constexpr int kLanes = 4; /* g++ keeps vectors that take two registers in memory */
 #else
 constexpr int kLanes = 8;
 #endif
@@ -46,6 +50,8 @@ PS_INLINE VecBits widen_bits(VecHalf half) {
   return (VecBits)_mm512_cvtepu16_epi32((__m256i)half);
 #elif defined(__AVX2__)
   return (VecBits)_mm256_cvtepu16_epi32((__m128i)half);
+#elif defined(__ARM_NEON)
+  return (VecBits)vmovl_u16((uint16x4_t)half);
 #else
   return __builtin_convertvector(half, VecBits);
 #endif
@@ -58,6 +64,8 @@ PS_INLINE Vec widen_f16(VecHalf half) {
   return (Vec)_mm512_cvtph_ps((__m256i)half);
 #elif defined(__F16C__)
   return (Vec)_mm256_cvtph_ps((__m128i)half);
+#elif defined(__ARM_NEON)
+  return (Vec)vcvt_f32_f16((float16x4_t)half);
 #else
   const VecBits bits = widen_bits(half);
   const VecBits magnitude = (bits & 0x7fffu) << 13;
@@ -92,6 +100,15 @@ typedef __m128i VecNarrow;
 PS_INLINE VecNarrow load_narrow(const void *p) { return _mm_loadl_epi64(static_cast<const __m128i *>(p)); }
 PS_INLINE Vec widen(const q8 *, VecNarrow bytes) { return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)); }
 PS_INLINE VecHalf widen_bits(VecNarrow bytes) { return (VecHalf)_mm_cvtepu8_epi16(bytes); }
+#elif defined(__ARM_NEON)
+typedef uint8x8_t VecNarrow; /* the first kLanes count */
+PS_INLINE VecNarrow load_narrow(const void *p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  return vreinterpret_u8_u32(vdup_n_u32(four));
+}
+PS_INLINE Vec widen(const q8 *, VecNarrow bytes) { return (Vec)vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(bytes))))); }
+PS_INLINE VecHalf widen_bits(VecNarrow bytes) { return (VecHalf)vget_low_u16(vmovl_u8(bytes)); }
 #else
 typedef int8_t VecNarrow __attribute__((vector_size(kLanes)));
 PS_INLINE VecNarrow load_narrow(const void *p) {
@@ -153,6 +170,8 @@ PS_INLINE float reduce_add(Vec v) {
   const __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
   const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+#elif defined(__ARM_NEON)
+  return vaddvq_f32((float32x4_t)v);
 #else
   float sum = 0;
   for (int i = 0; i < kLanes; i++) sum += v[i];

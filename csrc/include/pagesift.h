@@ -236,7 +236,8 @@ PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_te
  * error per block of 32 numbers is at most 1/254 of the largest |x| of the block, times the sum of |weight| over it: the CPU build rounds x
  * to 15 bits there and stays far below; the CUDA build rounds weights and x to f16. For more tokens, the CUDA build and the CPU build with
  * AMX round x and weights in blocks to bf16, with an error of at most 1/127 of the sum of |x * weight|. With AMX, x goes in as two parts of
- * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights. */
+ * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights. On arm64 with bf16 instructions, both are
+ * rounded to bf16 for more than 256 tokens only. */
 PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);

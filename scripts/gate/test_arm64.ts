@@ -1,6 +1,6 @@
 /**
- * The CPU library for arm64: cross-compiled, and run under QEMU by programs of tests/native, once as a processor without the optional
- * instructions and once as one with all of them, with each instruction set that it has. On an arm64 machine, the programs run as they are.
+ * The CPU library for arm64: cross-compiled, and run under QEMU by programs of tests/native, on a processor without the optional
+ * instructions and on one with all of them. On an arm64 machine, the programs run as they are and require one with all of them.
  *
  *     deno run -A scripts/gate/test_arm64.ts [--install]
  *
@@ -10,7 +10,7 @@
 import { dirname, relative } from "@std/path";
 import { print } from "../output.ts";
 import { BuildError, buildLibrary, ROOT, tryRun } from "../release/native_library.ts";
-import { ARM64_LIBRARY, arm64Plan, findCrossCompiler } from "../release/toolchain.ts";
+import { ARM64_LIBRARY, arm64Plan, findCrossCompiler, ISA_FLAGS } from "../release/toolchain.ts";
 import { installPackages } from "./debian.ts";
 import { buildNative, FAULTS, fuzz, type Native, resultOf, runProgram, threads } from "./native_programs.ts";
 
@@ -19,27 +19,37 @@ const PACKAGES = ["g++-aarch64-linux-gnu", "qemu-user-static"];
 const EMULATED = Deno.build.arch !== "aarch64";
 const SHOWN_LINES = 10;
 
-/** A processor that QEMU emulates, and the instruction sets to run on it; the last one is the one that it chooses. */
-interface Processor {
-  name: string;
-  sets: readonly string[];
+/** A processor that QEMU emulates, and the instruction set to run on it. */
+interface Target {
+  processor: string;
+  set: string;
 }
-const PROCESSORS: readonly Processor[] = [
-  { name: "cortex-a57", sets: ["portable"] },
-  { name: "max", sets: ["portable"] },
-];
+const OLD: Target = { processor: "cortex-a57", set: "neon" };
+const NEW: Target = { processor: "max", set: "neonbf16" };
+const ALL: readonly Target[] = [OLD, { ...NEW, set: "neon" }, { ...NEW, set: "neondot" }, NEW];
 
-const NUMERIC: readonly Native[] = ["products", "attention", "scoring"].map((name) => (
-  { name, sources: [name], flags: [], args: [] }
-));
-/** What does not depend on the instruction set. */
-const BOUNDS: Native = {
-  name: "matmul_bounds",
-  sources: ["matmul_bounds"],
-  flags: ["-fsanitize=undefined", "-fno-sanitize-recover=all"],
-  args: [],
-};
-const OTHERS: readonly Native[] = [BOUNDS, fuzz(2), FAULTS, threads(10)];
+function numeric(name: string): Native {
+  return { name, sources: [name], flags: [], args: [] };
+}
+
+/** Products read nothing behind their weights; with the instructions that a file of csrc/cpu is compiled for. */
+function bounds(file: string): Native {
+  const checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"];
+  const instructions = ISA_FLAGS.aarch64[file] ?? [];
+  return { name: `matmul_bounds_${file}`, sources: ["matmul_bounds"], flags: [...checks, ...instructions], args: [] };
+}
+
+/** Instruction sets differ in products only. */
+const PROGRAMS: readonly [native: Native, on: readonly Target[]][] = [
+  [numeric("products"), ALL],
+  [numeric("attention"), [OLD, NEW]],
+  [numeric("scoring"), [OLD, NEW]],
+  [bounds("isa_portable"), [OLD]],
+  [bounds("isa_neonbf16"), [NEW]],
+  [fuzz(2), [OLD, NEW]],
+  [FAULTS, [OLD]],
+  [threads(10), [OLD, NEW]],
+];
 
 async function hasTools(): Promise<boolean> {
   const compiler = await findCrossCompiler().then(() => true, () => false);
@@ -54,8 +64,8 @@ async function whyNot(): Promise<string | undefined> {
   return reason ?? (await hasTools() ? undefined : "the packages contain no compiler and no emulator");
 }
 
-/** Runs a program and prints its row; `set` is the instruction set that it must use, or "" for the one that it chooses. */
-async function check(native: Native, program: string, processor: string, set: string): Promise<boolean> {
+/** Runs a program and prints its row. */
+async function check(native: Native, program: string, { processor, set }: Target): Promise<boolean> {
   const [command, ...args] = [...EMULATED ? [EMULATOR, "-cpu", processor] : [], program, ...native.args];
   const started = performance.now();
   const { code, output } = await runProgram(command ?? program, args, { PAGESIFT_ISA: set });
@@ -77,13 +87,9 @@ async function main(): Promise<number> {
   const folder = relative(ROOT, dirname(ARM64_LIBRARY));
   let passed = true;
   print("| program | processor | instruction set | result | s |\n|---|---|---|---|---|");
-  for (const native of [...NUMERIC, ...OTHERS]) {
-    const program = await buildNative(compiler, folder, native, ["-O2", "-static"]);
-    for (const { name, sets } of PROCESSORS) {
-      for (const set of NUMERIC.includes(native) ? sets : sets.slice(-1)) {
-        passed = await check(native, program, name, set) && passed;
-      }
-    }
+  for (const [native, targets] of PROGRAMS) {
+    const program = await buildNative(compiler, folder, native, ["-O1", "-static"]);
+    for (const target of targets) passed = await check(native, program, target) && passed;
   }
   return passed ? 0 : 1;
 }

@@ -9,7 +9,7 @@ const COMMON_FLAGS = [
 ];
 const AVX512_FLAGS = ["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"];
 /** What each file of one instruction set is compiled with, by processor; a file is left out where it has no entry. */
-const ISA_FLAGS: Readonly<Record<typeof Deno.build.arch, Readonly<Record<string, readonly string[]>>>> = {
+export const ISA_FLAGS: Readonly<Record<typeof Deno.build.arch, Readonly<Record<string, readonly string[]>>>> = {
   x86_64: {
     isa_portable: [],
     isa_avx2: ["-mavx2", "-mfma", "-mf16c"],
@@ -19,6 +19,8 @@ const ISA_FLAGS: Readonly<Record<typeof Deno.build.arch, Readonly<Record<string,
   },
   aarch64: {
     isa_portable: [],
+    isa_neondot: ["-march=armv8.2-a+dotprod"],
+    isa_neonbf16: ["-march=armv8.2-a+dotprod+bf16"],
   },
 };
 const CROSS_COMPILER = "aarch64-linux-gnu-g++";

@@ -4,7 +4,7 @@ import { fromFileUrl } from "@std/path";
 import { DEVICE_KIND } from "../support/device.ts";
 import { runDeno } from "../support/process.ts";
 
-const SETS = ["portable", "avx2", "avx512", "avx512vnni", "amx"];
+const SETS = ["portable", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot", "neonbf16"];
 const PROBE = fromFileUrl(new URL("../support/instruction_set.ts", import.meta.url));
 const FOLDER = fromFileUrl(new URL(".", import.meta.url));
 const SELF = fromFileUrl(import.meta.url);

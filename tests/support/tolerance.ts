@@ -1,5 +1,6 @@
 /**
- * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except with AMX:
+ * How far an operation may be from its reference. The CPU build computes with numbers of 32 bits, except on arm64 with bf16 instructions,
+ * where `matmul` of more than 256 tokens with bf16 weights rounds its input to bf16, and with AMX:
  *
  * - `matmul` of 17 to 256 tokens with bf16 weights takes its input in two parts of bf16, and rounds it to bf16 for more tokens;
  * - `attendPrefill` over pages that are not f32 rounds queries, keys, values and probabilities to bf16.
@@ -62,8 +63,14 @@ function amxRelative(work: Work, dtype: FloatType): number {
   return (dtype === "bf16" && !work.kvType ? 4 : 8) * ROUNDING.bf16;
 }
 
+function neonRelative(work: Work, dtype: FloatType): number {
+  const rounds = work.operation === "matmul" && dtype === "bf16" && work.tokens > TWO_PART_TOKENS.to;
+  return rounds ? 4 * ROUNDING.bf16 : EXACT;
+}
+
 function relativeOf(work: Work, dtype: FloatType): number {
   if (DEVICE_KIND === "cuda") return cudaRelative(work, dtype);
+  if (deviceName() === "neonbf16") return neonRelative(work, dtype);
   return deviceName() === "amx" ? amxRelative(work, dtype) : EXACT;
 }
 

@@ -13,7 +13,7 @@ namespace PS_ISA {
 
 constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kOctet = 8; /* the smallest page: tokens that are contiguous for one dimension of the keys */
-constexpr int kVectorsAtOnce = 2;
+constexpr int kVectorsAtOnce = kLanes == 4 ? 4 : 2;
 constexpr int kOctetsAtOnce = kVectorsAtOnce * kLanes / kOctet;
 constexpr int kHeadsAtOnce = 4;
 constexpr int64_t kScoreFloats = kHeadsAtOnce * 2 * kBlockTokens; /* a head's scores, and a margin for whole vectors */
@@ -72,8 +72,9 @@ PS_INLINE void score_keys(const Block &block, int64_t page_size, int64_t d, cons
         Vec k[kVectorsAtOnce];
         PS_UNROLL
         for (int v = 0; v < kVectorsAtOnce; v++) {
-          constexpr int kStep = kLanes / kOctet;
-          k[v] = load_octets(base[v * kStep] + i * page_size, base[v * kStep + kStep - 1] + i * page_size);
+          const int first_token = v * kLanes, last_token = first_token + kLanes - 1;
+          const int64_t row = i * page_size;
+          k[v] = load_octets(base[first_token / kOctet] + row + first_token % kOctet, base[last_token / kOctet] + row);
         }
         PS_UNROLL
         for (int h = 0; h < Heads; h++) {
@@ -148,12 +149,14 @@ PS_INLINE void sum_values(const Block &block, const Block &next, int64_t page_si
       const int64_t share = page_size * kVectorsAtOnce * kLanes * int64_t(sizeof(T));
       if (page < next.pages) prefetch_bytes(next.keys[page], column * page_size * int64_t(sizeof(T)), share);
       for (int64_t i = block.begin[page]; i < block.end[page]; i++) {
-        const Vec v0 = load(values + i * d), v1 = load(values + i * d + (vectors - 1) * kLanes);
+        Vec own[kVectorsAtOnce];
+        PS_UNROLL
+        for (int v = 0; v < kVectorsAtOnce; v++) own[v] = load(values + i * d + (v < vectors ? v : 0) * kLanes);
         PS_UNROLL
         for (int h = 0; h < Heads; h++) {
           const Vec x = set1(w[h * 2 * kBlockTokens + i]);
-          sum[h][0] = fma(x, v0, sum[h][0]);
-          sum[h][1] = fma(x, v1, sum[h][1]);
+          PS_UNROLL
+          for (int v = 0; v < kVectorsAtOnce; v++) sum[h][v] = fma(x, own[v], sum[h][v]);
         }
       }
     }

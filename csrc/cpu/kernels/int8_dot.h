@@ -9,12 +9,15 @@ namespace PS_ISA {
 typedef uint8_t VecBytes __attribute__((vector_size(kLanes * 4)));
 constexpr int kVecBytes = kLanes * 4;
 
+/* Whether one instruction multiplies bytes and adds four products up. That of x86 takes unsigned times signed ones: bytes of -128 to 127 are
+ * multiplied as 0 to 255, and 128 times the sum of x is taken off. */
 #if defined(__AVX512VNNI__)
-constexpr bool kMultipliesBytes = true; /* in one instruction: unsigned times signed ones */
+constexpr bool kMultipliesBytes = true, kSignedAsOffset = true;
+#elif defined(__ARM_FEATURE_DOTPROD)
+constexpr bool kMultipliesBytes = true, kSignedAsOffset = false;
 #else
-constexpr bool kMultipliesBytes = false;
+constexpr bool kMultipliesBytes = false, kSignedAsOffset = false;
 #endif
-constexpr bool kSignedAsOffset = kMultipliesBytes; /* bytes of -128 to 127 are multiplied as 0 to 255, and 128 times the sum of x is taken off */
 
 PS_INLINE VecInt set1_int(int32_t value) { return value - VecInt{}; }
 
@@ -39,6 +42,8 @@ PS_INLINE VecInt widen_bytes(const uint8_t *p) {
   return (VecInt)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 #elif defined(__AVX2__)
   return (VecInt)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p)));
+#elif defined(__ARM_NEON)
+  return (VecInt)widen_bits(widen_bits(load_narrow(p)));
 #else
   typedef uint8_t Narrow __attribute__((vector_size(kLanes)));
   Narrow bytes;
@@ -61,6 +66,9 @@ PS_INLINE VecBytes spread_bits(const uint8_t *p, uint8_t bit) {
   const __m256i bits = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201u));
   const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(mask), places);
   return (VecBytes)_mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(static_cast<char>(bit)));
+#elif defined(__ARM_NEON)
+  const uint8x16_t places = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+  return (VecBytes)vandq_u8(vtstq_u8(vcombine_u8(vdup_n_u8(p[0]), vdup_n_u8(p[1])), places), vdupq_n_u8(bit));
 #else
   constexpr uint64_t kOnes = 0x0101010101010101;
   uint64_t words[kVecBytes / 8];
@@ -74,7 +82,7 @@ PS_INLINE VecBytes spread_bits(const uint8_t *p, uint8_t bit) {
 
 /* sum + of `Count` vectors w of levels below 2^Bits (8: signed bytes), each times four bytes of x that every lane shares; |x| <= 127. */
 template <int Bits, int Count>
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(__ARM_NEON)
 PS_INLINE
 #else
 static __attribute__((noinline)) /* takes many instructions */
@@ -116,6 +124,26 @@ static __attribute__((noinline)) /* takes many instructions */
 #endif
   }
   return sum;
+#elif defined(__ARM_FEATURE_DOTPROD)
+  int32x4_t total = (int32x4_t)sum;
+  PS_UNROLL
+  for (int k = 0; k < Count; k += 4) {
+    const int8x16_t numbers = vld1q_s8(x + 4 * k);
+    total = vdotq_laneq_s32(total, (int8x16_t)w[k], numbers, 0);
+    total = vdotq_laneq_s32(total, (int8x16_t)w[k + 1], numbers, 1);
+    total = vdotq_laneq_s32(total, (int8x16_t)w[k + 2], numbers, 2);
+    total = vdotq_laneq_s32(total, (int8x16_t)w[k + 3], numbers, 3);
+  }
+  return (VecInt)total;
+#elif defined(__ARM_NEON)
+  int32x4_t total = (int32x4_t)sum;
+  PS_UNROLL
+  for (int k = 0; k < Count; k++) {
+    const int8x16_t levels = (int8x16_t)w[k], numbers = (int8x16_t)repeat_four(x + 4 * k);
+    const int16x8_t low = vmull_s8(vget_low_s8(levels), vget_low_s8(numbers)), high = vmull_high_s8(levels, numbers);
+    total = vaddq_s32(total, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+  }
+  return (VecInt)total;
 #elif defined(__SSE2__)
   __m128i sums[2];
   __builtin_memcpy(sums, &sum, sizeof sums);

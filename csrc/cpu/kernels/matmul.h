@@ -1,12 +1,14 @@
 /* out = x * weight^T + bias.
  *
  * A few tokens (decode): every weight is read once, in place, and multiplied with all tokens: bound by the weights' bytes.
- * Many tokens (prefill): matmul_panels.h, or matmul_amx.h for bf16 weights. */
+ * Many tokens (prefill): matmul_panels.h, or matmul_amx.h and matmul_bfmmla.h for bf16 weights. */
 #pragma once
 
 #include "matmul_panels.h"
 #if defined(__AMX_BF16__)
 #include "matmul_amx.h"
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "matmul_bfmmla.h"
 #endif
 
 namespace ps {
@@ -125,7 +127,7 @@ static void matmul_many(ThreadPool &pool, const MatmulParams &p, const W *weight
 }
 
 static void matmul(ThreadPool &pool, const MatmulParams &p) {
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
   if (p.weight.dtype == PS_BF16 && p.tokens > kFewTileTokens) {
     return multiply_bf16(pool, p,
                          [&](int64_t n, int64_t columns, int64_t k, int64_t depth, bf16 *panel) { pack_bf16(p, n, columns, k, depth, panel); });

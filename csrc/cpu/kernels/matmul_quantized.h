@@ -4,14 +4,16 @@
  * weight_tiles.h; one product of two floats per group and row brings in the scales. With 8 bits alone, the logits of SmolLM2 in Q4_1 are 14
  * times as far from the exact ones: activations of real models have outliers, beside which the other numbers of a group keep few bits.
  * Products of a few tokens are bound by the bytes of the weights. Those of many tokens are bound by arithmetic; processors without products
- * of bytes (VNNI) then do better with weights widened to f32 in panels (matmul_panels.h). f8 weights are always widened. AMX multiplies
- * weights and x as bf16 (matmul_amx.h). */
+ * of bytes (VNNI) then do better with weights widened to f32 in panels (matmul_panels.h). f8 weights are always widened. AMX and the
+ * bf16 instructions of arm64 multiply weights and x as bf16 (matmul_amx.h, matmul_bfmmla.h). */
 #pragma once
 
 #include "int8_dot.h"
 #include "matmul_panels.h"
 #if defined(__AMX_BF16__)
 #include "matmul_amx.h"
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include "matmul_bfmmla.h"
 #endif
 #include "weight_tiles.h"
 
@@ -20,7 +22,8 @@ namespace PS_ISA {
 
 constexpr int kParts = kRowsPerTile / kLanes; /* vectors that hold a number of each row */
 constexpr int64_t kPrefetchBytes = 8192;
-constexpr int kMostTokens = 8;                /* of a pass over a tile */
+constexpr int kMostTokens = 8;                /* up to here, products are bound by the bytes of the weights */
+constexpr int kPassTokens = kLanes == 4 ? 4 : 8; /* most of a pass over a tile: their sums stay in registers */
 constexpr int64_t kTileTaskBytes = 1 << 15;   /* weight bytes that a thread takes at a time */
 
 /* A group of x: (128 * high + low) * scale. */
@@ -188,33 +191,36 @@ PS_INLINE void load_f8(const uint8_t *p, Vec &first, Vec &second) {
 /* The same for f8, with x as it is; its tokens lie x_stride numbers apart. */
 template <typename F, int Tokens>
 PS_INLINE void multiply_tile(const WeightTile<F, const uint8_t> &tile, const float *x, int64_t x_stride, Vec (*sum)[kParts]) {
-  constexpr int kInputs = 2 / kParts;          /* that two vectors of weights cover */
-  constexpr int kSums = Tokens <= 2 ? 2 : 1; /* enough independent sums to hide the latency of an addition */
+  constexpr int kVectors = kParts > 2 ? kParts : 2; /* of weights at a time */
+  constexpr int kInputs = kVectors / kParts;        /* that they cover */
+  constexpr int kSums = Tokens <= 2 ? 2 : 1;        /* enough independent sums to hide the latency of an addition */
   for (int64_t b = 0; b < tile.groups / F::kGroups; b++) {
     const uint8_t *levels = tile.levels(b * F::kGroups);
     const float *numbers = x + b * F::kNumbers;
-    Vec inner[Tokens][kSums][2] = {};
+    Vec inner[Tokens][kSums][kVectors] = {};
     for (int i = 0; i < F::kNumbers; i += kSums * kInputs) {
       PS_UNROLL
       for (int s = 0; s < kSums; s++) {
         const int input = i + s * kInputs;
-        Vec first, second;
-        load_f8(levels + input * kRowsPerTile, first, second);
         prefetch_ahead(levels + input * kRowsPerTile, kPrefetchBytes);
         PS_UNROLL
-        for (int j = 0; j < Tokens; j++) {
-          inner[j][s][0] = fma(first, set1(numbers[j * x_stride + input]), inner[j][s][0]);
-          inner[j][s][1] = fma(second, set1(numbers[j * x_stride + input + kInputs - 1]), inner[j][s][1]);
+        for (int v = 0; v < kVectors; v += 2) {
+          Vec first, second;
+          load_f8(levels + input * kRowsPerTile + v * kLanes, first, second);
+          PS_UNROLL
+          for (int j = 0; j < Tokens; j++) {
+            inner[j][s][v] = fma(first, set1(numbers[j * x_stride + input]), inner[j][s][v]);
+            inner[j][s][v + 1] = fma(second, set1(numbers[j * x_stride + input + kInputs - 1]), inner[j][s][v + 1]);
+          }
         }
       }
     }
     PS_UNROLL
     for (int j = 0; j < Tokens; j++) {
-      const Vec first = inner[j][0][0] + (kSums == 2 ? inner[j][kSums - 1][0] : Vec{});
-      const Vec second = inner[j][0][1] + (kSums == 2 ? inner[j][kSums - 1][1] : Vec{});
+      const auto joined = [&](int v) { return kSums == 2 ? inner[j][0][v] + inner[j][kSums - 1][v] : inner[j][0][v]; };
       PS_UNROLL
       for (int part = 0; part < kParts; part++) {
-        const Vec all = kParts == 2 ? (part == 0 ? first : second) : first + second;
+        const Vec all = kParts == 1 ? joined(0) + joined(1) : joined(part);
         const Vec scale = load(reinterpret_cast<const float *>(tile.scales(b)) + part * kLanes);
         sum[j][part] = fma(all * 256.f, scale, sum[j][part]);
       }
@@ -295,7 +301,7 @@ static void tile_outputs(const MatmulParams &p, const WeightTile<F, const uint8_
 template <typename F, typename X>
 static void tile_tokens(const MatmulParams &p, const WeightTile<F, const uint8_t> &tile, const Activations<X> &x, int64_t n, int rows) {
   int64_t t = 0;
-  for (; t + kMostTokens <= p.tokens; t += kMostTokens) tile_outputs<F, kMostTokens>(p, tile, x, n, rows, t);
+  for (; t + kPassTokens <= p.tokens; t += kPassTokens) tile_outputs<F, kPassTokens>(p, tile, x, n, rows, t);
   for (; t + 4 <= p.tokens; t += 4) tile_outputs<F, 4>(p, tile, x, n, rows, t);
   for (; t + 2 <= p.tokens; t += 2) tile_outputs<F, 2>(p, tile, x, n, rows, t);
   for (; t < p.tokens; t++) tile_outputs<F, 1>(p, tile, x, n, rows, t);
@@ -352,7 +358,7 @@ static void matmul_quantized(ThreadPool &pool, const MatmulParams &p) {
     using F = decltype(format);
     constexpr bool kManyInPanels = !kMultipliesBytes || std::is_same<F, F8>::value;
     const TiledWeight<F, const uint8_t> weight(p.weight, p.outputs, p.inputs);
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
     if (p.tokens > kFewTileTokens) {
       return multiply_bf16(pool, p, [&](int64_t n, int64_t columns, int64_t k, int64_t depth, bf16 *panel) {
         for (int64_t i = 0; i < depth; i += kGroup, panel += kStepNumbers) {

@@ -7,11 +7,12 @@ namespace ps {
 namespace PS_ISA {
 
 #if defined(__AVX512F__)
-constexpr int kTileRows = 12;
+constexpr int kTileRows = 12, kTileVectors = 2;
+#elif defined(__ARM_NEON)
+constexpr int kTileRows = 4, kTileVectors = 4; /* with 6 rows, g++ keeps two sums in memory */
 #else
-constexpr int kTileRows = 6;
+constexpr int kTileRows = 6, kTileVectors = 2;
 #endif
-constexpr int kTileVectors = 2;
 constexpr int kTileColumns = kTileVectors * kLanes;
 
 /* out[r, 0:kTileColumns] (+)= sum_k a[r, k] * b[k, 0:kTileColumns], for Rows rows. */
@@ -25,12 +26,14 @@ PS_INLINE void tile_rows(int64_t depth, const float *a, int64_t a_stride, const 
     for (int v = 0; v < kTileVectors; v++) sum[r][v] = accumulate ? load(out + r * out_stride + v * kLanes) : Vec{};
   }
   for (int64_t k = 0; k < depth; k++) {
-    const Vec b0 = load(b + k * b_stride), b1 = load(b + k * b_stride + kLanes);
+    Vec own[kTileVectors];
+    PS_UNROLL
+    for (int v = 0; v < kTileVectors; v++) own[v] = load(b + k * b_stride + v * kLanes);
     PS_UNROLL
     for (int r = 0; r < Rows; r++) {
       const Vec x = set1(a[r * a_stride + k]);
-      sum[r][0] = fma(x, b0, sum[r][0]);
-      sum[r][1] = fma(x, b1, sum[r][1]);
+      PS_UNROLL
+      for (int v = 0; v < kTileVectors; v++) sum[r][v] = fma(x, own[v], sum[r][v]);
     }
   }
   PS_UNROLL
