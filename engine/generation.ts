@@ -137,9 +137,11 @@ export class Generation {
       if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
       stats.prefilled(totalTokens, reusedTokens, seconds());
     }
-    this.#active.push(request);
+    const piece = failure === undefined ? request.accept(id) : request.fail(failure);
+    // The next request may step the active ones before it has started.
+    if (!request.finished) this.#active.push(request);
     this.#starting = undefined;
-    yield this.#deliver(request, failure === undefined ? request.accept(id) : request.fail(failure));
+    yield this.#deliver(request, piece);
   }
 
   /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
@@ -269,9 +271,9 @@ function firstBadLayer(finite: readonly boolean[]): string {
 
 /** Most tokens of a request in the cache; the last generated one is never appended. */
 export function longestTokens(
-  request: { promptIds: readonly number[]; maxTokens: number; limits: { maxContext: number } },
+  { givenTokens, promptIds, maxTokens, limits }: Pick<Request, "givenTokens" | "promptIds" | "maxTokens" | "limits">,
 ): number {
-  return Math.min(request.promptIds.length + Math.max(0, request.maxTokens - 1), request.limits.maxContext);
+  return Math.min(givenTokens + promptIds.length + Math.max(0, maxTokens - 1), limits.maxContext);
 }
 
 function numericError(where = "at a decode step"): string {

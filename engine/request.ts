@@ -48,6 +48,7 @@ export class Request {
   ) {
     checkMaxTokens(options.maxTokens);
     this.#sequence = given;
+    this.givenTokens = given?.length ?? 0;
     this.sampler = new Sampler(options);
     this.#stops = new StopStrings(options.stop ?? []);
     this.maxTokens = options.maxTokens ?? DEFAULT_MAX_TOKENS;
@@ -55,6 +56,8 @@ export class Request {
     this.greedy = (options.temperature ?? 0) === 0 && (options.repeatPenalty ?? 1) === 1;
   }
 
+  /** Tokens in the given sequence before those of the prompt. */
+  readonly givenTokens: number;
   /** Whether the request only requires the most likely token. */
   readonly greedy: boolean;
 

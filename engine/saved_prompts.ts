@@ -106,8 +106,7 @@ export class SavedPrompts {
     for await (const [chunk, file] of files) {
       const pages = file && this.#check(chunk, file, pool);
       if (!pages) break;
-      if (chunk === missing[0]) pool.truncate(sequence, present * chunkTokens);
-      pool.importTokens(sequence, chunkTokens, pages);
+      pool.importTokens(sequence, chunk.endTokens, pages);
       this.#stats.loadedTokens += chunkTokens;
       this.#stats.loadedBytes += file.length;
       await yieldToEventLoop();
