@@ -31,6 +31,8 @@ export interface RunContext {
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
   /** Sees every decode step. */
   observer?: StepObserver | undefined;
+  /** Requests that run at the same time at most, if fewer than the pool has sequences. */
+  parallel?: number | undefined;
 }
 
 /** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
@@ -90,10 +92,10 @@ export class Generation {
 
   /** The first waiting request, taken off the queue, when the pool has room for it and for the active ones until all of them end. */
   #nextThatFits(): Request | undefined {
-    const { pool } = this.context;
+    const { pool, parallel = Infinity } = this.context;
     const { next } = this.#requests;
     const active = this.#active.filter((request) => !request.finished);
-    if (!next || active.length >= pool.shape.maxSequences) return undefined;
+    if (!next || active.length >= Math.min(parallel, pool.shape.maxSequences)) return undefined;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
     const held = ({ sequence }: Request): number => pool.pagesTaken(sequence.length);
     const reserved = active.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);

@@ -9,6 +9,8 @@ import type { FinishReason, GenerateRequest, Piece } from "./types.ts";
 /** The id of a final piece without a token. */
 export const NO_TOKEN = -1;
 export const DEFAULT_MAX_TOKENS = 256;
+/** Requests that decode together at most. */
+export const MAX_BATCH = 256;
 
 /** Limits that do not depend on the request. */
 export interface RequestLimits {
