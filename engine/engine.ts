@@ -284,6 +284,11 @@ export class Engine implements AsyncDisposable {
     return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
+  /** Copies the prompts that earlier generations left in the cache into a session of {@link openSession}, as far as it has room. */
+  lendPrompts(session: Session): void {
+    if (this.#session) session.takeOver(this.#session);
+  }
+
   /** The current session if its cache fits, else a new one in its place, with the prompts that the current one remembers. */
   #sessionFor(policy: PagePolicy, need: PoolNeed): Session {
     if (this.#session?.serves(policy, need)) return this.#session;
