@@ -13,8 +13,11 @@ import type { SavedPromptStats } from "./types.ts";
 
 /** Tokens of a chunk, unless a group of pages has more. Two prompts share whole chunks. */
 const CHUNK_TOKENS = 64;
-/** Chunks that are read or written at the same time: disks are faster with several requests. */
+/** Chunks that are written at the same time. */
 const CHUNKS_AT_ONCE = 4;
+/** Chunks that are read at the same time, if they are no larger together. Disks are faster with many requests. */
+const READS_AT_ONCE = 16;
+const READ_BYTES = 128 << 20;
 
 export const DEFAULT_LIMIT_BYTES = 20e9;
 
@@ -101,7 +104,8 @@ export class SavedPrompts {
     const missing = chunks.slice(present);
     // A buffer of their own for each of some hundred files would take three times as long.
     const fileBytes = FACTS_BYTES + 4 * chunkTokens + chunkTokens / pool.prefixes.blockTokens * pool.unitBytes;
-    const buffers = Array.from({ length: Math.min(CHUNKS_AT_ONCE, missing.length) }, () => new Uint8Array(fileBytes));
+    const reads = Math.min(missing.length, READS_AT_ONCE, Math.max(2, Math.floor(READ_BYTES / fileBytes)));
+    const buffers = Array.from({ length: reads }, () => new Uint8Array(fileBytes));
     const files = readAhead(missing, buffers, (chunk, buffer) => this.#read(chunk, buffer));
     for await (const [chunk, file] of files) {
       const pages = file && this.#check(chunk, file, pool);
