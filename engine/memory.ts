@@ -131,15 +131,16 @@ export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: n
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   const { availableBytes } = device.describe();
   if (kv + statistics + scratch <= availableBytes) return;
+  const many = shape.maxSequences > 1;
+  const what = many
+    ? `${shape.maxSequences} sequences with ${poolTokens} tokens`
+    : `a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens`;
+  const flags = `${many ? "--parallel, " : ""}--ctx-size, --max-tokens`;
   throw new PagesiftError(
     "memory",
-    `Not enough memory for a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens: KV ${
-      bytes(kv)
-    }, statistics ${bytes(statistics)}, ` +
-      `scratch ${bytes(scratch)} needed in addition to weights of ${bytes(weightBytes)}, ${
-        bytes(availableBytes)
-      } free; ` +
-      `about ${largestContext(device, shape, availableBytes)} tokens would fit (--ctx-size, --max-tokens)`,
+    `Not enough memory for ${what}: KV ${bytes(kv)}, statistics ${bytes(statistics)}, scratch ${bytes(scratch)} ` +
+      `needed in addition to weights of ${bytes(weightBytes)}, ${bytes(availableBytes)} free; ` +
+      `about ${largestContext(device, shape, availableBytes)} tokens would fit${many ? " in one" : ""} (${flags})`,
   );
 }
 

@@ -70,6 +70,14 @@ Deno.test("Engine.generateBatch refuses requests that only together need too man
   });
 });
 
+Deno.test("Engine.generateBatch names --parallel where that many requests do not fit", async () => {
+  await using engine = await loadFixture(MODEL);
+  setFree(loadedOf(engine).device, 3 * MIB);
+  const requests = Array.from({ length: 200 }, (_, index) => ({ prompt: promptIds(MODEL, 220 + index).slice(index) }));
+  const pieces = engine.generateBatch(requests, { parallel: 200 });
+  assertMatch((await assertRejects(() => pieces.next(), PagesiftError)).message, /200 sequences.*--parallel/);
+});
+
 for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]] as const) {
   Deno.test(`checkCacheFits advises a context that fits, pages of ${pageSize} and ${freeBytes / MIB} MiB`, async () => {
     await withHugeContext(async (engine) => {
