@@ -1,5 +1,6 @@
 /** Which tests `bench generate` runs, checked as a whole before any weight is loaded. */
 import type { ModelConfig } from "../engine/folder/config.ts";
+import { MAX_BATCH } from "../engine/request.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { type ExtraStatistics, type PoolNeed, statisticsFor } from "../engine/pages/kv_pool.ts";
 import { PAGE_SIZES, type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
@@ -8,8 +9,6 @@ import { checkBudgets, parseCounts, parseWords, usageError } from "./lists.ts";
 
 /** Untimed steps at the start: one runs directly, one is recorded, one is replayed. */
 export const WARMUP_STEPS = 3;
-/** Rows of logits that a model allocates. */
-const MAX_BATCH = 64;
 
 /** The lists from the command line. */
 export interface GenerateLists {

@@ -37,7 +37,8 @@ export async function runBatch(
     ? interrupt.blocking(() => lines.map(toRequest))
     : arrivingRequests(toRequest, answers, flags.lossy, session);
   const onPrefill = (state: PrefillProgress, index: number): void => progress.prefill(state, `prompt ${index + 1}`);
-  const options = { sparse, ...verifyOf(flags), signal: interrupt.signal, onPrefill };
+  const parallel = flags.parallel === undefined ? {} : { parallel: flags.parallel };
+  const options = { sparse, ...verifyOf(flags), signal: interrupt.signal, onPrefill, ...parallel };
   await receive(engine.generateBatch(requests, options), answers, session);
   output.stats([...statsLines(engine.stats, model.name, answers.newTokens), [
     "batch",

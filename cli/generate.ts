@@ -54,8 +54,9 @@ export const generate: Command = defineCommand({
 async function run(flags: GenerateFlags, words: readonly string[], session: CommandRun): Promise<void> {
   checkStyle(flags);
   const verify = verifyOf(flags);
-  if (flags.ordered && flags.jsonl === undefined) {
-    throw new PagesiftError("usage", "--ordered is about the lines of --jsonl; omit it, or add --jsonl -");
+  const needsLines = flags.ordered ? "--ordered" : flags.parallel !== undefined ? "--parallel" : undefined;
+  if (needsLines !== undefined && flags.jsonl === undefined) {
+    throw new PagesiftError("usage", `${needsLines} is about the lines of --jsonl; omit it, or add --jsonl -`);
   }
   if (flags.jsonl !== undefined) return await runBatch(flags, flags.jsonl, words, session);
   const sparse = sparseOf(flags);

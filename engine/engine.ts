@@ -5,14 +5,12 @@ import { statOrUndefined } from "./folder/json_file.ts";
 import { findModelFolder, type FindModelOptions } from "./hub/find.ts";
 import { checkDeviceOptions, type DeviceChoice, openDevice } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
-import { longestTokens } from "./generation.ts";
-import { LoadedModel, MAX_BATCH } from "./loaded_model.ts";
+import { LoadedModel } from "./loaded_model.ts";
 import { modelNotices } from "./model_notices.ts";
-import { checkWeightsFit, engineError, needOfUnknown } from "./memory.ts";
+import { checkParallel, checkWeightsFit, engineError, needOfKnown, needOfUnknown } from "./memory.ts";
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
-import { distinctTokens } from "./pages/prompt_order.ts";
 import { Request } from "./request.ts";
 import { mapArriving } from "./request_queue.ts";
 import { emptyStats } from "./run_stats.ts";
@@ -68,6 +66,11 @@ export interface EngineOptions {
 export interface BatchOptions extends Pick<GenerateOptions, "signal" | "sparse" | "verify"> {
   /** Called after every prefill chunk of request `index`. */
   onPrefill?: (progress: PrefillProgress, index: number) => void;
+  /**
+   * Requests that run at the same time, 1 to 256; further ones wait. Default: as many as the memory has room for, with more than 16 only in
+   * half of what is free.
+   */
+  parallel?: number;
 }
 
 /**
@@ -238,8 +241,8 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Generates for several requests together; their pieces arrive interleaved. Up to 16 requests decode at once and the others wait. A
-   * request whose logits are not finite ends with finish reason `numeric`, and the others continue.
+   * Generates for several requests together; their pieces arrive interleaved. As many requests decode at once as the memory has room for
+   * (see {@link BatchOptions.parallel}), and the others wait. A request whose logits are not finite ends with finish reason `numeric`, and the others continue.
    *
    * Requests may also arrive during the run: each joins between two decode steps, and its prompt is read in chunks, so that the others
    * continue. The KV cache then takes up to half of the free memory, since the requests are not known when it is created. A request that
@@ -251,8 +254,9 @@ export class Engine implements AsyncDisposable {
     requests: readonly GenerateRequest[] | AsyncIterable<GenerateRequest>,
     options: BatchOptions = {},
   ): AsyncGenerator<BatchPiece> {
-    const policy = this.policy(options.sparse);
-    const { signal, verify, onPrefill } = options;
+    const { signal, sparse, verify, onPrefill, parallel } = options;
+    checkParallel(parallel);
+    const policy = this.policy(sparse);
     if (verify) checkVerify(verify, policy);
     const running = Symbol.asyncIterator in requests
       ? mapArriving(requests, (request, index) => this.#makeRequest(request, index))
@@ -260,10 +264,10 @@ export class Engine implements AsyncDisposable {
     if ("length" in running && running.length === 0) return;
     try {
       const need = "length" in running
-        ? needOf(running)
-        : needOfUnknown(this.#loaded, policy, this.describeDevice().availableBytes / 2);
+        ? needOfKnown(this.#loaded, policy, running, parallel)
+        : needOfUnknown(this.#loaded, policy, this.describeDevice().availableBytes / 2, parallel);
       const session = this.#sessionFor(policy, need);
-      yield* session.generate(running, policy, { signal, onPrefill, verify });
+      yield* session.generate(running, policy, { signal, onPrefill, verify, parallel });
     } catch (error) {
       throw engineError(error);
     }
@@ -278,6 +282,11 @@ export class Engine implements AsyncDisposable {
     const stopIds = (options.stop ?? []).flatMap((text) => this.tokenizer.specialId(text) ?? []);
     const eosTokenIds = [...this.config.eosTokenIds, ...stopIds];
     return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
+  }
+
+  /** Copies the prompts that earlier generations left in the cache into a session of {@link openSession}, as far as it has room. */
+  lendPrompts(session: Session): void {
+    if (this.#session) session.takeOver(this.#session);
   }
 
   /** The current session if its cache fits, else a new one in its place, with the prompts that the current one remembers. */
@@ -380,17 +389,4 @@ async function read(pathOrName: string, options: EngineOptions): Promise<ModelPa
 async function locate(pathOrName: string, { hub, signal }: EngineOptions): Promise<string> {
   if (await statOrUndefined(pathOrName) !== undefined) return pathOrName;
   return await findModelFolder(pathOrName, { ...hub, ...signal && { signal } });
-}
-
-/** The largest requests together, as many as decode at once; tokens that requests share count once if that is less. */
-function needOf(requests: readonly Request[]): PoolNeed {
-  const tokens = requests.map(longestTokens).sort((a, b) => b - a);
-  const together = tokens.slice(0, MAX_BATCH);
-  const separate = together.reduce((sum, count) => sum + count, 0);
-  const distinct = distinctTokens(requests.map((one) => ({ promptIds: one.promptIds, longest: longestTokens(one) })));
-  return {
-    totalTokens: Math.min(separate, distinct),
-    longestTokens: tokens[0] ?? 1,
-    maxSequences: together.length,
-  };
 }

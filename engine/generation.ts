@@ -31,6 +31,8 @@ export interface RunContext {
   onPrefill?: ((progress: PrefillProgress, index: number) => void) | undefined;
   /** Sees every decode step. */
   observer?: StepObserver | undefined;
+  /** Requests that run at the same time at most, if fewer than the pool has sequences. */
+  parallel?: number | undefined;
 }
 
 /** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
@@ -90,10 +92,10 @@ export class Generation {
 
   /** The first waiting request, taken off the queue, when the pool has room for it and for the active ones until all of them end. */
   #nextThatFits(): Request | undefined {
-    const { pool } = this.context;
+    const { pool, parallel = Infinity } = this.context;
     const { next } = this.#requests;
     const active = this.#active.filter((request) => !request.finished);
-    if (!next || active.length >= pool.shape.maxSequences) return undefined;
+    if (!next || active.length >= Math.min(parallel, pool.shape.maxSequences)) return undefined;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
     const held = ({ sequence }: Request): number => pool.pagesTaken(sequence.length);
     const reserved = active.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);
@@ -137,9 +139,11 @@ export class Generation {
       if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
       stats.prefilled(totalTokens, reusedTokens, seconds());
     }
-    this.#active.push(request);
+    const piece = failure === undefined ? request.accept(id) : request.fail(failure);
+    // The next request may step the active ones before it has started.
+    if (!request.finished) this.#active.push(request);
     this.#starting = undefined;
-    yield this.#deliver(request, failure === undefined ? request.accept(id) : request.fail(failure));
+    yield this.#deliver(request, piece);
   }
 
   /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
@@ -269,9 +273,9 @@ function firstBadLayer(finite: readonly boolean[]): string {
 
 /** Most tokens of a request in the cache; the last generated one is never appended. */
 export function longestTokens(
-  request: { promptIds: readonly number[]; maxTokens: number; limits: { maxContext: number } },
+  { givenTokens, promptIds, maxTokens, limits }: Pick<Request, "givenTokens" | "promptIds" | "maxTokens" | "limits">,
 ): number {
-  return Math.min(request.promptIds.length + Math.max(0, request.maxTokens - 1), request.limits.maxContext);
+  return Math.min(givenTokens + promptIds.length + Math.max(0, maxTokens - 1), limits.maxContext);
 }
 
 function numericError(where = "at a decode step"): string {

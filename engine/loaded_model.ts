@@ -5,14 +5,13 @@ import type { ModelConfig } from "./folder/config.ts";
 import { ropeFrequencies } from "./folder/rope.ts";
 import { Model } from "./model.ts";
 import type { KvFormat } from "./pages/kv_type.ts";
+import { MAX_BATCH } from "./request.ts";
 import type { EngineFacts } from "./run_stats.ts";
 import type { SavedPrompts } from "./saved_prompts.ts";
 import type { Weights } from "./weights.ts";
 
 /** Tokens per prefill chunk: a GPU requires more to be busy. */
 const CHUNK_TOKENS = { cpu: 512, cuda: 2048 } as const;
-/** Requests that decode together. */
-export const MAX_BATCH = 16;
 
 /** Options of {@link LoadedModel.create}. */
 export interface LoadedModelOptions {

@@ -4,9 +4,12 @@ import { NativeError, Status } from "../ffi/errors.ts";
 import { KvCache } from "../ffi/kv_cache.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { PagesiftError } from "./errors.ts";
-import { type LoadedModel, MAX_BATCH } from "./loaded_model.ts";
+import type { LoadedModel } from "./loaded_model.ts";
+import { longestTokens } from "./generation.ts";
 import { cacheShape, type PoolNeed, poolPages } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
+import { distinctTokens } from "./pages/prompt_order.ts";
+import { MAX_BATCH, type Request } from "./request.ts";
 
 function bytes(count: number): string {
   return format(count, { binary: true });
@@ -32,16 +35,63 @@ function cacheBytes(device: Device, shape: CacheShape): number {
   return kv + statistics + scratch;
 }
 
-/** The need of requests that are not known: as many of full length as decode together, or as many tokens as fit a number of bytes. */
+/** Requests that may take all free memory where nobody says how many run at the same time; more may take half of it. */
+const USUAL_BATCH = 16;
+/** Tokens of a request for which there is room when more than {@link USUAL_BATCH} unknown ones run. */
+const SHORT_REQUEST_TOKENS = 512;
+
+/** @throws {PagesiftError} of kind "usage" */
+export function checkParallel(parallel: number | undefined): void {
+  if (parallel === undefined || (Number.isInteger(parallel) && parallel >= 1 && parallel <= MAX_BATCH)) return;
+  throw new PagesiftError("usage", `parallel is ${parallel}, expected a whole number from 1 to ${MAX_BATCH}`);
+}
+
+/**
+ * The need of the `parallel` largest requests together; tokens that requests share count once if that is less. Without a number, as many as
+ * fit, but at least one.
+ */
+export function needOfKnown(
+  { device, config, kv }: LoadedModel,
+  policy: PagePolicy,
+  requests: readonly Request[],
+  parallel?: number,
+): PoolNeed {
+  const tokens = requests.map(longestTokens).sort((a, b) => b - a);
+  const distinct = distinctTokens(requests.map((one) => ({ promptIds: one.promptIds, longest: longestTokens(one) })));
+  const needOf = (count: number): PoolNeed => {
+    const together = tokens.slice(0, count);
+    const separate = together.reduce((sum, each) => sum + each, 0);
+    return {
+      totalTokens: Math.min(separate, distinct),
+      longestTokens: tokens[0] ?? 1,
+      maxSequences: together.length,
+    };
+  };
+  if (parallel !== undefined) return needOf(parallel);
+  const { availableBytes } = device.describe();
+  const fits = (count: number): boolean => {
+    const shape = cacheShape(config, kv, policy, needOf(count));
+    if (shape.numPages * shape.pageSize > MAX_POOL_TOKENS) return false;
+    return cacheBytes(device, shape) <= (count > USUAL_BATCH ? availableBytes / 2 : availableBytes);
+  };
+  return needOf(Math.max(1, largest(Math.min(MAX_BATCH, tokens.length), fits)));
+}
+
+/**
+ * The need of requests that are not known: `parallel` (without a number, 16) of full length, or as many tokens as fit a number of bytes.
+ * Without a number, more may run if they are short.
+ */
 export function needOfUnknown(
   { device, config, kv }: LoadedModel,
   policy: PagePolicy,
   limitBytes: number,
+  parallel?: number,
 ): PoolNeed {
-  let totalTokens = Math.min(MAX_BATCH * config.maxContext, Math.floor(MAX_POOL_TOKENS / 2));
+  let totalTokens = Math.min((parallel ?? USUAL_BATCH) * config.maxContext, Math.floor(MAX_POOL_TOKENS / 2));
   for (;;) {
     const longestTokens = Math.min(totalTokens, config.maxContext);
-    const need = { totalTokens, longestTokens, maxSequences: MAX_BATCH };
+    const short = Math.max(USUAL_BATCH, Math.floor(totalTokens / SHORT_REQUEST_TOKENS));
+    const need = { totalTokens, longestTokens, maxSequences: parallel ?? Math.min(MAX_BATCH, short) };
     const bytes = cacheBytes(device, cacheShape(config, kv, policy, need));
     if (bytes <= limitBytes || totalTokens <= policy.pageSize) return need;
     totalTokens = Math.max(policy.pageSize, Math.floor(totalTokens * Math.min(0.95, limitBytes / bytes)));
@@ -55,13 +105,18 @@ function largestContext(device: Device, shape: CacheShape, availableBytes: numbe
     const numPages = poolPages(pages * shape.pageSize, 1, shape.pageSize, groupPages);
     return cacheBytes(device, { ...shape, maxSequences: 1, numPages, maxPagesPerSequence: pages }) <= availableBytes;
   };
-  let [low, high] = [0, Math.floor(MAX_POOL_TOKENS / shape.pageSize) - 2 * groupPages];
+  return largest(Math.floor(MAX_POOL_TOKENS / shape.pageSize) - 2 * groupPages, fits) * shape.pageSize;
+}
+
+/** The largest number up to `most` that fits, if all smaller ones do; 0 if none does. */
+function largest(most: number, fits: (count: number) => boolean): number {
+  let [low, high] = [0, most + 1];
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
     if (fits(middle)) low = middle;
     else high = middle;
   }
-  return low * shape.pageSize;
+  return low;
 }
 
 /** @throws {PagesiftError} of kind "memory" that names the memory that the cache requires, the free memory, and the context that would fit */
@@ -70,21 +125,22 @@ export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: n
   if (poolTokens > MAX_POOL_TOKENS) {
     throw new PagesiftError(
       "memory",
-      `A KV pool of ${poolTokens} tokens is too large, expected at most ${MAX_POOL_TOKENS}; send fewer requests at once, or lower --max-tokens`,
+      `A KV pool of ${poolTokens} tokens is too large, expected at most ${MAX_POOL_TOKENS}; lower --parallel or --max-tokens`,
     );
   }
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   const { availableBytes } = device.describe();
   if (kv + statistics + scratch <= availableBytes) return;
+  const many = shape.maxSequences > 1;
+  const what = many
+    ? `${shape.maxSequences} sequences with ${poolTokens} tokens`
+    : `a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens`;
+  const flags = `${many ? "--parallel, " : ""}--ctx-size, --max-tokens`;
   throw new PagesiftError(
     "memory",
-    `Not enough memory for a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens: KV ${
-      bytes(kv)
-    }, statistics ${bytes(statistics)}, ` +
-      `scratch ${bytes(scratch)} needed in addition to weights of ${bytes(weightBytes)}, ${
-        bytes(availableBytes)
-      } free; ` +
-      `about ${largestContext(device, shape, availableBytes)} tokens would fit (--ctx-size, --max-tokens)`,
+    `Not enough memory for ${what}: KV ${bytes(kv)}, statistics ${bytes(statistics)}, scratch ${bytes(scratch)} ` +
+      `needed in addition to weights of ${bytes(weightBytes)}, ${bytes(availableBytes)} free; ` +
+      `about ${largestContext(device, shape, availableBytes)} tokens would fit${many ? " in one" : ""} (${flags})`,
   );
 }
 

@@ -55,8 +55,8 @@ const LOGIT_ROWS = 64;
 /** The forward pass, layer by layer, one native call per operation. */
 export class Model {
   readonly activations: Activations;
-  readonly #logits: Tensor;
-  readonly #best: Tensor;
+  #logits: Tensor;
+  #best: Tensor;
   readonly #invFreq: Tensor;
   /** Of local layers, where there are any. */
   readonly #localInvFreq: Tensor | undefined;
@@ -80,15 +80,22 @@ export class Model {
     this.#norms = new NormWeights(device, weights, config);
     const { embedding: factor, roundsEmbedding } = config.scales;
     this.#embeddingScale = roundsEmbedding ? roundedTo(weights.get("embedding.weight").dtype, factor) : factor;
-    const rows = Math.min(LOGIT_ROWS, chunkTokens);
-    this.#logits = device.createTensor("f32", [rows, config.vocabSize]);
-    this.#best = device.createTensor("i32", [rows]);
+    [this.#logits, this.#best] = this.#makeLogits(Math.min(LOGIT_ROWS, chunkTokens));
     this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
   }
 
-  /** Rows whose logits fit the buffer. */
+  /** Rows to compute logits of at a time where all rows of a prompt have some. */
   get maxLogitRows(): number {
-    return this.#logits.shape[0] ?? 1;
+    return Math.min(LOGIT_ROWS, this.#logits.shape[0] ?? 1);
+  }
+
+  /** Makes room for steps of this many sequences. Recorded steps keep the memory that they were recorded with. */
+  reserve(numSequences: number): void {
+    if (numSequences > (this.#logits.shape[0] ?? 0)) [this.#logits, this.#best] = this.#makeLogits(numSequences);
+  }
+
+  #makeLogits(rows: number): [logits: Tensor, best: Tensor] {
+    return [this.device.createTensor("f32", [rows, this.config.vocabSize]), this.device.createTensor("i32", [rows])];
   }
 
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
@@ -120,7 +127,7 @@ export class Model {
     return views.normed;
   }
 
-  /** Logits `[T, V]` of up to `maxLogitRows` normed hidden states. */
+  /** Logits `[T, V]` of up to {@link maxLogitRows}, or as many as are reserved, normed hidden states. */
   logits(hidden: Tensor): Tensor {
     const rows = this.#logits.rows(0, hidden.shape[0] ?? 1);
     const output = this.weights.find("logits.weight") ?? this.weights.get("embedding.weight");

@@ -9,6 +9,8 @@ import type { FinishReason, GenerateRequest, Piece } from "./types.ts";
 /** The id of a final piece without a token. */
 export const NO_TOKEN = -1;
 export const DEFAULT_MAX_TOKENS = 256;
+/** Requests that decode together at most. */
+export const MAX_BATCH = 256;
 
 /** Limits that do not depend on the request. */
 export interface RequestLimits {
@@ -48,6 +50,7 @@ export class Request {
   ) {
     checkMaxTokens(options.maxTokens);
     this.#sequence = given;
+    this.givenTokens = given?.length ?? 0;
     this.sampler = new Sampler(options);
     this.#stops = new StopStrings(options.stop ?? []);
     this.maxTokens = options.maxTokens ?? DEFAULT_MAX_TOKENS;
@@ -55,6 +58,8 @@ export class Request {
     this.greedy = (options.temperature ?? 0) === 0 && (options.repeatPenalty ?? 1) === 1;
   }
 
+  /** Tokens in the given sequence before those of the prompt. */
+  readonly givenTokens: number;
   /** Whether the request only requires the most likely token. */
   readonly greedy: boolean;
 

@@ -4,17 +4,20 @@ import { reasonOf } from "./errors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { MIN_CHUNK_TOKENS } from "./pages/prefix_tree.ts";
 import type { Sequence } from "./pages/sequence.ts";
-import { readFully } from "./folder/safetensors.ts";
 import { chunkBuffer, FACTS_BYTES, pagesOf } from "./prompts/chunk_file.ts";
 import { replaceFile } from "./prompts/files.ts";
 import { modelFingerprint } from "./prompts/model_fingerprint.ts";
 import { chunkPath, evict, openPromptFolder, touch } from "./prompts/prompt_folder.ts";
+import { readAhead } from "./prompts/read_ahead.ts";
 import type { SavedPromptStats } from "./types.ts";
 
 /** Tokens of a chunk, unless a group of pages has more. Two prompts share whole chunks. */
 const CHUNK_TOKENS = 64;
 /** Chunks that are written at the same time. */
 const CHUNKS_AT_ONCE = 4;
+/** Chunks that are read at the same time, if they are no larger together. Disks are faster with many requests. */
+const READS_AT_ONCE = 16;
+const READ_BYTES = 128 << 20;
 
 export const DEFAULT_LIMIT_BYTES = 20e9;
 
@@ -98,16 +101,16 @@ export class SavedPrompts {
     const chunks = this.#chunks(pool, promptIds).filter(({ endTokens }) =>
       endTokens <= promptIds.length - MIN_CHUNK_TOKENS
     );
+    const missing = chunks.slice(present);
     // A buffer of their own for each of some hundred files would take three times as long.
-    const buffer = new Uint8Array(
-      FACTS_BYTES + 4 * chunkTokens + chunkTokens / pool.prefixes.blockTokens * pool.unitBytes,
-    );
-    for (const [index, chunk] of chunks.slice(present).entries()) {
-      const file = this.#read(chunk, buffer);
+    const fileBytes = FACTS_BYTES + 4 * chunkTokens + chunkTokens / pool.prefixes.blockTokens * pool.unitBytes;
+    const reads = Math.min(missing.length, READS_AT_ONCE, Math.max(2, Math.floor(READ_BYTES / fileBytes)));
+    const buffers = Array.from({ length: reads }, () => new Uint8Array(fileBytes));
+    const files = readAhead(missing, buffers, (chunk, buffer) => this.#read(chunk, buffer));
+    for await (const [chunk, file] of files) {
       const pages = file && this.#check(chunk, file, pool);
       if (!pages) break;
-      if (index === 0) pool.truncate(sequence, present * chunkTokens);
-      pool.importTokens(sequence, chunkTokens, pages);
+      pool.importTokens(sequence, chunk.endTokens, pages);
       this.#stats.loadedTokens += chunkTokens;
       this.#stats.loadedBytes += file.length;
       await yieldToEventLoop();
@@ -190,11 +193,13 @@ export class SavedPrompts {
   }
 
   /** Reads a chunk's file into `buffer`, which has room for all of it and more; undefined without a file. */
-  #read({ key }: Chunk, buffer: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> | undefined {
+  async #read({ key }: Chunk, buffer: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer> | undefined> {
     const path = chunkPath(this.options.folder, key);
     try {
-      using file = Deno.openSync(path);
-      return buffer.subarray(0, readFully(file, buffer, path));
+      using file = await Deno.open(path);
+      let done = 0;
+      for (let count = await file.read(buffer); count; count = await file.read(buffer.subarray(done))) done += count;
+      return buffer.subarray(0, done);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return undefined;
       this.#warn(`Cannot read the saved prompt "${path}": ${reasonOf(error)}; computing it`);

@@ -27,6 +27,8 @@ export interface RunOptions {
   observer?: StepObserver | undefined;
   /** Compares decode steps with dense ones. */
   verify?: VerifyOptions | undefined;
+  /** Requests that run at the same time at most. Default: as many sequences as the session has. */
+  parallel?: number | undefined;
 }
 
 /** Policies whose decoders a session caches; a caller that alternates between more policies records steps again. */
@@ -57,6 +59,7 @@ export class Session implements Disposable {
   static open(loaded: LoadedModel, policy: PagePolicy, need: PoolNeed, extra?: ExtraStatistics): Session {
     const { device, config, kv, facts } = loaded;
     const shape = cacheShape(config, kv, policy, need, extra);
+    loaded.model.reserve(need.maxSequences);
     checkCacheFits(device, shape, facts.weightBytes);
     return new Session(loaded, policy, new KvPool(device, shape));
   }

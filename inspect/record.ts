@@ -51,7 +51,9 @@ export async function record(engine: Engine, request: InspectRequest, about: Run
   using owned = new DisposableStack();
   const session = owned.use(openSession(engine, policy, request));
   using observer = new PageObserver(session.pool, policy, request.compare);
-  const sequence = session.openSequence();
+  // The engine has just read the prompt of an answer that is observed again.
+  if (request.answerIds) engine.lendPrompts(session);
+  const sequence = session.pool.openSequence(request.ids);
   const answer = request.answerIds === undefined ? generate : repeat;
   const { ids, finish, stats } = await answer(engine, request, { session, observer, sequence });
   if (observer.steps === 0) throw nothingWatched(finish);
@@ -88,16 +90,18 @@ interface Answer {
   stats: EngineStats;
 }
 
-/** Reads the prompt and the answer that the request contains. */
+/** Reads what is not known of the prompt, and the answer that the request contains. */
 async function repeat(
   _engine: Engine,
   { ids, answerIds = [], signal, onPrefill }: InspectRequest,
   { session, observer, sequence }: Run,
 ): Promise<Answer> {
   const started = performance.now();
+  const seconds = (): number => (performance.now() - started) / 1000;
+  const reusedTokens = sequence.length;
   const onChunk = (_hidden: Tensor, doneTokens: number): void =>
-    onPrefill({ doneTokens, reusedTokens: 0, totalTokens: ids.length, seconds: (performance.now() - started) / 1000 });
-  await session.prefill(sequence, ids, { signal, onChunk });
+    onPrefill({ doneTokens: reusedTokens + doneTokens, reusedTokens, totalTokens: ids.length, seconds: seconds() });
+  await session.prefill(sequence, ids.slice(reusedTokens), { signal, onChunk });
   const yieldToEventLoop = eventLoopYield(signal);
   for (const id of answerIds.slice(0, -1)) {
     await yieldToEventLoop();

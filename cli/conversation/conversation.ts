@@ -11,6 +11,7 @@ import { isStdin, readText } from "../read_text.ts";
 import { statsLines } from "../stats.ts";
 import { targetFile, writeTarget } from "../write_file.ts";
 import { commandHelp, completeCommand, type ConversationCommand, parseCommand } from "./commands.ts";
+import { History } from "./history.ts";
 import { LineEditor } from "./line_editor.ts";
 import { countTurns, parseLines, toLines } from "./messages.ts";
 import { showPages } from "./pages.ts";
@@ -27,7 +28,8 @@ export async function runConversation(flags: GenerateFlags, sparse: SparseOption
   const model = await loadModel(flags, sparse, run, new Progress(run.output));
   await using _engine = model.engine;
   const encode = chatEncoder(flags, model.engine.tokenizer);
-  using editor = new LineEditor(run, (line) => completeCommand(line, namesIn));
+  const history = await History.open(run);
+  using editor = new LineEditor(run, (line) => completeCommand(line, namesIn), history);
   const talk = new Talk(model, encode, flags, sparse, editor, run);
   for (const text of texts) talk.attach(text);
   const context = `context of ${plural(model.limit, "token")}`;

@@ -2,6 +2,7 @@ import { createInterface, type Interface } from "node:readline";
 import { PassThrough, Writable } from "node:stream";
 import type { CommandRun } from "../command_run.ts";
 import type { KeyMode } from "../world.ts";
+import { type History, HISTORY_LINES } from "./history.ts";
 import { PASTE_OFF, PASTE_ON, Pastes } from "./paste.ts";
 
 /** What the user entered: a line, or Ctrl-C or Ctrl-D instead. */
@@ -32,7 +33,7 @@ export class LineEditor implements Disposable {
   #ended = false;
   #answer: (entry: Entry) => void = () => {};
 
-  constructor(run: CommandRun, complete: Complete) {
+  constructor(run: CommandRun, complete: Complete, history: History) {
     this.#run = run;
     const { world } = run;
     this.#edits = world.env("TERM") !== "dumb";
@@ -40,11 +41,17 @@ export class LineEditor implements Disposable {
       input: this.#keys,
       output: this.#screen(),
       terminal: this.#edits,
-      historySize: 1000,
+      history: [...history.lines],
+      historySize: HISTORY_LINES,
       removeHistoryDuplicates: true,
       completer: complete,
     });
-    this.#readline.on("line", (line: string) => this.#answer({ line: this.#pastes.expand(line) }));
+    this.#readline.on("line", (entered: string) => {
+      const line = this.#pastes.expand(entered);
+      // The name of a paste says nothing to a later conversation.
+      if (this.#edits && line === entered && line.trim() !== "") history.add(line);
+      this.#answer({ line });
+    });
     this.#readline.on("SIGINT", () => this.#cancel());
     this.#readline.on("SIGTSTP", () => this.#suspend());
     this.#readline.on("close", () => this.#end());

@@ -23,8 +23,8 @@ import type { Turn } from "./talk.ts";
 const TOP = 5;
 
 /**
- * `/pages`: the passages that a turn's answer read. Reads the conversation and the answer again, over a KV cache of its own, because
- * the steps of an answer are not observed while it is generated.
+ * `/pages`: the passages that a turn's answer read. Reads the answer again, over a copy of the KV cache, because the steps of an answer
+ * are not observed while it is generated.
  */
 export async function showPages(turn: Turn, model: LoadedModel, flags: GenerateFlags, run: CommandRun): Promise<void> {
   const { engine, name } = model;

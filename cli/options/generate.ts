@@ -1,3 +1,4 @@
+import { MAX_BATCH } from "../../engine/request.ts";
 import { PAGE_SIZES, SCORERS } from "../../engine/pages/page_policy.ts";
 import {
   choiceOption,
@@ -39,6 +40,14 @@ const inputOptions = {
     flags: ["--ordered"],
     group: "Prompt",
     help: "Print the answers of --jsonl - in the order of the prompts, as for a file, instead of each when it is done",
+  }),
+  parallel: countOption({
+    flags: ["--parallel"],
+    group: "Prompt",
+    range: { min: 1, max: MAX_BATCH },
+    fallback: undefined,
+    fallbackText: "as many as memory allows",
+    help: "Answer up to N prompts of --jsonl at the same time; more take longer each, and less in all",
   }),
   noStdin: switchOption({ flags: ["--no-stdin"], group: "Prompt", help: "Do not read stdin, even if it is a pipe" }),
   chat: switchOption({
@@ -273,4 +282,7 @@ export const generateOptions = {
 /** The values of `generate`'s options. */
 export type GenerateFlags = Values<typeof generateOptions>;
 /** The values that decide what is computed, not how it is shown. */
-export type ModelFlags = Omit<GenerateFlags, "jsonl" | "ordered" | "json" | "noStream" | "verify" | "verifyLimit">;
+export type ModelFlags = Omit<
+  GenerateFlags,
+  "jsonl" | "ordered" | "parallel" | "json" | "noStream" | "verify" | "verifyLimit"
+>;

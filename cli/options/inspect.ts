@@ -2,7 +2,15 @@ import { ORDERS } from "../../inspect/report.ts";
 import { choiceOption, countOption, switchOption, textOption, type Values } from "./option.ts";
 import { generateOptions } from "./generate.ts";
 
-const { jsonl: _jsonl, ordered: _ordered, json: _json, noStream: _noStream, maxTokens, ...inherited } = generateOptions;
+const {
+  jsonl: _jsonl,
+  ordered: _ordered,
+  parallel: _parallel,
+  json: _json,
+  noStream: _noStream,
+  maxTokens,
+  ...inherited
+} = generateOptions;
 
 const group = "Inspection";
 

@@ -127,11 +127,18 @@ export class KvPool implements Disposable {
     return pages.filter((_, index) => index % groupPages === 0);
   }
 
-  /** Appends tokens that fill whole groups of pages, from bytes that {@link KvCache.exportPages} copied. */
-  importTokens(sequence: Sequence, numTokens: number, bytes: Uint8Array<ArrayBuffer>): void {
+  /**
+   * Continues a sequence of whole groups up to `endTokens` with the last tokens of what {@link KvCache.exportPages} copied to `bytes`, whole
+   * groups too. Pages that the sequence has already are not written, since others may share them.
+   */
+  importTokens(sequence: Sequence, endTokens: number, bytes: Uint8Array<ArrayBuffer>): void {
     const from = sequence.length;
-    sequence.extend(numTokens);
-    this.cache.importPages(this.unitsOf(sequence, from, from + numTokens), bytes);
+    sequence.extend(endTokens - from);
+    const units = this.unitsOf(sequence, from, endTokens);
+    const numKnown = bytes.length / this.unitBytes - units.length;
+    const unused = numKnown > 0 ? [this.allocator.allocate()] : [];
+    this.cache.importPages([...Array.from({ length: numKnown }, () => unused[0] ?? 0), ...units], bytes);
+    this.allocator.free(unused);
   }
 
   /** Takes over the prompts that another pool remembers, the latest ones first, as far as there is room. */

@@ -9,6 +9,8 @@ import { program } from "../../cli/program.ts";
 const ENVIRONMENT: readonly [name: string, text: string][] = [
   ["PAGESIFT_MODEL", "Model folder or hub name to use instead of the bundled model."],
   ["PAGESIFT_LIBRARY", "Path of the native library to load."],
+  ["PAGESIFT_PROMPT_CACHE", "Folder of saved prompts; if set, prompts are saved without --prompt-cache."],
+  ["PAGESIFT_HISTORY", "File of the lines entered in conversations."],
   ["HF_TOKEN", "Access token for gated models of the hub."],
   ["HF_HOME, HF_HUB_CACHE", "Cache of hub models."],
   ["HF_ENDPOINT", "Address of the hub."],

@@ -40,7 +40,7 @@ Deno.test("caseNeed() asks for the statistics of all scorers", () => {
 
 const refused: [name: string, changed: Partial<GenerateLists>, message: string][] = [
   ["nothing to measure", { prompt: "0", decode: "0" }, "leave nothing to measure"],
-  ["a batch past the largest", { batch: "80" }, "at most 64"],
+  ["a batch past the largest", { batch: "257" }, "at most 256"],
   ["an empty list of depths", { depth: "" }, "-d is empty"],
   ["a budget below a page", { budget: "4" }, "the smallest is 8"],
 ];

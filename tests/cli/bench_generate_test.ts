@@ -45,7 +45,7 @@ const refused: [args: string[], code: number, message: string][] = [
   [["-d", "64k"], 4, "over by"],
   [["--shape", "qwen"], 2, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, default"],
   [["--shape", "default", "-m", "x"], 2, "exclude each other"],
-  [["--batch", "80"], 2, "at most 64"],
+  [["--batch", "257"], 2, "at most 256"],
   [["-p", "0", "-n", "0"], 2, "nothing to measure"],
   [["--shape", "default", "-d", "16m", "--batch", "64"], 6, "weights 16 MiB"],
   [["-m", "/absent"], 3, '"/absent"'],

@@ -41,6 +41,7 @@ export class FakeEngine implements EnginePort {
   batchPieces: BatchPiece[] | undefined;
   prompts: string[] = [];
   options: GenerateOptions | undefined;
+  batchOptions: BatchOptions | undefined;
   requests: readonly GenerateRequest[] = [];
   loaded: LoadOptions | undefined;
   disposed = false;
@@ -62,6 +63,7 @@ export class FakeEngine implements EnginePort {
     source: readonly GenerateRequest[] | AsyncIterable<GenerateRequest>,
     options: BatchOptions = {},
   ): AsyncGenerator<BatchPiece> {
+    this.batchOptions = options;
     const requests: GenerateRequest[] = [];
     for await (const request of source) requests.push(request);
     this.requests = requests;

@@ -57,6 +57,13 @@ Deno.test("generate --jsonl gives the fields of a line to its request", async ()
   assertEquals({ minP, seed, stop }, { minP: 0.1, seed: 5, stop: ["END"] });
 });
 
+for (const [flags, expected] of [[["--parallel", "4"], 4], [[], undefined]] as const) {
+  Deno.test(`generate --jsonl ${flags.join(" ")} runs ${expected ?? "as many as the engine chooses"}`, async () => {
+    const { engine } = await runLines('{"prompt": "a"}', [...flags]);
+    assertEquals(engine.batchOptions?.parallel, expected);
+  });
+}
+
 Deno.test("generate --jsonl takes what a line leaves out from the flags", async () => {
   const { engine } = await runLines('{"prompt": "a", "seed": 5}', ["-n", "9", "--seed", "1"]);
   const { maxTokens, seed } = engine.requests[0]!.options!;
@@ -295,12 +302,6 @@ Deno.test("generate --jsonl - refuses input without prompts", async () => {
   assertEquals(ending, { code: 2 });
 });
 
-Deno.test("generate --ordered is refused without --jsonl", async () => {
-  const { stderr, ending } = await runGenerate(["--ordered", "hi"]);
-  assertStringIncludes(stderr, "--jsonl");
-  assertEquals(ending, { code: 2 });
-});
-
 Deno.test("generate --jsonl passes --verify to the engine and prints what it found about each prompt", async () => {
   const verification = {
     steps: 3,
@@ -317,3 +318,11 @@ Deno.test("generate --jsonl passes --verify to the engine and prints what it fou
   });
   assertEquals(JSON.parse(stdout).verification, verification);
 });
+
+for (const flags of [["--ordered"], ["--parallel", "4"]]) {
+  Deno.test(`generate ${flags[0]} is refused without --jsonl`, async () => {
+    const { stderr, ending } = await runGenerate([...flags, "hi"]);
+    assertStringIncludes(stderr, "--jsonl");
+    assertEquals(ending, { code: 2 });
+  });
+}

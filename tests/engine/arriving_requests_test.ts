@@ -66,6 +66,15 @@ Deno.test("Engine.generateBatch answers a request before the next one arrives", 
   assertEquals(order, [0, 0, 0, 1, 1]);
 });
 
+Deno.test("Engine.generateBatch ends a request once, also if its first token is the last and the next prompt has many chunks", async () => {
+  await using engine = await loadFixture(MODEL);
+  const ends: number[] = [];
+  for await (const piece of engine.generateBatch(new Sender().send(request(20, 1), request(900, 1)).end())) {
+    if (piece.finish) ends.push(piece.index);
+  }
+  assertEquals(ends, [0, 1]);
+});
+
 Deno.test("Engine.generateBatch lets a request join others that run", async () => {
   await using engine = await loadFixture(MODEL);
   const sender = new Sender().send(request(5, 60));

@@ -1,6 +1,7 @@
 /** Requests that run together: each gives what it gives alone, and leaves nothing behind. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
+import { PagesiftError } from "../../engine/errors.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import type { Session } from "../../engine/session.ts";
 import { Request } from "../../engine/request.ts";
@@ -103,6 +104,37 @@ Deno.test("Engine.generateBatch decodes more requests together than the context 
   const together = await collectBatch(engine.generateBatch(requests), requests.length);
   assertEquals(together, await runAlone(engine, requests, {}));
 });
+
+for (const parallel of [1, 2, 3]) {
+  Deno.test(`Engine.generateBatch runs ${parallel} of its requests at the same time, also in a larger cache`, async () => {
+    await using engine = await loadFixture(MODEL);
+    const requests = makeRequests(Array.from({ length: 8 }, () => [9, 4]));
+    await collectBatch(engine.generateBatch(requests), requests.length);
+    const running = new Set<number>();
+    let most = 0;
+    for await (const { index, finish } of engine.generateBatch(requests, { parallel })) {
+      most = Math.max(most, running.add(index).size);
+      if (finish) running.delete(index);
+    }
+    assertEquals(most, parallel);
+  });
+}
+
+Deno.test("Engine.generateBatch decodes 100 requests together and gives each what it gives alone", async () => {
+  await using engine = await loadFixture(MODEL);
+  const requests = makeRequests(Array.from({ length: 100 }, (_, index) => [1 + index % 30, 3]));
+  const together = await collectBatch(engine.generateBatch(requests), requests.length);
+  assertEquals(engine.stats.decodeSteps, 2);
+  assertEquals(together, await runAlone(engine, requests, {}));
+});
+
+for (const parallel of [0, 1.5, 257]) {
+  Deno.test(`Engine.generateBatch refuses to run ${parallel} requests at the same time`, async () => {
+    await using engine = await loadFixture(MODEL);
+    const pieces = engine.generateBatch([{ prompt: [5] }], { parallel });
+    assertEquals((await assertRejects(() => pieces.next(), PagesiftError)).kind, "usage");
+  });
+}
 
 Deno.test("Engine.generateBatch of nothing gives nothing", async () => {
   await using engine = await loadFixture(MODEL);

@@ -2,6 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Engine } from "../../engine/engine.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
+import type { Sequence } from "../../engine/pages/sequence.ts";
 import { Request } from "../../engine/request.ts";
 import type { FinishReason } from "../../engine/types.ts";
 import { loadFixture, promptIds } from "../support/fixture_model.ts";
@@ -52,4 +53,22 @@ Deno.test("Generation ends the requests for which the pool has no page, and the 
     else assert(ids.length > 0 && ids.length < MAX_TOKENS);
   });
   assertEquals(usedPages, 0);
+});
+
+Deno.test("A request over a given sequence starts when the pool has room for both its tokens and those before", async () => {
+  await using engine = await loadFixture(MODEL);
+  const need = { totalTokens: 200, longestTokens: 200, maxSequences: 2 };
+  using session = engine.openSession(resolvePolicy({}, engine.config.slidingWindows), need);
+  const given = session.openSequence();
+  await session.prefill(given, promptIds(MODEL, 80));
+  const limits = { eosTokenIds: [], maxContext: engine.config.maxContext };
+  const request = (index: number, tokens: number, sequence?: Sequence): Request => {
+    const ids = promptIds(MODEL, tokens);
+    return new Request(index, ids, { maxTokens: MAX_TOKENS }, engine.tokenizer.stream(), limits, sequence);
+  };
+  const ends: unknown[] = [];
+  for await (const { finish } of session.generate([request(0, 40), request(1, 40, given)])) {
+    if (finish) ends.push(finish);
+  }
+  assertEquals(ends, ["length", "length"]);
 });

@@ -3,8 +3,9 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStrictEquals, a
 import { cacheShape, type PoolNeed } from "../../engine/pages/kv_pool.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";
-import { checkCacheFits, checkWeightsFit, engineError, needOfUnknown } from "../../engine/memory.ts";
+import { checkCacheFits, checkWeightsFit, engineError, needOfKnown, needOfUnknown } from "../../engine/memory.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
+import { Request } from "../../engine/request.ts";
 import type { GenerateRequest } from "../../engine/types.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
@@ -64,9 +65,17 @@ Deno.test("Engine.generate serves on after it ran out of memory", async () => {
 Deno.test("Engine.generateBatch refuses requests that only together need too many pages", async () => {
   await withHugeContext(async (engine) => {
     const requests = Array.from({ length: 16 }, () => ({ prompt: [1], options: { maxTokens: 9e8 } }));
-    const { kind } = await assertRejects(() => engine.generateBatch(requests).next(), PagesiftError);
+    const { kind } = await assertRejects(() => engine.generateBatch(requests, { parallel: 16 }).next(), PagesiftError);
     assertEquals(kind, "memory");
   });
+});
+
+Deno.test("Engine.generateBatch names --parallel where that many requests do not fit", async () => {
+  await using engine = await loadFixture(MODEL);
+  setFree(loadedOf(engine).device, 3 * MIB);
+  const requests = Array.from({ length: 200 }, (_, index) => ({ prompt: promptIds(MODEL, 220 + index).slice(index) }));
+  const pieces = engine.generateBatch(requests, { parallel: 200 });
+  assertMatch((await assertRejects(() => pieces.next(), PagesiftError)).message, /200 sequences.*--parallel/);
 });
 
 for (const [pageSize, freeBytes] of [[8, 3 * MIB], [8, 40 * MIB], [64, 3 * MIB]] as const) {
@@ -163,11 +172,56 @@ Deno.test("Engine reports a device that fails during a step as kind device", asy
   assertEquals([failed.kind, failed.message], ["device", "The GPU is lost"]);
 });
 
-Deno.test("needOfUnknown plans 16 requests of full length where they fit", async () => {
+/** What a batch needs whose requests have 100 tokens each in the cache. */
+function needOfBatch(engine: Engine, count: number, parallel?: number): PoolNeed {
+  const limits = { eosTokenIds: [], maxContext: engine.config.maxContext };
+  const requests = Array.from({ length: count }, (_, index) => {
+    const ids = promptIds(MODEL, 100 + index).slice(index);
+    return new Request(index, ids, { maxTokens: 1 }, engine.tokenizer.stream(), limits);
+  });
+  return needOfKnown(loadedOf(engine), engine.policy(), requests, parallel);
+}
+
+/** Bytes of the cache for a batch of which `parallel` requests run. */
+function bytesOfBatch(engine: Engine, count: number, parallel: number): number {
+  const shape = shapeOf(engine, needOfBatch(engine, count, parallel));
+  const { kv, statistics, scratch } = KvCache.measure(loadedOf(engine).device, shape);
+  return kv + statistics + scratch;
+}
+
+for (
+  const [what, free, expected] of [
+    ["all of a batch", (bytes: (count: number) => number) => 2 * bytes(40), 40],
+    ["as many as fit in half of the memory", (bytes: (count: number) => number) => 2 * bytes(33), 33],
+    ["up to 16 in all of the memory", (bytes: (count: number) => number) => bytes(12), 12],
+    ["one where none fits", () => 60_000, 1],
+  ] as const
+) {
+  Deno.test(`needOfKnown plans ${what}`, async () => {
+    await using engine = await loadFixture(MODEL);
+    setFree(loadedOf(engine).device, free((count) => bytesOfBatch(engine, 40, count)));
+    assertEquals(needOfBatch(engine, 40).maxSequences, expected);
+  });
+}
+
+Deno.test("needOfKnown plans what the caller says, whether it fits or not", async () => {
+  await using engine = await loadFixture(MODEL);
+  setFree(loadedOf(engine).device, 60_000);
+  assertEquals([needOfBatch(engine, 40, 3), needOfBatch(engine, 2, 30)].map((need) => need.maxSequences), [3, 2]);
+});
+
+Deno.test("needOfUnknown plans as many requests of full length as the caller says", async () => {
+  await using engine = await loadFixture(MODEL);
+  const { maxContext } = engine.config;
+  const need = needOfUnknown(loadedOf(engine), engine.policy(), Infinity, 3);
+  assertEquals(need, { totalTokens: 3 * maxContext, longestTokens: maxContext, maxSequences: 3 });
+});
+
+Deno.test("needOfUnknown plans 16 requests of full length where they fit, or more short ones", async () => {
   await using engine = await loadFixture(MODEL);
   const { maxContext } = engine.config;
   const need = needOfUnknown(loadedOf(engine), engine.policy(), Infinity);
-  assertEquals(need, { totalTokens: 16 * maxContext, longestTokens: maxContext, maxSequences: 16 });
+  assertEquals(need, { totalTokens: 16 * maxContext, longestTokens: maxContext, maxSequences: 128 });
 });
 
 Deno.test("needOfUnknown plans nearly as many tokens as fit where full length does not", async () => {
@@ -177,7 +231,7 @@ Deno.test("needOfUnknown plans nearly as many tokens as fit where full length do
     const { kv, statistics, scratch } = KvCache.measure(loaded.device, shapeOf(engine, need));
     const share = (kv + statistics + scratch) / (64 * MIB);
     assert(share > 0.9 && share <= 1, `${share}`);
-    assertEquals([need.longestTokens, need.maxSequences], [need.totalTokens, 16]);
+    assertEquals(need.longestTokens, need.totalTokens);
     return Promise.resolve();
   });
 });

@@ -14,6 +14,7 @@ import {
   promptIds,
 } from "../support/fixture_model.ts";
 import { ROOT } from "../../scripts/release/native_library.ts";
+import { DEVICE_KIND } from "../support/device.ts";
 import { runDeno } from "../support/process.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 
@@ -84,6 +85,32 @@ Deno.test("A prompt that is in memory up to the middle of a chunk continues on d
   const outcome = await collect(engine.generate(about(2), { maxTokens: 8, sparse: SMALL }));
   assertEquals(engine.stats.reusedTokens, 448);
   assertEquals(outcome, answer(await run(undefined, about(2))));
+});
+
+// A GPU shares groups of as many tokens as a chunk has.
+const KEEPS_SHARED =
+  "A chunk that is in memory up to its middle leaves the pages that are there, and others use, in their place";
+Deno.test({ name: KEEPS_SHARED, ignore: DEVICE_KIND === "cuda" }, async () => {
+  using folder = new TempFolder();
+  await run(folder.path, about(1));
+  await using engine = await loadFixture(MODEL, { promptCache: { folder: folder.path } });
+  using session = engine.openSession(engine.policy(), { totalTokens: 1200, longestTokens: 600, maxSequences: 2 });
+  const { pool } = session;
+  const first = session.openSequence();
+  await session.prefill(first, DOCUMENT.slice(0, 152), { onChunk: () => {} });
+  pool.prefixes.add(DOCUMENT, first.pages, 152);
+  const units = pool.unitsOf(first, 0, 152);
+  const contents = (): Uint8Array => {
+    const bytes = new Uint8Array(units.length * pool.unitBytes);
+    pool.cache.exportPages(units, bytes);
+    return bytes;
+  };
+  const before = contents();
+  const second = pool.openSequence(about(2));
+  await session.loaded.savedPrompts?.load(pool, second, about(2), () => Promise.resolve());
+  assertEquals([second.length, second.pages.slice(0, 19)], [448, first.pages.slice(0, 19)]);
+  assertEquals(contents(), before);
+  assertEquals(pool.allocator.numUsed, first.pages.length + second.pages.length - 19);
 });
 
 /** The pages of a prompt's first 448 tokens, byte for byte, after a run over a sequence of the caller's. */

@@ -1,9 +1,11 @@
 /** What is recorded of real decode steps, against the engine and against other ways to the same numbers. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { PagesiftError } from "../../engine/errors.ts";
+import type { PrefillProgress } from "../../engine/types.ts";
 import { compareScorers } from "../../inspect/compared.ts";
 import { makeReport, pagesAt } from "../../inspect/report.ts";
 import { rowIndex } from "../../inspect/recording.ts";
+import { DEVICE_KIND } from "../support/device.ts";
 import { collect, loadFixture, promptIds } from "../support/fixture_model.ts";
 import { inspectIds, inspectText, loadShipped, WITH_FACT } from "./runs.ts";
 
@@ -25,6 +27,21 @@ Deno.test("record() observes an answer again as it was generated", async () => {
   using again = await inspectText(engine, WITH_FACT, { steps: 3, answerIds: facts.answerIds });
   assertEquals(again.recording.facts.answerText, facts.answerText);
   assertEquals(again.recording.totals, first.recording.totals);
+});
+
+Deno.test("record() observes an answer that the engine has just given without reading its prompt again", async () => {
+  const ids = promptIds("llama-f32", 200);
+  const options = { steps: 5, sparse: { mode: "on", budgetTokens: 24 } } as const;
+  await using engine = await loadFixture("llama-f32");
+  using alone = await inspectIds(engine, ids, NO_TEXT, options);
+  const { facts: { answerIds }, totals } = alone.recording;
+  await collect(engine.generate(ids, { maxTokens: 6, sparse: options.sparse }));
+  const progress: PrefillProgress[] = [];
+  const onPrefill = (state: PrefillProgress): unknown => progress.push(state);
+  using again = await inspectIds(engine, ids, NO_TEXT, { ...options, answerIds, onPrefill });
+  assertEquals(again.recording.totals, totals);
+  const known = DEVICE_KIND === "cuda" ? 128 : 184; // whole groups of pages, and 16 tokens are always read
+  assertEquals(progress.map(({ doneTokens, reusedTokens }) => [doneTokens, reusedTokens]), [[200, known]]);
 });
 
 Deno.test("record() finds that the run read what its own scorer chooses when every page is scored", async () => {

@@ -1,7 +1,7 @@
 /** Inspected runs of real models for tests. */
 import { fromFileUrl } from "@std/path";
 import type { Engine } from "../../engine/engine.ts";
-import type { SamplingOptions, SparseOptions } from "../../engine/types.ts";
+import type { PrefillProgress, SamplingOptions, SparseOptions } from "../../engine/types.ts";
 import { type InspectedRun, record } from "../../inspect/record.ts";
 import type { ComparedScorer } from "../../inspect/recording.ts";
 import { loadFolder } from "../support/fixture_model.ts";
@@ -25,6 +25,7 @@ export interface RunOptions {
   sampling?: SamplingOptions;
   compare?: readonly ComparedScorer[];
   answerIds?: readonly number[];
+  onPrefill?: (progress: PrefillProgress) => unknown;
 }
 
 /** Inspects a prompt of one file and a question. */
@@ -41,12 +42,19 @@ export function inspectIds(
   engine: Engine,
   ids: readonly number[],
   { prompt, parts }: { prompt: string; parts: { name: string; start: number; end: number }[] },
-  { steps = 4, sparse = { mode: "on", budgetTokens: 128 }, sampling = {}, compare = [], answerIds }: RunOptions = {},
+  {
+    steps = 4,
+    sparse = { mode: "on", budgetTokens: 128 },
+    sampling = {},
+    compare = [],
+    answerIds,
+    onPrefill = () => {},
+  }: RunOptions = {},
 ): Promise<InspectedRun> {
   return record(engine, {
     ...{ ids, prompt, parts, steps, sampling, sparse, compare },
     ...answerIds && { answerIds },
     signal: new AbortController().signal,
-    onPrefill: () => {},
+    onPrefill,
   }, { version: "0", model: "test", command: "test", date: "2026-01-01T00:00:00Z" });
 }

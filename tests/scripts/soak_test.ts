@@ -1,7 +1,7 @@
 /** Short versions of scripts/gate/soak.ts. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { fromFileUrl } from "@std/path";
-import { soakJsonl, soakRequests, type SoakResult, soakStdin } from "../../scripts/gate/soak.ts";
+import { soakJsonl, soakPrompts, soakRequests, type SoakResult, soakStdin } from "../../scripts/gate/soak.ts";
 import { isolateLibrary } from "../support/device.ts";
 
 function soakTest(name: string, run: () => Promise<SoakResult>): void {
@@ -13,6 +13,7 @@ function soakTest(name: string, run: () => Promise<SoakResult>): void {
 }
 
 soakTest("Generation gives all pages and handles back after 400 short requests", () => soakRequests(400));
+soakTest("No page is lost and no answer changes in 600 requests that begin alike", () => soakPrompts(600));
 soakTest("generate --jsonl answers 300 lines in their order", () => soakJsonl(300));
 /** In a process of its own: memory is that of a whole process, and other test files run in this one. */
 Deno.test("Engine.generate does not grow over 4,000 tokens", { ignore: Deno.build.os !== "linux" }, async () => {

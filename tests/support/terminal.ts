@@ -23,7 +23,7 @@ export class Terminal implements AsyncDisposable {
     const quoted = command.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
     this.#child = new Deno.Command("script", {
       args: ["--quiet", "--return", "--command", `exec ${quoted}`, "/dev/null"],
-      env: { TERM: "xterm", NO_COLOR: "1", SHELL: "/bin/sh", ...env },
+      env: { TERM: "xterm", NO_COLOR: "1", SHELL: "/bin/sh", PAGESIFT_HISTORY: "/dev/null", ...env },
       stdin: "piped",
       stdout: "piped",
       stderr: "inherit",
