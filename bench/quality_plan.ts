@@ -24,7 +24,7 @@ export interface QualityLists {
   proseTokens: number;
   seed: number;
   chat: boolean;
-  levels: 1 | 2;
+  levels: number | undefined;
   lambda: number | undefined;
   sinkPages: number;
   recentPages: number;
@@ -127,7 +127,7 @@ function weighsSpread(scorer: Scorer): boolean {
 
 function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readonly WeightedScorer[]): QualityArm[] {
   const { pageSize, levels, sinkPages, recentPages, denseLayers } = lists;
-  const common = { pageSize, levels, sinkPages, recentPages, denseLayers };
+  const common = { pageSize, sinkPages, recentPages, denseLayers, ...levels !== undefined && { levels } };
   const sparse = (budgetTokens: number, scorer: Scorer, lambda = lists.lambda): SparseOptions => {
     const weight = lambda !== undefined && weighsSpread(scorer) ? { lambda } : {};
     return { ...common, ...weight, mode: "on", budgetTokens, scorer };

@@ -31,7 +31,7 @@ export interface SparseOptions {
   denseLayers?: number;
   /**
    * On CUDA, for `unique` and `mean`: 2 scores groups of 8 pages first, then the pages of the best groups; 1 scores every page, as the
-   * CPU always does. Default 2.
+   * CPU always does. Default 2 for models with a `sparsity.json`, else 1: two levels miss pages of models that were not trained.
    */
   levels?: number;
 }

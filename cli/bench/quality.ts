@@ -28,8 +28,8 @@ export async function runQuality(
   words: readonly string[],
   session: CommandRun,
 ): Promise<void> {
-  const { plot } = prepareFiles({ ...flags, peers: [] }, words, "quality");
-  const plan = planQuality({ ...flags, levels: flags.levels === 1 ? 1 : 2 });
+  const { plot } = prepareFiles({ ...flags, levels: flags.levels ?? 1, peers: [] }, words, "quality");
+  const plan = planQuality(flags);
   const text = readProse(flags.text);
   const files = plan.files.map((file) => ({ file, lines: parseTaskLines(file, readText("--task", file)) }));
   const { folder, name } = await findModel(flags, session, new Progress(session.output));
@@ -59,7 +59,7 @@ export async function runQuality(
   const cells = benchQuality(engine, basename(name), plan, material, hooks);
   await printRun(
     { subject: "quality", provenance, peers: [], plot, cells },
-    { ...flags, peers: [] },
+    { ...flags, levels: flags.levels ?? 1, peers: [] },
     session,
   );
 }

@@ -2,7 +2,7 @@ import { choiceOption, countOption, listOption, switchOption, textOption, type V
 import { SHAPE_FORMATS } from "../../bench/shapes.ts";
 import { commonOptions } from "./common.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
-import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
+import { denseLayers, kernelLevelsOption, lambdaOption } from "./sparse.ts";
 
 const pageSizes = {
   pageSize: textOption({
@@ -45,7 +45,7 @@ export const sparseOptions = {
     fallback: 2,
     help: "Number of last pages that are always read",
   }),
-  levels: levelsOption,
+  levels: kernelLevelsOption,
 };
 
 const repetitions = (fallback: number): { repetitions: ReturnType<typeof countOption<number>> } => ({

@@ -3,7 +3,7 @@ import { PAGE_SIZES } from "../../engine/pages/page_policy.ts";
 import { resultOptions, sparseOptions } from "./bench.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
 import { promptCacheOptions } from "./prompt_cache.ts";
-import { denseLayers } from "./sparse.ts";
+import { denseLayers, levelsOption } from "./sparse.ts";
 import { commonOptions } from "./common.ts";
 
 const { peers: _, ...writing } = resultOptions;
@@ -77,6 +77,7 @@ export const benchQualityOptions = {
     help: "Tokens per page",
   }),
   ...sparseOptions,
+  levels: levelsOption,
   budget: { ...sparseOptions.budget, fallback: "128,256,512" },
   scorer: {
     ...sparseOptions.scorer,

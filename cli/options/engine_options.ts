@@ -11,8 +11,8 @@ export function sparseOf(flags: ModelFlags): SparseOptions {
   return {
     mode: flags.sparse,
     denseLayers: flags.denseLayers,
-    levels: flags.sparseLevels,
     ...present({
+      levels: flags.sparseLevels,
       budgetTokens: flags.sparseBudget,
       pageSize: flags.pageSize,
       scorer: flags.sparseScorer,
@@ -44,6 +44,7 @@ export function samplingOf(flags: ModelFlags): SamplingOptions & { maxTokens: nu
     stop: flags.stop,
     repeatLastTokens: flags.repeatLastTokens,
     ...present({
+      levels: flags.sparseLevels,
       temperature: flags.temperature,
       topK: flags.topK,
       topP: flags.topP,

@@ -9,13 +9,21 @@ export const lambdaOption = numberOption({
   help: "Weight of the spread of a page's keys in its score",
 });
 
-export const levelsOption = numberChoiceOption({
+const levels = {
   flags: ["--sparse-levels"],
   group: "Sparse attention",
   choices: [1, 2],
-  fallback: 2,
   help: "On CUDA, 2 scores groups of 8 pages first and 1 scores every page",
+};
+
+export const levelsOption = numberChoiceOption({
+  ...levels,
+  fallback: undefined,
+  fallbackText: "2 for models with a sparsity.json, else 1",
 });
+
+/** For benchmarks of kernels, which have no model. */
+export const kernelLevelsOption = numberChoiceOption({ ...levels, fallback: 2 });
 
 export const denseLayers = {
   denseLayers: countOption({

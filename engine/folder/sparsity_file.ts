@@ -6,7 +6,7 @@ import type { SparseOptions } from "../types.ts";
 
 /** How a model was trained to read selected pages of its context, from `sparsity.json` in its folder. */
 export interface ModelSparsity {
-  /** Sparse options for everything that the caller does not set. */
+  /** Sparse options for everything that the caller does not set. Two levels miss pages of models that were not trained. */
   readonly defaults: SparseOptions;
   /** The training method for display, such as "fine-tuned, mask soft". Empty if the file does not name it. */
   readonly method: string;
@@ -38,7 +38,7 @@ export function parseSparsity(json: JsonObject, file: string): ModelSparsity {
     recentPages: fields.optionalCount("recent_pages", PAGES),
   };
   const method = fields.has("trained") ? shorten(fields.object("trained").text("method", "")) : "";
-  return { defaults: { budgetTokens, pageSize, scorer, ...present(others) }, method };
+  return { defaults: { budgetTokens, pageSize, scorer, levels: 2, ...present(others) }, method };
 }
 
 /** The requested options over the model's defaults. A lambda belongs to its scorer: another scorer does not inherit it. */

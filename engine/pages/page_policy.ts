@@ -42,7 +42,7 @@ export const DEFAULT_SPARSE = {
   sinkPages: 1,
   recentPages: 2,
   denseLayers: 0,
-  levels: 2,
+  levels: 1,
 } as const satisfies SparseOptions;
 
 /** Default weight of the spread, for models without `sparsity.json` (docs/quality.md). */

@@ -2,15 +2,17 @@
 import type { Engine } from "../../engine/engine.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
 import type { Session } from "../../engine/session.ts";
+import type { SparseOptions } from "../../engine/types.ts";
 
 /** A session with one sequence of at most `maxTokens`: prompt and everything decoded after it. */
 export function openSequence(
   engine: Engine,
   maxTokens: number,
   pageSize = 8,
+  sparse: SparseOptions = {},
 ): { session: Session; sequence: Sequence } {
   const need = { totalTokens: maxTokens, longestTokens: maxTokens, maxSequences: 1 };
-  const session = engine.openSession(engine.policy({ pageSize }), need);
+  const session = engine.openSession(engine.policy({ ...sparse, pageSize }), need);
   return { session, sequence: session.openSequence() };
 }
 

@@ -20,7 +20,9 @@ async function readIn(files: Record<string, string>): Promise<ModelSparsity | un
 Deno.test("readSparsity reads what a fine-tuning wrote", async () => {
   const trained = { method: "fine-tuned, mask soft", steps: 4 };
   assertEquals(await read({ ...TRAINED, sink_pages: 0, recent_pages: 3, trained }), {
-    defaults: { budgetTokens: 128, pageSize: 16, scorer: "unique", lambda: 0.75, sinkPages: 0, recentPages: 3 },
+    defaults: {
+      ...{ budgetTokens: 128, pageSize: 16, levels: 2, scorer: "unique", lambda: 0.75, sinkPages: 0, recentPages: 3 },
+    },
     method: "fine-tuned, mask soft",
   });
 });

@@ -85,18 +85,17 @@ Deno.test("resolvePolicy gives a policy that nobody can change", () => {
   assert(Object.isFrozen(resolvePolicy({}, NO_WINDOWS)));
 });
 
-Deno.test("resolvePolicy keeps pages in groups of 8 where the device scores groups", () => {
-  assertEquals(resolvePolicy({}, NO_WINDOWS, true).groupPages, 8);
+Deno.test("resolvePolicy keeps pages in groups of 8 at two levels, where the device scores groups", () => {
   assertEquals(resolvePolicy({ levels: 2 }, NO_WINDOWS, true).groupPages, 8);
 });
 
-Deno.test("resolvePolicy keeps single pages at one level, or where the device scores no groups", () => {
-  assertEquals(resolvePolicy({ levels: 1 }, NO_WINDOWS, true).groupPages, 1);
+Deno.test("resolvePolicy keeps single pages at one level, the default, or where the device scores no groups", () => {
+  assertEquals([{}, { levels: 1 }].map((sparse) => resolvePolicy(sparse, NO_WINDOWS, true).groupPages), [1, 1]);
   assertEquals([1, 2].map((levels) => resolvePolicy(untyped({ levels }), NO_WINDOWS, false).groupPages), [1, 1]);
 });
 
 Deno.test("resolvePolicy keeps groups in mode off, so that one pool serves both", () => {
-  assertEquals(resolvePolicy({ mode: "off" }, NO_WINDOWS, true).groupPages, 8);
+  assertEquals(resolvePolicy({ mode: "off", levels: 2 }, NO_WINDOWS, true).groupPages, 8);
 });
 
 Deno.test("resolvePolicy selects the same layers and pages at one level and at two", () => {
