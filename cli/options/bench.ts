@@ -176,7 +176,8 @@ export const benchGenerateOptions = {
     group: "Model and device",
     placeholder: "NAME",
     fallback: undefined,
-    help: "Use random weights of this shape instead of a model: qwen3-8b, qwen3-0.6b, llama-3.2-1b or default",
+    help:
+      "Use random weights of this shape instead of a model: qwen3-8b, qwen3-0.6b, llama-3.2-1b, llama-3.3-70b or default",
   }),
   ...pageSizes,
   ...sparseOptions,
