@@ -47,7 +47,8 @@ class Lane:
     """A worker and its rows."""
 
     name: int
-    actor: Any
+    actor: Any = None
+    """Started with its first row."""
     waiting: deque[Row] = field(default_factory=deque)
     suspects: deque[Row] = field(default_factory=deque)
     """Rows of a process that died. They are asked one at a time, so that a row that kills its process takes no other row along."""
@@ -103,13 +104,14 @@ class Job:
     def run(self) -> Result:
         """Answers all rows. Raises JobError where the job cannot go on; what is written stays."""
         result = self.result
-        result.lanes = [Lane(number, self._make_actor()) for number in range(self._settings.workers)]
+        result.lanes = [Lane(number) for number in range(self._settings.workers)]
         try:
             while self._step():
                 self._report_sometimes()
         finally:
             for lane in result.lanes:
-                ray.kill(lane.actor)
+                if lane.actor is not None:
+                    ray.kill(lane.actor)
             self._output.flush()
         result.seconds = time.monotonic() - self._started
         return result
@@ -159,6 +161,7 @@ class Job:
             row.attempts += 1
             lane.flying[row.key] = (row, now)
         if lane.flying:
+            lane.actor = lane.actor or self._make_actor()
             lane.called_at = now
             lane.call = lane.actor.exchange.remote([row.line for row in rows], WAIT_SECONDS)
 
@@ -170,7 +173,7 @@ class Job:
             exchanged = ray.get(call)
         except RayActorError as error:
             exchanged = Exchanged(died=f"lost its actor: {str(error).splitlines()[0]}", code=-9)
-            lane.actor = self._make_actor()
+            lane.actor = None
         for answer in exchanged.answers:
             row, sent_at = lane.flying.pop(answer.pop("row"))
             self._write(row, answer, lane, now - sent_at)
