@@ -1,16 +1,15 @@
-import { type ModelChoice, planModel } from "../../bench/bench_model.ts";
+import { planModel } from "../../bench/bench_model.ts";
 import { measureBandwidth } from "../../bench/peak.ts";
 import { planReport, predictSpeed } from "../../bench/plan_report.ts";
-import { type DeviceChoice, openDevice } from "../../engine/devices.ts";
+import { openDevice } from "../../engine/devices.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { withModelDefaults } from "../../engine/folder/sparsity_file.ts";
 import { engineError } from "../../engine/memory.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
+import { chooseModel } from "../bench/generate.ts";
 import type { CommandRun } from "../command_run.ts";
-import { findModel } from "../load.ts";
 import { sparseOf } from "../options/engine_options.ts";
 import { MOST_SEQUENCES, type PlanFlags } from "../options/plan.ts";
-import { Progress } from "../progress.ts";
 import { planText } from "./plan_text.ts";
 
 /** The context of a shape, which no file limits, in tokens. */
@@ -36,21 +35,10 @@ export async function runPlan(flags: PlanFlags, words: readonly string[], sessio
   const report = onDevice(() => planReport(device, choice.name, run, MOST_SEQUENCES));
   if (flags.measure) {
     session.output.status("Measuring the memory bandwidth");
-    const bytesPerSecond = session.interrupt.blocking(() => measureBandwidth(device, PROBE_MS));
+    const bytesPerSecond = onDevice(() => session.interrupt.blocking(() => measureBandwidth(device, PROBE_MS)));
     report.speed = predictSpeed(device, run, bytesPerSecond);
   }
   session.output.result(flags.output === "json" ? JSON.stringify(report, null, 2) + "\n" : planText(report));
-}
-
-async function chooseModel(flags: PlanFlags, session: CommandRun): Promise<ModelChoice> {
-  const { device, threads, weights, kvType, shape } = flags;
-  const where: { device: DeviceChoice } & Omit<ModelChoice, "device" | "name"> = { device, threads, weights, kvType };
-  if (shape !== undefined) {
-    if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");
-    return { ...where, shape, name: shape };
-  }
-  const { folder, name } = await findModel(flags, session, new Progress(session.output));
-  return { ...where, folder, name };
 }
 
 function onDevice<T>(work: () => T): T {

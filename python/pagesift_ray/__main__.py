@@ -15,6 +15,10 @@ FAILED_ROWS = 8
 """Exit code of a job that ended with failed rows."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells count it."""
+
+
 def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the words after "--", which are options of `pagesift generate`."""
     end = words.index("--") if "--" in words else len(words)
@@ -22,8 +26,8 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="python -m pagesift_ray",
         usage="%(prog)s --input FILE ... --output DIR --model DIR [OPTIONS] [-- OPTIONS OF pagesift generate]",
         description="Answers the prompts of JSON Lines and Parquet files with pagesift on the machines of a Ray cluster.",
-        epilog="Exit codes: 0 done; 1 output not writable, or workers that die; 2 usage or input; 8 some rows failed; a worker that "
-        "cannot start: its own.",
+        epilog="Exit codes: 0 done; 1 output not writable, or workers that die; 2 usage or input; 8 some rows failed; 130 interrupted; "
+        "that of pagesift if a worker cannot start.",
     )
     parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="files of prompts, JSON Lines or .parquet")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the answers; rows that it contains are skipped")
@@ -112,6 +116,9 @@ def main(words: list[str]) -> int:
     except JobError as error:
         report(f"Error: {error}")
         return error.code
+    except KeyboardInterrupt:
+        report("Interrupted; run the same command again to continue")
+        return INTERRUPTED
 
 
 if __name__ == "__main__":
