@@ -1,3 +1,4 @@
+import { MAX_BATCH } from "../../engine/request.ts";
 import { shapeOptions } from "./bench.ts";
 import { commonOptions } from "./common.ts";
 import { contextOption, sparseOptions } from "./generate.ts";
@@ -7,8 +8,6 @@ import { choiceOption, countOption, switchOption, type Values } from "./option.t
 const { model, revision, offline, kvType } = modelOptions;
 // Verification is about what steps compute, not about what they need.
 const { verify: _verify, verifyLimit: _verifyLimit, ...pageOptions } = sparseOptions;
-/** Rows of logits that a model allocates. */
-export const MOST_SEQUENCES = 64;
 
 /** The option table of `plan`. */
 export const planOptions = {
@@ -17,7 +16,7 @@ export const planOptions = {
   parallel: countOption({
     flags: ["--parallel"],
     group: "Model and device",
-    range: { min: 1, max: MOST_SEQUENCES },
+    range: { min: 1, max: MAX_BATCH },
     fallback: 1,
     help: "Sequences that decode together, each of the whole context",
   }),

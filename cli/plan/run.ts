@@ -6,10 +6,11 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { withModelDefaults } from "../../engine/folder/sparsity_file.ts";
 import { engineError } from "../../engine/memory.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
+import { MAX_BATCH } from "../../engine/request.ts";
 import { chooseModel } from "../bench/generate.ts";
 import type { CommandRun } from "../command_run.ts";
 import { sparseOf } from "../options/engine_options.ts";
-import { MOST_SEQUENCES, type PlanFlags } from "../options/plan.ts";
+import type { PlanFlags } from "../options/plan.ts";
 import { planText } from "./plan_text.ts";
 
 /** The context of a shape, which no file limits, in tokens. */
@@ -32,7 +33,7 @@ export async function runPlan(flags: PlanFlags, words: readonly string[], sessio
   );
   const contextTokens = flags.ctxSize || planned.config.maxContext;
   const run = { ...planned, policy, contextTokens, numSequences: flags.parallel };
-  const report = onDevice(() => planReport(device, choice.name, run, MOST_SEQUENCES));
+  const report = onDevice(() => planReport(device, choice.name, run, MAX_BATCH));
   if (flags.measure) {
     session.output.status("Measuring the memory bandwidth");
     const bytesPerSecond = onDevice(() => session.interrupt.blocking(() => measureBandwidth(device, PROBE_MS)));

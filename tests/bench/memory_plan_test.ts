@@ -42,10 +42,10 @@ async function allocatedBytes(path: string, run: Run): Promise<number> {
   });
   const maxTokens = 3;
   const requests = Array.from({ length: numSequences }, (_, row) => ({
-    prompt: Array.from({ length: contextTokens - maxTokens + 1 }, (_, index) => (index + row) % 7 + 5),
+    prompt: Array.from({ length: contextTokens - maxTokens + 1 }, (_, index) => index === 0 ? row + 5 : index % 7 + 5),
     options: { maxTokens },
   }));
-  for await (const _ of engine.generateBatch(requests));
+  for await (const _ of engine.generateBatch(requests, { parallel: numSequences }));
   return engine.describeDevice().allocatedBytes;
 }
 
@@ -59,6 +59,7 @@ const runs: [model: string, Run][] = [
   ["llama-f32", { contextTokens: 100 }],
   ["llama-f32", { contextTokens: 200, numSequences: 3, sparse: { pageSize: 16, budgetTokens: 64, mode: "on" } }],
   ["llama-linear-rope-f16", { contextTokens: 90, sparse: { scorer: "quest" } }],
+  ["llama-f32", { contextTokens: 20, numSequences: 70 }],
   ["gemma3-bf16", { contextTokens: 120, kvType: "q8" }],
   ["qwen3-moe-f32", { contextTokens: 64, numSequences: 2 }],
   ["smollm3-f32", { contextTokens: 77 }],
