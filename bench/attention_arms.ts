@@ -3,18 +3,11 @@ import type { Scorer } from "../engine/types.ts";
 import type { ScoreOptions, Selection, SelectOptions } from "../ffi/kv_cache.ts";
 import type { Counters } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
+import { kvRowBytes, statisticsRowBytes } from "../engine/pages/kv_type.ts";
 import { checkActivity } from "./activity.ts";
 import type { Arm } from "./arms.ts";
 import type { AttentionInputs } from "./attention_case.ts";
-import {
-  type AttentionCase,
-  type AttentionPlan,
-  numberBytes,
-  pageBytes,
-  pagesOf,
-  rowsOf,
-  statisticsRowBytes,
-} from "./attention_plan.ts";
+import { type AttentionCase, type AttentionPlan, pageBytes, pagesOf, rowsOf } from "./attention_plan.ts";
 
 /** What an arm measures, for its row. */
 export interface AttentionArm extends Arm {
@@ -91,7 +84,7 @@ export class AttentionArms {
     const { cache, lastKeys, lastSlots } = this.inputs;
     const { headDim, pageSize, dtype, scorers } = this.wanted;
     const statistics = scorers.reduce((sum, scorer) => Math.max(sum, statisticsRowBytes(scorer, headDim, dtype)), 0);
-    const bytes = this.#rows * (8 * headDim + (2 + pageSize) * headDim * numberBytes(dtype) + statistics);
+    const bytes = this.#rows * (8 * headDim + (2 + pageSize) * kvRowBytes({ dtype }, headDim) + statistics);
     return {
       name: "append",
       calls: this.#calls(1),

@@ -1,18 +1,13 @@
 /** How much memory a case of `bench attention` needs, and over how many layers it can rotate. */
 import { PagesiftError } from "../engine/errors.ts";
 import { poolPages, statisticsFor } from "../engine/pages/kv_pool.ts";
+import { statisticsRowBytes } from "../engine/pages/kv_type.ts";
 import type { Device } from "../ffi/device.ts";
 import { PEAK_BYTES } from "./peak.ts";
-import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
+import { cacheBytes, largestThat } from "../engine/memory.ts";
+import { cacheSplit, sizeText, waysText } from "./memory.ts";
 import type { CacheShape } from "../ffi/structs.ts";
-import {
-  type AttentionCase,
-  type AttentionPlan,
-  pageBytes,
-  pagesOf,
-  rowsOf,
-  statisticsRowBytes,
-} from "./attention_plan.ts";
+import { type AttentionCase, type AttentionPlan, pageBytes, pagesOf, rowsOf } from "./attention_plan.ts";
 
 /**
  * Consecutive calls touch at least this much, if memory allows: more than the last-level cache of nearly all

@@ -1,5 +1,6 @@
 /** Which settings `bench attention` measures, checked as a whole before anything is allocated. */
 import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
+import { kvRowBytes } from "../engine/pages/kv_type.ts";
 import type { Scorer } from "../engine/types.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseHeads, parseWords, usageError } from "./lists.ts";
@@ -96,18 +97,7 @@ export function pagesOf({ contextTokens, pageSize }: AttentionCase): number {
   return Math.ceil(contextTokens / pageSize);
 }
 
-/** Bytes per number. */
-export function numberBytes(dtype: CacheShape["dtype"]): number {
-  return dtype === "f32" ? 4 : 2;
-}
-
-/** Bytes of statistics that scoring reads per page and row. */
-export function statisticsRowBytes(scorer: Scorer, headDim: number, dtype: CacheShape["dtype"]): number {
-  const vectors = scorer === "diag" || scorer === "quest" ? 2 : 1;
-  return vectors * headDim * numberBytes(dtype) + (scorer === "unique" ? 4 : 0);
-}
-
 /** Bytes of keys and values per page and row. */
 export function pageBytes({ pageSize, headDim, dtype }: AttentionCase): number {
-  return 2 * pageSize * headDim * numberBytes(dtype);
+  return 2 * pageSize * kvRowBytes({ dtype }, headDim);
 }

@@ -4,13 +4,14 @@ import type { ModelConfig } from "../engine/folder/config.ts";
 import { type DeviceChoice, openDevice } from "../engine/devices.ts";
 import { openModelSource } from "../engine/source/model_source.ts";
 import { planSource } from "../engine/source/plan_source.ts";
+import type { ModelSparsity } from "../engine/folder/sparsity_file.ts";
 import type { WeightPlan } from "../engine/folder/weight_plan.ts";
 import { WEIGHT_FORMATS } from "../engine/folder/weight_formats.ts";
 import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import { type KvFormat, kvFormat, type KvType } from "../engine/pages/kv_type.ts";
 import type { Notice } from "../engine/types.ts";
-import { tensorBytes, weightBytes, Weights } from "../engine/weights.ts";
+import { stepBytes, weightBytes, Weights } from "../engine/weights.ts";
 import { usageError } from "./lists.ts";
 import { modelSha256 } from "./model_hash.ts";
 import { randomWeights } from "./random_weights.ts";
@@ -36,6 +37,8 @@ export interface PlannedModel {
   config: ModelConfig;
   plan: WeightPlan;
   kv: KvFormat;
+  /** How the model was trained to be read sparsely; undefined where nothing says so. */
+  sparsity: ModelSparsity | undefined;
   /** Bytes of all weights. */
   weightBytes: number;
 }
@@ -46,8 +49,8 @@ export interface BenchModel extends AsyncDisposable {
   sha256: string | undefined;
   notices: readonly Notice[];
   loaded: LoadedModel;
-  /** Bytes of weights that a step of this many sequences reads; undefined if it depends on the routing of experts. */
-  weightsRead: (batch: number) => number | undefined;
+  /** Bytes of weights that a step reads; undefined if it depends on the routing of experts. */
+  stepWeightBytes: number | undefined;
 }
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
@@ -62,11 +65,12 @@ export async function planModel(
     }
     const source = await openModelSource(folder);
     const plan = await planSource(source, source.config, { format });
-    return { config: source.config, plan, kv: kvFormat(kvType, plan.dtype), weightBytes: weightBytes(plan) };
+    const { config, sparsity } = source;
+    return { config, plan, kv: kvFormat(kvType, plan.dtype), sparsity, weightBytes: weightBytes(plan) };
   }
   const config = configOf(shape ?? "", longest);
   const plan = planShape(config, weights);
-  return { config, plan, kv: kvFormat(kvType, plan.dtype), weightBytes: weightBytes(plan) };
+  return { config, plan, kv: kvFormat(kvType, plan.dtype), sparsity: undefined, weightBytes: weightBytes(plan) };
 }
 
 /** @param batch the most sequences that decode together */
@@ -83,19 +87,11 @@ export async function openModel(choice: ModelChoice, planned: PlannedModel, batc
       sha256: folder === undefined ? undefined : await modelSha256(folder),
       notices: [...plan.notices, ...notices],
       loaded,
-      weightsRead: (rows) => readBytes(planned, rows),
+      stepWeightBytes: config.moe ? undefined : stepBytes(plan.tensors, config),
       [Symbol.asyncDispose]: () => loaded[Symbol.asyncDispose](),
     };
   } catch (error) {
     device.close();
     throw error;
   }
-}
-
-/** All weights, but only the tokens' rows of a table that is used for embedding alone. */
-function readBytes({ config, plan, weightBytes: all }: PlannedModel, batch: number): number | undefined {
-  const embedding = plan.tensors.get("embedding.weight");
-  if (config.moe || !embedding) return undefined;
-  const rowBytes = tensorBytes(embedding) / config.vocabSize;
-  return all + rowBytes * (batch - (plan.tensors.has("logits.weight") ? config.vocabSize : 0));
 }

@@ -206,7 +206,7 @@ function decodeRow(
   const { config, kv } = model.loaded;
   const timing = timingOf(turns.map(({ step }) => step));
   const counted = turns[0]?.counted as Counters;
-  const weights = model.weightsRead(one.batch);
+  const weights = model.stepWeightBytes;
   const kvBytes = counted.pagesAttended * session.pool.pageBytes +
     counted.pagesScored * session.pool.statisticsBytes(arm.policy);
   const bytes = weights === undefined ? undefined : weights + kvBytes / steps;

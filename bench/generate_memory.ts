@@ -6,7 +6,8 @@ import type { CacheShape } from "../ffi/structs.ts";
 import type { PlannedModel } from "./bench_model.ts";
 import { caseNeed, decodeArms, type GenerateCase, type GeneratePlan } from "./generate_plan.ts";
 import { PEAK_BYTES } from "./peak.ts";
-import { cacheBytes, cacheSplit, largestThat, sizeText, waysText } from "./memory.ts";
+import { cacheBytes, largestThat } from "../engine/memory.ts";
+import { cacheSplit, sizeText, waysText } from "./memory.ts";
 
 /** Share of the free memory; activations and the needs of the system come on top. */
 const SHARE_OF_FREE = 0.95;

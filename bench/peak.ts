@@ -36,3 +36,12 @@ export class PeakReader implements Disposable {
     this.#owned.dispose();
   }
 }
+
+/** Bytes per second of reads: the median over a time in milliseconds. */
+export function measureBandwidth(device: Device, milliseconds: number): number {
+  using peak = new PeakReader(device);
+  const seconds: number[] = [];
+  const started = performance.now();
+  while (performance.now() - started < milliseconds) seconds.push(peak.read());
+  return peak.rate(seconds);
+}

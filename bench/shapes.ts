@@ -33,6 +33,11 @@ const SHAPES: Readonly<Record<string, Shape>> = {
     ...{ layers: 16, hidden: 2048, intermediate: 8192, queryHeads: 32, kvHeads: 8, headDim: 64 },
     ...{ vocabulary: 128_256, tied: true },
   },
+  "llama-3.3-70b": {
+    architecture: "LlamaForCausalLM",
+    ...{ layers: 80, hidden: 8192, intermediate: 28672, queryHeads: 64, kvHeads: 8, headDim: 128 },
+    ...{ vocabulary: 128_256, tied: false },
+  },
   default: {
     architecture: "Qwen3ForCausalLM",
     ...{ layers: 8, hidden: 256, intermediate: 768, queryHeads: 8, kvHeads: 2, headDim: 64 },

@@ -4,6 +4,7 @@ import { completionsMenu } from "./completions/completions.ts";
 import { generate } from "./generate.ts";
 import { inspectPages } from "./inspect/inspect.ts";
 import type { Menu } from "./menu.ts";
+import { plan } from "./plan/plan.ts";
 
 /** The whole program: what help, completions and the manual page are generated from. */
 export const program: Menu = {
@@ -15,7 +16,7 @@ export const program: Menu = {
     'pagesift generate "Who tells this story?" < book.txt',
     'pagesift inspect-pages "The pass key is 71432. The pass key is"',
   ],
-  commands: [generate, bench, inspectPages, cache, completionsMenu(() => program)],
+  commands: [generate, bench, inspectPages, plan, cache, completionsMenu(() => program)],
 };
 
 /** What `pagesift` prints without arguments: where to begin. */

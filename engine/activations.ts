@@ -1,6 +1,7 @@
 import type { Device } from "../ffi/device.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { ModelConfig } from "./folder/config.ts";
+import type { TensorNeed } from "./owned_tensors.ts";
 
 /** Views of the memory between operations, for T tokens. All f32. */
 export interface ActivationViews {
@@ -32,6 +33,32 @@ export interface ActivationViews {
   noRope: Tensor | undefined;
 }
 
+type Whole = Omit<ActivationViews, "q" | "k" | "v" | "attended" | "gate" | "up">;
+
+/** The tensors of {@link Activations}; those are undefined that the model does not use. */
+export function activationNeeds(
+  config: ModelConfig,
+  rotaryDim: number,
+  maxTokens: number,
+): { [K in keyof Whole]: undefined extends Whole[K] ? TensorNeed | undefined : TensorNeed } {
+  const { hiddenSize, numQueryHeads, numKvHeads, headDim, rotations } = config;
+  const intermediate = Math.max(config.intermediateSize, config.moe?.intermediateSize ?? 0); // experts use the same memory
+  const floats = (width: number): TensorNeed => ({ dtype: "f32", shape: [maxTokens, width] });
+  return {
+    hidden: floats(hiddenSize),
+    normed: floats(hiddenSize),
+    qkv: floats((numQueryHeads + 2 * numKvHeads) * headDim),
+    attendedFlat: floats(numQueryHeads * headDim),
+    gateUp: floats(2 * intermediate),
+    product: floats(intermediate),
+    delta: floats(hiddenSize),
+    queryRope: floats(rotaryDim),
+    keyRope: floats(rotaryDim),
+    localRope: rotations.includes("local") ? floats(rotaryDim) : undefined,
+    noRope: rotations.includes("none") ? floats(rotaryDim) : undefined,
+  };
+}
+
 /** Scratch memory of a forward pass of up to `maxTokens` tokens. */
 export class Activations {
   readonly #full: ActivationViews;
@@ -40,21 +67,20 @@ export class Activations {
 
   constructor(device: Device, config: ModelConfig, rotaryDim: number, readonly maxTokens: number) {
     this.#config = config;
-    const { hiddenSize, numQueryHeads, numKvHeads, headDim } = config;
-    const intermediate = Math.max(config.intermediateSize, config.moe?.intermediateSize ?? 0); // experts use the same memory
-    const make = (width: number): Tensor => device.createTensor("f32", [maxTokens, width]);
+    const needs = activationNeeds(config, rotaryDim, maxTokens);
+    const make = ({ dtype, shape }: TensorNeed): Tensor => device.createTensor(dtype, shape);
     this.#full = this.#cut({
-      hidden: make(hiddenSize),
-      normed: make(hiddenSize),
-      qkv: make((numQueryHeads + 2 * numKvHeads) * headDim),
-      attendedFlat: make(numQueryHeads * headDim),
-      gateUp: make(2 * intermediate),
-      product: make(intermediate),
-      delta: make(hiddenSize),
-      queryRope: make(rotaryDim),
-      keyRope: make(rotaryDim),
-      localRope: config.rotations.includes("local") ? make(rotaryDim) : undefined,
-      noRope: config.rotations.includes("none") ? identityTable(device, maxTokens, rotaryDim) : undefined,
+      hidden: make(needs.hidden),
+      normed: make(needs.normed),
+      qkv: make(needs.qkv),
+      attendedFlat: make(needs.attendedFlat),
+      gateUp: make(needs.gateUp),
+      product: make(needs.product),
+      delta: make(needs.delta),
+      queryRope: make(needs.queryRope),
+      keyRope: make(needs.keyRope),
+      localRope: needs.localRope && make(needs.localRope),
+      noRope: needs.noRope && identityTable(device, maxTokens, rotaryDim),
     });
   }
 
@@ -76,9 +102,7 @@ export class Activations {
     return views;
   }
 
-  #cut(
-    whole: Omit<ActivationViews, "q" | "k" | "v" | "attended" | "gate" | "up">,
-  ): ActivationViews {
+  #cut(whole: Whole): ActivationViews {
     const { numQueryHeads, numKvHeads, headDim } = this.#config;
     const [queryWidth, keyWidth] = [numQueryHeads * headDim, numKvHeads * headDim];
     const intermediate = whole.product.shape[1] ?? 0;

@@ -1,7 +1,8 @@
 import type { Device } from "../ffi/device.ts";
 import type { Selection, Sequences } from "../ffi/kv_cache.ts";
+import type { CacheShape } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import { tensorsOwnedBy } from "./owned_tensors.ts";
+import { type TensorNeed, tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 import type { Sequence } from "./pages/sequence.ts";
@@ -27,6 +28,22 @@ export interface StepObserver {
   afterAttention(layer: number, q: Tensor, step: DecodeStep): void;
 }
 
+/** The tensors of {@link DecodeBatch}. */
+export function decodeNeeds(
+  { maxSequences, maxPagesPerSequence, numKvHeads }: CacheShape,
+  { budgetPages }: PagePolicy,
+): Record<"numbers" | "pageTable" | "scores" | "selected" | "counts", TensorNeed> {
+  // A budget that no sequence can exceed never selects, whatever its size.
+  const selectedPages = Math.min(budgetPages, maxPagesPerSequence);
+  return {
+    numbers: { dtype: "i32", shape: [4, maxSequences] },
+    pageTable: { dtype: "i32", shape: [maxSequences, maxPagesPerSequence] },
+    scores: { dtype: "f32", shape: [maxSequences, numKvHeads, maxPagesPerSequence] },
+    selected: { dtype: "i32", shape: [maxSequences, numKvHeads, selectedPages] },
+    counts: { dtype: "i32", shape: [maxSequences, numKvHeads] },
+  };
+}
+
 /** Device memory for the inputs of a decode step, updated in place at every step. */
 export class DecodeBatch implements Disposable {
   readonly #numbers: Tensor;
@@ -49,14 +66,13 @@ export class DecodeBatch implements Disposable {
   ) {
     using owned = new DisposableStack();
     const createTensor = tensorsOwnedBy(owned, device);
-    const { maxSequences, maxPagesPerSequence, numKvHeads } = pool.shape;
-    this.#numbers = createTensor("i32", [4, maxSequences]);
-    this.#pageTable = createTensor("i32", [maxSequences, maxPagesPerSequence]);
-    this.#scores = createTensor("f32", [maxSequences, numKvHeads, maxPagesPerSequence]);
-    // A budget that no sequence can exceed never selects, whatever its size.
-    const selectedPages = Math.min(policy.budgetPages, maxPagesPerSequence);
-    this.#selected = createTensor("i32", [maxSequences, numKvHeads, selectedPages]);
-    this.#counts = createTensor("i32", [maxSequences, numKvHeads]);
+    const needs = decodeNeeds(pool.shape, policy);
+    const make = ({ dtype, shape }: TensorNeed): Tensor => createTensor(dtype, shape);
+    this.#numbers = make(needs.numbers);
+    this.#pageTable = make(needs.pageTable);
+    this.#scores = make(needs.scores);
+    this.#selected = make(needs.selected);
+    this.#counts = make(needs.counts);
     this.#owned = owned.move();
   }
 

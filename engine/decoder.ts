@@ -2,7 +2,7 @@ import { DecodeBatch, type DecodeStep } from "./decode_batch.ts";
 import type { DecodeHooks, Model } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { densePolicy, type PagePolicy } from "./pages/page_policy.ts";
-import { selectsPages, type StepShape } from "./pages/selection_cost.ts";
+import { selectsPages, type StepShape, stepShape } from "./pages/selection_cost.ts";
 import type { Sequence } from "./pages/sequence.ts";
 import { type StepResult, StepRunner } from "./step_runner.ts";
 
@@ -13,7 +13,7 @@ export class Decoder implements Disposable {
   #denseRunner: StepRunner | undefined;
 
   constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {
-    const shape = stepShape(model, pool, policy);
+    const shape = stepShapeOf(model, pool, policy);
     this.batch = new DecodeBatch(model.device, pool, policy, (lengths) => selectsPages(shape, policy, lengths));
     this.#runner = new StepRunner(model, pool, policy);
   }
@@ -48,13 +48,6 @@ export class Decoder implements Disposable {
 }
 
 /** What the length of a model's steps depends on, in a pool and under a policy. */
-export function stepShape(model: Model, pool: KvPool, policy: PagePolicy): StepShape {
-  const { moe, numKvHeads } = model.config;
-  return {
-    backend: model.device.backend,
-    weightBytes: model.weights.stepBytes(moe ? moe.numExpertsPerToken / moe.numExperts : 1),
-    numKvHeads,
-    kvBytes: pool.pageBytes / policy.pageSize,
-    statisticsBytes: pool.statisticsBytes(policy),
-  };
+export function stepShapeOf({ device, config, weights }: Model, pool: KvPool, policy: PagePolicy): StepShape {
+  return stepShape(device.backend, config, weights.stepBytes(config), pool.shape, policy);
 }

@@ -4,6 +4,7 @@ import type { Tensor } from "../ffi/tensor.ts";
 import type { ActivationViews } from "./activations.ts";
 import type { ModelConfig, MoeConfig } from "./folder/config.ts";
 import { linear } from "./linear.ts";
+import type { TensorNeed } from "./owned_tensors.ts";
 import type { Weights } from "./weights.ts";
 
 /** The tokens of one expert, and its weight for each of them. */
@@ -22,6 +23,24 @@ export function groupByExpert(experts: Int32Array, shares: Float32Array, numPerT
     groups.set(expert, group);
   });
   return groups;
+}
+
+type ExpertTensors = "logits" | "chosen" | "shares" | "gathered" | "rows" | "rowShares";
+
+/** The tensors of {@link Experts}. */
+export function expertNeeds(
+  { hiddenSize }: ModelConfig,
+  moe: MoeConfig,
+  chunkTokens: number,
+): Record<ExpertTensors, TensorNeed> {
+  return {
+    logits: { dtype: "f32", shape: [chunkTokens, moe.numExperts] },
+    chosen: { dtype: "i32", shape: [chunkTokens, moe.numExpertsPerToken] },
+    shares: { dtype: "f32", shape: [chunkTokens, moe.numExpertsPerToken] },
+    gathered: { dtype: "f32", shape: [chunkTokens, hiddenSize] },
+    rows: { dtype: "i32", shape: [chunkTokens] },
+    rowShares: { dtype: "f32", shape: [chunkTokens] },
+  };
 }
 
 /** A feed-forward block of experts, of which every token uses a few. The routing is read back once per layer to group tokens by expert. */
@@ -43,12 +62,14 @@ export class Experts {
     chunkTokens: number,
   ) {
     this.#moe = moe;
-    this.#logits = device.createTensor("f32", [chunkTokens, moe.numExperts]);
-    this.#chosen = device.createTensor("i32", [chunkTokens, moe.numExpertsPerToken]);
-    this.#shares = device.createTensor("f32", [chunkTokens, moe.numExpertsPerToken]);
-    this.#gathered = device.createTensor("f32", [chunkTokens, config.hiddenSize]);
-    this.#rows = device.createTensor("i32", [chunkTokens]);
-    this.#rowShares = device.createTensor("f32", [chunkTokens]);
+    const needs = expertNeeds(config, moe, chunkTokens);
+    const make = ({ dtype, shape }: TensorNeed): Tensor => device.createTensor(dtype, shape);
+    this.#logits = make(needs.logits);
+    this.#chosen = make(needs.chosen);
+    this.#shares = make(needs.shares);
+    this.#gathered = make(needs.gathered);
+    this.#rows = make(needs.rows);
+    this.#rowShares = make(needs.rowShares);
   }
 
   /** hidden += the weighted sum of the selected experts' outputs for normed. */

@@ -2,8 +2,9 @@ import type { Device } from "../ffi/device.ts";
 import { deviceLabel } from "./devices.ts";
 import { PagesiftError } from "./errors.ts";
 import type { ModelConfig } from "./folder/config.ts";
-import { ropeFrequencies } from "./folder/rope.ts";
-import { Model } from "./model.ts";
+import { type RopeFrequencies, ropeFrequencies } from "./folder/rope.ts";
+import { Model, modelBytes } from "./model.ts";
+import type { TensorNeed } from "./owned_tensors.ts";
 import type { KvFormat } from "./pages/kv_type.ts";
 import { MAX_BATCH } from "./request.ts";
 import type { EngineFacts } from "./run_stats.ts";
@@ -19,6 +20,33 @@ export interface LoadedModelOptions {
   trainedContext?: number;
   /** Sequences that decode together at most. Default {@link MAX_BATCH}. */
   maxBatch?: number;
+}
+
+/** The rotations of a forward pass, and the tokens that it is for at most. */
+function forwardPass(
+  backend: Device["backend"],
+  config: ModelConfig,
+  { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions,
+): { frequencies: RopeFrequencies; local: Float32Array | undefined; maxTokens: number } {
+  const { rope, localRope, headDim, maxContext } = config;
+  const chunkTokens = Math.min(CHUNK_TOKENS[backend], maxContext);
+  return {
+    frequencies: ropeFrequencies(rope, headDim, trainedContext, maxContext),
+    local: localRope && ropeFrequencies(localRope, headDim, trainedContext, maxContext).invFreq,
+    maxTokens: Math.max(maxBatch, chunkTokens),
+  };
+}
+
+/** What a model of {@link LoadedModel.create} allocates besides the weights for steps of so many sequences: bytes, and the tokens of a forward pass. */
+export function loadedModelNeeds(
+  backend: Device["backend"],
+  config: ModelConfig,
+  planned: ReadonlyMap<string, TensorNeed>,
+  numSequences: number,
+  options: LoadedModelOptions = {},
+): { bytes: number; maxTokens: number } {
+  const { frequencies, local, maxTokens } = forwardPass(backend, config, options);
+  return { bytes: modelBytes(config, planned, frequencies, maxTokens, local, numSequences), maxTokens };
 }
 
 /**
@@ -48,13 +76,10 @@ export class LoadedModel {
     config: ModelConfig,
     weights: Weights,
     kv: KvFormat,
-    { trainedContext = config.maxContext, maxBatch = MAX_BATCH }: LoadedModelOptions = {},
+    options: LoadedModelOptions = {},
   ): LoadedModel {
-    const { rope, localRope, headDim, maxContext } = config;
-    const frequencies = ropeFrequencies(rope, headDim, trainedContext, maxContext);
-    const local = localRope && ropeFrequencies(localRope, headDim, trainedContext, maxContext).invFreq;
-    const chunkTokens = Math.min(CHUNK_TOKENS[device.backend], maxContext);
-    const model = new Model(device, config, weights, frequencies, Math.max(maxBatch, chunkTokens), local);
+    const { frequencies, local, maxTokens } = forwardPass(device.backend, config, options);
+    const model = new Model(device, config, weights, frequencies, maxTokens, local);
     return new LoadedModel(device, model, config, kv);
   }
 

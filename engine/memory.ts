@@ -28,11 +28,24 @@ export function checkWeightsFit(device: Device, weightBytes: number): void {
 }
 
 /** Slots are numbered in 32 bits. */
-const MAX_POOL_TOKENS = 2 ** 31 - 1;
+export const MAX_POOL_TOKENS = 2 ** 31 - 1;
 
-function cacheBytes(device: Device, shape: CacheShape): number {
+/** Bytes of a cache of this shape; infinite if its tokens exceed the slot numbers. */
+export function cacheBytes(device: Device, shape: CacheShape): number {
+  if (shape.numPages * shape.pageSize > MAX_POOL_TOKENS) return Infinity;
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   return kv + statistics + scratch;
+}
+
+/** The largest whole number from 1 to `most` that passes, or 0, given that every smaller number also passes. */
+export function largestThat(passes: (count: number) => boolean, most: number): number {
+  let [low, high] = [0, most + 1];
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (passes(middle)) low = middle;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Requests that may take all free memory where nobody says how many run at the same time; more may take half of it. */
@@ -74,7 +87,7 @@ export function needOfKnown(
     if (shape.numPages * shape.pageSize > MAX_POOL_TOKENS) return false;
     return cacheBytes(device, shape) <= (count > USUAL_BATCH ? availableBytes / 2 : availableBytes);
   };
-  return needOf(Math.max(1, largest(Math.min(MAX_BATCH, tokens.length), fits)));
+  return needOf(Math.max(1, largestThat(fits, Math.min(MAX_BATCH, tokens.length))));
 }
 
 /**
@@ -105,35 +118,28 @@ function largestContext(device: Device, shape: CacheShape, availableBytes: numbe
     const numPages = poolPages(pages * shape.pageSize, 1, shape.pageSize, groupPages);
     return cacheBytes(device, { ...shape, maxSequences: 1, numPages, maxPagesPerSequence: pages }) <= availableBytes;
   };
-  return largest(Math.floor(MAX_POOL_TOKENS / shape.pageSize) - 2 * groupPages, fits) * shape.pageSize;
+  return shape.pageSize * largestThat(fits, Math.floor(MAX_POOL_TOKENS / shape.pageSize) - 2 * groupPages);
 }
 
-/** The largest number up to `most` that fits, if all smaller ones do; 0 if none does. */
-function largest(most: number, fits: (count: number) => boolean): number {
-  let [low, high] = [0, most + 1];
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (fits(middle)) low = middle;
-    else high = middle;
-  }
-  return low;
+/** @throws {PagesiftError} of kind "memory" when the tokens of a cache exceed the slot numbers */
+export function checkPoolTokens({ numPages, pageSize }: CacheShape): void {
+  const poolTokens = numPages * pageSize;
+  if (poolTokens <= MAX_POOL_TOKENS) return;
+  throw new PagesiftError(
+    "memory",
+    `A KV pool of ${poolTokens} tokens is too large, expected at most ${MAX_POOL_TOKENS}; lower --parallel or --max-tokens`,
+  );
 }
 
 /** @throws {PagesiftError} of kind "memory" that names the memory that the cache requires, the free memory, and the context that would fit */
 export function checkCacheFits(device: Device, shape: CacheShape, weightBytes: number): void {
-  const poolTokens = shape.numPages * shape.pageSize;
-  if (poolTokens > MAX_POOL_TOKENS) {
-    throw new PagesiftError(
-      "memory",
-      `A KV pool of ${poolTokens} tokens is too large, expected at most ${MAX_POOL_TOKENS}; lower --parallel or --max-tokens`,
-    );
-  }
+  checkPoolTokens(shape);
   const { kv, statistics, scratch } = KvCache.measure(device, shape);
   const { availableBytes } = device.describe();
   if (kv + statistics + scratch <= availableBytes) return;
   const many = shape.maxSequences > 1;
   const what = many
-    ? `${shape.maxSequences} sequences with ${poolTokens} tokens`
+    ? `${shape.maxSequences} sequences with ${shape.numPages * shape.pageSize} tokens`
     : `a context of ${shape.maxPagesPerSequence * shape.pageSize} tokens`;
   const flags = `${many ? "--parallel, " : ""}--ctx-size, --max-tokens`;
   throw new PagesiftError(

@@ -2,13 +2,14 @@ import type { Device } from "../ffi/device.ts";
 import type { HeadRotation } from "../ffi/cache_options.ts";
 import { addRmsNorm, argmax, embedding, geluMul, matmul, rmsNorm, ropeTable, scale, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import { Activations, type ActivationViews } from "./activations.ts";
+import { activationNeeds, Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { EventLoopYield } from "./event_loop.ts";
-import { Experts } from "./experts.ts";
+import { expertNeeds, Experts } from "./experts.ts";
 import { linear } from "./linear.ts";
-import { NormWeights } from "./norm_weights.ts";
+import { normNeeds, NormWeights } from "./norm_weights.ts";
+import { needBytes, type TensorNeed } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 import { roundedTo } from "./rounding.ts";
@@ -51,6 +52,32 @@ export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: 
 
 /** Rows of logits that are computed together when all rows are requested. */
 const LOGIT_ROWS = 64;
+
+/** The tensors that a forward pass ends in. */
+function resultNeeds({ vocabSize }: ModelConfig, rows: number): Record<"logits" | "best", TensorNeed> {
+  return { logits: { dtype: "f32", shape: [rows, vocabSize] }, best: { dtype: "i32", shape: [rows] } };
+}
+
+/** Bytes that {@link Model} allocates besides the weights. @param planned the weights by name @param numSequences of a step */
+export function modelBytes(
+  config: ModelConfig,
+  planned: ReadonlyMap<string, TensorNeed>,
+  { rotaryDim, invFreq }: RopeFrequencies,
+  chunkTokens: number,
+  localInvFreq: Float32Array | undefined,
+  numSequences: number,
+): number {
+  const rows = Math.min(LOGIT_ROWS, chunkTokens);
+  const needs: Readonly<Record<string, TensorNeed | undefined>>[] = [
+    activationNeeds(config, rotaryDim, chunkTokens),
+    resultNeeds(config, rows),
+    numSequences > rows ? resultNeeds(config, numSequences) : {},
+    normNeeds(config, planned),
+    config.moe ? expertNeeds(config, config.moe, chunkTokens) : {},
+  ];
+  const frequencies = 4 * (invFreq.length + (localInvFreq?.length ?? 0));
+  return needs.reduce((sum, some) => sum + needBytes(some), frequencies);
+}
 
 /** The forward pass, layer by layer, one native call per operation. */
 export class Model {
@@ -95,7 +122,8 @@ export class Model {
   }
 
   #makeLogits(rows: number): [logits: Tensor, best: Tensor] {
-    return [this.device.createTensor("f32", [rows, this.config.vocabSize]), this.device.createTensor("i32", [rows])];
+    const { logits, best } = resultNeeds(this.config, rows);
+    return [this.device.createTensor(logits.dtype, logits.shape), this.device.createTensor(best.dtype, best.shape)];
   }
 
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */

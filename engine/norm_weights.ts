@@ -2,9 +2,29 @@ import type { Device } from "../ffi/device.ts";
 import { add, embedding } from "../ffi/ops.ts";
 import { Tensor } from "../ffi/tensor.ts";
 import type { ModelConfig } from "./folder/config.ts";
+import type { TensorNeed } from "./owned_tensors.ts";
 import type { Weights } from "./weights.ts";
 
 const LAYER_NORMS = ["attention_norm", "q_norm", "k_norm", "attention_post_norm", "mlp_norm", "mlp_post_norm"];
+
+/** Norms whose weights are stored less 1, without ".weight"; a model may lack some of them. */
+function summedNorms({ normOffset, numLayers }: ModelConfig): string[] {
+  if (normOffset === 0) return [];
+  const layers = Array.from(
+    { length: numLayers },
+    (_, layer) => LAYER_NORMS.map((name) => `layers.${layer}.${name}`),
+  );
+  return [...layers.flat(), "norm"];
+}
+
+/** The sums of {@link NormWeights} for planned weights. */
+export function normNeeds(config: ModelConfig, planned: ReadonlyMap<string, TensorNeed>): Record<string, TensorNeed> {
+  const stored = summedNorms(config).flatMap((name) => {
+    const need = planned.get(`${name}.weight`);
+    return need ? [[name, { dtype: "f32", shape: need.shape }] as const] : [];
+  });
+  return Object.fromEntries(stored);
+}
 
 /**
  * The weights of norms as the forward pass multiplies by them: as they are stored, or 1 more in f32. Sums are made once, beside the
@@ -13,13 +33,8 @@ const LAYER_NORMS = ["attention_norm", "q_norm", "k_norm", "attention_post_norm"
 export class NormWeights {
   readonly #sums = new Map<string, Tensor>();
 
-  constructor(device: Device, readonly weights: Weights, { normOffset, numLayers }: ModelConfig) {
-    if (normOffset === 0) return;
-    const layers = Array.from(
-      { length: numLayers },
-      (_, layer) => LAYER_NORMS.map((name) => `layers.${layer}.${name}`),
-    );
-    for (const name of [...layers.flat(), "norm"]) {
+  constructor(device: Device, readonly weights: Weights, config: ModelConfig) {
+    for (const name of summedNorms(config)) {
       const stored = weights.find(`${name}.weight`);
       if (stored) this.#sums.set(name, plusOne(device, stored));
     }

@@ -1,6 +1,7 @@
+import type { CacheShape } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { Model, PrefillHooks } from "./model.ts";
-import { tensorsOwnedBy } from "./owned_tensors.ts";
+import { type TensorNeed, tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 import { MIN_CHUNK_TOKENS } from "./pages/prefix_tree.ts";
@@ -16,6 +17,17 @@ function nextChunk(tokens: number, chunkTokens: number): number {
   return isShort ? tokens - MIN_CHUNK_TOKENS : chunkTokens;
 }
 
+/** The tensors of {@link Prefill}. */
+export function prefillNeeds(
+  chunkTokens: number,
+  { maxPagesPerSequence }: CacheShape,
+): Record<"numbers" | "pageTable", TensorNeed> {
+  return {
+    numbers: { dtype: "i32", shape: [3, chunkTokens] },
+    pageTable: { dtype: "i32", shape: [maxPagesPerSequence] },
+  };
+}
+
 /** Appends prompts to the cache, chunk by chunk. */
 export class Prefill implements Disposable {
   /** i32 `[3, C]`: ids, positions, slots of a chunk */
@@ -28,8 +40,9 @@ export class Prefill implements Disposable {
     using owned = new DisposableStack();
     const createTensor = tensorsOwnedBy(owned, model.device);
     this.#chunkTokens = model.activations.maxTokens;
-    this.#numbers = createTensor("i32", [3, this.#chunkTokens]);
-    this.#pageTable = createTensor("i32", [pool.shape.maxPagesPerSequence]);
+    const { numbers, pageTable } = prefillNeeds(this.#chunkTokens, pool.shape);
+    this.#numbers = createTensor(numbers.dtype, numbers.shape);
+    this.#pageTable = createTensor(pageTable.dtype, pageTable.shape);
     this.#owned = owned.move();
   }
 

@@ -1,5 +1,5 @@
 import type { Counters } from "../ffi/structs.ts";
-import { Decoder, stepShape } from "./decoder.ts";
+import { Decoder, stepShapeOf } from "./decoder.ts";
 import { eventLoopYield } from "./event_loop.ts";
 import { Generation } from "./generation.ts";
 import type { LoadedModel } from "./loaded_model.ts";
@@ -175,7 +175,7 @@ export class Session implements Disposable {
   #selectsFrom(policy: PagePolicy): number | null | undefined {
     if (!policy.onlyIfFaster) return undefined;
     const { model, config } = this.loaded;
-    const from = selectsFrom(stepShape(model, this.pool, policy), policy, config.maxContext);
+    const from = selectsFrom(stepShapeOf(model, this.pool, policy), policy, config.maxContext);
     return Number.isFinite(from) ? from : null;
   }
 

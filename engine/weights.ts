@@ -1,13 +1,14 @@
 import type { Device } from "../ffi/device.ts";
 import { NativeError, Status } from "../ffi/errors.ts";
 import { weightWrite } from "../ffi/ops.ts";
-import { DTYPE_BYTES } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
 import { PagesiftError } from "./errors.ts";
 import type { CheckpointTensor } from "./folder/checkpoint.ts";
+import type { ModelConfig } from "./folder/config.ts";
 import { shorten } from "./folder/json_file.ts";
 import { readRowsInPieces } from "./folder/tensor_rows.ts";
 import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
+import { tensorBytes, type TensorNeed } from "./owned_tensors.ts";
 import { weightDType } from "./folder/weight_formats.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
@@ -17,13 +18,25 @@ const BUFFER_BYTES = 8 << 20;
 /** After this many bytes the event loop gets a turn, so that Ctrl-C works while a model loads. */
 const BREATH_BYTES = 64 << 20;
 
-/** Bytes of the numbers of a tensor. */
-export function tensorBytes(tensor: Pick<Tensor, "shape" | "dtype">): number {
-  return tensor.shape.reduce((product, size) => product * size, 1) * DTYPE_BYTES[tensor.dtype];
-}
-
 function aligned(bytes: number): number {
   return Math.ceil(bytes / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+}
+
+/**
+ * Bytes that a decode step reads of these weights: not the table that is used for embedding alone, and of the experts only the share that a
+ * token takes.
+ */
+export function stepBytes(
+  tensors: ReadonlyMap<string, TensorNeed>,
+  { moe }: Pick<ModelConfig, "moe">,
+): number {
+  const expertShare = moe ? moe.numExpertsPerToken / moe.numExperts : 1;
+  let bytes = 0;
+  for (const [name, tensor] of tensors) {
+    if (name.startsWith("embedding.weight") && tensors.has("logits.weight")) continue;
+    bytes += (name.includes(".experts.") ? expertShare : 1) * tensorBytes(tensor);
+  }
+  return bytes;
 }
 
 /** Bytes of device memory for the planned tensors. */
@@ -124,15 +137,9 @@ export class Weights {
     return runs.length > 0 ? runs : [this.get(name)];
   }
 
-  /** Bytes that a decode step reads: not the table that is used for embedding alone, and of the experts only what a token takes. */
-  stepBytes(expertShare: number): number {
-    let bytes = 0;
-    for (const [name, tensor] of this.#tensors) {
-      if (name.startsWith("embedding.weight") && this.#tensors.has("logits.weight")) continue;
-      const share = name.includes(".experts.") ? expertShare : 1;
-      bytes += share * tensorBytes(tensor);
-    }
-    return bytes;
+  /** Bytes that a decode step reads of them. */
+  stepBytes(config: Pick<ModelConfig, "moe">): number {
+    return stepBytes(this.#tensors, config);
   }
 
   /** A tensor that some models lack (a bias, a norm). */

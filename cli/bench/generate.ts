@@ -41,7 +41,14 @@ export async function runGenerate(
   await printRun({ subject: "generate", provenance, peers, plot, cells }, flags, session);
 }
 
-async function chooseModel(flags: BenchGenerateFlags, session: CommandRun): Promise<ModelChoice> {
+/** Flags that say which model or shape to plan or measure, and where. */
+type ChoiceFlags = Pick<
+  BenchGenerateFlags,
+  "model" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads"
+>;
+
+/** The model of the flags, downloaded if it is a hub name, or their shape. @throws {PagesiftError} of kind "usage" for both */
+export async function chooseModel(flags: ChoiceFlags, session: CommandRun): Promise<ModelChoice> {
   const where = { device: flags.device, threads: flags.threads, weights: flags.weights, kvType: flags.kvType };
   if (flags.shape !== undefined) {
     if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");

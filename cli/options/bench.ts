@@ -82,6 +82,25 @@ export const resultOptions = {
   }),
 };
 
+/** A shape instead of a model, and what its matrices are stored in. */
+export const shapeOptions = {
+  weights: choiceOption({
+    flags: ["--weights"],
+    group: "Model and device",
+    choices: SHAPE_FORMATS,
+    fallback: "auto",
+    help: `${modelOptions.weights.help}; q4_k, q5_k and q6_k are for --shape only`,
+  }),
+  shape: textOption({
+    flags: ["--shape"],
+    group: "Model and device",
+    placeholder: "NAME",
+    fallback: undefined,
+    help:
+      "Use random weights of this shape instead of a model: qwen3-8b, qwen3-0.6b, llama-3.2-1b, llama-3.3-70b or default",
+  }),
+};
+
 /** The option table of `bench attention`. */
 export const benchAttentionOptions = {
   context: textOption({
@@ -164,20 +183,7 @@ export const benchGenerateOptions = {
   }),
   ...repetitions(5),
   ...modelOptions,
-  weights: choiceOption({
-    flags: ["--weights"],
-    group: "Model and device",
-    choices: SHAPE_FORMATS,
-    fallback: "auto",
-    help: `${modelOptions.weights.help}; q4_k, q5_k and q6_k are for --shape only`,
-  }),
-  shape: textOption({
-    flags: ["--shape"],
-    group: "Model and device",
-    placeholder: "NAME",
-    fallback: undefined,
-    help: "Use random weights of this shape instead of a model: qwen3-8b, qwen3-0.6b, llama-3.2-1b or default",
-  }),
+  ...shapeOptions,
   ...pageSizes,
   ...sparseOptions,
   ...denseLayers,

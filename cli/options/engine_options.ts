@@ -2,11 +2,12 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { DEFAULT_SPARSE } from "../../engine/pages/page_policy.ts";
 import { present } from "../../engine/folder/config_fields.ts";
 import type { SamplingOptions, SparseOptions, VerifyOptions } from "../../engine/types.ts";
-import type { GenerateFlags, ModelFlags } from "./generate.ts";
+import type { GenerateFlags, ModelFlags, sparseOptions } from "./generate.ts";
+import type { Values } from "./option.ts";
 import { formatCount } from "../../engine/text/format.ts";
 
 /** The sparse flags that were given, as the engine takes them; a budget that is not a whole number of pages is refused. */
-export function sparseOf(flags: ModelFlags): SparseOptions {
+export function sparseOf(flags: Omit<Values<typeof sparseOptions>, "verify" | "verifyLimit">): SparseOptions {
   checkBudget(flags.sparseBudget ?? DEFAULT_SPARSE.budgetTokens, flags.pageSize ?? DEFAULT_SPARSE.pageSize);
   return {
     mode: flags.sparse,

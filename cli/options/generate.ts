@@ -94,17 +94,19 @@ const inputOptions = {
 
 const { model, revision, offline, weights, kvType } = modelOptions;
 
+export const contextOption = tokenCountOption({
+  flags: ["-c", "--ctx-size"],
+  group: "Model and device",
+  range: { min: 0 },
+  fallback: 0,
+  fallbackText: "0, the model's maximum",
+  help: "Context length in tokens",
+});
+
 /** In the order of `--help`. */
 const placeOptions = {
   model,
-  ctxSize: tokenCountOption({
-    flags: ["-c", "--ctx-size"],
-    group: "Model and device",
-    range: { min: 0 },
-    fallback: 0,
-    fallbackText: "0, the model's maximum",
-    help: "Context length in tokens",
-  }),
+  ctxSize: contextOption,
   weights,
   kvType,
   ...deviceOptions,
@@ -182,7 +184,8 @@ const samplingOptions = {
   }, unescapeText),
 };
 
-const sparseOptions = {
+/** How pages are read. */
+export const sparseOptions = {
   sparse: choiceOption({
     flags: ["--sparse"],
     group: "Sparse attention",

@@ -2,7 +2,7 @@ import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
 import type { ModelConfig } from "../folder/config.ts";
-import { type KvFormat, kvRowBytes } from "./kv_type.ts";
+import { type KvFormat, kvRowBytes, statisticsRowBytes } from "./kv_type.ts";
 import type { PagePolicy } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { PrefixTree } from "./prefix_tree.ts";
@@ -164,8 +164,7 @@ export class KvPool implements Disposable {
 
   /** Bytes that scoring one page reads in one layer and KV head. */
   statisticsBytes(policy: PagePolicy): number {
-    const vectors = policy.scorer === "diag" || policy.scorer === "quest" ? 2 : 1;
-    return vectors * this.shape.headDim * (this.shape.dtype === "f32" ? 4 : 2) + (policy.scorer === "unique" ? 4 : 0);
+    return statisticsRowBytes(policy.scorer, this.shape.headDim, this.shape.dtype);
   }
 
   /** The largest number of bytes of keys and values that were in use at the same time. */

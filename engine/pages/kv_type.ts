@@ -1,4 +1,5 @@
 import type { CacheShape } from "../../ffi/structs.ts";
+import type { Scorer } from "../types.ts";
 
 /** What keys and values are stored in: `auto` is the 16-bit or 32-bit type of the model; `q8` and `fp8` take half the memory of 16 bits. */
 export type KvType = "auto" | "bf16" | "q8" | "fp8";
@@ -22,5 +23,16 @@ export function kvName({ dtype, kvType }: KvFormat): string {
 /** Bytes of the key, or of the value, of one token and KV head. */
 export function kvRowBytes({ dtype, kvType }: KvFormat, headDim: number): number {
   const scaleBytes = 4;
-  return kvType ? headDim + scaleBytes : headDim * (dtype === "f32" ? 4 : 2);
+  return kvType ? headDim + scaleBytes : headDim * numberBytes(dtype);
+}
+
+/** Bytes that scoring one page reads in one layer and KV head. */
+export function statisticsRowBytes(scorer: Scorer, headDim: number, dtype: CacheShape["dtype"]): number {
+  const vectors = scorer === "diag" || scorer === "quest" ? 2 : 1;
+  return vectors * headDim * numberBytes(dtype) + (scorer === "unique" ? 4 : 0);
+}
+
+/** Bytes per number. */
+function numberBytes(dtype: CacheShape["dtype"]): number {
+  return dtype === "f32" ? 4 : 2;
 }

@@ -1,4 +1,6 @@
-import { exceedsBudget, type PagePolicy } from "./page_policy.ts";
+import type { ModelConfig } from "../folder/config.ts";
+import { type KvFormat, kvRowBytes, statisticsRowBytes } from "./kv_type.ts";
+import { countSparseLayers, exceedsBudget, type PagePolicy } from "./page_policy.ts";
 
 /** What decides how long a decode step takes. */
 export interface StepShape {
@@ -10,6 +12,23 @@ export interface StepShape {
   kvBytes: number;
   /** Statistics of one page in one layer and KV head, in bytes. */
   statisticsBytes: number;
+}
+
+/** The step of a model on a backend whose caches have these types. @param weightBytes that a step reads */
+export function stepShape(
+  backend: StepShape["backend"],
+  { numKvHeads, headDim }: Pick<ModelConfig, "numKvHeads" | "headDim">,
+  weightBytes: number,
+  kv: KvFormat,
+  { scorer }: PagePolicy,
+): StepShape {
+  return {
+    backend,
+    weightBytes,
+    numKvHeads,
+    kvBytes: 2 * kvRowBytes(kv, headDim),
+    statisticsBytes: statisticsRowBytes(scorer, headDim, kv.dtype),
+  };
 }
 
 interface Costs {
@@ -32,29 +51,51 @@ const COSTS: Readonly<Record<StepShape["backend"], Costs>> = {
 /** Selection leaves pages out, so it must save at least this share of a step. */
 const LEAST_GAIN = 0.1;
 
-/** Predicted time of a step in seconds, for one sequence per length (tokens). */
-export function predictStep(
+/** Bytes of weights, keys, values and statistics that a step reads, for one sequence per length (tokens). */
+export function stepReads(
   shape: StepShape,
   policy: PagePolicy,
   lengths: readonly number[],
   selects: boolean,
 ): number {
-  const costs = COSTS[shape.backend];
   const rowBytes = shape.kvBytes * shape.numKvHeads;
   const budgetTokens = policy.budgetPages * policy.pageSize;
-  const pages = lengths.map((length) => length / policy.pageSize);
-  const allPages = pages.reduce((sum, count) => sum + count, 0);
-  const scoredPages = shape.backend === "cuda" ? Math.max(...pages) : allPages;
-  const selection = costs.selection + scoredPages * shape.numKvHeads * costs.selectionPage +
-    allPages * shape.numKvHeads * shape.statisticsBytes / costs.bytesPerSecond;
-  let seconds = shape.weightBytes / costs.bytesPerSecond;
+  const allPages = pagesOf(policy, lengths).reduce((sum, count) => sum + count, 0);
+  const scored = allPages * shape.numKvHeads * shape.statisticsBytes;
+  let bytes = shape.weightBytes;
   for (const layer of policy.layers) {
     const selecting = selects && layer.kind === "sparse";
     const limit = layer.kind === "window" ? layer.tokens : selecting ? budgetTokens : Infinity;
     const tokens = lengths.reduce((sum, length) => sum + Math.min(length, limit), 0);
-    seconds += costs.layer + tokens * rowBytes / costs.bytesPerSecond + (selecting ? selection : 0);
+    bytes += tokens * rowBytes + (selecting ? scored : 0);
   }
-  return seconds;
+  return bytes;
+}
+
+/**
+ * Predicted time of a step in seconds, for one sequence per length (tokens).
+ *
+ * @param bytesPerSecond default: that of the machines that the costs were fitted on
+ */
+export function predictStep(
+  shape: StepShape,
+  policy: PagePolicy,
+  lengths: readonly number[],
+  selects: boolean,
+  bytesPerSecond: number = COSTS[shape.backend].bytesPerSecond,
+): number {
+  const costs = COSTS[shape.backend];
+  const pages = pagesOf(policy, lengths);
+  const scoredPages = shape.backend === "cuda" ? Math.max(...pages) : pages.reduce((sum, count) => sum + count, 0);
+  const selection = costs.selection + scoredPages * shape.numKvHeads * costs.selectionPage;
+  const selectingLayers = selects ? countSparseLayers(policy) : 0;
+  return stepReads(shape, policy, lengths, selects) / bytesPerSecond + policy.layers.length * costs.layer +
+    selectingLayers * selection;
+}
+
+/** Pages of sequences of these lengths (tokens), the last one as the part that is full. */
+function pagesOf({ pageSize }: PagePolicy, lengths: readonly number[]): number[] {
+  return lengths.map((length) => length / pageSize);
 }
 
 /** Whether a step over sequences of these lengths (tokens) selects pages under the policy. */

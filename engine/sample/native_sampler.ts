@@ -1,8 +1,17 @@
 import type { Device } from "../../ffi/device.ts";
 import { sample } from "../../ffi/ops.ts";
 import type { Tensor } from "../../ffi/tensor.ts";
-import { tensorsOwnedBy } from "../owned_tensors.ts";
+import { type TensorNeed, tensorsOwnedBy } from "../owned_tensors.ts";
 import type { Sampler } from "./sampler.ts";
+
+/** The tensors of {@link NativeSampler}. */
+export function samplerNeeds(maxRows: number): Record<"settings" | "draws" | "ids", TensorNeed> {
+  return {
+    settings: { dtype: "f32", shape: [maxRows, 4] },
+    draws: { dtype: "f32", shape: [maxRows] },
+    ids: { dtype: "i32", shape: [maxRows] },
+  };
+}
 
 /** Draws the tokens of a step on the device, for samplers that require nothing but the logits. */
 export class NativeSampler implements Disposable {
@@ -14,9 +23,10 @@ export class NativeSampler implements Disposable {
   constructor(readonly device: Device, maxRows: number) {
     using owned = new DisposableStack();
     const createTensor = tensorsOwnedBy(owned, device);
-    this.#settings = createTensor("f32", [maxRows, 4]);
-    this.#draws = createTensor("f32", [maxRows]);
-    this.#ids = createTensor("i32", [maxRows]);
+    const { settings, draws, ids } = samplerNeeds(maxRows);
+    this.#settings = createTensor(settings.dtype, settings.shape);
+    this.#draws = createTensor(draws.dtype, draws.shape);
+    this.#ids = createTensor(ids.dtype, ids.shape);
     this.#owned = owned.move();
   }
 

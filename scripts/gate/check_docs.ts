@@ -15,7 +15,20 @@ import { importsOf, listFiles } from "./check_layers.ts";
 const HISTORY = "docs/notes/";
 /** Flags of Deno itself. */
 const DENO_FLAG = /^--(allow-[a-z]+|no-prompt)$/;
-const FOLDERS = ["bench", "cli", "csrc", "docs", "engine", "examples", "ffi", "inspect", "models", "scripts", "tests"];
+const FOLDERS = [
+  "bench",
+  "cli",
+  "csrc",
+  "docs",
+  "engine",
+  "examples",
+  "ffi",
+  "inspect",
+  "models",
+  "python",
+  "scripts",
+  "tests",
+];
 const REPOSITORY_PATH = new RegExp(`^(${FOLDERS.join("|")})/[\\w./*-]+$`);
 const FLAG_IN_HELP = /(?<=^|[\s,])--?[a-z][\w-]*/gm;
 const FLAG = /(?<=^|[\s[])--?[a-z][\w-]*/g;
@@ -123,6 +136,12 @@ function checkTask(task: string, words: string): string[] {
   return script === undefined ? [] : checkScript(script, words);
 }
 
+/** A job takes options of its own, and behind "--" those of generate. */
+function checkJob(words: string): string[] {
+  const [own = "", generate = ""] = words.split(" -- ");
+  return [...checkScript("python/pagesift_ray/__main__.py", own), ...checkPagesift(`generate ${generate}`)];
+}
+
 /** What is wrong with one shell command. */
 export function checkCommand(line: string): string[] {
   return line.replaceAll(/"[^"]*"/g, '""').replace(/\s#.*/, "").split(/\||&&|;/).flatMap((part) => {
@@ -132,13 +151,19 @@ export function checkCommand(line: string): string[] {
     if (script !== undefined) return checkScript(script, scriptWords);
     const [, module, moduleWords = ""] = part.match(/\bpython3? -m (train[.\w]+)(.*)/) ?? [];
     if (module !== undefined) return checkScript(`scripts/${module.replaceAll(".", "/")}.py`, moduleWords);
+    const [, jobWords] = part.match(/\bpython3? -m pagesift_ray(.*)/) ?? [];
+    if (jobWords !== undefined) return checkJob(jobWords);
     const [, words] = part.match(/(?:^|[\s$])pagesift ([a-z].*)/) ?? [];
     return words === undefined ? [] : checkPagesift(words);
   });
 }
 
 function allSources(): string {
-  const paths = [...listFiles("cli/options", /\.ts$/), ...listFiles("scripts", /\.(ts|py)$/)];
+  const paths = [
+    ...listFiles("cli/options", /\.ts$/),
+    ...listFiles("scripts", /\.(ts|py)$/),
+    ...listFiles("python", /\.py$/),
+  ];
   return paths.map(read).join("\n");
 }
 

@@ -1,7 +1,7 @@
 /**
  * The gate: formatting, lint, types, documentation of the public API, the JSR package, format of the native sources, format and lint of
- * the Python, ABI and import arrows, then the CPU library for arm64 under QEMU, the examples of the documentation, all tests on the GPU
- * if one answers, and all tests on the CPU. Stops at the first step that fails.
+ * the Python, ABI and import arrows, then the CPU library for arm64 under QEMU, the examples of the documentation, the tests of jobs on
+ * Ray, all tests on the GPU if one answers, and all tests on the CPU. Stops at the first step that fails.
  */
 import { print } from "../output.ts";
 import { ROOT } from "../release/native_library.ts";
@@ -22,6 +22,7 @@ const STEPS: [title: string, args: string[]][] = [
   ["build", ["run", "-A", "scripts/release/build.ts"]],
   ["arm64", ["run", "-A", "scripts/gate/test_arm64.ts", "--install"]],
   ["examples", ["test", "-A", "--doc", "--quiet", "mod.ts", "engine", "ffi", "docs/api.md", "docs/pages.md"]],
+  ["Ray tests", ["run", "-A", "scripts/gate/test_ray.ts"]],
   ["GPU tests", ["run", "-A", "scripts/gate/test_gpu.ts"]],
 ];
 

@@ -56,7 +56,7 @@ Deno.test("checkContext() counts the tokens of a test beyond the model's context
 });
 
 Deno.test("configOf() lists the known shapes", () => {
-  assertThrows(() => configOf("qwen", 8), PagesiftError, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, default");
+  assertThrows(() => configOf("qwen", 8), PagesiftError, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, llama-3.3-70b, default");
 });
 
 Deno.test("checkGenerateFits() names the memory split and what would fit", async () => {

@@ -43,7 +43,7 @@ Deno.test("bench generate dies by SIGINT after it printed the rows that are ther
 
 const refused: [args: string[], code: number, message: string][] = [
   [["-d", "64k"], 4, "over by"],
-  [["--shape", "qwen"], 2, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, default"],
+  [["--shape", "qwen"], 2, "qwen3-8b, qwen3-0.6b, llama-3.2-1b, llama-3.3-70b, default"],
   [["--shape", "default", "-m", "x"], 2, "exclude each other"],
   [["--batch", "257"], 2, "at most 256"],
   [["-p", "0", "-n", "0"], 2, "nothing to measure"],

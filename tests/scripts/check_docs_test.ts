@@ -29,6 +29,12 @@ Deno.test("a flag of another command is a problem", () => {
   assertMatch(checkCommand("pagesift bench attention --truncate middle")[0] ?? "", /--truncate/);
 });
 
+Deno.test("flags of a job on Ray belong to it, and those after -- to generate", () => {
+  assertEquals(checkCommand("python -m pagesift_ray --input FILE --workers 2 -- --chat -c 4k"), []);
+  assertMatch(checkCommand("python -m pagesift_ray --chat")[0] ?? "", /--chat/);
+  assertMatch(checkCommand("python -m pagesift_ray --workers 2 -- --workers 2")[0] ?? "", /--workers/);
+});
+
 Deno.test("a command that does not exist is a problem", () => {
   assertMatch(checkCommand("pagesift absent")[0] ?? "", /absent/);
 });

@@ -1,6 +1,7 @@
 /** The tests of training (Python) as one test of the main command: skipped, and counted so, where PyTorch is missing. */
 import { assert, assertEquals } from "@std/assert";
-import { countsOf, findPython, runTrainTests } from "../../scripts/train/python.ts";
+import { countsOf } from "../../scripts/gate/python_tests.ts";
+import { findPython, runTrainTests } from "../../scripts/train/python.ts";
 
 const python = findPython();
 
