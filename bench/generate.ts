@@ -12,10 +12,11 @@ import type { BenchModel } from "./bench_model.ts";
 import { fillSequences } from "./fill_cache.ts";
 import {
   caseNeed,
-  type DecodeArm,
   decodeArms,
   type GenerateCase,
   type GeneratePlan,
+  promptArms,
+  type ReadingArm,
   WARMUP_STEPS,
 } from "./generate_plan.ts";
 import { PeakReader } from "./peak.ts";
@@ -28,7 +29,7 @@ interface Bench {
   plan: GeneratePlan;
   one: GenerateCase;
   /** Dense first. */
-  arms: readonly DecodeArm[];
+  arms: readonly ReadingArm[];
   session: Session;
   sequences: readonly Sequence[];
   peak: PeakReader;
@@ -72,7 +73,7 @@ export async function* benchGenerate(
     await fillToDepth(bench);
     for (const prompt of one.prompts) {
       report(one, `pp${prompt}`);
-      yield [await benchPrompt(bench, prompt)];
+      yield await benchPrompt(bench, prompt);
       done++;
     }
     for (const decode of plan.decodes) {
@@ -97,32 +98,47 @@ function randomIds(count: number, vocabSize: number): number[] {
 }
 
 /** Appends random tokens to a sequence. Returns seconds. */
-async function prefill({ model, session, signal }: Bench, sequence: Sequence, tokens: number): Promise<number> {
+async function prefill(
+  { model, session, signal }: Bench,
+  sequence: Sequence,
+  tokens: number,
+  policy = session.policy,
+): Promise<number> {
   const { device, config } = model.loaded;
   const ids = randomIds(tokens, config.vocabSize);
   await device.wait();
   const started = performance.now();
-  await session.prefill(sequence, ids, { signal });
+  await session.prefill(sequence, ids, { signal, policy });
   return (performance.now() - started) / 1000;
 }
 
-/** A prompt after the depth, in one sequence; prompts are dense. */
-async function benchPrompt(bench: Bench, prompt: number): Promise<Row> {
-  const { model, plan, one, session, sequences } = bench;
+/** A prompt after the depth, in one sequence, read densely and sparsely in turn. */
+async function benchPrompt(bench: Bench, prompt: number): Promise<Row[]> {
+  const { model: { name: model, loaded }, plan, one, session, sequences } = bench;
   const [sequence] = sequences as [Sequence];
-  const seconds: number[] = [];
+  const arms = promptArms(plan, one, prompt, loaded.config, loaded.scoresGroups);
+  const seconds = arms.map((): number[] => []);
   for (let round = -1; round < plan.repetitions; round++) {
-    session.truncate(sequence, one.depthTokens);
-    const time = await prefill(bench, sequence, prompt);
-    if (round >= 0) seconds.push(time);
+    for (const [index, { name, policy }] of arms.entries()) {
+      session.truncate(sequence, one.depthTokens);
+      const before = session.counters();
+      const time = await prefill(bench, sequence, prompt, policy);
+      const { promptPagesVisible } = countedBetween(before, session.counters());
+      if (promptPagesVisible > 0 !== (name === "sparse")) {
+        throw new Error(`The ${name} arm of a prompt of ${prompt} tokens was not read as its name says`);
+      }
+      if (round >= 0) seconds[index]?.push(time);
+    }
   }
   session.truncate(sequence, one.depthTokens);
-  const timing = timingOf(seconds);
-  return {
-    ...{ subject: "generate", arm: "dense", model: model.name, batch: 1, prompt_tokens: prompt },
-    ...{ depth_tokens: one.depthTokens, dtype: kvName(model.loaded.kv), page_size: one.pageSize, ...timing },
-    tokens_per_s: prompt / timing.median_us * 1e6,
-  };
+  return arms.map(({ name, budgetTokens, scorer }, index) => {
+    const timing = timingOf(seconds[index] ?? []);
+    return definedOnly({
+      ...{ subject: "generate", arm: name, model, batch: 1, prompt_tokens: prompt },
+      ...{ depth_tokens: one.depthTokens, dtype: kvName(loaded.kv), page_size: one.pageSize },
+      ...{ budget_tokens: budgetTokens, scorer, ...timing, tokens_per_s: prompt / timing.median_us * 1e6 },
+    });
+  });
 }
 
 /** Times in seconds per step. */
@@ -155,7 +171,7 @@ async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
 }
 
 /** Steps of one arm after the depth. @throws {Error} if the native counters contradict the arm */
-async function decodeTurn(bench: Bench, arm: DecodeArm, steps: number): Promise<TurnTimes> {
+async function decodeTurn(bench: Bench, arm: ReadingArm, steps: number): Promise<TurnTimes> {
   const { model, session, sequences } = bench;
   let ids = sequences.map((_, row) => (row * 7919 + 1) % model.loaded.config.vocabSize);
   const step = (): void => {
@@ -173,7 +189,7 @@ async function decodeTurn(bench: Bench, arm: DecodeArm, steps: number): Promise<
 }
 
 /** Repeats the latest step, with one read at the end. */
-function timeQueued({ model, session }: Bench, { policy }: DecodeArm, steps: number): number | undefined {
+function timeQueued({ model, session }: Bench, { policy }: ReadingArm, steps: number): number | undefined {
   if (!session.replay(policy)) return undefined;
   using probe = model.loaded.device.createBuffer(4);
   probe.read(new Uint8Array(4));
@@ -197,7 +213,7 @@ async function timed(steps: number, work: () => void, yieldToEventLoop: EventLoo
 
 function decodeRow(
   bench: Bench,
-  arm: DecodeArm,
+  arm: ReadingArm,
   turns: readonly TurnTimes[],
   steps: number,
   { denseUs, peakRate }: { denseUs: number; peakRate: number },

@@ -3,8 +3,14 @@ import type { ModelConfig } from "../engine/folder/config.ts";
 import { MAX_BATCH } from "../engine/request.ts";
 import { PagesiftError } from "../engine/errors.ts";
 import { type ExtraStatistics, type PoolNeed, statisticsFor } from "../engine/pages/kv_pool.ts";
-import { PAGE_SIZES, type PagePolicy, resolvePolicy, SCORERS } from "../engine/pages/page_policy.ts";
-import type { Scorer } from "../engine/types.ts";
+import {
+  PAGE_SIZES,
+  type PagePolicy,
+  PREFILL_TILE_TOKENS,
+  resolvePolicy,
+  SCORERS,
+} from "../engine/pages/page_policy.ts";
+import type { Scorer, SparseOptions } from "../engine/types.ts";
 import { checkBudgets, parseCounts, parseWords, usageError } from "./lists.ts";
 
 /** Untimed steps at the start: one runs directly, one is recorded, one is replayed. */
@@ -18,6 +24,7 @@ export interface GenerateLists {
   batch: string;
   pageSize: string;
   budget: string;
+  prefillBudget: string;
   scorer: string;
   levels: 1 | 2;
   lambda: number | undefined;
@@ -43,6 +50,8 @@ export interface GeneratePlan
   cases: readonly GenerateCase[];
   decodes: readonly number[];
   budgets: readonly number[];
+  /** Tokens that tiles of prompts read, each measured beside dense prompts. */
+  prefillBudgets: readonly number[];
   scorers: readonly Scorer[];
   repetitions: number;
   prefillDepth: boolean;
@@ -62,8 +71,10 @@ export function planGenerate(lists: GenerateLists): GeneratePlan {
   const batches = parseCounts("--batch", lists.batch, 1);
   const pageSizes = parseCounts("--page-size", lists.pageSize, 1);
   const budgets = parseCounts("--budget", lists.budget, 1);
+  const prefillBudgets = parseCounts("--prefill-budget", lists.prefillBudget, 0).filter((count) => count > 0);
   const scorers = parseWords("--scorer", lists.scorer, SCORERS);
   checkBudgets(pageSizes, budgets, PAGE_SIZES);
+  checkBudgets(pageSizes, prefillBudgets, PAGE_SIZES);
   const tooMany = batches.find((batch) => batch > MAX_BATCH);
   if (tooMany !== undefined) throw usageError(`--batch contains ${tooMany}, expected at most ${MAX_BATCH}`);
   const cases = depths.flatMap((depthTokens) =>
@@ -73,7 +84,7 @@ export function planGenerate(lists: GenerateLists): GeneratePlan {
   ).filter((one) => one.prompts.length + decodes.length > 0);
   const { levels, lambda, sinkPages, recentPages, denseLayers, repetitions, prefillDepth } = lists;
   return {
-    ...{ cases, decodes, budgets, scorers, repetitions, prefillDepth },
+    ...{ cases, decodes, budgets, prefillBudgets, scorers, repetitions, prefillDepth },
     ...{ levels, lambda, sinkPages, recentPages, denseLayers },
     longest: Math.max(...depths) + tailTokens(prompts, decodes),
     largestBatch: Math.max(...batches),
@@ -113,8 +124,8 @@ export function selectsAt(depthTokens: number, budgetTokens: number): boolean {
   return depthTokens > budgetTokens;
 }
 
-/** One way to decode. */
-export interface DecodeArm {
+/** One way to read a prompt, or to decode. */
+export interface ReadingArm {
   name: "dense" | "sparse";
   policy: PagePolicy;
   budgetTokens?: number;
@@ -127,24 +138,51 @@ export function decodeArms(
   one: GenerateCase,
   config: ModelConfig,
   scoresGroups: boolean,
-): [dense: DecodeArm, ...sparse: DecodeArm[]] {
+): [dense: ReadingArm, ...sparse: ReadingArm[]] {
   const policy = (mode: "on" | "off", scorer: Scorer, budgetTokens: number): PagePolicy =>
-    resolvePolicy(
-      {
-        ...{ mode, scorer, budgetTokens, pageSize: one.pageSize, levels: plan.levels, denseLayers: plan.denseLayers },
-        ...{ sinkPages: plan.sinkPages, recentPages: plan.recentPages },
-        ...plan.lambda !== undefined && { lambda: plan.lambda },
-      },
-      config.slidingWindows,
-      scoresGroups,
-    );
+    policyOf({ mode, scorer, budgetTokens }, plan, one, config, scoresGroups);
   const sparse = plan.scorers.flatMap((scorer) =>
-    plan.budgets.filter((budget) => selectsAt(one.depthTokens, budget)).map((budgetTokens): DecodeArm => ({
+    plan.budgets.filter((budget) => selectsAt(one.depthTokens, budget)).map((budgetTokens): ReadingArm => ({
       ...{ name: "sparse", policy: policy("on", scorer, budgetTokens), budgetTokens, scorer },
     }))
   );
   const [scorer = "unique"] = plan.scorers;
   return [{ name: "dense", policy: policy("off", scorer, plan.budgets[0] ?? one.pageSize) }, ...sparse];
+}
+
+/** Dense first, then every scorer and prefill budget that leaves out pages of a prompt of this many tokens after the depth. */
+export function promptArms(
+  plan: GeneratePlan,
+  one: GenerateCase,
+  prompt: number,
+  config: ModelConfig,
+  scoresGroups: boolean,
+): ReadingArm[] {
+  const sparse = plan.scorers.flatMap((scorer) =>
+    plan.prefillBudgets.filter((budget) => selectsAt(one.depthTokens + prompt, budget + PREFILL_TILE_TOKENS)).map(
+      (budgetTokens): ReadingArm => {
+        const options = { mode: "off", scorer, prefill: "on", prefillBudgetTokens: budgetTokens } as const;
+        return { name: "sparse", policy: policyOf(options, plan, one, config, scoresGroups), budgetTokens, scorer };
+      },
+    )
+  );
+  return [{ name: "dense", policy: policyOf({ mode: "off" }, plan, one, config, scoresGroups) }, ...sparse];
+}
+
+function policyOf(
+  options: SparseOptions,
+  plan: GeneratePlan,
+  one: GenerateCase,
+  config: ModelConfig,
+  scoresGroups: boolean,
+): PagePolicy {
+  const { levels, denseLayers, sinkPages, recentPages, lambda } = plan;
+  const common = { levels, denseLayers, sinkPages, recentPages, pageSize: one.pageSize };
+  return resolvePolicy(
+    { ...common, ...options, ...lambda !== undefined && { lambda } },
+    config.slidingWindows,
+    scoresGroups,
+  );
 }
 
 /** The cache of a case, with the statistics of all scorers. */

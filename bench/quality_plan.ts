@@ -29,6 +29,8 @@ export interface QualityLists {
   sinkPages: number;
   recentPages: number;
   denseLayers: number;
+  /** Tokens before its own that a tile of a document reads; 0 reads documents densely. */
+  prefillBudget: number;
 }
 
 /** One way to attend: to all pages, the best by exact mass, or the best by a scorer. */
@@ -77,6 +79,7 @@ export function planQuality(lists: QualityLists): QualityPlan {
   const budgets = parseCounts("--budget", lists.budget, 1);
   const weighted = parseScorers(lists.scorer);
   checkBudgets([pageSize], budgets, PAGE_SIZES);
+  if (lists.prefillBudget > 0) checkBudgets([pageSize], [lists.prefillBudget], PAGE_SIZES);
   for (const length of lengths) checkExceeds("--length", length, budgets, [pageSize]);
   const tails = tasks.map((task) =>
     task === "prose" ? proseTokens : isRuler(task) ? RULER_QUESTION_TOKENS : QUESTION_TOKENS
@@ -126,8 +129,9 @@ function weighsSpread(scorer: Scorer): boolean {
 }
 
 function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readonly WeightedScorer[]): QualityArm[] {
-  const { pageSize, levels, sinkPages, recentPages, denseLayers } = lists;
-  const common = { pageSize, sinkPages, recentPages, denseLayers, ...levels !== undefined && { levels } };
+  const { pageSize, levels, sinkPages, recentPages, denseLayers, prefillBudget } = lists;
+  const prefill = prefillBudget > 0 ? { prefill: "on", prefillBudgetTokens: prefillBudget } as const : {};
+  const common = { pageSize, sinkPages, recentPages, denseLayers, ...levels !== undefined && { levels }, ...prefill };
   const sparse = (budgetTokens: number, scorer: Scorer, lambda = lists.lambda): SparseOptions => {
     const weight = lambda !== undefined && weighsSpread(scorer) ? { lambda } : {};
     return { ...common, ...weight, mode: "on", budgetTokens, scorer };

@@ -42,7 +42,7 @@ export class QualitySession implements Disposable {
     this.#owned = owned.move();
   }
 
-  /** Prefills the document densely and replaces the previous one. */
+  /** Prefills the document and replaces the previous one. */
   async read(ids: readonly number[], signal: AbortSignal | undefined): Promise<void> {
     this.#session.truncate(this.#sequence, 0);
     await this.#session.prefill(this.#sequence, ids, { signal });

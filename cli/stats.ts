@@ -11,7 +11,8 @@ export function statsLines(stats: EngineStats, model: string, newTokens: number)
     ["model", `${model} on ${stats.device}`],
     [
       "prompt",
-      `${plural(promptTokens, "token")}${reused}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}`,
+      `${plural(promptTokens, "token")}${reused}, prefill ${formatRate(prefillTokens, prefillSeconds)}, ${firstToken}` +
+      promptPages(stats),
     ],
     ...savedLine(stats.promptCache),
     ["answer", `${plural(newTokens, "token")}, decode ${formatRate(decodeTokens, decodeSeconds)}`],
@@ -20,6 +21,13 @@ export function statsLines(stats: EngineStats, model: string, newTokens: number)
     ["memory", `peak KV cache ${bytes(stats.peakKvBytes)}, weights ${bytes(stats.weightBytes)}`],
     ["context", `${formatCount(stats.contextTokens)} of ${plural(stats.maxContext, "token")}`],
   ];
+}
+
+/** What tiles of the prompt read where they selected. */
+function promptPages({ promptPagesRead, promptPagesDense }: EngineStats): string {
+  if (promptPagesDense === 0) return "";
+  const share = formatTenths(100 * promptPagesRead / promptPagesDense);
+  return `, tiles read ${formatCount(promptPagesRead)} of ${formatCount(promptPagesDense)} KV pages (${share} %)`;
 }
 
 /** What the prompt cache loaded and saved; no line without one. */

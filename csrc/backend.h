@@ -68,6 +68,7 @@ void page_choose(Backend &backend, const PageChooseParams &params);
 void decode_attention(Backend &backend, const DecodeAttentionParams &params);
 void page_mass(Backend &backend, const PageMassParams &params);
 void sparse_attention(Backend &backend, const SparseAttentionParams &params);
+void prefill_choose(Backend &backend, const PrefillChooseParams &params);
 void prefill_attention(Backend &backend, const PrefillAttentionParams &params);
 void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out);
 

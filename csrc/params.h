@@ -231,6 +231,35 @@ struct SparseAttentionParams {
   DecodeAttentionParams attend;
 };
 
+/* The tiles of a chunk of consecutive tokens: those at positions [i * tile_tokens, (i + 1) * tile_tokens). */
+struct PrefillTiles {
+  int64_t start, tokens, tile_tokens;
+
+  PS_HOST_DEVICE int64_t count() const { return (start + tokens - 1) / tile_tokens - start / tile_tokens + 1; }
+  /* First token of a tile, and the one behind its last, in the chunk. */
+  PS_HOST_DEVICE int64_t first(int64_t tile) const { return tile == 0 ? 0 : boundary(tile); }
+  PS_HOST_DEVICE int64_t end(int64_t tile) const { return boundary(tile + 1) < tokens ? boundary(tile + 1) : tokens; }
+  PS_HOST_DEVICE int64_t boundary(int64_t tile) const { return (start / tile_tokens + tile) * tile_tokens - start; }
+};
+
+/* Tokens of a tile whose queries score pages, at equal distances. */
+constexpr int64_t kSampledTokens = 16;
+PS_HOST_DEVICE constexpr int64_t sampled_tokens(int64_t tokens) { return tokens < kSampledTokens ? tokens : kSampledTokens; }
+PS_HOST_DEVICE constexpr int64_t sampled_token(int64_t tokens, int64_t sample) { return (sample + 1) * tokens / sampled_tokens(tokens) - 1; }
+
+struct PrefillChooseParams {
+  CacheView cache;
+  PrefillTiles tiles;
+  Rows<const float> q;       /* [tokens, Hq * d] */
+  const int32_t *page_table; /* [max_pages], checked by the backend against the pool */
+  int32_t *selected;         /* [tiles, Hk, k] */
+  int32_t *counts;           /* [tiles, Hk] */
+  int64_t k;
+  int32_t layer, sink_pages, recent_pages;
+  ps_scorer scorer;
+  float lambda, scale;
+};
+
 struct PrefillAttentionParams {
   CacheView cache;
   Rows<const float> q;       /* [tokens, Hq * d] */
@@ -239,6 +268,11 @@ struct PrefillAttentionParams {
   int64_t tokens, max_pages, start;
   int32_t layer, window;
   float scale;
+  const int32_t *selected = nullptr; /* [tiles, Hk, k] logical pages before a tile, or nullptr for all; checked by the backend */
+  const int32_t *counts = nullptr;   /* [tiles, Hk] */
+  int64_t k = 0, tile_tokens = 0;
+
+  PS_HOST_DEVICE PrefillTiles tiles() const { return {start, tokens, tile_tokens}; }
 };
 
 }  // namespace ps

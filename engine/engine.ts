@@ -184,7 +184,7 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
-   * Logits `[ids.length, vocabSize]` of every position, from a dense prefill.
+   * Logits `[ids.length, vocabSize]` of every position, from a prefill under the engine's options, dense by default.
    *
    * @throws {PagesiftError} of kind "usage", "context", "memory" or "device"
    */
@@ -203,6 +203,7 @@ export class Engine implements AsyncDisposable {
       const sequence = session.openSequence();
       using _release = { [Symbol.dispose]: () => sequence.release() };
       await session.prefill(sequence, ids, {
+        policy,
         onChunk: (hidden, done) => {
           const rows = hidden.shape[0] ?? 0;
           for (let first = 0; first < rows; first += model.maxLogitRows) {

@@ -2,7 +2,7 @@ import type { Tensor } from "../ffi/tensor.ts";
 import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { Decoder } from "./decoder.ts";
 import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
-import type { Model } from "./model.ts";
+import type { Model, PrefillHooks } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { densePolicy, type PagePolicy } from "./pages/page_policy.ts";
 import { byPrefix } from "./pages/prompt_order.ts";
@@ -33,6 +33,8 @@ export interface RunContext {
   observer?: StepObserver | undefined;
   /** Requests that run at the same time at most, if fewer than the pool has sequences. */
   parallel?: number | undefined;
+  /** Sees what tiles of prompts select. */
+  afterSelection?: PrefillHooks["afterSelection"];
 }
 
 /** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
@@ -105,7 +107,7 @@ export class Generation {
 
   /** Prefills a request and samples its first token. */
   async *#start(request: Request): AsyncGenerator<BatchPiece> {
-    const { model, pool, prefill, stats, savedPrompts, onPrefill } = this.context;
+    const { model, pool, policy, prefill, stats, savedPrompts, onPrefill } = this.context;
     const totalTokens = request.promptIds.length;
     let id = NO_TOKEN;
     const started = performance.now();
@@ -117,11 +119,11 @@ export class Generation {
     const usesSaved = savedPrompts !== undefined && (!request.given || sequence.length === 0);
     if (usesSaved) await savedPrompts.load(pool, sequence, promptIds, this.#yieldToEventLoop);
     const reusedTokens = request.given && !usesSaved ? 0 : sequence.length;
-    const hooks = { yieldToEventLoop: this.#yieldToEventLoop };
+    const hooks = { yieldToEventLoop: this.#yieldToEventLoop, afterSelection: this.context.afterSelection };
     let chunkStarted = started;
     const delays = (): boolean => this.#requests.arrives && this.#active.length > 0;
     const parts = (): number => delays() ? SHARED_CHUNK_PARTS : 1;
-    for await (const chunk of prefill.chunks(sequence, promptIds.slice(reusedTokens), hooks, parts)) {
+    for await (const chunk of prefill.chunks(sequence, promptIds.slice(reusedTokens), policy, hooks, parts)) {
       const doneTokens = reusedTokens + chunk.doneTokens;
       if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(chunk.hidden, request);
       onPrefill?.({ doneTokens, reusedTokens, totalTokens, seconds: seconds() }, request.index);
@@ -239,14 +241,14 @@ export class Generation {
 
   /** Computes the last chunk of a prompt again and looks at the hidden states after every layer. */
   async #badPlaceOfPrompt({ promptIds, sequence }: Request): Promise<string> {
-    const { model: { activations }, pool, prefill } = this.context;
+    const { model: { activations }, pool, policy, prefill } = this.context;
     const start = Math.floor((promptIds.length - 1) / activations.maxTokens) * activations.maxTokens;
     const finite: boolean[] = [];
     const afterLayer = (_layer: number, hidden: Tensor): void => {
       finite.push(hidden.readFloats().every(Number.isFinite));
     };
     pool.truncate(sequence, sequence.length - (promptIds.length - start));
-    await prefill.run(sequence, promptIds.slice(start), { afterLayer });
+    await prefill.run(sequence, promptIds.slice(start), policy, { afterLayer });
     return `in the prompt of ${promptIds.length} tokens, ${firstBadLayer(finite)}`;
   }
 

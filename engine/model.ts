@@ -1,5 +1,5 @@
 import type { Device } from "../ffi/device.ts";
-import type { HeadRotation } from "../ffi/cache_options.ts";
+import type { HeadRotation, Selection } from "../ffi/cache_options.ts";
 import { addRmsNorm, argmax, embedding, geluMul, matmul, rmsNorm, ropeTable, scale, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { activationNeeds, Activations, type ActivationViews } from "./activations.ts";
@@ -11,7 +11,7 @@ import { linear } from "./linear.ts";
 import { normNeeds, NormWeights } from "./norm_weights.ts";
 import { needBytes, type TensorNeed } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
-import type { PagePolicy } from "./pages/page_policy.ts";
+import { type PagePolicy, PREFILL_TILE_TOKENS } from "./pages/page_policy.ts";
 import { roundedTo } from "./rounding.ts";
 import type { RopeFrequencies } from "./folder/rope.ts";
 import type { Weights } from "./weights.ts";
@@ -24,6 +24,8 @@ export interface PrefillChunk {
   pageTable: Tensor;
   /** Position of the first token. */
   start: number;
+  /** Memory for what its tiles select, where they do. */
+  selection: Selection | undefined;
 }
 
 /** Inputs of a layer that both kinds of step share. */
@@ -36,6 +38,8 @@ export interface PrefillHooks {
   yieldToEventLoop?: EventLoopYield | undefined;
   /** Called with the residual stream `[T, H]` after each layer. */
   afterLayer?: ((layer: number, hidden: Tensor) => void) | undefined;
+  /** Called after a layer whose tiles selected pages, the first of them with the token at `start`. */
+  afterSelection?: ((layer: number, selection: Selection, start: number) => void) | undefined;
 }
 
 /** Observes a decode step, or replaces a part of it. */
@@ -131,8 +135,16 @@ export class Model {
     const views = this.#start(chunk);
     for (let layer = 0; layer < this.config.numLayers; layer++) {
       this.#layer(layer, pool, chunk, views, (index, { q, attended }) => {
-        const window = windowOf(policy, index);
-        pool.cache.attendPrefill(index, chunk.start, q, chunk.pageTable, attended, { window });
+        const { start, pageTable, selection } = chunk;
+        const { prefill } = policy;
+        if (!selection || !prefill?.layers[index]) {
+          pool.cache.attendPrefill(index, start, q, pageTable, attended, { window: windowOf(policy, index) });
+          return;
+        }
+        const options = { ...policy, recentPages: prefill.recentPages, tileTokens: PREFILL_TILE_TOKENS };
+        pool.cache.choosePromptPages(index, start, q, pageTable, selection, options);
+        pool.cache.attendPrefillSparse(index, start, q, pageTable, selection, attended, options);
+        hooks.afterSelection?.(index, selection, start);
       });
       hooks.afterLayer?.(layer, views.hidden);
       await hooks.yieldToEventLoop?.();

@@ -1,20 +1,29 @@
+import type { Selection } from "../ffi/cache_options.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { Model, PrefillHooks } from "./model.ts";
 import { type TensorNeed, tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
-import type { PagePolicy } from "./pages/page_policy.ts";
+import { type PagePolicy, PREFILL_TILE_TOKENS, tileSelects } from "./pages/page_policy.ts";
 import { MIN_CHUNK_TOKENS } from "./pages/prefix_tree.ts";
 import type { Sequence } from "./pages/sequence.ts";
 
 /** Called after every chunk with its normed hidden states `[T, H]`, which the next chunk overwrites, and the tokens done. */
 export type OnChunk = (hidden: Tensor, doneTokens: number) => void;
 
-/** Tokens of the next chunk, such that the last one is not too short either. */
-function nextChunk(tokens: number, chunkTokens: number): number {
-  const rest = tokens - chunkTokens;
-  const isShort = rest > 0 && rest < MIN_CHUNK_TOKENS && chunkTokens >= 2 * MIN_CHUNK_TOKENS;
-  return isShort ? tokens - MIN_CHUNK_TOKENS : chunkTokens;
+/**
+ * Tokens of the next of `tokens` tokens at position `start`, such that the last chunk is not too short either. Chunks end with a tile where
+ * tiles select, so that a tile does not depend on where a prompt was cut.
+ */
+export function nextChunk(policy: PagePolicy, start: number, tokens: number, chunkTokens: number): number {
+  const whole = Math.floor(chunkTokens / PREFILL_TILE_TOKENS) * PREFILL_TILE_TOKENS;
+  const tile = policy.prefill && whole > 0 ? PREFILL_TILE_TOKENS : 1;
+  const aligned = (count: number): number => Math.max(1, count - (start + count) % tile);
+  const from = (policy.prefill?.fromTokens ?? 0) - start;
+  const most = Math.min(aligned(chunkTokens), from > 0 ? from : Infinity);
+  const rest = tokens - most;
+  const isShort = rest > 0 && rest < MIN_CHUNK_TOKENS && most >= 2 * MIN_CHUNK_TOKENS;
+  return isShort ? aligned(tokens - MIN_CHUNK_TOKENS) : Math.min(most, tokens);
 }
 
 /** The tensors of {@link Prefill}. */
@@ -35,8 +44,10 @@ export class Prefill implements Disposable {
   readonly #pageTable: Tensor;
   readonly #chunkTokens: number;
   readonly #owned: DisposableStack;
+  /** What tiles select, by the number of pages. */
+  readonly #selections = new Map<number, Selection>();
 
-  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {
+  constructor(readonly model: Model, readonly pool: KvPool) {
     using owned = new DisposableStack();
     const createTensor = tensorsOwnedBy(owned, model.device);
     this.#chunkTokens = model.activations.maxTokens;
@@ -47,8 +58,14 @@ export class Prefill implements Disposable {
   }
 
   /** Appends all `ids` to the sequence. */
-  async run(sequence: Sequence, ids: readonly number[], hooks: PrefillHooks, onChunk?: OnChunk): Promise<void> {
-    for await (const { hidden, doneTokens } of this.chunks(sequence, ids, hooks)) onChunk?.(hidden, doneTokens);
+  async run(
+    sequence: Sequence,
+    ids: readonly number[],
+    policy: PagePolicy,
+    hooks: PrefillHooks,
+    onChunk?: OnChunk,
+  ): Promise<void> {
+    for await (const { hidden, doneTokens } of this.chunks(sequence, ids, policy, hooks)) onChunk?.(hidden, doneTokens);
   }
 
   /**
@@ -58,21 +75,28 @@ export class Prefill implements Disposable {
   async *chunks(
     sequence: Sequence,
     ids: readonly number[],
+    policy: PagePolicy,
     hooks: PrefillHooks,
     parts: () => number = () => 1,
   ): AsyncGenerator<{ hidden: Tensor; doneTokens: number }> {
     for (let doneTokens = 0; doneTokens < ids.length;) {
       const chunk = ids.slice(
         doneTokens,
-        doneTokens + nextChunk(ids.length - doneTokens, Math.ceil(this.#chunkTokens / parts())),
+        doneTokens +
+          nextChunk(policy, sequence.length, ids.length - doneTokens, Math.ceil(this.#chunkTokens / parts())),
       );
-      const hidden = await this.#runChunk(sequence, chunk, hooks);
+      const hidden = await this.#runChunk(sequence, chunk, policy, hooks);
       doneTokens += chunk.length;
       yield { hidden, doneTokens };
     }
   }
 
-  async #runChunk(sequence: Sequence, ids: readonly number[], hooks: PrefillHooks): Promise<Tensor> {
+  async #runChunk(
+    sequence: Sequence,
+    ids: readonly number[],
+    policy: PagePolicy,
+    hooks: PrefillHooks,
+  ): Promise<Tensor> {
     const start = sequence.length;
     const count = ids.length;
     const numbers = new Int32Array(3 * count);
@@ -87,8 +111,26 @@ export class Prefill implements Disposable {
       slots: this.#numbers.flat(2 * count, count),
       pageTable: this.#pageTable.rows(0, sequence.pages.length),
       start,
+      selection: this.#selection(policy, start, count),
     };
-    return await this.model.prefill(this.pool, this.policy, chunk, hooks);
+    return await this.model.prefill(this.pool, policy, chunk, hooks);
+  }
+
+  /** Memory for what the tiles of a chunk select; undefined if none of them does. */
+  #selection(policy: PagePolicy, start: number, count: number): Selection | undefined {
+    const [first, last] = [start, start + count - 1].map((position) => Math.floor(position / PREFILL_TILE_TOKENS));
+    if (first === undefined || last === undefined || !policy.prefill) return undefined;
+    if (!tileSelects(policy, last * PREFILL_TILE_TOKENS)) return undefined;
+    const { budgetPages } = policy.prefill;
+    let selection = this.#selections.get(budgetPages);
+    if (!selection) {
+      const rows = [Math.ceil(this.#chunkTokens / PREFILL_TILE_TOKENS) + 1, this.pool.shape.numKvHeads];
+      const createTensor = tensorsOwnedBy(this.#owned, this.model.device);
+      selection = { selected: createTensor("i32", [...rows, budgetPages]), counts: createTensor("i32", rows) };
+      this.#selections.set(budgetPages, selection);
+    }
+    const tiles = last - first + 1;
+    return { selected: selection.selected.rows(0, tiles), counts: selection.counts.rows(0, tiles) };
   }
 
   [Symbol.dispose](): void {

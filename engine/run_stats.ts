@@ -31,6 +31,8 @@ export function emptyStats(facts: EngineFacts): EngineStats {
       pagesDense: 0,
       bytesRead: 0,
       bytesDense: 0,
+      promptPagesRead: 0,
+      promptPagesDense: 0,
       statisticsBytes: 0,
     },
     ...{ peakKvBytes: 0, contextTokens: 0, finishReason: undefined },
@@ -42,7 +44,10 @@ export class RunStats {
   readonly #stats: EngineStats;
   readonly #started = performance.now();
   /** Counts from here on belong to the run; it moves by what is excluded. */
-  #zero: Counters = { rowsSelected: 0, pagesScored: 0, pagesAttended: 0, pagesInContext: 0, selections: 0 };
+  #zero: Counters = {
+    ...{ rowsSelected: 0, pagesScored: 0, pagesAttended: 0, pagesInContext: 0, selections: 0 },
+    ...{ promptPagesScored: 0, promptPagesAttended: 0, promptPagesVisible: 0 },
+  };
 
   constructor(
     facts: EngineFacts,
@@ -95,9 +100,7 @@ export class RunStats {
     return { ...stats, ...this.#traffic(counters), peakKvBytes: this.pool.peakKvBytes };
   }
 
-  #traffic(
-    counters: Counters,
-  ): Pick<EngineStats, "selectedSteps" | "pagesRead" | "pagesDense" | "bytesRead" | "bytesDense" | "statisticsBytes"> {
+  #traffic(counters: Counters): Partial<EngineStats> {
     const { pageBytes } = this.pool;
     return {
       // Every sparse layer of a step selects once.
@@ -106,6 +109,8 @@ export class RunStats {
       pagesDense: counters.pagesInContext,
       bytesRead: counters.pagesAttended * pageBytes,
       bytesDense: counters.pagesInContext * pageBytes,
+      promptPagesRead: counters.promptPagesAttended,
+      promptPagesDense: counters.promptPagesVisible,
       statisticsBytes: counters.pagesScored * this.pool.statisticsBytes(this.policy),
     };
   }
@@ -113,11 +118,6 @@ export class RunStats {
 
 /** The second counters minus the first. */
 export function countedBetween(before: Counters, after: Counters): Counters {
-  return {
-    rowsSelected: after.rowsSelected - before.rowsSelected,
-    pagesScored: after.pagesScored - before.pagesScored,
-    pagesAttended: after.pagesAttended - before.pagesAttended,
-    pagesInContext: after.pagesInContext - before.pagesInContext,
-    selections: after.selections - before.selections,
-  };
+  const names = Object.keys(after) as (keyof Counters)[];
+  return Object.fromEntries(names.map((name) => [name, after[name] - before[name]])) as unknown as Counters;
 }

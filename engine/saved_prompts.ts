@@ -115,6 +115,8 @@ export class SavedPrompts {
       this.#stats.loadedBytes += file.length;
       await yieldToEventLoop();
     }
+    const rest = sequence.length % pool.prefixes.reading.multiple;
+    if (rest > 0) pool.truncate(sequence, sequence.length - rest);
     this.#stats.loadSeconds += (performance.now() - started) / 1000;
   }
 
@@ -224,7 +226,9 @@ export class SavedPrompts {
   #chunks(pool: KvPool, promptIds: readonly number[]): Chunk[] {
     const chunkTokens = chunkTokensOf(pool);
     const { numPages: _, maxPagesPerSequence: __, maxSequences: ___, ...shape } = pool.shape;
-    let key = this.context + JSON.stringify({ shape, chunkTokens, unitBytes: pool.unitBytes });
+    const { name: reading } = pool.prefixes.reading;
+    let key = this.context +
+      JSON.stringify({ shape, chunkTokens, unitBytes: pool.unitBytes, ...reading && { reading } });
     return Array.from({ length: Math.floor(promptIds.length / chunkTokens) }, (_, index) => {
       const ids = promptIds.slice(index * chunkTokens, (index + 1) * chunkTokens);
       key = createHash("sha256").update(key).update(Int32Array.from(ids)).digest("hex");

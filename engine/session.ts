@@ -4,7 +4,7 @@ import { eventLoopYield } from "./event_loop.ts";
 import { Generation } from "./generation.ts";
 import type { LoadedModel } from "./loaded_model.ts";
 import { checkCacheFits } from "./memory.ts";
-import type { DecodeHooks } from "./model.ts";
+import type { DecodeHooks, PrefillHooks } from "./model.ts";
 import { cacheShape, type ExtraStatistics, KvPool, type PoolNeed } from "./pages/kv_pool.ts";
 import type { PagePolicy } from "./pages/page_policy.ts";
 import { selectsFrom } from "./pages/selection_cost.ts";
@@ -29,6 +29,17 @@ export interface RunOptions {
   verify?: VerifyOptions | undefined;
   /** Requests that run at the same time at most. Default: as many sequences as the session has. */
   parallel?: number | undefined;
+  /** Sees what tiles of prompts select. */
+  afterSelection?: PrefillHooks["afterSelection"];
+}
+
+/** Options of {@link Session.prefill}. */
+export interface PrefillOptions {
+  signal?: AbortSignal | undefined;
+  onChunk?: OnChunk;
+  /** Default: the session's. */
+  policy?: PagePolicy;
+  afterSelection?: PrefillHooks["afterSelection"];
 }
 
 /** Policies whose decoders a session caches; a caller that alternates between more policies records steps again. */
@@ -94,7 +105,7 @@ export class Session implements Disposable {
   }
 
   /**
-   * Appends ids to a sequence with dense attention, chunk by chunk. If the sequence is empty and nobody looks at the chunks, what is saved
+   * Appends ids to a sequence, chunk by chunk. If the sequence is empty and nobody looks at the chunks, what is saved
    * of the ids is loaded and the rest is saved.
    *
    * @throws {Aborted} once the signal is aborted, {PagesiftError} of kind "usage" while the model runs something else
@@ -102,14 +113,15 @@ export class Session implements Disposable {
   async prefill(
     sequence: Sequence,
     ids: readonly number[],
-    { signal, onChunk }: { signal?: AbortSignal | undefined; onChunk?: OnChunk } = {},
+    { signal, onChunk, policy = this.policy, afterSelection }: PrefillOptions = {},
   ): Promise<void> {
     using _lock = this.loaded.lock();
-    const hooks = { yieldToEventLoop: eventLoopYield(signal) };
+    const hooks = { yieldToEventLoop: eventLoopYield(signal), afterSelection };
+    this.pool.readPromptsBy(policy);
     const saved = sequence.length === 0 && onChunk === undefined ? this.loaded.savedPrompts : undefined;
     saved?.begin();
     await saved?.load(this.pool, sequence, ids, hooks.yieldToEventLoop);
-    await this.#prefiller().run(sequence, saved ? ids.slice(sequence.length) : ids, hooks, onChunk);
+    await this.#prefiller().run(sequence, saved ? ids.slice(sequence.length) : ids, policy, hooks, onChunk);
     await this.loaded.device.wait();
     saved?.save(this.pool, sequence, ids);
     await saved?.finish();
@@ -154,6 +166,7 @@ export class Session implements Disposable {
     using _lock = this.loaded.lock();
     const parts = { prefill: this.#prefiller(), decoder: this.#decoder(policy), sampler: this.#nativeSampler() };
     const { model, savedPrompts } = this.loaded;
+    this.pool.readPromptsBy(policy);
     savedPrompts?.begin();
     const stats = this.#stats = new RunStats(this.facts, this.pool, policy, savedPrompts, this.#selectsFrom(policy));
     const verifier = this.#verifier = verify && new Verifier(parts.decoder, stats, verify);
@@ -180,7 +193,7 @@ export class Session implements Disposable {
   }
 
   #prefiller(): Prefill {
-    return this.#prefill ??= this.#owned.use(new Prefill(this.loaded.model, this.pool, this.policy));
+    return this.#prefill ??= this.#owned.use(new Prefill(this.loaded.model, this.pool));
   }
 
   #nativeSampler(): NativeSampler {

@@ -34,6 +34,13 @@ export interface SparseOptions {
    * CPU always does. Default 2 for models with a `sparsity.json`, else 1: two levels miss pages of models that were not trained.
    */
   levels?: number;
+  /**
+   * Which pages prompts read. `on`: tiles of 128 tokens read their own pages and, of those before, up to `prefillBudgetTokens`; `auto` does
+   * so from the position on where it is faster, if the model or the caller sets `prefillBudgetTokens`; `off` reads all pages. Default `off`.
+   */
+  prefill?: "auto" | "on" | "off";
+  /** Tokens before its own that a tile of a prompt reads per KV head and layer, a multiple of the page size. Default 2,048. */
+  prefillBudgetTokens?: number;
 }
 
 /**
@@ -58,7 +65,7 @@ export interface SamplingOptions {
   seed?: number;
 }
 
-/** Progress of the dense prefill of one prompt. */
+/** Progress of the prefill of one prompt. */
 export interface PrefillProgress {
   /** Prompt tokens that are in the KV cache. */
   doneTokens: number;
@@ -213,6 +220,10 @@ export interface EngineStats {
   bytesRead: number;
   /** Bytes of keys and values in `pagesDense`. */
   bytesDense: number;
+  /** KV pages that tiles of prompts read where they selected, summed over tiles. */
+  promptPagesRead: number;
+  /** KV pages that these tiles would have read with dense attention. */
+  promptPagesDense: number;
   /** Bytes of page statistics that scoring read in addition to `bytesRead`. */
   statisticsBytes: number;
   /** Most bytes of the KV cache in use at once. */

@@ -305,6 +305,79 @@ export class KvCache extends Handle {
   }
 
   /**
+   * Chooses pages for the tiles of a prompt's chunk, N tiles of up to `tileTokens` tokens whose limits are multiples of that in the sequence.
+   * A tile chooses among the pages before that of its first token; k is the last dimension of `selection.selected`. The score of a page is
+   * the sum of its shares over the queries of 16 tokens of the tile, each a softmax of the query's scores.
+   *
+   * @param layer from 0
+   * @param start position of the first token
+   * @param q f32 `[T, Hq, d]`
+   * @param pageTable i32 `[M]`
+   * @param selection written; `[N, Hk, k]` and `[N, Hk]`
+   * @param options size of a tile, scorer, weight of the spread, pages that are always selected; `scale` as in {@link attend}
+   */
+  choosePromptPages(
+    layer: number,
+    start: number,
+    q: Tensor,
+    pageTable: Tensor,
+    selection: Selection,
+    options: { tileTokens: number; scale?: number } & ScoreOptions & SelectOptions,
+  ): void {
+    this.device.check(
+      this.device.native.ps_prefill_choose(
+        this.pointer,
+        layer,
+        ...scorerArguments(options),
+        ...forcedArguments(options),
+        options.scale ?? this.attentionScale,
+        start,
+        options.tileTokens,
+        q.struct,
+        pageTable.struct,
+        selection.selected.struct,
+        selection.counts.struct,
+      ),
+    );
+  }
+
+  /**
+   * {@link attendPrefill} in which a token attends to the selected pages of its tile, and from the page of the tile's first token up to itself.
+   *
+   * @param layer from 0
+   * @param start position of the first token
+   * @param q f32 `[T, Hq, d]`
+   * @param pageTable i32 `[M]`
+   * @param selection as {@link choosePromptPages} writes it, with the same `tileTokens`
+   * @param out f32 `[T, Hq, d]`, written
+   * @param options `scale` as in {@link attend}
+   */
+  attendPrefillSparse(
+    layer: number,
+    start: number,
+    q: Tensor,
+    pageTable: Tensor,
+    selection: Selection,
+    out: Tensor,
+    options: { tileTokens: number; scale?: number },
+  ): void {
+    this.device.check(
+      this.device.native.ps_sparse_prefill_attention(
+        this.pointer,
+        layer,
+        options.scale ?? this.attentionScale,
+        start,
+        options.tileTokens,
+        q.struct,
+        pageTable.struct,
+        selection.selected.struct,
+        selection.counts.struct,
+        out.struct,
+      ),
+    );
+  }
+
+  /**
    * Waits for the device and copies one field of a physical page: keys and values `[Hk, S, d]`, std `[Hk]`, the other statistics
    * `[Hk, d]`.
    *

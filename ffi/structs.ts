@@ -195,6 +195,12 @@ export interface Counters {
   pagesInContext: number;
   /** Selections (one per layer and step) that left out a page in at least one row. */
   selections: number;
+  /** Of prompts, summed over tiles, KV heads and layers: pages whose statistics were read to choose from. */
+  promptPagesScored: number;
+  /** Pages that sparse prefill attention read. */
+  promptPagesAttended: number;
+  /** Pages that dense prefill attention would have read. */
+  promptPagesVisible: number;
 }
 
 export function readCacheBytes(bytes: Uint8Array<ArrayBuffer>): CacheBytes {
@@ -217,5 +223,8 @@ export function readCounters(bytes: Uint8Array<ArrayBuffer>): Counters {
     pagesAttended: Number(view.getBigInt64(at.pages_attended, true)),
     pagesInContext: Number(view.getBigInt64(at.pages_in_context, true)),
     selections: Number(view.getBigInt64(at.selections, true)),
+    promptPagesScored: Number(view.getBigInt64(at.prompt_pages_scored, true)),
+    promptPagesAttended: Number(view.getBigInt64(at.prompt_pages_attended, true)),
+    promptPagesVisible: Number(view.getBigInt64(at.prompt_pages_visible, true)),
   };
 }

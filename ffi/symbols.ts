@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 7;
+export const ABI_VERSION = 8;
 
 /** What a native call returned. */
 export enum Status {
@@ -44,7 +44,7 @@ export const STRUCT_BYTES = {
   ps_device_info: 104,
   ps_cache_desc: 56,
   ps_cache_bytes: 32,
-  ps_counters: 40,
+  ps_counters: 64,
 } as const;
 
 /** Where the fields of every struct begin, in bytes. */
@@ -76,7 +76,16 @@ export const OFFSETS = {
     kv_type: 52,
   },
   ps_cache_bytes: { kv: 0, statistics: 8, scratch: 16, unit: 24 },
-  ps_counters: { rows_selected: 0, pages_scored: 8, pages_attended: 16, pages_in_context: 24, selections: 32 },
+  ps_counters: {
+    rows_selected: 0,
+    pages_scored: 8,
+    pages_attended: 16,
+    pages_in_context: 24,
+    selections: 32,
+    prompt_pages_scored: 40,
+    prompt_pages_attended: 48,
+    prompt_pages_visible: 56,
+  },
 } as const;
 
 /** The functions. Handles and structs are passed as pointers or buffers. */
@@ -374,6 +383,42 @@ export const symbols = {
    */
   ps_prefill_attention: {
     parameters: ["pointer", "i32", "f32", "i32", "i32", "buffer", "buffer", "buffer"],
+    result: "i32",
+  },
+  /**
+   * Chooses k of the pages before the own pages of each tile, for each KV head: all of them if there are no more than k; otherwise the first
+   * sink_pages, the last recent_pages (which come first if k is too small for both), and the best of the rest. The scores of each
+   * query, times scale, become shares by a softmax over the rest, in which NaN does not count. The score of a page is the sum of its shares
+   * over the query heads of the group and 16 tokens of the tile at equal distances, the last one included (all tokens of a smaller tile).
+   * Scorers, ties and NaN are those of ps_page_score and ps_page_select. The CUDA build rounds queries to the dtype of the
+   * cache here.
+   * q [T, Hq, d] f32; page_table [M] i32; selected [N, Hk, k] i32, logical pages in ascending order; counts [N, Hk] i32, from 0 to k.
+   * (cache, layer, scorer, lambda, sink_pages, recent_pages, scale, start, tile_tokens, q, page_table, selected, counts)
+   */
+  ps_prefill_choose: {
+    parameters: [
+      "pointer",
+      "i32",
+      "i32",
+      "f32",
+      "i32",
+      "i32",
+      "f32",
+      "i32",
+      "i32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+    ],
+    result: "i32",
+  },
+  /**
+   * ps_prefill_attention in which a token attends to the selected pages of its tile, and to the tile's own pages up to itself.
+   * (cache, layer, scale, start, tile_tokens, q, page_table, selected, counts, out)
+   */
+  ps_sparse_prefill_attention: {
+    parameters: ["pointer", "i32", "f32", "i32", "i32", "buffer", "buffer", "buffer", "buffer", "buffer"],
     result: "i32",
   },
   /**

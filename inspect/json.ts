@@ -48,7 +48,7 @@ export function toJson(report: Report, { by, top }: { by: Order; top: number }):
 }
 
 function pageJson(report: Report, page: number): Record<string, unknown> {
-  const { pages, recording: { facts } } = report;
+  const { pages, recording: { facts, promptReads } } = report;
   return {
     page,
     ...placeJson(report, page),
@@ -58,6 +58,7 @@ function pageJson(report: Report, page: number): Record<string, unknown> {
     selected: pages.selected[page],
     missed: pages.missed[page],
     mass_lost: pages.lost[page],
+    ...promptReads && { prompt_reads: promptReads[page] },
   };
 }
 

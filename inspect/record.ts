@@ -9,8 +9,10 @@ import type { Sequence } from "../engine/pages/sequence.ts";
 import type { Session } from "../engine/session.ts";
 import type { EngineStats, FinishReason, PrefillProgress, SamplingOptions, SparseOptions } from "../engine/types.ts";
 import { PagesiftError } from "../engine/errors.ts";
+import type { Selection } from "../ffi/cache_options.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { PageObserver } from "./observer.ts";
+import { PromptReads } from "./prompt_reads.ts";
 import { ANSWER, locateParts, type PromptPart, type PromptText, spellTokens } from "./prompt_text.ts";
 import type { ComparedScorer, Facts, Recording } from "./recording.ts";
 
@@ -53,9 +55,11 @@ export async function record(engine: Engine, request: InspectRequest, about: Run
   using observer = new PageObserver(session.pool, policy, request.compare);
   // The engine has just read the prompt of an answer that is observed again.
   if (request.answerIds) engine.lendPrompts(session);
+  session.pool.readPromptsBy(policy);
   const sequence = session.pool.openSequence(request.ids);
   const answer = request.answerIds === undefined ? generate : repeat;
-  const { ids, finish, stats } = await answer(engine, request, { session, observer, sequence });
+  const promptReads = new PromptReads();
+  const { ids, finish, stats } = await answer(engine, request, { session, observer, promptReads, sequence });
   if (observer.steps === 0) throw nothingWatched(finish);
   const { text, unmatched } = promptText(engine, request, ids);
   const facts = {
@@ -67,7 +71,12 @@ export async function record(engine: Engine, request: InspectRequest, about: Run
   };
   const { rows, figures, comparison } = observer;
   const totals = observer.totals(facts.pages);
-  const recording = { facts, text, totals, rows, figures, ...comparison && { comparison } };
+  const reads = promptReads.byPage(facts.pages);
+  const recording = {
+    ...{ facts, text, totals, rows, figures },
+    ...comparison && { comparison },
+    ...reads && { promptReads: reads },
+  };
   const open = owned.move();
   return { recording, stats, session, policy, sequence, unmatched, [Symbol.dispose]: () => open.dispose() };
 }
@@ -81,6 +90,7 @@ function openSession(engine: Engine, policy: PagePolicy, { ids, steps, compare }
 interface Run {
   session: Session;
   observer: PageObserver;
+  promptReads: PromptReads;
   sequence: Sequence;
 }
 
@@ -94,14 +104,15 @@ interface Answer {
 async function repeat(
   _engine: Engine,
   { ids, answerIds = [], signal, onPrefill }: InspectRequest,
-  { session, observer, sequence }: Run,
+  { session, observer, promptReads, sequence }: Run,
 ): Promise<Answer> {
   const started = performance.now();
   const seconds = (): number => (performance.now() - started) / 1000;
   const reusedTokens = sequence.length;
   const onChunk = (_hidden: Tensor, doneTokens: number): void =>
     onPrefill({ doneTokens: reusedTokens + doneTokens, reusedTokens, totalTokens: ids.length, seconds: seconds() });
-  await session.prefill(sequence, ids.slice(reusedTokens), { signal, onChunk });
+  const afterSelection = (_layer: number, selection: Selection): void => promptReads.add(selection);
+  await session.prefill(sequence, ids.slice(reusedTokens), { signal, onChunk, afterSelection });
   const yieldToEventLoop = eventLoopYield(signal);
   for (const id of answerIds.slice(0, -1)) {
     await yieldToEventLoop();
@@ -113,15 +124,16 @@ async function repeat(
 async function generate(
   engine: Engine,
   request: InspectRequest,
-  { session, observer, sequence }: Run,
+  { session, observer, promptReads, sequence }: Run,
 ): Promise<Answer> {
   const limits = { eosTokenIds: engine.config.eosTokenIds, maxContext: engine.config.maxContext };
   const options = { ...request.sampling, maxTokens: request.steps + 1 };
   const one = new Request(0, request.ids, options, engine.tokenizer.stream(), limits, sequence);
   const { signal, onPrefill } = request;
+  const afterSelection = (_layer: number, selection: Selection): void => promptReads.add(selection);
   const ids: number[] = [];
   let finish: FinishReason = "aborted";
-  for await (const piece of session.generate([one], observer.policy, { signal, onPrefill, observer })) {
+  for await (const piece of session.generate([one], observer.policy, { signal, onPrefill, observer, afterSelection })) {
     if (piece.finish === "numeric") throw new PagesiftError("numeric", piece.error ?? "The logits are not finite");
     if (piece.id >= 0) ids.push(piece.id);
     if (piece.finish) finish = piece.finish;

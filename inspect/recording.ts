@@ -105,6 +105,8 @@ export interface Recording {
    */
   figures: Float32Array;
   comparison?: Comparison | undefined;
+  /** `[P]`: how often tiles of the prompt chose each page, over tiles, layers and KV heads; undefined if they read all pages. */
+  promptReads?: number[] | undefined;
   ablations?: Ablation[] | undefined;
 }
 

@@ -19,7 +19,7 @@ type Section = Uint8Array<ArrayBuffer>;
 
 /** The bytes of a trace file. */
 export async function writeTrace(recording: Recording): Promise<Uint8Array<ArrayBuffer>> {
-  const { facts, text, totals, rows, figures, comparison, ablations } = recording;
+  const { facts, text, totals, rows, figures, comparison, promptReads, ablations } = recording;
   const sections = [
     new TextEncoder().encode(text.text),
     deltas(text.tokenEnds),
@@ -33,6 +33,7 @@ export async function writeTrace(recording: Recording): Promise<Uint8Array<Array
     facts,
     spans: text.spans,
     scorers: comparison?.scorers ?? [],
+    ...promptReads && { promptReads },
     ...ablations && { ablations },
     sectionBytes: sections.map(({ length }) => length),
   };
@@ -82,7 +83,7 @@ function parse(unpacked: Section): Recording {
     new TextDecoder("utf-8", { fatal: true }).decode(unpacked.subarray(4, 4 + headBytes)),
   );
   checkHeader(header);
-  const { facts, spans, scorers, ablations, sectionBytes } = header;
+  const { facts, spans, scorers, promptReads, ablations, sectionBytes } = header;
   const { layers, heads, pages, steps, promptTokens } = facts;
   let at = 4 + headBytes;
   const [text, ends, mass, score, rows, figures, compared] = sectionBytes.map((length) => {
@@ -106,6 +107,7 @@ function parse(unpacked: Section): Recording {
     figures: new Float32Array(sized(figures!, 4 * numRows * FIGURES.length)),
     ...scorers.length > 0 &&
       { comparison: { scorers, figures: new Float32Array(sized(compared!, 4 * comparedNumbers)) } },
+    ...promptReads && { promptReads },
     ...ablations && { ablations },
   };
 }

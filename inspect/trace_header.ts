@@ -6,6 +6,7 @@ export interface TraceHeader {
   facts: Facts;
   spans: readonly Span[];
   scorers: readonly ComparedScorer[];
+  promptReads?: number[];
   ablations?: Ablation[];
   /** Sizes of text, token ends, masses, scores, rows, figures, compared figures. */
   sectionBytes: number[];
@@ -37,6 +38,9 @@ export function checkHeader(value: unknown): asserts value is TraceHeader {
   );
   want(listOf(header["scorers"], (one) => COMPARED_SCORERS.some((scorer) => scorer === one)), "scorers");
   want(listOf(header["spans"], isSpan), "spans");
+  const reads = header["promptReads"];
+  const isWhole = Array.isArray(reads) && reads.length === facts["pages"];
+  want(reads === undefined || isWhole && listOf(reads, isCount), "promptReads");
   want(header["ablations"] === undefined || listOf(header["ablations"], isAblation), "ablations");
   checkPages(facts as unknown as Facts);
 }

@@ -50,7 +50,7 @@ const generate: Command = defineCommand({
     description: [
       "Times a whole model, loaded from a folder or generated from a shape with random weights: prompts (pp512) and decode\n" +
       "steps (tg128), after a given depth of cached tokens (tg128 @ d32768). Decode steps alternate between dense and\n" +
-      "sparse; prompts are always dense.",
+      "sparse; so do prompts with --prefill-budget.",
       provenance,
     ],
     notes: [lists, codes],

@@ -181,6 +181,13 @@ export const benchGenerateOptions = {
     group: "Measuring",
     help: "Fill the KV cache by a prefill of random tokens instead of writing random keys directly",
   }),
+  prefillBudget: textOption({
+    flags: ["--prefill-budget"],
+    group: "Sparse attention",
+    placeholder: "LIST",
+    fallback: "0",
+    help: "Also read prompts sparsely: tokens before its own that a tile reads per KV head; 0 stands for none",
+  }),
   ...repetitions(5),
   ...modelOptions,
   ...shapeOptions,

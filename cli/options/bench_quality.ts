@@ -85,6 +85,13 @@ export const benchQualityOptions = {
     help: "How pages are scored: any of unique, diag, quest and mean; diag:2 sets the weight of the spread",
   },
   ...denseLayers,
+  prefillBudget: tokenCountOption({
+    flags: ["--prefill-budget"],
+    group: "Sparse attention",
+    range: { min: 0 },
+    fallback: 0,
+    help: "Tokens before its own that a tile of a document reads per KV head, in all arms; 0 reads documents densely",
+  }),
   ...deviceOptions,
   ...promptCacheOptions,
   ...writing,

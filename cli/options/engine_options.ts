@@ -8,13 +8,17 @@ import { formatCount } from "../../engine/text/format.ts";
 
 /** The sparse flags that were given, as the engine takes them; a budget that is not a whole number of pages is refused. */
 export function sparseOf(flags: Omit<Values<typeof sparseOptions>, "verify" | "verifyLimit">): SparseOptions {
-  checkBudget(flags.sparseBudget ?? DEFAULT_SPARSE.budgetTokens, flags.pageSize ?? DEFAULT_SPARSE.pageSize);
+  const pageSize = flags.pageSize ?? DEFAULT_SPARSE.pageSize;
+  checkBudget("--sparse-budget", flags.sparseBudget ?? DEFAULT_SPARSE.budgetTokens, pageSize);
+  checkBudget("--prefill-budget", flags.prefillBudget ?? DEFAULT_SPARSE.prefillBudgetTokens, pageSize);
   return {
     mode: flags.sparse,
     denseLayers: flags.denseLayers,
+    prefill: flags.sparsePrefill,
     ...present({
       levels: flags.sparseLevels,
       budgetTokens: flags.sparseBudget,
+      prefillBudgetTokens: flags.prefillBudget,
       pageSize: flags.pageSize,
       scorer: flags.sparseScorer,
       lambda: flags.sparseLambda,
@@ -56,11 +60,11 @@ export function samplingOf(flags: ModelFlags): SamplingOptions & { maxTokens: nu
   };
 }
 
-function checkBudget(budget: number, pageSize: number): void {
+function checkBudget(flag: string, budget: number, pageSize: number): void {
   if (budget % pageSize === 0) return;
   const below = Math.floor(budget / pageSize) * pageSize;
   const nearest = below === 0
     ? `less than a page; the smallest is ${pageSize}`
     : `not a multiple of the page size; the nearest are ${formatCount(below)} and ${formatCount(below + pageSize)}`;
-  throw new PagesiftError("usage", `--sparse-budget ${budget} with --page-size ${pageSize} is ${nearest}`);
+  throw new PagesiftError("usage", `${flag} ${budget} with --page-size ${pageSize} is ${nearest}`);
 }

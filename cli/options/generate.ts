@@ -15,7 +15,7 @@ import {
 import { commonOptions } from "./common.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
 import { promptCacheOptions } from "./prompt_cache.ts";
-import { denseLayers, lambdaOption, levelsOption } from "./sparse.ts";
+import { denseLayers, lambdaOption, levelsOption, prefillOptions } from "./sparse.ts";
 import { unescapeText } from "../../engine/text/escape.ts";
 
 const inputOptions = {
@@ -256,6 +256,7 @@ export const sparseOptions = {
       "Read all pages from a step on that --verify finds more than KL nats from dense decoding, until a verified step is within " +
       "the limit again",
   }),
+  ...prefillOptions,
 };
 
 const outputOptions = {

@@ -1,4 +1,4 @@
-import { countOption, numberChoiceOption, numberOption } from "./option.ts";
+import { choiceOption, countOption, numberChoiceOption, numberOption, tokenCountOption } from "./option.ts";
 
 export const lambdaOption = numberOption({
   flags: ["--sparse-lambda"],
@@ -32,5 +32,25 @@ export const denseLayers = {
     range: { min: 0 },
     fallback: 0,
     help: "Number of layers, from the first, that read all pages",
+  }),
+};
+
+export const prefillOptions = {
+  sparsePrefill: choiceOption({
+    flags: ["--sparse-prefill"],
+    group: "Sparse attention",
+    choices: ["auto", "on", "off"],
+    fallback: "off",
+    help:
+      "on also reads long prompts by pages that matter: each tile of 128 tokens chooses its own; auto does so where it is " +
+      "faster, with models whose sparsity.json gives a budget for it; off reads all pages",
+  }),
+  prefillBudget: tokenCountOption({
+    flags: ["--prefill-budget"],
+    group: "Sparse attention",
+    range: { min: 1 },
+    fallback: undefined,
+    fallbackText: "2048, or the model's own",
+    help: "Tokens before its own that a tile of the prompt reads per KV head, a multiple of the page size",
   }),
 };

@@ -29,14 +29,18 @@ int64_t columns(const ps_tensor *tensor, const char *name) {
   return tensor->shape[tensor->rank == 3 ? 2 : tensor->rank == 2 ? 1 : 0];
 }
 
+void check_scorer(const ps_cache &cache, int32_t scorer) {
+  const int32_t statistics = cache.view.desc.statistics;
+  require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
+  require(scorer != PS_DIAG || statistics & PS_STATISTICS_VARIANCE, "The scorer diag requires variances, which the cache does not store");
+  require(scorer != PS_QUEST || statistics & PS_STATISTICS_MIN_MAX, "The scorer quest requires minima and maxima, which the cache does not store");
+}
+
 PageScoreParams check_score(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                             const ps_tensor *lengths, const ps_tensor *scores) {
   check_layer(cache, layer);
+  check_scorer(cache, scorer);
   const ps_cache_desc &desc = cache.view.desc;
-  require(scorer >= PS_UNIQUE && scorer <= PS_MEAN, "Unknown scorer ", int64_t(scorer));
-  require(scorer != PS_DIAG || desc.statistics & PS_STATISTICS_VARIANCE, "The scorer diag requires variances, which the cache does not store");
-  require(scorer != PS_QUEST || desc.statistics & PS_STATISTICS_MIN_MAX,
-          "The scorer quest requires minima and maxima, which the cache does not store");
   const SequencesView sequences = check_sequences(cache, page_table, lengths, columns(page_table, "page_table"));
   const Checked a = check_tensor(*cache.device, "q", q, kF32, {sequences.sequences, desc.num_query_heads, desc.head_dim});
   const Checked s = check_dense(*cache.device, "scores", scores, kF32, {sequences.sequences, desc.num_kv_heads, sequences.max_pages});
@@ -87,6 +91,51 @@ PageChooseParams check_choose(const ps_cache &cache, int32_t layer, int32_t scor
   require_apart("selected", selected, {page_table, counts});
   require_apart("counts", counts, {page_table});
   return params;
+}
+
+/* The queries of consecutive tokens and the pages of their sequence. */
+struct Chunk {
+  Checked q, page_table;
+};
+
+Chunk check_chunk(const ps_cache &cache, int32_t start, const ps_tensor *q, const ps_tensor *page_table) {
+  const ps_cache_desc &desc = cache.view.desc;
+  require(start >= 0, "start cannot be negative");
+  const Checked a = check_tensor(*cache.device, "q", q, kF32, {-1, desc.num_query_heads, desc.head_dim});
+  const Checked p = check_tensor(*cache.device, "page_table", page_table, kI32, {-1});
+  require(start + a.shape[0] <= p.shape[0] * desc.page_size, "The page table is too short for the last token");
+  require(start + a.shape[0] <= desc.max_pages_per_sequence * desc.page_size, "More tokens than max_pages_per_sequence of the cache can hold");
+  return {a, p};
+}
+
+PrefillAttentionParams check_prefill(const ps_cache &cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
+                                     const ps_tensor *page_table, const ps_tensor *out) {
+  check_layer(cache, layer);
+  require(window >= 0, "window cannot be negative");
+  const Chunk chunk = check_chunk(cache, start, q, page_table);
+  const int64_t tokens = chunk.q.shape[0];
+  const Checked o = check_tensor(*cache.device, "out", out, kF32, {tokens, cache.view.desc.num_query_heads, cache.view.desc.head_dim});
+  require_apart("out", out, {page_table});
+  return {cache.view, chunk.q.rows<const float>(), chunk.page_table.ints(), o.rows<float>(), tokens, chunk.page_table.shape[0], start, layer, window,
+          scale};
+}
+
+PrefillTiles check_tiles(int32_t start, int64_t tokens, int32_t tile_tokens) {
+  require(tile_tokens >= 1, "tile_tokens must be at least 1");
+  require(tokens >= 1, "q has no tokens");
+  return {start, tokens, tile_tokens};
+}
+
+struct Selected {
+  int32_t *pages, *counts;
+  int64_t k;
+};
+
+Selected check_tile_selection(const ps_cache &cache, const PrefillTiles &tiles, const ps_tensor *selected, const ps_tensor *counts) {
+  const int64_t heads = cache.view.desc.num_kv_heads;
+  const Checked s = check_dense(*cache.device, "selected", selected, kI32, {tiles.count(), heads, -1});
+  const Checked c = check_dense(*cache.device, "counts", counts, kI32, {tiles.count(), heads});
+  return {s.ints(), c.ints(), s.shape[2]};
 }
 
 }  // namespace
@@ -200,18 +249,38 @@ int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, floa
 
 int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                              const ps_tensor *page_table, const ps_tensor *out) {
+  return guard_child(cache,
+                     [&] { prefill_attention(*cache->device->backend, check_prefill(*cache, layer, scale, window, start, q, page_table, out)); });
+}
+
+int32_t ps_prefill_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages, float scale,
+                          int32_t start, int32_t tile_tokens, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *selected,
+                          const ps_tensor *counts) {
   return guard_child(cache, [&] {
     check_layer(*cache, layer);
-    const ps_cache_desc &desc = cache->view.desc;
-    require(window >= 0 && start >= 0, "window and start cannot be negative");
-    const Checked a = check_tensor(*cache->device, "q", q, kF32, {-1, desc.num_query_heads, desc.head_dim});
-    const Checked o = check_tensor(*cache->device, "out", out, kF32, {a.shape[0], desc.num_query_heads, desc.head_dim});
-    const Checked p = check_tensor(*cache->device, "page_table", page_table, kI32, {-1});
-    require_apart("out", out, {page_table});
-    require(start + a.shape[0] <= p.shape[0] * desc.page_size, "The page table is too short for the last token");
-    require(start + a.shape[0] <= desc.max_pages_per_sequence * desc.page_size, "More tokens than max_pages_per_sequence of the cache can hold");
-    prefill_attention(*cache->device->backend,
-                      {cache->view, a.rows<const float>(), p.ints(), o.rows<float>(), a.shape[0], p.shape[0], start, layer, window, scale});
+    check_scorer(*cache, scorer);
+    require(sink_pages >= 0 && recent_pages >= 0, "sink_pages and recent_pages cannot be negative");
+    const Chunk chunk = check_chunk(*cache, start, q, page_table);
+    const PrefillTiles tiles = check_tiles(start, chunk.q.shape[0], tile_tokens);
+    const Selected s = check_tile_selection(*cache, tiles, selected, counts);
+    require_apart("selected", selected, {page_table, counts});
+    require_apart("counts", counts, {page_table});
+    prefill_choose(*cache->device->backend, {cache->view, tiles, chunk.q.rows<const float>(), chunk.page_table.ints(), s.pages, s.counts, s.k, layer,
+                                             sink_pages, recent_pages, static_cast<ps_scorer>(scorer), lambda, scale});
+  });
+}
+
+int32_t ps_sparse_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t start, int32_t tile_tokens, const ps_tensor *q,
+                                    const ps_tensor *page_table, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
+  return guard_child(cache, [&] {
+    PrefillAttentionParams params = check_prefill(*cache, layer, scale, 0, start, q, page_table, out);
+    params.tile_tokens = check_tiles(start, params.tokens, tile_tokens).tile_tokens;
+    const Selected s = check_tile_selection(*cache, params.tiles(), selected, counts);
+    params.selected = s.pages;
+    params.counts = s.counts;
+    params.k = s.k;
+    require_apart("out", out, {selected, counts});
+    prefill_attention(*cache->device->backend, params);
   });
 }
 

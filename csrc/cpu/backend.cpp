@@ -179,9 +179,32 @@ void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
   decode_attention(backend, params.attend);
 }
 
+namespace {
+
+void check_prompt_pages(const CacheView &cache, const int32_t *page_table, int64_t tokens) {
+  check_indices("page_table", page_table, (tokens + cache.desc.page_size - 1) / cache.desc.page_size, cache.desc.num_pages);
+}
+
+/* Pages from a tile's own on are no choice: they would count twice, or show a token what comes after it. */
+void check_tile_selection(const PrefillAttentionParams &p) {
+  const int64_t heads = p.cache.desc.num_kv_heads;
+  const PrefillTiles tiles = p.tiles();
+  for (int64_t row = 0; row < tiles.count() * heads; row++) {
+    if (p.counts[row] < 0 || p.counts[row] > p.k) throw Error(PS_INVALID_ARGUMENT, "counts contains a number outside [0, k]");
+    check_indices("selected", p.selected + row * p.k, p.counts[row], (p.start + tiles.first(row / heads)) / p.cache.desc.page_size);
+  }
+}
+
+}  // namespace
+
+void prefill_choose(Backend &backend, const PrefillChooseParams &params) {
+  check_prompt_pages(params.cache, params.page_table, params.tiles.start + params.tiles.tokens);
+  backend.kernels.prefill_choose(backend.pool, params);
+}
+
 void prefill_attention(Backend &backend, const PrefillAttentionParams &params) {
-  const int64_t pages = (params.start + params.tokens + params.cache.desc.page_size - 1) / params.cache.desc.page_size;
-  check_indices("page_table", params.page_table, pages, params.cache.desc.num_pages);
+  check_prompt_pages(params.cache, params.page_table, params.start + params.tokens);
+  if (params.selected) check_tile_selection(params);
   backend.kernels.prefill_attention(backend.pool, params);
 }
 

@@ -30,6 +30,7 @@ struct Kernels {
   void (*page_select)(ThreadPool &, const PageSelectParams &);
   void (*decode_attention)(ThreadPool &, const DecodeAttentionParams &);
   void (*page_mass)(ThreadPool &, const PageMassParams &);
+  void (*prefill_choose)(ThreadPool &, const PrefillChooseParams &);
   void (*prefill_attention)(ThreadPool &, const PrefillAttentionParams &);
 };
 

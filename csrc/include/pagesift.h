@@ -42,7 +42,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 7
+#define PS_ABI_VERSION 8
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -163,6 +163,10 @@ typedef struct ps_counters {
   int64_t pages_attended; /* pages that decode attention read, summed over rows */
   int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
   int64_t selections; /* calls of ps_page_select in which at least one row left out a page */
+  /* of prompts, summed over (tile, layer, KV head): */
+  int64_t prompt_pages_scored;   /* pages whose statistics ps_prefill_choose read */
+  int64_t prompt_pages_attended; /* pages that ps_sparse_prefill_attention read */
+  int64_t prompt_pages_visible;  /* pages that dense attention would have read */
 } ps_counters;
 
 /* ---- library ---- */
@@ -319,6 +323,24 @@ PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t score
  * q, out [T, Hq, d] f32; page_table [M] i32. */
 PS_API int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                                     const ps_tensor *page_table, const ps_tensor *out);
+/* ---- sparse prefill: the T tokens of a chunk, the first at position `start`, in N tiles. A tile is the tokens of the chunk at positions
+ * [i * tile_tokens, (i + 1) * tile_tokens), so N = (start + T - 1) / tile_tokens - start / tile_tokens + 1. Its own pages begin with the page
+ * of its first token. ---- */
+
+/* Chooses k of the pages before the own pages of each tile, for each KV head: all of them if there are no more than k; otherwise the first
+ * sink_pages, the last recent_pages (which come first if k is too small for both), and the best of the rest. The scores of each
+ * query, times scale, become shares by a softmax over the rest, in which NaN does not count. The score of a page is the sum of its shares
+ * over the query heads of the group and 16 tokens of the tile at equal distances, the last one included (all tokens of a smaller tile).
+ * Scorers, ties and NaN are those of ps_page_score and ps_page_select. The CUDA build rounds queries to the dtype of the
+ * cache here.
+ * q [T, Hq, d] f32; page_table [M] i32; selected [N, Hk, k] i32, logical pages in ascending order; counts [N, Hk] i32, from 0 to k. */
+PS_API int32_t ps_prefill_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages, float scale,
+                                 int32_t start, int32_t tile_tokens, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *selected,
+                                 const ps_tensor *counts);
+/* ps_prefill_attention in which a token attends to the selected pages of its tile, and to the tile's own pages up to itself. */
+PS_API int32_t ps_sparse_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t start, int32_t tile_tokens, const ps_tensor *q,
+                                           const ps_tensor *page_table, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
+
 /* One field of one physical page of one layer, as float32. out [num_floats]: the shape is given at ps_cache_field. */
 PS_API int32_t ps_cache_read(ps_cache *cache, int32_t layer, int32_t page, int32_t field, float *out, int64_t num_floats);
 /* Copies whole pages, or whole groups of pages if the cache has groups: keys, values and statistics of all layers, bit for bit. The bytes

@@ -36,7 +36,11 @@ export function parseSparsity(json: JsonObject, file: string): ModelSparsity {
     lambda: fields.optionalNumber("lambda", LAMBDA),
     sinkPages: fields.optionalCount("sink_pages", PAGES),
     recentPages: fields.optionalCount("recent_pages", PAGES),
+    prefillBudgetTokens: fields.optionalCount("prefill_budget_tokens", TOKENS),
   };
+  if ((others.prefillBudgetTokens ?? 0) % pageSize !== 0) {
+    fields.refuse("prefill_budget_tokens", `a multiple of "page_size" (${pageSize})`);
+  }
   const method = fields.has("trained") ? shorten(fields.object("trained").text("method", "")) : "";
   return { defaults: { budgetTokens, pageSize, scorer, levels: 2, ...present(others) }, method };
 }

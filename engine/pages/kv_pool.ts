@@ -3,7 +3,7 @@ import { KvCache } from "../../ffi/kv_cache.ts";
 import type { CacheShape } from "../../ffi/structs.ts";
 import type { ModelConfig } from "../folder/config.ts";
 import { type KvFormat, kvRowBytes, statisticsRowBytes } from "./kv_type.ts";
-import type { PagePolicy } from "./page_policy.ts";
+import { type PagePolicy, PREFILL_TILE_TOKENS } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { PrefixTree } from "./prefix_tree.ts";
 import { Sequence } from "./sequence.ts";
@@ -84,6 +84,13 @@ export class KvPool implements Disposable {
     this.prefixes = new PrefixTree(this.allocator, shape.pageSize);
     this.unitBytes = KvCache.measure(device, shape).unit;
     this.cache = KvCache.create(device, shape);
+  }
+
+  /** From here on, prompts are read as a policy says: they share pages with those only that were read alike. */
+  readPromptsBy({ prefill, scorer, lambda, sinkPages }: PagePolicy): void {
+    this.prefixes.reading = prefill
+      ? { name: JSON.stringify({ ...prefill, scorer, lambda, sinkPages }), multiple: PREFILL_TILE_TOKENS }
+      : { name: "", multiple: 1 };
   }
 
   /** Whether this pool can replace one of shape `wanted`. */

@@ -10,6 +10,18 @@ export type LayerPolicy =
   | { kind: "sparse" }
   | { kind: "window"; tokens: number };
 
+/** Which pages the tiles of a prompt read, where they do not read all. */
+export interface PrefillPolicy {
+  /** Pages before its own that a tile reads per KV head. */
+  readonly budgetPages: number;
+  /** Those of them just before the tile that are always read. */
+  readonly recentPages: number;
+  /** Position of the first tile that selects. */
+  readonly fromTokens: number;
+  /** Whether each layer selects, `[numLayers]`. */
+  readonly layers: readonly boolean[];
+}
+
 /** Which pages every layer reads: {@link SparseOptions} resolved for a model and a device. */
 export interface PagePolicy {
   /** Tokens per page. */
@@ -30,7 +42,16 @@ export interface PagePolicy {
   readonly onlyIfFaster: boolean;
   /** `[numLayers]` */
   readonly layers: readonly LayerPolicy[];
+  /** Undefined where prompts read all pages. */
+  readonly prefill: PrefillPolicy | undefined;
 }
+
+/** Tokens of a prompt that select pages together. Tiles begin at multiples of this in the sequence. */
+export const PREFILL_TILE_TOKENS = 128;
+/** Tokens before a tile that it always reads, if its budget is at least twice as large. */
+const PREFILL_RECENT_TOKENS = 256;
+/** Budgets before the first tile that selects in mode `auto`: before that, selecting costs more than it saves. */
+const PREFILL_AUTO_BUDGETS = 4;
 
 export const PAGE_SIZES = [8, 16, 32, 64] as const;
 export const SCORERS: readonly Scorer[] = ["unique", "diag", "quest", "mean"];
@@ -43,6 +64,8 @@ export const DEFAULT_SPARSE = {
   recentPages: 2,
   denseLayers: 0,
   levels: 1,
+  prefill: "off",
+  prefillBudgetTokens: 2048,
 } as const satisfies SparseOptions;
 
 /** Default weight of the spread, for models without `sparsity.json` (docs/quality.md). */
@@ -56,12 +79,12 @@ function checkCount(name: string, value: number): void {
   if (!Number.isSafeInteger(value) || value < 0) refuse(`${name} is ${value}, expected a whole number from 0`);
 }
 
-function checkBudget(budgetTokens: number, pageSize: number): void {
+function checkBudget(name: string, budgetTokens: number, pageSize: number): void {
   if (Number.isSafeInteger(budgetTokens) && budgetTokens >= pageSize && budgetTokens % pageSize === 0) return;
   const below = Math.floor(budgetTokens / pageSize) * pageSize;
   const nearest = below >= pageSize ? `${below} or ${below + pageSize}` : `${pageSize}`;
   refuse(
-    `Sparse budget is ${budgetTokens} tokens, expected a multiple of the page size ${pageSize}` +
+    `${name} is ${budgetTokens} tokens, expected a multiple of the page size ${pageSize}` +
       (Number.isFinite(budgetTokens) ? `; the nearest is ${nearest}` : ""),
   );
 }
@@ -73,7 +96,11 @@ function checkOptions(options: Required<Omit<SparseOptions, "lambda">>, lambda: 
   if (!PAGE_SIZES.some((size) => size === options.pageSize)) {
     refuse(`Page size is ${options.pageSize} tokens, expected ${PAGE_SIZES.join(", ")}`);
   }
-  checkBudget(options.budgetTokens, options.pageSize);
+  checkBudget("Sparse budget", options.budgetTokens, options.pageSize);
+  if (options.prefill !== "off") checkBudget("Prefill budget", options.prefillBudgetTokens, options.pageSize);
+  if (!["auto", "on", "off"].includes(options.prefill)) {
+    refuse(`Sparse prefill "${options.prefill}" is unknown; expected auto, on or off`);
+  }
   if (!SCORERS.includes(options.scorer)) {
     refuse(`Scorer "${options.scorer}" is unknown; expected ${SCORERS.join(", ")}`);
   }
@@ -112,6 +139,7 @@ export function resolvePolicy(
       if (tokens > 0) return { kind: "window", tokens };
       return { kind: mode === "off" || layer < denseLayers ? "dense" : "sparse" };
     }),
+    prefill: resolvePrefill(options, sparse.prefillBudgetTokens !== undefined, slidingWindows),
   });
 }
 
@@ -119,6 +147,32 @@ export function resolvePolicy(
 export function densePolicy(policy: PagePolicy): PagePolicy {
   const layers = policy.layers.map((layer): LayerPolicy => layer.kind === "sparse" ? { kind: "dense" } : layer);
   return Object.freeze({ ...policy, layers });
+}
+
+/** `isChosen`: whether somebody, such as the model, says that the budget is enough. */
+function resolvePrefill(
+  { prefill, prefillBudgetTokens, pageSize, denseLayers }: Required<Omit<SparseOptions, "lambda">>,
+  isChosen: boolean,
+  slidingWindows: readonly number[],
+): PrefillPolicy | undefined {
+  if (prefill === "off" || prefill === "auto" && !isChosen) return undefined;
+  const budgetPages = prefillBudgetTokens / pageSize;
+  return Object.freeze({
+    budgetPages,
+    recentPages: Math.min(PREFILL_RECENT_TOKENS / pageSize, Math.floor(budgetPages / 2)),
+    fromTokens: prefill === "auto" ? roundUp(PREFILL_AUTO_BUDGETS * prefillBudgetTokens, PREFILL_TILE_TOKENS) : 0,
+    layers: slidingWindows.map((tokens, layer) => tokens === 0 && layer >= denseLayers),
+  });
+}
+
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}
+
+/** Whether a tile that begins at `position` selects: it has more pages before it than the budget. */
+export function tileSelects({ prefill, pageSize }: PagePolicy, position: number): boolean {
+  return prefill !== undefined && position >= prefill.fromTokens &&
+    Math.floor(position / pageSize) > prefill.budgetPages;
 }
 
 /** Layers that select pages. */

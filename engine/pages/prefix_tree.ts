@@ -13,7 +13,20 @@ interface Block {
   /** First physical page of the group. */
   readonly page: number;
   readonly children: Block[];
+  /** How its keys and values were computed. */
+  readonly reading: string;
 }
+
+/** How prompts are read, which their keys and values depend on. */
+export interface PromptReading {
+  /** Prompts with different names share nothing. */
+  name: string;
+  /** What prompts share ends at a multiple of this many tokens. */
+  multiple: number;
+}
+
+/** All pages, in any pieces. */
+const DENSE: PromptReading = { name: "", multiple: 1 };
 
 /** A block outside a tree. */
 export interface KnownBlock {
@@ -22,6 +35,8 @@ export interface KnownBlock {
   page: number;
   /** Place of its parent in the list of blocks; undefined for the first tokens of a sequence. */
   parent: number | undefined;
+  /** Name of the {@link PromptReading}. */
+  reading: string;
 }
 
 /** Pages of earlier sequences by their tokens, so that a sequence that begins alike need not compute them again. */
@@ -29,6 +44,8 @@ export class PrefixTree implements Retainer {
   readonly #roots: Block[] = [];
   /** All blocks, the least recently used first and every block before its parent. */
   readonly #byUse = new Set<Block>();
+  /** How the next prompts are read; {@link find} and {@link add} are about those that were read like this. */
+  reading: PromptReading = DENSE;
 
   constructor(readonly allocator: PageAllocator, readonly pageSize: number) {
     allocator.retainer = this;
@@ -46,14 +63,14 @@ export class PrefixTree implements Retainer {
 
   /** The physical pages, in logical order, of the longest known beginning of a prompt. */
   find(ids: readonly number[]): number[] {
-    const path = this.#path(ids, ids.length - MIN_CHUNK_TOKENS);
+    const path = this.#sharedPath(ids);
     this.#use(path.at(-1));
     return path.flatMap(({ page }) => Array.from({ length: this.allocator.groupPages }, (_, index) => page + index));
   }
 
   /** Pages of that beginning that sequences already use, and that cost nothing to use again. */
   countUsed(ids: readonly number[]): number {
-    const path = this.#path(ids, ids.length - MIN_CHUNK_TOKENS);
+    const path = this.#sharedPath(ids);
     return path.filter(({ page }) => !this.allocator.isIdle(page)).length * this.allocator.groupPages;
   }
 
@@ -74,14 +91,14 @@ export class PrefixTree implements Retainer {
   blocks(): KnownBlock[] {
     const all = [...this.#byUse].reverse();
     const numbers = new Map(all.map((block, index) => [block, index]));
-    return all.map(({ ids, page, parent }) => ({ ids, page, parent: parent && numbers.get(parent) }));
+    return all.map(({ parent, ids, page, reading }) => ({ ids, page, reading, parent: parent && numbers.get(parent) }));
   }
 
   /** Adds what {@link blocks} of another tree gave, to an empty tree. */
   addBlocks(known: readonly KnownBlock[]): void {
     const added: Block[] = [];
-    for (const { ids, page, parent } of known) {
-      added.push(this.#append(parent === undefined ? undefined : added[parent], ids, page));
+    for (const { ids, page, parent, reading } of known) {
+      added.push(this.#append(parent === undefined ? undefined : added[parent], ids, page, reading));
     }
     for (const block of added.toReversed()) this.#byUse.add(block);
   }
@@ -99,16 +116,23 @@ export class PrefixTree implements Retainer {
     }
   }
 
-  #append(parent: Block | undefined, ids: readonly number[], page: number): Block {
-    const block: Block = { parent, ids, page, children: [] };
+  #append(parent: Block | undefined, ids: readonly number[], page: number, reading = this.reading.name): Block {
+    const block: Block = { parent, ids, page, reading, children: [] };
     (parent?.children ?? this.#roots).push(block);
     this.allocator.retain(page);
     return block;
   }
 
+  /** What a prompt can begin with. */
+  #sharedPath(ids: readonly number[]): Block[] {
+    const path = this.#path(ids, ids.length - MIN_CHUNK_TOKENS);
+    while (path.length * this.blockTokens % this.reading.multiple > 0) path.pop();
+    return path;
+  }
+
   #path(ids: readonly number[], maxTokens: number): Block[] {
     const path: Block[] = [];
-    let candidates: readonly Block[] = this.#roots;
+    let candidates: readonly Block[] = this.#roots.filter(({ reading }) => reading === this.reading.name);
     for (let first = 0; first + this.blockTokens <= Math.min(maxTokens, ids.length); first += this.blockTokens) {
       const block = candidates.find(({ ids: own }) => own.every((id, index) => id === ids[first + index]));
       if (!block) break;

@@ -81,7 +81,7 @@ function tokensText({ texts }: Report, page: number): string {
 }
 
 export function pagesTable(report: Report, by: Order, top: number, style: CellStyle): Table {
-  const { pages, rows, texts } = report;
+  const { pages, rows, texts, recording: { promptReads } } = report;
   return {
     columns: [
       { title: "rank", right: true, spare: 3 },
@@ -92,6 +92,7 @@ export function pagesTable(report: Report, by: Order, top: number, style: CellSt
       { title: "selected", right: true, spare: 5 },
       { title: "mass", right: true },
       { title: "missed", right: true, spare: 1 },
+      ...promptReads ? [{ title: "prompt", right: true }] : [],
       { title: "text", fills: true },
     ],
     rows: rankPages(report, by, top).map((page, index) => [
@@ -103,6 +104,7 @@ export function pagesTable(report: Report, by: Order, top: number, style: CellSt
       style.count(pages.selected[page]!, rows),
       style.share(pages.mass[page]!),
       style.share(pages.lost[page]!),
+      ...promptReads ? [String(promptReads[page] ?? 0)] : [],
       snippet(report, page),
     ]),
   };

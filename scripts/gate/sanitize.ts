@@ -38,6 +38,7 @@ const CHOSEN = [
   "^selectPages takes 64 of 131072 pages with random",
   "^attend (reads a sequence of several splits|over other pages|with a window of (64|300) )",
   "^attendPrefill (of 130 tokens|with a window of 65 )",
+  "^choosePromptPages and attention over them for (70|130) tokens",
   "^attendSparse gives .* for (heads of (64|80|128)|eight query|a batch of different|a batch of many|sequences beside|a budget of (one|forced)|a large)",
   "^choosePages (misses few pages of a batch|takes the pages of one level .*budget of)",
   "^addRmsNorm of \\[(3|5),",

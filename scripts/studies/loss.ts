@@ -1,12 +1,12 @@
 /**
- * Prints the mean loss of models over a text, for each format of their weights and each type of keys and values, with the change relative to
- * the first one and the divergence (KL) from it.
+ * Prints the mean loss of models over a text, for each format of their weights, type of keys and values and budget of sparse prefill, with
+ * the change relative to the first one and the divergence (KL) from it.
  *
- *     deno run -A scripts/studies/loss.ts MODEL … [--weights auto,q8_0] [--kv-type auto,q8,fp8] [--text FILE] [--tokens 2000]
- *         [--device cpu|cuda]
+ *     deno run -A scripts/studies/loss.ts MODEL … [--weights auto,q8_0] [--kv-type auto,q8,fp8] [--prefill off,1024] [--text FILE]
+ *         [--tokens 2000] [--last 512] [--device cpu|cuda]
  *
- * A dense prefill gives the logits. The loss is that of the tokens from the second one on, in nats; the interval of a change is of 95 %,
- * from the differences of single tokens.
+ * A prefill gives the logits. The loss is that of the last tokens, or of all from the second one on, in nats; the interval of a change is of
+ * 95 %, from the differences of single tokens.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { basename, fromFileUrl } from "@std/path";
@@ -15,6 +15,7 @@ import type { DeviceChoice } from "../../engine/devices.ts";
 import { Engine } from "../../engine/engine.ts";
 import type { WeightFormat } from "../../engine/folder/weight_formats.ts";
 import type { KvType } from "../../engine/pages/kv_type.ts";
+import type { SparseOptions } from "../../engine/types.ts";
 import { print } from "../output.ts";
 import { commit, proseIds } from "./measure.ts";
 
@@ -51,26 +52,38 @@ function meanOf(values: readonly number[]): number {
 }
 
 async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { string: ["weights", "kv-type", "text", "tokens", "device"] });
+  const flags = parseArgs(Deno.args, { string: ["weights", "kv-type", "prefill", "text", "tokens", "last", "device"] });
   const formats = String(flags.weights ?? "auto").split(",") as WeightFormat[];
   const kvTypes = String(flags["kv-type"] ?? "auto").split(",") as KvType[];
+  const budgets = String(flags.prefill ?? "off").split(",");
   const text = String(flags.text ?? BOOK);
   const tokens = Number(flags.tokens ?? 2000);
+  const last = Number(flags.last ?? tokens - 1);
   const device = (flags.device ?? "cpu") as DeviceChoice;
   print(`commit ${await commit()}, ${tokens} tokens of ${basename(text)}`);
   let first: Predictions | undefined;
   for (const model of flags._.map(String)) {
     for (const weights of formats) {
       for (const kvType of kvTypes) {
-        await using engine = await Engine.load(model, { device, weights, kvType });
-        const ids = proseIds(engine, text, tokens);
-        const found = new Predictions(ids, await engine.logits(ids), engine.config.vocabSize);
-        first ??= found;
-        const mib = (engine.stats.weightBytes / (1 << 20)).toFixed(0);
-        print(`${basename(model)} ${weights}, keys and values ${engine.kvType}: ${mib} MiB, ${changeOf(found, first)}`);
+        for (const budget of budgets) {
+          await using engine = await Engine.load(model, { device, weights, kvType, sparse: prefillOf(budget) });
+          const { vocabSize } = engine.config;
+          const ids = proseIds(engine, text, tokens);
+          const logits = await engine.logits(ids);
+          const firstRow = tokens - last - 1;
+          const found = new Predictions(ids.slice(firstRow), logits.slice(firstRow * vocabSize), vocabSize);
+          first ??= found;
+          const mib = (engine.stats.weightBytes / (1 << 20)).toFixed(0);
+          const name = `${basename(model)} ${weights}, keys and values ${engine.kvType}, prefill ${budget}`;
+          print(`${name}: ${mib} MiB, ${changeOf(found, first)}`);
+        }
       }
     }
   }
+}
+
+function prefillOf(budget: string): SparseOptions {
+  return budget === "off" ? {} : { prefill: "on", prefillBudgetTokens: Number(budget) };
 }
 
 function changeOf(found: Predictions, first: Predictions): string {

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -117,6 +117,9 @@ class Counters(c.Structure):
         ("pages_attended", c.c_int64),
         ("pages_in_context", c.c_int64),
         ("selections", c.c_int64),
+        ("prompt_pages_scored", c.c_int64),
+        ("prompt_pages_attended", c.c_int64),
+        ("prompt_pages_visible", c.c_int64),
     )
 
 
@@ -373,6 +376,35 @@ SIGNATURES = {
         c.c_float,
         c.c_int32,
         c.c_int32,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_prefill_choose": [
+        c.c_int32,
+        c.c_void_p,
+        c.c_int32,
+        c.c_int32,
+        c.c_float,
+        c.c_int32,
+        c.c_int32,
+        c.c_float,
+        c.c_int32,
+        c.c_int32,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_sparse_prefill_attention": [
+        c.c_int32,
+        c.c_void_p,
+        c.c_int32,
+        c.c_float,
+        c.c_int32,
+        c.c_int32,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),

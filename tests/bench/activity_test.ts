@@ -12,7 +12,15 @@ import { openDevice } from "../support/device.ts";
 import { tinyLists } from "./tiny.ts";
 
 const sparse = { arm: "sparse", calls: 3, rows: 2, chosenPages: 4 };
-const selected = { rowsSelected: 6, pagesScored: 60, pagesAttended: 24, pagesInContext: 60, selections: 3 };
+const noPrompts = { promptPagesScored: 0, promptPagesAttended: 0, promptPagesVisible: 0 };
+const selected = {
+  ...noPrompts,
+  rowsSelected: 6,
+  pagesScored: 60,
+  pagesAttended: 24,
+  pagesInContext: 60,
+  selections: 3,
+};
 
 Deno.test("checkActivity() accepts a sparse arm that selected in every call", () => checkActivity(sparse, selected));
 
@@ -29,7 +37,7 @@ Deno.test("checkActivity() refuses a dense arm that selected", () => {
 });
 
 Deno.test("checkActivity() refuses an arm that read nothing", () => {
-  const nothing = { rowsSelected: 0, pagesScored: 0, pagesAttended: 0, pagesInContext: 0, selections: 0 };
+  const nothing = { ...noPrompts, rowsSelected: 0, pagesScored: 0, pagesAttended: 0, pagesInContext: 0, selections: 0 };
   assertThrows(() => checkActivity({ ...sparse, chosenPages: undefined }, nothing), Error, "read 0 pages");
 });
 

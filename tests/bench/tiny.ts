@@ -13,7 +13,7 @@ export const tinyLists: AttentionLists = {
 
 export const tinyGenerate: GenerateLists = {
   ...{ prompt: "8", decode: "4", depth: "0,200", batch: "1,2", pageSize: "8", budget: "64", scorer: "unique,diag" },
-  ...{ denseLayers: 0, prefillDepth: false, ...rules },
+  ...{ denseLayers: 0, prefillBudget: "0", prefillDepth: false, ...rules },
 };
 
 export const tinyQuality: QualityLists = {
@@ -27,6 +27,7 @@ export const tinyQuality: QualityLists = {
     sinkPages: 1,
     recentPages: 2,
     denseLayers: 0,
+    prefillBudget: 0,
   },
 };
 

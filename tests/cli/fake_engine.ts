@@ -103,6 +103,8 @@ const fakeStats: EngineStats = {
   pagesDense: 16384,
   bytesRead: 1048576,
   bytesDense: 16777216,
+  promptPagesRead: 0,
+  promptPagesDense: 0,
   statisticsBytes: 524288,
   peakKvBytes: 33554432,
   weightBytes: 16777216,

@@ -54,7 +54,7 @@ Deno.test("generate passes the sampling flags on", async () => {
 Deno.test("generate passes the sparse flags on", async () => {
   const { engine } = await runGenerate(
     ("hi --sparse on --sparse-budget 256 --page-size 16 --sparse-scorer diag --sparse-lambda 2 --sparse-sink 3 " +
-      "--sparse-recent 4 --dense-layers 5 --sparse-levels 1").split(" "),
+      "--sparse-recent 4 --dense-layers 5 --sparse-levels 1 --sparse-prefill on --prefill-budget 1k").split(" "),
   );
   assertEquals(engine.options!.sparse, {
     mode: "on",
@@ -66,6 +66,8 @@ Deno.test("generate passes the sparse flags on", async () => {
     recentPages: 4,
     denseLayers: 5,
     levels: 1,
+    prefill: "on",
+    prefillBudgetTokens: 1024,
   });
 });
 

@@ -46,6 +46,10 @@ Deno.test("inspect-pages --json matches docs/inspect.schema.json, everything ask
       "page",
       "--top",
       "3",
+      "--sparse-prefill",
+      "on",
+      "--prefill-budget",
+      "256",
     );
     const report = JSON.parse(stdout);
     assertEquals(schemaProblems(SCHEMA, report), []);

@@ -173,3 +173,15 @@ Deno.test("record() counts recall over the pages that are not always read", asyn
   const wanted = Array.from({ length: figures.length / 4 }, (_, row) => figures[4 * row + 3]);
   assertEquals(new Set(wanted), new Set([16 - 1 - 2]));
 });
+
+Deno.test("record() counts how often tiles of a prompt chose each page", async () => {
+  await using engine = await loadFixture("llama-f32");
+  const sparse = { mode: "on", budgetTokens: 64, prefill: "on", prefillBudgetTokens: 64 } as const;
+  using run = await inspectIds(engine, promptIds("llama-f32", 384), NO_TEXT, { steps: 2, sparse });
+  const { promptReads = [], facts: { layers, heads } } = run.recording;
+  const [tilesBehindPages, budgetPages, ownPages] = [2, 8, 48];
+  const rows = layers.length * heads;
+  assertEquals(promptReads[0], tilesBehindPages * rows);
+  assertEquals(promptReads.reduce((sum, reads) => sum + reads, 0), tilesBehindPages * budgetPages * rows);
+  assertEquals(run.stats.promptPagesRead, (tilesBehindPages * budgetPages + ownPages) * rows);
+});

@@ -12,6 +12,7 @@ Deno.test("readTrace() gives back what writeTrace() was given", async () => {
     ...syntheticRecording(SHAPE),
     ablations: [{ label: "page 3", pages: [3], logProbability: -2, baseline: -1, mass: 0.25 }],
     comparison: { scorers: ["mean"], figures: new Float32Array(4 * 3 * 2 * 3).fill(0.5) },
+    promptReads: Array.from({ length: SHAPE.pages }, (_, page) => page % 7),
   };
   const { rows, ...again } = await readTrace(await writeTrace(recording), "t");
   const { rows: ours, ...rest } = recording;

@@ -175,7 +175,7 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Calls::one() {
-  const int which = bytes_.below(43);
+  const int which = bytes_.below(45);
   used_ = 0;
   if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
   else if (which < 10) on_handles(which);
@@ -363,8 +363,13 @@ void Calls::attend(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer
     default: {
       const int64_t tokens = 1 + bytes_.below(20);
       const ps_tensor *queries = tensor(PS_F32, {tokens, d.num_query_heads, d.head_dim}), *pages = tensor(PS_I32, {m});
-      return check(ps_prefill_attention(c, layer, scale, window, int32_t(bytes_.mostly(bytes_.below(30))), queries, pages,
-                                        tensor(PS_F32, {tokens, d.num_query_heads, d.head_dim})));
+      const ps_tensor *answers = tensor(PS_F32, {tokens, d.num_query_heads, d.head_dim});
+      const int32_t start = int32_t(bytes_.mostly(bytes_.below(30))), tile = int32_t(bytes_.mostly(1 + bytes_.below(20)));
+      if (which < 10) return check(ps_prefill_attention(c, layer, scale, window, start, queries, pages, answers));
+      const int64_t tiles = tile > 0 ? (start + tokens - 1) / tile - start / tile + 1 : 1;
+      const ps_tensor *chosen = tensor(PS_I32, {tiles, heads, k}), *numbers = tensor(PS_I32, {tiles, heads});
+      if (which == 10) return check(ps_sparse_prefill_attention(c, layer, scale, start, tile, queries, pages, chosen, numbers, answers));
+      return check(ps_prefill_choose(c, layer, scorer, lambda, sink, recent, scale, start, tile, queries, pages, chosen, numbers));
     }
   }
 }

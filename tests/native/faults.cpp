@@ -150,6 +150,8 @@ const Operation kOperations[] = {
       return ps_sparse_attention(s.cache, 0, PS_UNIQUE, 0.5f, 1, 2, 0.25f, &s.x, &s.table, &s.lengths, &s.scores, &s.selected, &s.counts, &s.out);
     },
     [](Scene &s) { return ps_prefill_attention(s.cache, 1, 0.25f, 0, 3, &s.x, &s.row, &s.out); },
+    [](Scene &s) { return ps_prefill_choose(s.cache, 0, PS_UNIQUE, 0.5f, 1, 2, 0.25f, 64, 128, &s.x, &s.row, &s.selected, &s.counts); },
+    [](Scene &s) { return ps_sparse_prefill_attention(s.cache, 0, 0.25f, 64, 128, &s.x, &s.row, &s.selected, &s.counts, &s.out); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.square, nullptr, &s.product); },
     [](Scene &s) { return write_blocks(s); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.blocks, nullptr, &s.product); },

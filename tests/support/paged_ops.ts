@@ -119,6 +119,72 @@ export function attendPrefill(
   return out.readFloats();
 }
 
+export interface PromptChoice extends ChooseOptions {
+  tileTokens: number;
+}
+
+function rowsOfTiles(
+  { shape }: Paged,
+  q: Float32Array,
+  start: number,
+  tileTokens: number,
+): [tiles: number, heads: number] {
+  const tokens = q.length / (shape.numQueryHeads * shape.headDim);
+  const tiles = Math.floor((start + tokens - 1) / tileTokens) - Math.floor(start / tileTokens) + 1;
+  return [tiles, shape.numKvHeads];
+}
+
+/** Rows (tile, KV head) of the pages that tiles of the first sequence's tokens from `start` on choose, q `[T, Hq, d]`. */
+export function choosePromptRows(
+  paged: Paged,
+  q: Float32Array<ArrayBuffer>,
+  start: number,
+  options: PromptChoice,
+): number[][] {
+  const { device, cache, shape, tables } = paged;
+  const rows = rowsOfTiles(paged, q, start, options.tileTokens);
+  const selection = {
+    selected: device.createTensor("i32", [...rows, options.k]),
+    counts: device.createTensor("i32", rows),
+  };
+  const query = device.upload(q, [
+    q.length / (shape.numQueryHeads * shape.headDim),
+    shape.numQueryHeads,
+    shape.headDim,
+  ]);
+  const table = device.upload(Int32Array.from(tables[0]!), [tables[0]!.length]);
+  cache.choosePromptPages(0, start, query, table, selection, options);
+  return selectionRows(selection);
+}
+
+/** A selection of the pages in `rows` (tile, KV head) of `tiles` tiles. */
+export function uploadTileSelection(paged: Paged, rows: readonly (readonly number[])[], tiles: number): Selection {
+  const { device, shape } = paged;
+  const k = Math.max(1, ...rows.map((row) => row.length));
+  const padded = rows.flatMap((row) => [...row, ...new Array<number>(k - row.length).fill(-1)]);
+  return {
+    selected: device.upload(Int32Array.from(padded), [tiles, shape.numKvHeads, k]),
+    counts: device.upload(Int32Array.from(rows, (row) => row.length), [tiles, shape.numKvHeads]),
+  };
+}
+
+/** `[T, Hq, d]` of T tokens of the first sequence over the pages of `rows` and those of their tiles. */
+export function attendPromptPages(
+  paged: Paged,
+  q: Float32Array<ArrayBuffer>,
+  start: number,
+  tileTokens: number,
+  rows: readonly (readonly number[])[],
+): Float32Array<ArrayBuffer> {
+  const { device, cache, shape, tables } = paged;
+  const size = [q.length / (shape.numQueryHeads * shape.headDim), shape.numQueryHeads, shape.headDim];
+  const out = device.upload(new Float32Array(q.length).fill(NaN), size);
+  const table = device.upload(Int32Array.from(tables[0]!), [tables[0]!.length]);
+  const selection = uploadTileSelection(paged, rows, rowsOfTiles(paged, q, start, tileTokens)[0]);
+  cache.attendPrefillSparse(0, start, device.upload(q, size), table, selection, out, { tileTokens });
+  return out.readFloats();
+}
+
 /** Sparse attention `[B, Hq, d]` in one call, and the pages it took. */
 export function attendSparse(
   paged: Paged,

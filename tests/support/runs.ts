@@ -7,7 +7,7 @@ import { randomWeight, readWeight } from "./blocks.ts";
 import { normals } from "./cases.ts";
 import { uploadAs } from "./numbers.ts";
 import { buildPaged, type Paged, type PagedShape, randomSequence } from "./paged.ts";
-import { attend, attendPrefill, scoreTensor, select } from "./paged_ops.ts";
+import { attend, attendPrefill, attendPromptPages, choosePromptRows, scoreTensor, select } from "./paged_ops.ts";
 
 const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 8, numKvHeads: 2, headDim: 64 };
 export type Run = (device: Device) => Float32Array<ArrayBuffer>;
@@ -103,5 +103,11 @@ export const RUNS: Record<string, Run> = {
   },
   "attend over every page of q8": (device) => attend(paged(device, "q8"), QUERIES),
   "attend over every page of fp8": (device) => attend(paged(device, "fp8"), QUERIES),
+  "choosePromptPages and attention over them": (device) => {
+    const batch = paged(device);
+    const queries = normals(new Random(4), 200 * 8 * 64);
+    const rows = choosePromptRows(batch, queries, 1500, { k: 70, tileTokens: 128 });
+    return attendPromptPages(batch, queries, 1500, 128, rows);
+  },
   "attendPrefill": (device) => attendPrefill(paged(device), normals(new Random(4), 90 * 8 * 64), 1500),
 };

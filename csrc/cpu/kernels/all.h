@@ -13,6 +13,7 @@
 #include "page_score.h"
 #include "page_select.h"
 #include "prefill_attention.h"
+#include "prefill_choose.h"
 #include "rms_norm.h"
 #include "rope.h"
 #include "route_experts.h"
@@ -50,6 +51,7 @@ static constexpr Kernels kernels(const char *name) {
           page_select,
           decode_attention,
           page_mass,
+          prefill_choose,
           prefill_attention};
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "microkernel.h"
+#include "prompt_tile.h"
 #if defined(__AMX_BF16__)
 #include "prefill_attention_amx.h"
 #endif
@@ -29,6 +30,7 @@ struct Tile {
   int64_t first_position, tokens; /* of the tile */
 };
 
+static int64_t padded_columns(int64_t d) { return (d + kTileColumns - 1) / kTileColumns * kTileColumns; }
 static int64_t tile_floats(int64_t rows, int64_t d, int64_t padded) { return rows * (d + kColumns + padded + 2) + kColumns * (d + padded); }
 
 static Tile place_tile(float *memory, int64_t rows, int64_t d, int64_t padded) {
@@ -133,25 +135,43 @@ static void attend_tile(const PrefillAttentionParams &p, Tile &tile, int64_t hea
   }
 }
 
+/* The tile of `tile_tokens` tokens from `token` on; `memory` has tile_floats. */
+template <typename T>
+static void attend_tokens(const PrefillAttentionParams &p, float *memory, int64_t tile_tokens, int64_t head, int64_t token) {
+  const ps_cache_desc &desc = p.cache.desc;
+  const int64_t group = desc.num_query_heads / desc.num_kv_heads;
+  Tile tile = place_tile(memory, tile_tokens * group, desc.head_dim, padded_columns(desc.head_dim));
+  tile.group = group;
+  tile.tokens = p.tokens - token < tile_tokens ? p.tokens - token : tile_tokens;
+  tile.rows = tile.tokens * group;
+  tile.first_position = p.start + token;
+  attend_tile<T>(p, tile, head, token);
+}
+
 static void prefill_attention(ThreadPool &pool, const PrefillAttentionParams &p) {
   const ps_cache_desc &desc = p.cache.desc;
+  if (p.selected) count_prompt_pages(p);
 #if defined(__AMX_BF16__)
-  if (desc.dtype != PS_F32) return attend_packed(pool, p);
+  if (desc.dtype != PS_F32) return p.selected ? attend_chosen_packed(pool, p) : attend_packed(pool, p);
 #endif
-  const int64_t heads = desc.num_kv_heads, group = desc.num_query_heads / heads, d = desc.head_dim;
-  const int64_t padded = (d + kTileColumns - 1) / kTileColumns * kTileColumns;
+  const int64_t heads = desc.num_kv_heads, group = desc.num_query_heads / heads;
   const int64_t tile_tokens = group >= kRows ? 1 : kRows / group, tiles = (p.tokens + tile_tokens - 1) / tile_tokens;
-  pool.reserve_scratch(tile_floats(tile_tokens * group, d, padded) * int64_t(sizeof(float)));
+  const int64_t floats = tile_floats(tile_tokens * group, desc.head_dim, padded_columns(desc.head_dim));
+  pool.reserve_scratch((floats + (p.selected ? most_tile_pages(p) : 0)) * int64_t(sizeof(float)));
   with_kv_type(desc, [&](auto type) {
-    pool.parallel_for(tiles * heads, [&](int64_t task, int thread) {
-      const int64_t index = tiles - 1 - task / heads, token = index * tile_tokens; /* the longest first */
-      Tile tile = place_tile(static_cast<float *>(pool.scratch(thread)), tile_tokens * group, d, padded);
-      tile.group = group;
-      tile.tokens = p.tokens - token < tile_tokens ? p.tokens - token : tile_tokens;
-      tile.rows = tile.tokens * group;
-      tile.first_position = p.start + token;
-      attend_tile<decltype(type)>(p, tile, task % heads, token);
-    });
+    using T = decltype(type);
+    if (p.selected) {
+      pool.parallel_for(p.tiles().count() * heads, [&](int64_t task, int thread) {
+        float *memory = static_cast<float *>(pool.scratch(thread));
+        const PrefillAttentionParams call = tile_call(p, task / heads, task % heads, reinterpret_cast<int32_t *>(memory + floats));
+        for (int64_t token = 0; token < call.tokens; token += tile_tokens) attend_tokens<T>(call, memory, tile_tokens, task % heads, token);
+      });
+    } else {
+      pool.parallel_for(tiles * heads, [&](int64_t task, int thread) {
+        const int64_t token = (tiles - 1 - task / heads) * tile_tokens; /* the longest first */
+        attend_tokens<T>(p, static_cast<float *>(pool.scratch(thread)), tile_tokens, task % heads, token);
+      });
+    }
   });
 }
 

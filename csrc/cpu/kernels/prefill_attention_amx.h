@@ -7,6 +7,7 @@
 #pragma once
 
 #include "bf16_tiles.h"
+#include "prompt_tile.h"
 
 namespace ps {
 namespace PS_ISA {
@@ -295,6 +296,40 @@ static void attend_packed(ThreadPool &pool, const PrefillAttentionParams &p) {
       attend_tile_amx(p, packed, tile, first_head + task % count, task % count, token);
     });
   }
+}
+
+/* The same where tiles have chosen pages: a task packs those of one tile and KV head, and walks them with all rows of the tile. */
+static void attend_chosen_packed(ThreadPool &pool, const PrefillAttentionParams &p) {
+  const ps_cache_desc &desc = p.cache.desc;
+  const int64_t heads = desc.num_kv_heads, group = desc.num_query_heads / heads, most_pages = most_tile_pages(p);
+  const int64_t most_rows = (p.tile_tokens < p.tokens ? p.tile_tokens : p.tokens) * group;
+  PackedHeads packed{};
+  packed.steps = (desc.head_dim + kStepInputs - 1) / kStepInputs;
+  const int64_t most_numbers = (most_pages * desc.page_size / kBlockColumns + 1) * packed.block_numbers();
+  const int64_t tile_bytes = AmxTile::bytes(most_rows, packed.steps);
+  pool.reserve_scratch(tile_bytes + 2 * most_numbers * int64_t(sizeof(bf16)) + most_pages * int64_t(sizeof(int32_t)));
+  pool.parallel_for(p.tiles().count() * heads, [&](int64_t task, int thread) {
+    const int64_t head = task % heads;
+    char *memory = static_cast<char *>(pool.scratch(thread));
+    PackedHeads own = packed;
+    own.keys = reinterpret_cast<bf16 *>(memory + tile_bytes);
+    own.values = own.keys + most_numbers;
+    const PrefillAttentionParams call = tile_call(p, task / heads, head, reinterpret_cast<int32_t *>(own.values + most_numbers));
+    own.blocks = (call.start + call.tokens + kBlockColumns - 1) / kBlockColumns;
+    with_kv_type(desc, [&](auto type) {
+      if constexpr (sizeof(type) < sizeof(float)) {
+        for (int64_t block = 0; block < own.blocks; block++) {
+          pack_block<decltype(type)>(call, head, block, call.start + call.tokens, own.steps, own.keys + own.offset(0, block),
+                                     own.values + own.offset(0, block));
+        }
+      }
+    });
+    AmxTile tile(memory, most_rows, own.steps);
+    tile.rows = call.tokens * group;
+    tile.group = group;
+    tile.first_position = call.start;
+    attend_tile_amx(call, own, tile, head, 0, 0);
+  });
 }
 
 }  // namespace PS_ISA

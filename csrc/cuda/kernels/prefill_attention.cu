@@ -28,9 +28,13 @@ Kernel choose(const Backend &backend, const ps_cache_desc &desc) {
 template <typename Function>
 static void start(Backend &backend, const PrefillAttentionParams &p, Function kernel, int64_t rows, int threads, int64_t shared_bytes) {
   const ps_cache_desc &desc = p.cache.desc;
-  const int64_t all_rows = p.tokens * (desc.num_query_heads / desc.num_kv_heads);
+  const int64_t group = desc.num_query_heads / desc.num_kv_heads;
   const int64_t cached = (p.start + p.tokens) * desc.head_dim * 2 * number_bytes(desc); /* bytes a KV head */
-  Args args{p, backend.bad_index, ceil_div(all_rows, rows), 0, false};
+  Args args{p, backend.bad_index, ceil_div(p.tokens * group, rows), 0, false, 1};
+  if (p.selected) {
+    args.parts = static_cast<int32_t>(ceil_div(std::min(p.tile_tokens, p.tokens) * group, rows));
+    args.tiles = p.tiles().count() * args.parts;
+  }
   args.together = static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(desc.num_kv_heads, kSharedCacheBytes / cached)));
   const auto address = reinterpret_cast<uintptr_t>(p.q.data) | reinterpret_cast<uintptr_t>(p.out.data);
   args.vectors = address % 16 == 0 && p.q.stride % 4 == 0 && p.out.stride % 4 == 0;

@@ -45,7 +45,7 @@ struct CachedToken {
 __device__ __forceinline__ CachedToken cached_token(const Args &args, const QueryTile &tile, int32_t position) {
   const int page_size = args.p.cache.desc.page_size;
   if (position >= tile.end) return {0, 0, false};
-  return {Layout(args.p.cache.desc).tokens(args.p.layer, tile.head, physical_page(args, position / page_size)), position % page_size, true};
+  return {Layout(args.p.cache.desc).tokens(args.p.layer, tile.head, physical_page(args, tile, position / page_size)), position % page_size, true};
 }
 
 /* Four numbers of it, from dimension `dim` (a multiple of 4) on. */
@@ -163,6 +163,7 @@ __global__ void __launch_bounds__(kGenericThreads) prefill_attention_generic(con
   wait_for_previous();
 
   const QueryTile tile = query_tile(args, kGenericRows);
+  if (tile.rows <= 0) return;
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, head_dim = args.p.cache.desc.head_dim;
   const float *query = query_row(args, tile, threadIdx.x / 4);
   float4 out[4][kBlocks] = {};

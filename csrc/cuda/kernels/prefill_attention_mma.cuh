@@ -76,7 +76,7 @@ __device__ __forceinline__ void begin_tile(const Args &args, const QueryTile &ti
   for (int i = threadIdx.x; i < kTokens * (D / 8); i += kMmaThreads) {
     const int chunk = i % kChunks, row = i / kChunks % kTokens, block = i / (kChunks * kTokens), position = first + row;
     const bool present = position < tile.end;
-    const int64_t page = present ? layout.tokens(args.p.layer, tile.head, physical_page(args, position / page_size)) : 0;
+    const int64_t page = present ? layout.tokens(args.p.layer, tile.head, physical_page(args, tile, position / page_size)) : 0;
     const int64_t from = page + (block * page_size + position % page_size) * W + chunk * 8;
     copy_chunk(keys + i * 8, static_cast<const T *>(args.p.cache.keys) + (present ? from : 0), present);
     copy_chunk(values + i * 8, static_cast<const T *>(args.p.cache.values) + (present ? from : 0), present);
@@ -153,6 +153,7 @@ __global__ void __launch_bounds__(kMmaThreads) prefill_attention_mma(const __gri
   wait_for_previous();
 
   const QueryTile tile = query_tile(args, Plan::kRows);
+  if (tile.rows <= 0) return;
   const int32_t first_token = tile.oldest / N * N;
   const int tiles = (tile.end - first_token + N - 1) / N;
   const int lane = threadIdx.x % kWarp, first_row = threadIdx.x / kWarp * Plan::kRowTiles * 16;

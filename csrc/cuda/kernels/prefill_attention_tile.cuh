@@ -22,6 +22,7 @@ struct Args {
   int64_t tiles;     /* a KV head */
   int32_t together;  /* KV heads whose tiles run side by side, so that their keys and values stay in the L2 cache */
   bool vectors;      /* every row of q and out starts at a multiple of 16 bytes */
+  int32_t parts;     /* blocks of a prompt's tile and KV head, where tiles have chosen pages */
 };
 
 struct QueryTile {
@@ -31,6 +32,9 @@ struct QueryTile {
   int32_t first_row;         /* of the tile, in the chunk */
   int32_t oldest, end;       /* positions [oldest, end) are seen by at least one row */
   int32_t start, window;
+  const int32_t *selected;   /* where the tile has chosen pages: they and the tile's own are the pages of a shorter sequence, */
+  int32_t count;             /* in which the tile stands at the end, and positions count in that sequence */
+  int32_t own;               /* logical page that follows the chosen ones */
 
   /* A row past the last one counts as the last one; its result is not stored. */
   __device__ int32_t token(int32_t row) const { return min(first_row + row, last_row) / group; }
@@ -40,7 +44,33 @@ struct QueryTile {
   __device__ int32_t begin(int32_t position) const { return window > 0 ? max(position - window + 1, 0) : 0; }
 };
 
-/* The tile of a block. Heads run in sections of `together`; inside a section the latest tokens, which see most, come first. */
+/* Limits a block's tile to one tile of the prompt, and turns its positions into those among the chosen pages and its own. `index` counts
+ * blocks of a KV head, of which each tile of the prompt has the same number. */
+__device__ __forceinline__ void choose_rows(const Args &args, QueryTile &tile, int32_t index, int32_t tile_rows) {
+  const PrefillAttentionParams &p = args.p;
+  const int32_t page_size = p.cache.desc.page_size, part = index % args.parts;
+  const int64_t prompt_tile = index / args.parts, row = prompt_tile * p.cache.desc.num_kv_heads + tile.head;
+  const PrefillTiles tiles = p.tiles();
+  const int32_t first = static_cast<int32_t>(tiles.first(prompt_tile)), end = static_cast<int32_t>(tiles.end(prompt_tile));
+  tile.first_row = first * tile.group + part * tile_rows;
+  tile.last_row = end * tile.group - 1;
+  tile.own = (tile.start + first) / page_size;
+  tile.selected = p.selected + row * p.k;
+  tile.count = p.counts[row];
+  if (tile.count < 0 || tile.count > p.k) {
+    note_bad_index(args.bad_index, kCounts, row, tile.count, p.k);
+    tile.count = 0;
+  }
+  if (part == 0 && threadIdx.x == 0) {
+    const int32_t visible = (tile.start + end + page_size - 1) / page_size;
+    add_to_counter(p.cache.counters->prompt_pages_attended, tile.count + visible - tile.own);
+    add_to_counter(p.cache.counters->prompt_pages_visible, visible);
+  }
+  tile.start += (tile.count - tile.own) * page_size;
+}
+
+/* The tile of a block. Heads run in sections of `together`; inside a section the latest tokens, which see most, come first. A tile with
+ * chosen pages may have no rows. */
 __device__ __forceinline__ QueryTile query_tile(const Args &args, int32_t tile_rows) {
   const ps_cache_desc &desc = args.p.cache.desc;
   const int64_t section_blocks = args.tiles * args.together, section = blockIdx.x / section_blocks, rest = blockIdx.x % section_blocks;
@@ -49,9 +79,13 @@ __device__ __forceinline__ QueryTile query_tile(const Args &args, int32_t tile_r
   tile.head = static_cast<int32_t>(first_head + rest % heads);
   tile.group = desc.num_query_heads / desc.num_kv_heads;
   tile.last_row = static_cast<int32_t>(args.p.tokens * tile.group - 1);
-  tile.first_row = static_cast<int32_t>((args.tiles - 1 - rest / heads) * tile_rows);
-  tile.rows = min(tile_rows, tile.last_row - tile.first_row + 1);
   tile.start = static_cast<int32_t>(args.p.start);
+  const int32_t index = static_cast<int32_t>(args.tiles - 1 - rest / heads);
+  tile.selected = nullptr;
+  tile.count = tile.own = 0;
+  if (args.p.selected) choose_rows(args, tile, index, tile_rows);
+  else tile.first_row = index * tile_rows;
+  tile.rows = min(tile_rows, tile.last_row - tile.first_row + 1);
   tile.window = args.p.window;
   tile.oldest = tile.begin(tile.position(0));
   tile.end = tile.position(tile.rows - 1) + 1;
@@ -66,8 +100,12 @@ __device__ __forceinline__ float *out_row(const Args &args, const QueryTile &til
   return args.p.out.row(tile.token(row)) + int64_t(tile.query_head(row)) * args.p.cache.desc.head_dim;
 }
 
-/* Physical page of a logical one. */
-__device__ __forceinline__ int32_t physical_page(const Args &args, int32_t logical) {
+/* Physical page of a tile's page. */
+__device__ __forceinline__ int32_t physical_page(const Args &args, const QueryTile &tile, int32_t page) {
+  int32_t logical = page - tile.count + tile.own;
+  if (page < tile.count) {
+    logical = checked_index(args.bad_index, kSelected, tile.selected - args.p.selected + page, tile.selected[page], tile.own);
+  }
   return checked_page(args.bad_index, args.p.page_table, 0, logical, args.p.cache.desc.num_pages);
 }
 

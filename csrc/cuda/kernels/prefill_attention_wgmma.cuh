@@ -110,7 +110,7 @@ struct Fetcher {
     const Layout layout(args.p.cache.desc);
     for (int i = 0; i < tiles; i++) {
       const int count = rows(i);
-      const int32_t physical = count > 0 ? physical_page(args, (first_token + i * Plan::kTokens) / size + page()) : 0;
+      const int32_t physical = count > 0 ? physical_page(args, tile, (first_token + i * Plan::kTokens) / size + page()) : 0;
       const int64_t from = layout.tokens(args.p.layer, tile.head, physical) + block() * size * 64;
       const int bytes = __reduce_add_sync(kAllLanes, count * 128);
       ring.wait_empty(i);
@@ -254,6 +254,7 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1) prefill_attention_wgmma(cons
   __syncthreads();
   wait_for_previous();
   const QueryTile tile = query_tile(args, kWgmmaRows);
+  if (tile.rows <= 0) return;
   const int32_t first_token = tile.oldest / Plan::kTokens * Plan::kTokens;
   const int tiles = (tile.end - first_token + Plan::kTokens - 1) / Plan::kTokens;
 

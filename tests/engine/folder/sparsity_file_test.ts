@@ -27,6 +27,11 @@ Deno.test("readSparsity reads what a fine-tuning wrote", async () => {
   });
 });
 
+Deno.test("readSparsity reads the budget of prompts", async () => {
+  const found = await read({ ...TRAINED, prefill_budget_tokens: 1024 });
+  assertEquals(found?.defaults.prefillBudgetTokens, 1024);
+});
+
 Deno.test("readSparsity tells a folder without the file", async () => {
   assertEquals(await readIn({ "config.json": "{}" }), undefined);
 });
@@ -34,6 +39,7 @@ Deno.test("readSparsity tells a folder without the file", async () => {
 Deno.test("readSparsity names what is wrong in one line of kind model", async () => {
   const wrong: [Record<string, unknown>, string][] = [
     [{ budget_tokens: 100 }, '"budget_tokens" of'],
+    [{ prefill_budget_tokens: 100 }, '"prefill_budget_tokens" of'],
     [{ page_size: 12 }, "one of 8, 16, 32, 64, found 12"],
     [{ scorer: "best" }, "unique, diag, quest, mean"],
     [{ lambda: -1 }, '"lambda" of'],

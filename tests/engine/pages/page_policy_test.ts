@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { PagesiftError } from "../../../engine/errors.ts";
-import { exceedsBudget, resolvePolicy, SCORERS } from "../../../engine/pages/page_policy.ts";
+import { exceedsBudget, resolvePolicy, SCORERS, tileSelects } from "../../../engine/pages/page_policy.ts";
 import type { SparseOptions } from "../../../engine/types.ts";
 
 const NO_WINDOWS = [0, 0, 0];
@@ -33,6 +33,7 @@ Deno.test("resolvePolicy has the defaults of the method", () => {
     recentPages: 2,
     onlyIfFaster: true,
     layers: [{ kind: "sparse" }, { kind: "sparse" }, { kind: "sparse" }],
+    prefill: undefined,
   });
 });
 
@@ -150,4 +151,19 @@ Deno.test("exceedsBudget is false while all pages fit the budget", () => {
 Deno.test("exceedsBudget is true from the first token of the first page too many", () => {
   const policy = resolvePolicy({ budgetTokens: 32, pageSize: 8 }, NO_WINDOWS);
   assertEquals([33, 40, 41].map((tokens) => exceedsBudget(policy, tokens)), [true, true, true]);
+});
+
+Deno.test("resolvePolicy reads prompts by tiles in prefill mode on, in all layers but those of windows and dense layers", () => {
+  const { prefill } = resolvePolicy({ prefill: "on", denseLayers: 1 }, [0, 0, 512]);
+  assertEquals(prefill, { budgetPages: 256, recentPages: 32, fromTokens: 0, layers: [false, true, false] });
+});
+
+Deno.test("resolvePolicy keeps prompts dense in prefill mode auto unless a budget is set", () => {
+  assertEquals(resolvePolicy({ prefill: "auto" }, NO_WINDOWS).prefill, undefined);
+  assertEquals(resolvePolicy({ prefill: "auto", prefillBudgetTokens: 1000 }, NO_WINDOWS).prefill?.fromTokens, 4096);
+});
+
+Deno.test("tileSelects from the first tile on that has more pages before it than the budget", () => {
+  const policy = resolvePolicy({ prefill: "on", prefillBudgetTokens: 1024 }, NO_WINDOWS);
+  assertEquals([0, 1024, 1031, 1032].map((position) => tileSelects(policy, position)), [false, false, false, true]);
 });
