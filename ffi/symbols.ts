@@ -439,6 +439,31 @@ export const symbols = {
   ps_cache_counters: { parameters: ["pointer", "buffer"], result: "i32" },
   /** (cache) */
   ps_cache_reset_counters: { parameters: ["pointer"], result: "i32" },
+  /**
+   * Opens `count` devices of this build as one. Every buffer and cache exists on each member, of the same size, and every operation runs on
+   * each with the member's own contents: a caller splits a model by writing each member its share of the weights (ps_group_only), and joins
+   * results by ps_all_reduce and ps_all_gather. Reads return the contents of the first member; counters are sums over the members, available
+   * memory is that of the fullest. options [count]: on a GPU, each index once; in the CPU build, index i for member i. A group of one is a
+   * device. PS_UNSUPPORTED if GPUs cannot reach each other's memory, or NCCL 2, which the CUDA build loads here, cannot be loaded.
+   * message [message_bytes] as in ps_device_open.
+   * (options, count, out, message, message_bytes)
+   */
+  ps_group_open: { parameters: ["buffer", "i32", "buffer", "buffer", "i32"], result: "i32" },
+  /**
+   * Restricts copies, weights and operations to one member until the next call; -1: all members again.
+   * (device, member)
+   */
+  ps_group_only: { parameters: ["pointer", "i32"], result: "i32" },
+  /**
+   * Replaces x on every member by the sum over all members. x [T, n] f32, without gaps between rows. Nothing on a single device.
+   * (device, x)
+   */
+  ps_all_reduce: { parameters: ["pointer", "buffer"], result: "i32" },
+  /**
+   * Joins columns: out [T, members * n] contains x [T, n] of every member in turn, on every member. f32; x has no gaps between rows.
+   * (device, x, out)
+   */
+  ps_all_gather: { parameters: ["pointer", "buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 export type Symbols = Deno.DynamicLibrary<typeof symbols>["symbols"];

@@ -99,6 +99,7 @@ int32_t ps_cache_measure(ps_device *device, const ps_cache_desc *desc, ps_cache_
     check_desc(desc);
     require(out != nullptr, "The struct for the sizes of the cache is NULL");
     *out = plan_cache(*desc).bytes;
+    out->unit *= static_cast<int64_t>(device->members.size());
   });
 }
 
@@ -107,9 +108,9 @@ int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache *
     check_desc(desc);
     require(out != nullptr, "The pointer for the new cache is NULL");
     const Plan plan = plan_cache(*desc);
-    auto cache = std::make_unique<ps_cache>(ps_cache{device, {}, nullptr, plan.total});
+    auto cache = std::make_unique<ps_cache>(ps_cache{device, {}, {}, plan.total});
     cache->memory = allocate(*device, plan.total);
-    cache->view = view_cache(*desc, plan, cache->memory);
+    for (void *memory : cache->memory) cache->views.push_back(view_cache(*desc, plan, memory));
     *out = cache.release();
     ps_open_handles++;
   });

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -20,17 +21,27 @@ void copy_message(char *out, int32_t bytes) noexcept {
   if (out != nullptr && bytes > 0) std::snprintf(out, static_cast<size_t>(bytes), "%s", t_message);
 }
 
-void *allocate(ps_device &device, int64_t bytes) {
+std::vector<void *> allocate(ps_device &device, int64_t bytes) {
   require_running(device);
-  void *memory = memory_allocate(*device.backend, bytes);
-  device.allocated_bytes += bytes;
+  std::vector<void *> memory;
+  memory.reserve(device.members.size());
+  try {
+    for (size_t member = 0; member < device.members.size(); member++) {
+      enter(device, member);
+      memory.push_back(memory_allocate(*device.backend, bytes));
+    }
+  } catch (...) {
+    for (size_t member = 0; member < memory.size(); member++) memory_free(*device.members[member], memory[member], bytes);
+    throw;
+  }
+  device.allocated_bytes += bytes * static_cast<int64_t>(memory.size());
   device.children++;
   return memory;
 }
 
-void release(ps_device &device, void *memory, int64_t bytes) {
-  memory_free(*device.backend, memory, bytes);
-  device.allocated_bytes -= bytes;
+void release(ps_device &device, const std::vector<void *> &memory, int64_t bytes) {
+  for (size_t member = 0; member < memory.size(); member++) memory_free(*device.members[member], memory[member], bytes);
+  device.allocated_bytes -= bytes * static_cast<int64_t>(memory.size());
   device.children--;
 }
 
@@ -69,6 +80,8 @@ int32_t ps_device_open(const ps_device_options *options, ps_device **out, char *
     ps::require(options != nullptr && out != nullptr, "The options or the pointer for the new device are NULL");
     auto device = std::make_unique<ps_device>();
     device->backend = ps::backend_open(*options);
+    device->members = {device->backend};
+    device->indices = {options->index};
     *out = device.release();
     ps_open_handles++;
   } catch (...) {
@@ -89,7 +102,8 @@ int32_t ps_device_close(ps_device *device) {
                     static_cast<long long>(device->children));
       return ps::refuse(text);
     }
-    ps::backend_close(device->backend);
+    if (device->group != nullptr) ps::group_close(device->group);
+    for (ps::Backend *member : device->members) ps::backend_close(member);
     device->backend = nullptr;
   }
   ps::retire(device);
@@ -101,14 +115,19 @@ int32_t ps_device_describe(ps_device *device, ps_device_info *out) {
   return ps::guard(device, [&] {
     ps::require(out != nullptr, "The struct for the description of the device is NULL");
     *out = ps_device_info{};
-    ps::backend_describe(*device->backend, *out);
+    int64_t available = INT64_MAX;
+    for (ps::Backend *member : device->members) {
+      ps::backend_describe(*member, *out);
+      available = std::min(available, out->available_bytes);
+    }
+    out->available_bytes = available;
     out->backend = ps::kBackendKind;
     out->allocated_bytes = device->allocated_bytes;
   });
 }
 
 int32_t ps_device_wait(ps_device *device, char *message, int32_t message_bytes) {
-  const int32_t status = ps::guard(device, [&] {
+  const int32_t status = ps::guard_each(device, [&] {
     ps::require_running(*device);
     ps::backend_wait(*device->backend);
   });
@@ -120,7 +139,7 @@ int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **out) {
   return ps::guard(device, [&] {
     ps::require(out != nullptr, "The pointer for the new buffer is NULL");
     ps::require(bytes > 0, "A buffer must have at least 1 byte, found ", int64_t(bytes));
-    auto buffer = std::make_unique<ps_buffer>(ps_buffer{device, nullptr, bytes});
+    auto buffer = std::make_unique<ps_buffer>(ps_buffer{device, {}, bytes});
     buffer->memory = ps::allocate(*device, bytes);
     *out = buffer.release();
     ps_open_handles++;
@@ -132,10 +151,10 @@ int32_t ps_buffer_close(ps_buffer *buffer) {
 }
 
 int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset, const void *source, int64_t bytes) {
-  return ps::guard_child(buffer, [&] {
+  return ps::guard_each_child(buffer, [&] {
     ps::require_running(*buffer->device);
     ps::check_range(*buffer, offset, source, bytes);
-    if (bytes > 0) ps::memory_write(*buffer->device->backend, static_cast<char *>(buffer->memory) + offset, source, bytes);
+    if (bytes > 0) ps::memory_write(*buffer->device->backend, buffer->here() + offset, source, bytes);
   });
 }
 
@@ -143,7 +162,7 @@ int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t 
   return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);
     ps::check_range(*buffer, offset, target, bytes);
-    if (bytes > 0) ps::memory_read(*buffer->device->backend, target, static_cast<const char *>(buffer->memory) + offset, bytes);
+    if (bytes > 0) ps::memory_read(*buffer->device->backend, target, buffer->here() + offset, bytes);
   });
 }
 
@@ -151,7 +170,7 @@ int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out) {
   return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);
     ps::require(out != nullptr, "The pointer for the result of the scan is NULL");
-    ps::scan(*buffer->device->backend, {static_cast<const uint32_t *>(buffer->memory), buffer->bytes / 4, out});
+    ps::scan(*buffer->device->backend, {reinterpret_cast<const uint32_t *>(buffer->here()), buffer->bytes / 4, out});
   });
 }
 

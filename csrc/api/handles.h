@@ -7,8 +7,9 @@
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
-#include "../backend.h"
+#include "../group.h"
 
 extern std::atomic<int64_t> ps_open_handles;
 
@@ -32,7 +33,12 @@ constexpr const char *kClosedDevice = "The device is closed", *kClosedHandle = "
 }  // namespace ps
 
 struct ps_device {
-  ps::Backend *backend; /* null once closed */
+  ps::Backend *backend; /* the member that the current call is about; null once closed */
+  std::vector<ps::Backend *> members; /* one, or those of a group */
+  std::vector<int32_t> indices;       /* their numbers, for messages */
+  ps::Group *group = nullptr;         /* what connects several */
+  int32_t only = -1;                  /* the member that calls are restricted to, or -1 */
+  size_t member = 0;                  /* the index of `backend` in `members` */
   std::mutex mutex;     /* locked by every call: calls from two threads run one after another, and a close waits for a pending wait */
   int64_t allocated_bytes = 0;
   int64_t children = 0;
@@ -59,22 +65,27 @@ class Owner {
 
 }  // namespace ps
 
+/* What a child has on each member of its device; `here` is that of the member that the current call is about. */
 struct ps_buffer {
   ps::Owner device;
-  void *memory;
-  int64_t bytes;
+  std::vector<void *> memory;
+  int64_t bytes; /* on each member */
+
+  char *here() const { return static_cast<char *>(memory[device->member]); }
 };
 
 struct ps_graph {
   ps::Owner device;
-  void *graph;
+  std::vector<void *> graphs;
 };
 
 struct ps_cache {
   ps::Owner device;
-  ps::CacheView view;
-  void *memory;
-  int64_t bytes;
+  std::vector<ps::CacheView> views;
+  std::vector<void *> memory;
+  int64_t bytes; /* on each member */
+
+  const ps::CacheView &here() const { return views[device->member]; }
 };
 
 namespace ps {
@@ -108,7 +119,33 @@ inline ps_status status_of_exception() noexcept {
   }
 }
 
-/* Runs the body of a call. An exception becomes the status, and its text the thread's message. */
+/* Directs what follows to a member. */
+inline void enter(ps_device &device, size_t member) {
+  device.member = member;
+  device.backend = device.members[member];
+  backend_enter(*device.backend);
+}
+
+/* Runs a part of a call on every member that the caller addresses, one after another. */
+template <typename Body>
+void for_members(ps_device &device, Body &&body) {
+  const size_t first = device.only < 0 ? 0 : static_cast<size_t>(device.only), end = device.only < 0 ? device.members.size() : first + 1;
+  for (size_t member = first; member < end; member++) {
+    enter(device, member);
+    body();
+  }
+}
+
+/* Adds to the thread's message which member of a group failed. */
+inline void name_member(const ps_device &device) noexcept {
+  if (device.members.size() < 2) return;
+  char text[kMessageBytes];
+  std::snprintf(text, sizeof text, "%.*s; on device %d", kMessageBytes - 32, message(), static_cast<int>(device.indices[device.member]));
+  set_message(text);
+}
+
+/* Runs the body of a call once, on the first member that the caller addresses. An exception becomes the status, and its text the thread's
+ * message. */
 template <typename Body>
 int32_t guard(ps_device *device, Body &&body) {
   if (device == nullptr) return refuse(kNullHandle);
@@ -119,16 +156,24 @@ int32_t guard(ps_device *device, Body &&body) {
     return device->poison;
   }
   try {
+    enter(*device, device->only < 0 ? 0 : static_cast<size_t>(device->only));
     body();
     return PS_OK;
   } catch (...) {
     const ps_status status = status_of_exception();
+    if (status != PS_INVALID_ARGUMENT) name_member(*device);
     if (status == PS_DEVICE_ERROR) {
       device->poison = status;
       std::snprintf(device->poison_message, sizeof device->poison_message, "%s", message());
     }
     return status;
   }
+}
+
+/* Runs the body on every member. */
+template <typename Body>
+int32_t guard_each(ps_device *device, Body &&body) {
+  return guard(device, [&] { for_members(*device, body); });
 }
 
 /* The same for a call on a buffer, cache or graph, which may have been closed before the call or while it waited for the lock. */
@@ -141,6 +186,11 @@ int32_t guard_child(Child *child, Body &&body) {
     require(child->device.get() == device, kClosedHandle);
     body();
   });
+}
+
+template <typename Child, typename Body>
+int32_t guard_each_child(Child *child, Body &&body) {
+  return guard_child(child, [&] { for_members(*child->device, body); });
 }
 
 /* Delays freeing the latest closed handles of a kind, so that a second close, or a use after the close, finds a handle that is marked
@@ -176,8 +226,8 @@ int32_t close_child(Child *child, Body &&free_memory) noexcept {
 /* Refuses a call that cannot be recorded. */
 inline void require_running(const ps_device &device) { require(!device.recording, "The device is recording a graph; end it first"); }
 
-/* Device memory, counted on the handle of the device. */
-void *allocate(ps_device &device, int64_t bytes);
-void release(ps_device &device, void *memory, int64_t bytes);
+/* Memory on every member, counted on the handle of the device. */
+std::vector<void *> allocate(ps_device &device, int64_t bytes);
+void release(ps_device &device, const std::vector<void *> &memory, int64_t bytes);
 
 }  // namespace ps

@@ -25,7 +25,7 @@ GatedParams check_gated(const ps_device &device, const ps_tensor *gate, const ps
 extern "C" {
 
 int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *table, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked t = check_tensor(*device, "table", table, kWeights, {-1, -1});
     const Checked i = check_tensor(*device, "ids", ids, kI32, {-1});
     const Checked o = check_tensor(*device, "out", out, kF32, {i.shape[0], t.shape[1]});
@@ -35,7 +35,7 @@ int32_t ps_embedding(ps_device *device, const ps_tensor *ids, const ps_tensor *t
 }
 
 int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weight, float eps, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1});
     const Checked a = check_heads(*device, "x", x, -1, w.shape[0]);
     const int64_t heads = x->rank == 2 ? 1 : a.shape[1];
@@ -46,7 +46,7 @@ int32_t ps_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *weig
 }
 
 int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *y, const ps_tensor *weight, float eps, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked w = check_tensor(*device, "weight", weight, kFloats, {-1});
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[0]});
     const Checked b = check_tensor(*device, "y", y, kF32, {a.shape[0], w.shape[0]});
@@ -59,7 +59,7 @@ int32_t ps_add_rms_norm(ps_device *device, const ps_tensor *x, const ps_tensor *
 
 int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_tensor *inv_freq, float scale, float position_beta,
                       int32_t position_origin, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked p = check_tensor(*device, "positions", positions, kI32, {-1});
     const Checked f = check_tensor(*device, "inv_freq", inv_freq, kF32, {-1});
     const Checked o = check_tensor(*device, "out", out, kF32, {p.shape[0], 2 * f.shape[0]});
@@ -69,7 +69,7 @@ int32_t ps_rope_table(ps_device *device, const ps_tensor *positions, const ps_te
 }
 
 int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1, -1});
     const Checked t = check_tensor(*device, "table", table, kF32, {a.shape[0], -1});
     require(t.shape[1] % 2 == 0 && t.shape[1] <= a.shape[2], "table is wider than a head, or its width is odd");
@@ -78,11 +78,11 @@ int32_t ps_rope(ps_device *device, const ps_tensor *x, const ps_tensor *table) {
 }
 
 int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out) {
-  return guard(device, [&] { silu_mul(*device->backend, check_gated(*device, gate, up, out)); });
+  return guard_each(device, [&] { silu_mul(*device->backend, check_gated(*device, gate, up, out)); });
 }
 
 int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked w = check_tensor(*device, "weight", weight, kWeights, {-1, -1});
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[1]});
     const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
@@ -93,7 +93,7 @@ int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight
 }
 
 int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
     const Checked b = check_tensor(*device, "y", y, kF32, {a.shape[0], a.shape[1]});
     add(*device->backend, {a.rows<float>(), b.rows<const float>(), a.shape[0], a.shape[1]});
@@ -101,7 +101,7 @@ int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y) {
 }
 
 int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
     const Checked o = check_tensor(*device, "out", out, kI32, {a.shape[0]});
     require(a.shape[1] <= INT32_MAX, "x has more columns than an i32 can index");
@@ -110,7 +110,7 @@ int32_t ps_argmax(ps_device *device, const ps_tensor *x, const ps_tensor *out) {
 }
 
 int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *settings, const ps_tensor *draws, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked l = check_tensor(*device, "logits", logits, kF32, {-1, -1});
     const Checked s = check_dense(*device, "settings", settings, kF32, {l.shape[0], 4});
     const Checked d = check_tensor(*device, "draws", draws, kF32, {l.shape[0]});
@@ -121,7 +121,7 @@ int32_t ps_sample(ps_device *device, const ps_tensor *logits, const ps_tensor *s
 }
 
 int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t normalize, const ps_tensor *experts, const ps_tensor *weights) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked l = check_tensor(*device, "logits", logits, kF32, {-1, -1});
     const Checked e = check_tensor(*device, "experts", experts, kI32, {l.shape[0], -1});
     const Checked w = check_tensor(*device, "weights", weights, kF32, {l.shape[0], e.shape[1]});
@@ -131,7 +131,7 @@ int32_t ps_route_experts(ps_device *device, const ps_tensor *logits, int32_t nor
 }
 
 int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *rows, const ps_tensor *weights, const ps_tensor *out) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
     const Checked r = check_tensor(*device, "rows", rows, kI32, {a.shape[0]});
     const Checked w = check_tensor(*device, "weights", weights, kF32, {a.shape[0]});
@@ -142,11 +142,11 @@ int32_t ps_scatter_add(ps_device *device, const ps_tensor *x, const ps_tensor *r
 }
 
 int32_t ps_gelu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *up, const ps_tensor *out) {
-  return guard(device, [&] { gelu_mul(*device->backend, check_gated(*device, gate, up, out)); });
+  return guard_each(device, [&] { gelu_mul(*device->backend, check_gated(*device, gate, up, out)); });
 }
 
 int32_t ps_scale(ps_device *device, const ps_tensor *x, float factor) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     const Checked a = check_tensor(*device, "x", x, kF32, {-1, -1});
     scale(*device->backend, {a.rows<float>(), a.shape[0], a.shape[1], factor});
   });

@@ -66,7 +66,7 @@ Checked check_tensor(const ps_device &device, const char *name, const ps_tensor 
   }
   for (size_t j = shape.size(); j < 3; j++) require(tensor->shape[j] == 1, name, " has more dimensions than its rank");
   check_bounds(name, *tensor);
-  Checked checked{static_cast<char *>(tensor->buffer->memory) + tensor->offset_bytes, tensor->row_stride, {}, static_cast<ps_dtype>(tensor->dtype)};
+  Checked checked{tensor->buffer->here() + tensor->offset_bytes, tensor->row_stride, {}, static_cast<ps_dtype>(tensor->dtype)};
   for (int d = 0; d < 3; d++) checked.shape[d] = tensor->shape[d];
   return checked;
 }

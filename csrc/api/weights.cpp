@@ -74,7 +74,7 @@ extern "C" {
 
 int32_t ps_weight_write(ps_device *device, const ps_tensor *weight, int64_t first_row, int64_t rows, int32_t source_dtype, const void *source,
                         int64_t source_bytes) {
-  return guard(device, [&] {
+  return guard_each(device, [&] {
     require_running(*device);
     const bool matrix = weight == nullptr || weight->rank != 1;
     const Checked w = matrix ? check_tensor(*device, "weight", weight, kWeights, {-1, -1}) : check_tensor(*device, "weight", weight, kWeights, {-1});

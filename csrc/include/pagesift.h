@@ -351,6 +351,22 @@ PS_API int32_t ps_cache_import(ps_cache *cache, const int32_t *pages, int64_t co
 PS_API int32_t ps_cache_counters(ps_cache *cache, ps_counters *out);
 PS_API int32_t ps_cache_reset_counters(ps_cache *cache);
 
+/* ---- groups of devices ---- */
+
+/* Opens `count` devices of this build as one. Every buffer and cache exists on each member, of the same size, and every operation runs on
+ * each with the member's own contents: a caller splits a model by writing each member its share of the weights (ps_group_only), and joins
+ * results by ps_all_reduce and ps_all_gather. Reads return the contents of the first member; counters are sums over the members, available
+ * memory is that of the fullest. options [count]: on a GPU, each index once; in the CPU build, index i for member i. A group of one is a
+ * device. PS_UNSUPPORTED if GPUs cannot reach each other's memory, or NCCL 2, which the CUDA build loads here, cannot be loaded.
+ * message [message_bytes] as in ps_device_open. */
+PS_API int32_t ps_group_open(const ps_device_options *options, int32_t count, ps_device **out, char *message, int32_t message_bytes);
+/* Restricts copies, weights and operations to one member until the next call; -1: all members again. */
+PS_API int32_t ps_group_only(ps_device *device, int32_t member);
+/* Replaces x on every member by the sum over all members. x [T, n] f32, without gaps between rows. Nothing on a single device. */
+PS_API int32_t ps_all_reduce(ps_device *device, const ps_tensor *x);
+/* Joins columns: out [T, members * n] contains x [T, n] of every member in turn, on every member. f32; x has no gaps between rows. */
+PS_API int32_t ps_all_gather(ps_device *device, const ps_tensor *x, const ps_tensor *out);
+
 #ifdef __cplusplus
 }
 #endif

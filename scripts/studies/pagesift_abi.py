@@ -436,4 +436,20 @@ SIGNATURES = {
     ],
     "ps_cache_counters": [c.c_int32, c.c_void_p, c.POINTER(Counters)],
     "ps_cache_reset_counters": [c.c_int32, c.c_void_p],
+    "ps_group_open": [
+        c.c_int32,
+        c.POINTER(DeviceOptions),
+        c.c_int32,
+        c.POINTER(c.c_void_p),
+        c.c_char_p,
+        c.c_int32,
+    ],
+    "ps_group_only": [c.c_int32, c.c_void_p, c.c_int32],
+    "ps_all_reduce": [c.c_int32, c.c_void_p, c.POINTER(Tensor)],
+    "ps_all_gather": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
 }
