@@ -11,6 +11,7 @@ import { LoadedModel } from "../engine/loaded_model.ts";
 import { checkWeightsFit } from "../engine/memory.ts";
 import { type KvFormat, kvFormat, type KvType } from "../engine/pages/kv_type.ts";
 import type { Notice } from "../engine/types.ts";
+import { shardModel } from "../engine/shards.ts";
 import { stepBytes, weightBytes, Weights } from "../engine/weights.ts";
 import { usageError } from "./lists.ts";
 import { modelSha256 } from "./model_hash.ts";
@@ -26,6 +27,8 @@ export interface ModelChoice {
   name: string;
   device: DeviceChoice;
   threads: number | undefined;
+  /** GPUs by number that share the model. */
+  devices?: readonly number[];
   /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
   weights?: ShapeFormat;
   /** What keys and values are stored in. Default `auto`. */
@@ -39,7 +42,7 @@ export interface PlannedModel {
   kv: KvFormat;
   /** How the model was trained to be read sparsely; undefined where nothing says so. */
   sparsity: ModelSparsity | undefined;
-  /** Bytes of all weights. */
+  /** Bytes of all weights, of each device in a group. */
   weightBytes: number;
 }
 
@@ -55,7 +58,7 @@ export interface BenchModel extends AsyncDisposable {
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel(
-  { folder, shape, weights = "auto", kvType = "auto" }: ModelChoice,
+  { folder, shape, weights = "auto", kvType = "auto", devices = [] }: ModelChoice,
   longest: number,
 ): Promise<PlannedModel> {
   if (folder !== undefined) {
@@ -64,20 +67,29 @@ export async function planModel(
       throw usageError(`--weights ${weights} requires --shape; a model takes one of ${WEIGHT_FORMATS.join(", ")}`);
     }
     const source = await openModelSource(folder);
-    const plan = await planSource(source, source.config, { format });
-    const { config, sparsity } = source;
-    return { config, plan, kv: kvFormat(kvType, plan.dtype), sparsity, weightBytes: weightBytes(plan) };
+    const whole = await planSource(source, source.config, { format });
+    return { ...plannedShare(source.config, whole, kvType, devices.length), sparsity: source.sparsity };
   }
   const config = configOf(shape ?? "", longest);
-  const plan = planShape(config, weights);
-  return { config, plan, kv: kvFormat(kvType, plan.dtype), sparsity: undefined, weightBytes: weightBytes(plan) };
+  return { ...plannedShare(config, planShape(config, weights), kvType, devices.length), sparsity: undefined };
+}
+
+/** What each device has of a model. */
+function plannedShare(
+  whole: ModelConfig,
+  wholePlan: WeightPlan,
+  kvType: KvType,
+  numDevices: number,
+): Omit<PlannedModel, "sparsity"> {
+  const { config, plan } = shardModel(whole, wholePlan, numDevices || 1);
+  return { config, plan, kv: kvFormat(kvType, plan.dtype), weightBytes: weightBytes(plan) };
 }
 
 /** @param batch the most sequences that decode together */
 export async function openModel(choice: ModelChoice, planned: PlannedModel, batch: number): Promise<BenchModel> {
   const { config, plan, kv, weightBytes } = planned;
   const { folder, name } = choice;
-  const { device, notices } = openDevice(choice.device, choice.threads);
+  const { device, notices } = openDevice(choice.device, choice.threads, undefined, choice.devices);
   try {
     checkWeightsFit(device, weightBytes);
     const weights = folder === undefined ? randomWeights(device, plan) : await Weights.load(device, plan);

@@ -222,13 +222,14 @@ function decodeRow(
   const { config, kv } = model.loaded;
   const timing = timingOf(turns.map(({ step }) => step));
   const counted = turns[0]?.counted as Counters;
+  const { members } = model.loaded.device;
   const weights = model.stepWeightBytes;
   const kvBytes = counted.pagesAttended * session.pool.pageBytes +
     counted.pagesScored * session.pool.statisticsBytes(arm.policy);
-  const bytes = weights === undefined ? undefined : weights + kvBytes / steps;
+  const bytes = weights === undefined ? undefined : members * weights + kvBytes / steps;
   const rate = bytes === undefined ? undefined : bytes / timing.median_us / 1e3;
   const queued = turns.flatMap((turn) => turn.queued ?? []);
-  const rows = steps * one.batch * config.numLayers * config.numKvHeads;
+  const rows = steps * one.batch * config.numLayers * config.numKvHeads * members;
   return definedOnly<Row>({
     subject: "generate",
     arm: arm.name,
@@ -244,8 +245,8 @@ function decodeRow(
     tokens_per_s: one.batch / timing.median_us * 1e6,
     bytes: bytes === undefined ? undefined : Math.round(bytes),
     gb_per_s: rate,
-    of_peak: rate === undefined ? undefined : rate * 1e9 / peakRate,
-    peak_gb_per_s: peakRate / 1e9,
+    of_peak: rate === undefined ? undefined : rate * 1e9 / (peakRate * members),
+    peak_gb_per_s: members * peakRate / 1e9,
     of_dense: denseUs / timing.median_us,
     queued_us: queued.length === 0 ? undefined : median(queued) * 1e6,
     pages_read: counted.pagesAttended / rows,

@@ -15,6 +15,7 @@ export type LoadFlags = Pick<
   | "weights"
   | "kvType"
   | "device"
+  | "devices"
   | "threads"
   | "revision"
   | "offline"
@@ -83,6 +84,7 @@ function sparsityLine({ defaults, method }: ModelSparsity): string {
 function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {
   return {
     device: flags.device,
+    devices: flags.devices,
     weights: flags.weights,
     kvType: flags.kvType,
     sparse,

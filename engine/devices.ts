@@ -30,7 +30,15 @@ const CHOICES: readonly DeviceChoice[] = ["auto", "cpu", "cuda"];
 const MAX_THREADS = 1024;
 
 /** @throws {PagesiftError} of kind "usage" */
-export function checkDeviceOptions(choice: DeviceChoice = "auto", threads?: number): void {
+export function checkDeviceOptions(
+  choice: DeviceChoice = "auto",
+  threads?: number,
+  devices: readonly number[] = [],
+): void {
+  if (devices.some((index) => !Number.isInteger(index) || index < 0) || new Set(devices).size < devices.length) {
+    const list = devices.join(",");
+    throw new PagesiftError("usage", `Devices "${list}" cannot be used; expected different whole numbers such as 0,1`);
+  }
   if (!CHOICES.includes(choice)) {
     throw new PagesiftError("usage", `Device "${choice}" is unknown; expected ${CHOICES.join(", ")}`);
   }
@@ -42,14 +50,23 @@ export function checkDeviceOptions(choice: DeviceChoice = "auto", threads?: numb
 }
 
 /**
- * Opens a device. `auto` opens CUDA if a GPU answers, else the CPU with a notice; nothing else falls back.
+ * Opens a device, or several as a group. `auto` opens CUDA if a GPU answers, else the CPU with a notice; nothing else falls back, nor
+ * does `auto` for devices by their number.
  *
  * @throws {PagesiftError} of kind "device" or "usage"
  */
-export function openDevice(choice: DeviceChoice, threads?: number, library?: string): OpenedDevice {
-  checkDeviceOptions(choice, threads);
+export function openDevice(
+  choice: DeviceChoice,
+  threads?: number,
+  library?: string,
+  devices: readonly number[] = [],
+): OpenedDevice {
+  checkDeviceOptions(choice, threads, devices);
   const options = { ...threads !== undefined && { threads }, ...library !== undefined && { library } };
   try {
+    if (devices.length > 0) {
+      return { device: Device.open(choice === "cpu" ? "cpu" : "cuda", { ...options, indices: devices }), notices: [] };
+    }
     if (choice !== "auto") return { device: Device.open(choice, options), notices: [] };
     if (!isBuilt("cuda", library)) return openCpu("The CUDA library is not built", options);
     try {
@@ -70,7 +87,8 @@ function openCpu(reason: string, options: DeviceOptions): OpenedDevice {
 /** The device as stats show it: backend with instruction set and threads, or with the GPU's name. */
 export function deviceLabel(device: Device): string {
   const { backend, name, numThreads } = device.describe();
+  const group = device.members > 1 ? `, ${device.members} devices` : "";
   return backend === "cpu"
-    ? `cpu (${name}, ${numThreads} ${numThreads === 1 ? "thread" : "threads"})`
-    : `cuda (${name})`;
+    ? `cpu (${name}, ${numThreads} ${numThreads === 1 ? "thread" : "threads"}${group})`
+    : `cuda (${name}${group})`;
 }

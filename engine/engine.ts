@@ -17,6 +17,7 @@ import { emptyStats } from "./run_stats.ts";
 import { withSamplingDefaults } from "./sample/sampling_defaults.ts";
 import { type PromptCacheOptions, SavedPrompts } from "./saved_prompts.ts";
 import { Session } from "./session.ts";
+import { shardModel } from "./shards.ts";
 import { type ModelSparsity, withModelDefaults } from "./folder/sparsity_file.ts";
 import { formatCount } from "./text/format.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
@@ -42,6 +43,8 @@ import { weightBytes, Weights } from "./weights.ts";
 export interface EngineOptions {
   /** `auto` opens CUDA if a GPU answers, else the CPU. Default `auto`. */
   device?: DeviceChoice;
+  /** GPUs by number that share the model; one of them, or all of its KV heads split evenly. Default: the first GPU. */
+  devices?: readonly number[];
   /** Longest sequence in tokens, at most the limit of the model. Default: that limit. */
   maxContext?: number;
   /** Defaults for every generation, over those of the model. */
@@ -114,13 +117,17 @@ export class Engine implements AsyncDisposable {
    * @throws {PagesiftError} of kind "model", "device", "memory", "usage" or "network"
    */
   static async load(pathOrName: string, options: EngineOptions = {}): Promise<Engine> {
-    checkDeviceOptions(options.device, options.threads);
-    const { path, config, trainedContext, generation, sparsity, sparse, policy, plan, tokenizer } = await read(
-      pathOrName,
-      options,
-    );
+    checkDeviceOptions(options.device, options.threads, options.devices);
+    const parts = await read(pathOrName, options);
+    const { path, trainedContext, generation, sparsity, sparse, policy, tokenizer } = parts;
+    const { config, plan } = shardModel(parts.config, parts.plan, options.devices?.length || 1);
     const { sampling, notices: ignored } = generation;
-    const { device, notices } = openDevice(options.device ?? "auto", options.threads, options.library);
+    const { device, notices } = openDevice(
+      options.device ?? "auto",
+      options.threads,
+      options.library,
+      options.devices,
+    );
     try {
       checkWeightsFit(device, weightBytes(plan));
       const weights = await Weights.load(device, plan, options.signal);

@@ -1,5 +1,5 @@
 import type { Device } from "../ffi/device.ts";
-import { embedding, routeExperts, scatterAdd, siluMul } from "../ffi/ops.ts";
+import { allReduce, embedding, routeExperts, scatterAdd, siluMul } from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import type { ActivationViews } from "./activations.ts";
 import type { ModelConfig, MoeConfig } from "./folder/config.ts";
@@ -98,6 +98,7 @@ export class Experts {
     linear(device, weights, `${name}.gate_up`, gathered, gateUp.columns(0, 2 * width));
     siluMul(device, gateUp.columns(0, width), gateUp.columns(width, width), product);
     linear(device, weights, `${name}.down`, product, answer);
+    allReduce(device, answer);
     scatterAdd(device, answer, rows, shares, views.hidden);
   }
 }

@@ -1,6 +1,18 @@
 import type { Device } from "../ffi/device.ts";
 import type { HeadRotation, Selection } from "../ffi/cache_options.ts";
-import { addRmsNorm, argmax, embedding, geluMul, matmul, rmsNorm, ropeTable, scale, siluMul } from "../ffi/ops.ts";
+import {
+  addRmsNorm,
+  allGather,
+  allReduce,
+  argmax,
+  embedding,
+  geluMul,
+  matmul,
+  rmsNorm,
+  ropeTable,
+  scale,
+  siluMul,
+} from "../ffi/ops.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { activationNeeds, Activations, type ActivationViews } from "./activations.ts";
 import type { ModelConfig } from "./folder/config.ts";
@@ -87,6 +99,8 @@ export function modelBytes(
 export class Model {
   readonly activations: Activations;
   #logits: Tensor;
+  /** `[rows, V / members]`: the logits of a member of a group that shares the output projection; undefined without one. */
+  #ownLogits: Tensor | undefined;
   #best: Tensor;
   readonly #invFreq: Tensor;
   /** Of local layers, where there are any. */
@@ -111,8 +125,12 @@ export class Model {
     this.#norms = new NormWeights(device, weights, config);
     const { embedding: factor, roundsEmbedding } = config.scales;
     this.#embeddingScale = roundsEmbedding ? roundedTo(weights.get("embedding.weight").dtype, factor) : factor;
-    [this.#logits, this.#best] = this.#makeLogits(Math.min(LOGIT_ROWS, chunkTokens));
+    [this.#logits, this.#best, this.#ownLogits] = this.#makeLogits(Math.min(LOGIT_ROWS, chunkTokens));
     this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
+  }
+
+  get #output(): Tensor {
+    return this.weights.find("logits.weight") ?? this.weights.get("embedding.weight");
   }
 
   /** Rows to compute logits of at a time where all rows of a prompt have some. */
@@ -122,12 +140,16 @@ export class Model {
 
   /** Makes room for steps of this many sequences. Recorded steps keep the memory that they were recorded with. */
   reserve(numSequences: number): void {
-    if (numSequences > (this.#logits.shape[0] ?? 0)) [this.#logits, this.#best] = this.#makeLogits(numSequences);
+    if (numSequences <= (this.#logits.shape[0] ?? 0)) return;
+    [this.#logits, this.#best, this.#ownLogits] = this.#makeLogits(numSequences);
   }
 
-  #makeLogits(rows: number): [logits: Tensor, best: Tensor] {
-    const { logits, best } = resultNeeds(this.config, rows);
-    return [this.device.createTensor(logits.dtype, logits.shape), this.device.createTensor(best.dtype, best.shape)];
+  #makeLogits(rows: number): [logits: Tensor, best: Tensor, ownLogits: Tensor | undefined] {
+    const { device, config } = this;
+    const { logits, best } = resultNeeds(config, rows);
+    const [ownVocabulary = 0] = this.#output.shape;
+    const ownLogits = ownVocabulary < config.vocabSize ? device.createTensor("f32", [rows, ownVocabulary]) : undefined;
+    return [device.createTensor(logits.dtype, logits.shape), device.createTensor(best.dtype, best.shape), ownLogits];
   }
 
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
@@ -170,8 +192,9 @@ export class Model {
   /** Logits `[T, V]` of up to {@link maxLogitRows}, or as many as are reserved, normed hidden states. */
   logits(hidden: Tensor): Tensor {
     const rows = this.#logits.rows(0, hidden.shape[0] ?? 1);
-    const output = this.weights.find("logits.weight") ?? this.weights.get("embedding.weight");
-    matmul(this.device, hidden, output, undefined, rows);
+    const own = this.#ownLogits?.rows(0, rows.shape[0] ?? 1);
+    matmul(this.device, hidden, this.#output, undefined, own ?? rows);
+    if (own) allGather(this.device, own, rows);
     scaleUnlessOne(this.device, rows, this.config.scales.logits);
     return rows;
   }
@@ -214,6 +237,7 @@ export class Model {
     pool.cache.appendRotated(layer, this.#rotation(layer, name, views), q, k, v, step.slots);
     attend(layer, views);
     linear(device, weights, `${name}.output`, views.attendedFlat, delta);
+    allReduce(device, delta);
     this.#join(`${name}.attention_post_norm`, views, this.#norms.get(`${name}.mlp_norm`));
     if (this.#experts && config.moe?.sparseLayers[layer]) {
       this.#experts.addTo(name, views);
@@ -238,6 +262,7 @@ export class Model {
     linear(device, weights, `${name}.gate_up`, normed, gateUp);
     (this.config.hiddenAct === "silu" ? siluMul : geluMul)(device, gate, up, product);
     linear(device, weights, `${name}.down`, product, delta);
+    allReduce(device, delta);
   }
 
   #rotation(layer: number, name: string, { queryRope, keyRope, localRope, noRope }: ActivationViews): HeadRotation {

@@ -1,15 +1,17 @@
 import type { Device } from "../ffi/device.ts";
 import { NativeError, Status } from "../ffi/errors.ts";
 import { weightWrite } from "../ffi/ops.ts";
+import type { DType } from "../ffi/structs.ts";
 import { Tensor } from "../ffi/tensor.ts";
 import { PagesiftError } from "./errors.ts";
 import type { CheckpointTensor } from "./folder/checkpoint.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import { shorten } from "./folder/json_file.ts";
 import { readRowsInPieces } from "./folder/tensor_rows.ts";
-import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
+import type { PlannedTensor, Split, WeightPlan } from "./folder/weight_plan.ts";
 import { tensorBytes, type TensorNeed } from "./owned_tensors.ts";
 import { weightDType } from "./folder/weight_formats.ts";
+import { columnsOfMember, rowsOfMember } from "./shards.ts";
 
 /** Tensors start at multiples of this, so that vector loads stay aligned. */
 const ALIGNMENT_BYTES = 256;
@@ -44,6 +46,38 @@ export function weightBytes(plan: WeightPlan): number {
   return [...plan.tensors.values()].reduce((sum, tensor) => sum + aligned(tensorBytes(tensor)), 0);
 }
 
+/** Rows of a whole tensor, in the format of a file. */
+interface Piece {
+  first: number;
+  rows: number;
+  bytes: Uint8Array<ArrayBuffer>;
+  dtype: DType;
+}
+
+/** Writes to each member of the device what it has of a piece. */
+function writeShares(
+  device: Device,
+  target: Tensor,
+  { first, rows, bytes, dtype }: Piece,
+  split: Split | undefined,
+): void {
+  const { members } = device;
+  if (split === undefined) return weightWrite(device, target, first, rows, dtype, bytes);
+  if (split.kind === "first") return device.only(0, () => weightWrite(device, target, first, rows, dtype, bytes));
+  const rowBytes = bytes.length / rows;
+  for (let member = 0; member < members; member++) {
+    device.only(member, () => {
+      if (split.kind === "columns") {
+        return weightWrite(device, target, first, rows, dtype, columnsOfMember(bytes, rows, members, member));
+      }
+      for (const run of rowsOfMember(split.sections, members, member, first, rows)) {
+        const share = bytes.subarray(run.from * rowBytes, (run.from + run.rows) * rowBytes);
+        weightWrite(device, target, run.to, run.rows, dtype, share);
+      }
+    });
+  }
+}
+
 /** Writes the rows of a part into its tensor, from row `start` on. */
 function writePart(
   device: Device,
@@ -51,11 +85,12 @@ function writePart(
   part: CheckpointTensor,
   start: number,
   buffer: Uint8Array<ArrayBuffer>,
+  split: Split | undefined,
 ): void {
   const dtype = weightDType(part.dtype) ?? target.dtype;
   try {
     readRowsInPieces(part, (bytes, first, rows) => {
-      weightWrite(device, target, start + first, rows, dtype, bytes);
+      writeShares(device, target, { first: start + first, rows, bytes, dtype }, split);
     }, buffer);
   } catch (error) {
     // The file's own numbers are at fault: NaN cannot be quantised.
@@ -88,7 +123,7 @@ export class Weights {
       const target = weights.get(planned.name);
       let row = 0;
       for (const part of planned.parts) {
-        writePart(device, target, part, row, buffer);
+        writePart(device, target, part, row, buffer, planned.split);
         row += part.shape[0] ?? 1;
         sinceBreath += part.bytes;
       }

@@ -1,7 +1,7 @@
 import { NativeError, Status } from "./errors.ts";
 import { Handle, pointerFrom } from "./handle.ts";
 import { type LibraryKind, openLibrary } from "./library.ts";
-import { type DeviceInfo, deviceOptionsStruct, type DType, DTYPE_BYTES, readDeviceInfo } from "./structs.ts";
+import { type DeviceInfo, deviceOptionsStructs, type DType, DTYPE_BYTES, readDeviceInfo } from "./structs.ts";
 import { STRUCT_BYTES, type Symbols } from "./symbols.ts";
 import { Tensor } from "./tensor.ts";
 
@@ -11,6 +11,11 @@ const MESSAGE_BYTES = 1024;
 export interface DeviceOptions {
   /** Which GPU, as CUDA numbers them. Default 0. */
   index?: number;
+  /**
+   * Several GPUs as one group, in place of `index`: a buffer or cache exists on each, and an operation runs on each with its own contents.
+   * On the CPU, numbers of members that share it, for tests.
+   */
+  indices?: readonly number[];
   /** CPU threads. Default: one per processor that this process may use. */
   threads?: number;
   /** Path of the native library. Default: `PAGESIFT_LIBRARY`, else `build/` beside the module's own folder. */
@@ -45,7 +50,12 @@ export class Device extends Handle {
   readonly records: boolean;
   readonly #children = new Set<Handle>();
 
-  private constructor(pointer: Deno.PointerObject, native: Symbols) {
+  private constructor(
+    pointer: Deno.PointerObject,
+    native: Symbols,
+    /** Devices of the group; 1 for a single device. */
+    readonly members: number,
+  ) {
     super(pointer);
     this.native = native;
     const { backend, records } = this.describe();
@@ -62,14 +72,16 @@ export class Device extends Handle {
     const native = openLibrary(kind, options.library);
     const out = new BigUint64Array(1);
     const message = new Uint8Array(MESSAGE_BYTES);
-    const status = native.ps_device_open(
-      deviceOptionsStruct(options.index ?? 0, options.threads ?? 0),
+    const indices = options.indices ?? [options.index ?? 0];
+    const status = native.ps_group_open(
+      deviceOptionsStructs(indices, options.threads ?? 0),
+      indices.length,
       out,
       message,
       MESSAGE_BYTES,
     );
     if (status !== Status.Ok) throw new NativeError(status, textOf(message) || "The device could not be opened");
-    const device = new Device(pointerFrom(out), native);
+    const device = new Device(pointerFrom(out), native, indices.length);
     const { backend } = device;
     if (backend === kind) return device;
     device.close();
@@ -101,6 +113,20 @@ export class Device extends Handle {
     const out = new Uint8Array(STRUCT_BYTES.ps_device_info);
     this.check(this.native.ps_device_describe(this.pointer, out));
     return readDeviceInfo(out);
+  }
+
+  /**
+   * Runs `work` with all its copies, weights and operations restricted to one member of the group.
+   *
+   * @throws {NativeError} when there is no such member
+   */
+  only(member: number, work: () => void): void {
+    this.check(this.native.ps_group_only(this.pointer, member));
+    try {
+      work();
+    } finally {
+      this.native.ps_group_only(this.pointer, -1);
+    }
   }
 
   /**

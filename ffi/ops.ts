@@ -136,3 +136,13 @@ export function geluMul(device: Device, gate: Tensor, up: Tensor, out: Tensor): 
 export function scale(device: Device, x: Tensor, factor: number): void {
   device.check(device.native.ps_scale(device.pointer, x.struct, factor));
 }
+
+/** On every member of a group, x becomes the sum over all members. x f32 `[T, n]` without gaps between rows. Nothing on a single device. */
+export function allReduce(device: Device, x: Tensor): void {
+  if (device.members > 1) device.check(device.native.ps_all_reduce(device.pointer, x.struct));
+}
+
+/** Joins the columns of all members of a group. x `[T, n]` without gaps between rows, out `[T, members n]`, both f32. */
+export function allGather(device: Device, x: Tensor, out: Tensor): void {
+  device.check(device.native.ps_all_gather(device.pointer, x.struct, out.struct));
+}

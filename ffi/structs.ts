@@ -58,11 +58,14 @@ export function tensorStruct(
   return new Uint8Array(view.buffer);
 }
 
-export function deviceOptionsStruct(index: number, numThreads: number): Uint8Array<ArrayBuffer> {
+export function deviceOptionsStructs(indices: readonly number[], numThreads: number): Uint8Array<ArrayBuffer> {
   const at = OFFSETS.ps_device_options;
-  const view = new DataView(new ArrayBuffer(STRUCT_BYTES.ps_device_options));
-  view.setInt32(at.index, index, true);
-  view.setInt32(at.num_threads, numThreads, true);
+  const view = new DataView(new ArrayBuffer(indices.length * STRUCT_BYTES.ps_device_options));
+  indices.forEach((index, which) => {
+    const start = which * STRUCT_BYTES.ps_device_options;
+    view.setInt32(start + at.index, index, true);
+    view.setInt32(start + at.num_threads, numThreads, true);
+  });
   return new Uint8Array(view.buffer);
 }
 

@@ -42,14 +42,14 @@ export async function runGenerate(
 }
 
 /** Flags that say which model or shape to plan or measure, and where. */
-type ChoiceFlags = Pick<
-  BenchGenerateFlags,
-  "model" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads"
->;
+type ChoiceFlags =
+  & Pick<BenchGenerateFlags, "model" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads">
+  & Partial<Pick<BenchGenerateFlags, "devices">>;
 
 /** The model of the flags, downloaded if it is a hub name, or their shape. @throws {PagesiftError} of kind "usage" for both */
 export async function chooseModel(flags: ChoiceFlags, session: CommandRun): Promise<ModelChoice> {
-  const where = { device: flags.device, threads: flags.threads, weights: flags.weights, kvType: flags.kvType };
+  const { device, devices = [], threads, weights, kvType } = flags;
+  const where = { device, devices, threads, weights, kvType };
   if (flags.shape !== undefined) {
     if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");
     return { ...where, shape: flags.shape, name: flags.shape };
@@ -60,7 +60,7 @@ export async function chooseModel(flags: ChoiceFlags, session: CommandRun): Prom
 
 /** Opens the device only to check what fits, before any weight is read. */
 function checkFits(choice: ModelChoice, plan: GeneratePlan, planned: PlannedModel): void {
-  const { device } = openDevice(choice.device, choice.threads);
+  const { device } = openDevice(choice.device, choice.threads, undefined, choice.devices);
   using _device = device;
   checkGenerateFits(device, plan, planned);
 }

@@ -1,7 +1,7 @@
 import { choiceOption, countOption, listOption, switchOption, textOption, type Values } from "./option.ts";
 import { SHAPE_FORMATS } from "../../bench/shapes.ts";
 import { commonOptions } from "./common.ts";
-import { deviceOptions, modelOptions } from "./model.ts";
+import { deviceOptions, devicesOption, modelOptions } from "./model.ts";
 import { denseLayers, kernelLevelsOption, lambdaOption } from "./sparse.ts";
 
 const pageSizes = {
@@ -195,6 +195,7 @@ export const benchGenerateOptions = {
   ...sparseOptions,
   ...denseLayers,
   ...deviceOptions,
+  ...devicesOption,
   ...resultOptions,
   ...commonOptions,
 };

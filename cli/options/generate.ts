@@ -13,7 +13,7 @@ import {
   type Values,
 } from "./option.ts";
 import { commonOptions } from "./common.ts";
-import { deviceOptions, modelOptions } from "./model.ts";
+import { deviceOptions, devicesOption, modelOptions } from "./model.ts";
 import { promptCacheOptions } from "./prompt_cache.ts";
 import { denseLayers, lambdaOption, levelsOption, prefillOptions } from "./sparse.ts";
 import { unescapeText } from "../../engine/text/escape.ts";
@@ -110,6 +110,7 @@ const placeOptions = {
   weights,
   kvType,
   ...deviceOptions,
+  ...devicesOption,
   revision,
   offline,
 };

@@ -1,6 +1,6 @@
 import { KV_TYPES } from "../../engine/pages/kv_type.ts";
 import { WEIGHT_FORMATS } from "../../engine/folder/weight_formats.ts";
-import { choiceOption, countOption, switchOption, textOption } from "./option.ts";
+import { choiceOption, countOption, deviceListOption, switchOption, textOption } from "./option.ts";
 
 /** Which model to run. */
 export const modelOptions = {
@@ -37,6 +37,17 @@ export const modelOptions = {
     fallback: "auto",
     help:
       "What keys and values are stored in; auto keeps 16 bits (32 for a 32-bit model), q8 and fp8 take half as much",
+  }),
+};
+
+/** Several GPUs for one model. */
+export const devicesOption = {
+  devices: deviceListOption({
+    flags: ["--devices"],
+    group: "Model and device",
+    placeholder: "N,N",
+    fallbackText: "the first GPU",
+    help: "GPUs that share the model, by number, such as 0,1: each gets as many of its KV heads",
   }),
 };
 

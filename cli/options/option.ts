@@ -98,6 +98,18 @@ export function listOption(text: OptionText, convert: (value: string) => string 
   return { placeholder: "TEXT", ...text, help, repeats: true, fallback: [], fallbackText: "", parse };
 }
 
+/** A flag with numbers of devices, separated by commas. */
+export function deviceListOption(text: OptionText): Option<readonly number[]> {
+  const parse = (value: string, flag: string): readonly number[] => {
+    const numbers = value.split(",").map((item) => /^\d{1,4}$/.test(item) ? Number(item) : -1);
+    if (numbers.includes(-1) || new Set(numbers).size < numbers.length) {
+      throw unusable(flag, value, "expected different numbers of devices, such as 0,1");
+    }
+    return numbers;
+  };
+  return { ...text, fallback: [], parse };
+}
+
 /** A flag whose value is one of a few words. */
 export function choiceOption<C extends string, F extends C | undefined>(
   text: OptionText & { choices: readonly C[]; fallback: F },

@@ -22,10 +22,19 @@ export type { WeightDType } from "./weight_formats.ts";
  */
 export interface PlannedTensor {
   readonly name: string;
+  /** Of each member, in a plan for a group of devices. */
   readonly shape: readonly number[];
   readonly dtype: WeightDType;
   readonly parts: readonly CheckpointTensor[];
+  /** How the members of a group share the tensor. Default: each has all of it. */
+  readonly split?: Split;
 }
+
+/**
+ * The share of a member: the same part of every section of rows, the same part of the columns, or all for the first member and zeros for
+ * the others.
+ */
+export type Split = { kind: "rows"; sections: readonly number[] } | { kind: "columns" } | { kind: "first" };
 
 /** All tensors of a model by our names, and their size in bytes. */
 export interface WeightPlan {

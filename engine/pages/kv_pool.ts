@@ -174,9 +174,10 @@ export class KvPool implements Disposable {
     return statisticsRowBytes(policy.scorer, this.shape.headDim, this.shape.dtype);
   }
 
-  /** The largest number of bytes of keys and values that were in use at the same time. */
+  /** The largest number of bytes of keys and values that were in use at the same time, on all members of a group together. */
   get peakKvBytes(): number {
-    return this.allocator.peakUsed * this.pageBytes * this.shape.numLayers * this.shape.numKvHeads;
+    const heads = this.shape.numKvHeads * this.cache.device.members;
+    return this.allocator.peakUsed * this.pageBytes * this.shape.numLayers * heads;
   }
 
   [Symbol.dispose](): void {
