@@ -1,0 +1,119 @@
+/** Models that several devices share, against one device. The CPU stands in for all members. */
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { Engine, type EngineOptions } from "../../engine/engine.ts";
+import { PagesiftError } from "../../engine/errors.ts";
+import { liveHandles } from "../../ffi/library.ts";
+import type { SparseOptions } from "../../engine/types.ts";
+import { DEVICE_KIND } from "../support/device.ts";
+import { collect, fixtureFolder, loadFixture, promptIds } from "../support/fixture_model.ts";
+
+const FOLDER = fixtureFolder(".");
+const PAIR = [0, 1];
+/** Fixtures with one KV head. */
+const NOT_FOR_TWO = ["gemma3-f32", "qwen3-sharded-bf16"];
+const FIXTURES = [...Deno.readDirSync(FOLDER)].map(({ name }) => name).sort();
+const FOR_TWO = FIXTURES.filter((name) => !NOT_FOR_TWO.includes(name));
+
+/** The largest difference of logits of one device and of a group, over the spread of those of one. */
+async function logitsDifference(name: string, options: EngineOptions = {}): Promise<number> {
+  await using one = await loadFixture(name, options);
+  await using group = await loadFixture(name, { ...options, devices: PAIR });
+  const ids = promptIds(name, 100);
+  const [wanted, found] = [await one.logits(ids), await group.logits(ids)];
+  let [largest, difference] = [0, 0];
+  wanted.forEach((logit, index) => {
+    largest = Math.max(largest, Math.abs(logit));
+    difference = Math.max(difference, Math.abs(logit - (found[index] ?? NaN)));
+  });
+  return difference / largest;
+}
+
+async function greedy(engine: Engine, name: string, sparse: SparseOptions): Promise<number[]> {
+  return (await collect(engine.generate(promptIds(name), { maxTokens: 24, sparse }))).ids;
+}
+
+/** The gap between the best two logits behind these tokens, over the largest. */
+async function relativeGap(engine: Engine, ids: readonly number[]): Promise<number> {
+  const logits = await engine.logits(ids);
+  const last = logits.slice(-engine.config.vocabSize).sort();
+  const [best = 0, second = 0] = [last.at(-1), last.at(-2)];
+  return (best - second) / Math.max(...last.map(Math.abs));
+}
+
+for (const name of FOR_TWO) {
+  Deno.test(`two devices compute the logits of one: ${name}`, async () => {
+    const tolerance = name.endsWith("f32") ? 1e-4 : 3e-2;
+    const difference = await logitsDifference(name);
+    assert(difference <= tolerance, `differs by ${difference}`);
+    assertEquals(liveHandles(), 0);
+  });
+
+  for (const mode of ["off", "on"] as const) {
+    Deno.test(`two devices give the tokens of one, or part at a near-tie: ${name}, sparse ${mode}`, async () => {
+      const sparse = { mode, pageSize: 8, budgetTokens: 64 };
+      await using one = await loadFixture(name);
+      await using group = await loadFixture(name, { devices: PAIR });
+      const [wanted, found] = [await greedy(one, name, sparse), await greedy(group, name, sparse)];
+      const parted = wanted.findIndex((id, index) => id !== found[index]);
+      if (parted < 0) return;
+      const gap = await relativeGap(one, [...promptIds(name), ...wanted.slice(0, parted)]);
+      assert(gap < 0.02, `part at token ${parted}, where the best two are ${gap} apart`);
+    });
+  }
+}
+
+Deno.test({ name: "four devices compute the logits of one", ignore: DEVICE_KIND === "cuda" }, async () => {
+  await using one = await loadFixture("llama-linear-rope-f16");
+  await using group = await loadFixture("llama-linear-rope-f16", { devices: [0, 1, 2, 3] });
+  const ids = promptIds("llama-linear-rope-f16", 40);
+  const [wanted, found] = [await one.logits(ids), await group.logits(ids)];
+  assert(wanted.every((logit, index) => Math.abs(logit - (found[index] ?? NaN)) < 0.1));
+});
+
+Deno.test("two devices count the pages and bytes of keys that one reads", async () => {
+  await using one = await loadFixture("llama-f32");
+  await using group = await loadFixture("llama-f32", { devices: PAIR });
+  const sparse = { mode: "on", pageSize: 8, budgetTokens: 64 } as const;
+  for (const engine of [one, group]) await greedy(engine, "llama-f32", sparse);
+  const { pagesRead, selectedSteps, bytesRead, peakKvBytes } = one.stats;
+  const stats = group.stats;
+  assertEquals([stats.pagesRead, stats.selectedSteps, stats.bytesRead, stats.peakKvBytes], [
+    pagesRead,
+    selectedSteps,
+    bytesRead,
+    peakKvBytes,
+  ]);
+});
+
+Deno.test("a batch on two devices gives every request the tokens that it gets alone", async () => {
+  await using group = await loadFixture("qwen3-qknorm-f32", { devices: PAIR });
+  const prompts = [40, 90, 150].map((count) => promptIds("qwen3-qknorm-f32", count));
+  const alone: number[][] = [];
+  for (const prompt of prompts) alone.push((await collect(group.generate(prompt, { maxTokens: 8 }))).ids);
+  const together = prompts.map((): number[] => []);
+  const requests = prompts.map((prompt) => ({ prompt, options: { maxTokens: 8 } }));
+  for await (const piece of group.generateBatch(requests)) together[piece.index]?.push(piece.id);
+  assertEquals(together, alone);
+});
+
+for (const name of NOT_FOR_TWO) {
+  Deno.test(`a model whose KV heads cannot be split is refused, with a number of devices that works: ${name}`, async () => {
+    const error = await assertRejects(() => loadFixture(name, { devices: PAIR }), PagesiftError);
+    assertEquals(error.kind, "usage");
+    assertMatch(error.message, /1 KV heads.*use 1 device/);
+  });
+}
+
+Deno.test("columns that are no whole blocks on every device are refused", async () => {
+  const error = await assertRejects(
+    () => loadFixture("llama-f32", { devices: PAIR, weights: "q8_0" }),
+    PagesiftError,
+  );
+  assertEquals(error.kind, "usage");
+  assertMatch(error.message, /blocks/);
+});
+
+Deno.test("the same device twice is refused", async () => {
+  const error = await assertRejects(() => loadFixture("llama-f32", { devices: [0, 0] }), PagesiftError);
+  assertEquals(error.kind, "usage");
+});
