@@ -111,7 +111,7 @@ function inputs(...parts: readonly string[]): string[] {
 }
 
 /** Files that both libraries are made of. */
-const SHARED = ["api", "include", "backend.h", "params.h", "sample_rules.h"];
+const SHARED = ["api", "include", "backend.h", "group.h", "params.h", "sample_rules.h"];
 
 function cpuPlanFor(title: string, library: string, arch: typeof Deno.build.arch, find: () => Promise<string>): Plan {
   return {
