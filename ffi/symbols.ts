@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 8;
+export const ABI_VERSION = 9;
 
 /** What a native call returned. */
 export enum Status {

@@ -66,9 +66,10 @@ int32_t ps_cache_export(ps_cache *cache, const int32_t *pages, int64_t count, vo
     check_units(*cache, pages, count, out, bytes);
     for_members(*cache->device, [&] {
       char *const target = static_cast<char *>(out) + share_of_member(*cache, bytes);
-      for_every_run(cache->here(), pages, count, [&](const char *pool, int64_t offset, int64_t pool_pitch, int64_t pitch, int64_t width, int64_t rows) {
-        memory_read_rows(*cache->device->backend, target + offset, pitch, pool, pool_pitch, width, rows);
-      });
+      for_every_run(cache->here(), pages, count,
+                    [&](const char *pool, int64_t offset, int64_t pool_pitch, int64_t pitch, int64_t width, int64_t rows) {
+                      memory_read_rows(*cache->device->backend, target + offset, pitch, pool, pool_pitch, width, rows);
+                    });
     });
   });
 }

@@ -198,7 +198,8 @@ int32_t ps_page_statistics(ps_cache *cache, int32_t page, int32_t num_tokens) {
 
 int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, const ps_tensor *q, const ps_tensor *page_table,
                       const ps_tensor *lengths, const ps_tensor *scores) {
-  return guard_each_child(cache, [&] { page_score(*cache->device->backend, check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores)); });
+  return guard_each_child(cache,
+                          [&] { page_score(*cache->device->backend, check_score(*cache, layer, scorer, lambda, q, page_table, lengths, scores)); });
 }
 
 int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,

@@ -1,13 +1,13 @@
-/* NCCL 2 through dlopen: the build needs neither its headers nor the library. Names, types and numbers are those of nccl.h. */
+/* Groups of GPUs through NCCL 2, which nccl_library.cpp finds at run time. Names, types and numbers are those of nccl.h. */
 #include "../group.h"
 
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <memory>
 #include <string>
 
 #include "backend.h"
+#include "nccl_library.h"
 
 namespace ps {
 
@@ -18,30 +18,10 @@ using Result = int32_t;      /* ncclResult_t */
 
 constexpr int32_t kFloat32 = 7, kSum = 0; /* ncclFloat32, ncclSum */
 constexpr Result kSuccess = 0;
-constexpr int kMajorVersion = 2;
-constexpr const char *kLibraries[] = {"libnccl.so.2", "libnccl.so"};
-
-[[noreturn]] void fail_to_load(const std::string &reason) {
-  throw Error(PS_UNSUPPORTED, "Several GPUs need NCCL 2, which could not be loaded (" + reason +
-                                  "); install libnccl2, put libnccl.so.2 on LD_LIBRARY_PATH, or use one device");
-}
-
-void *open_library() {
-  /* Multicast through NVLink switches fails on some machines; a user who sets the variable decides. */
-  setenv("NCCL_NVLS_ENABLE", "0", 0);
-  std::string reason;
-  for (const char *name : kLibraries) {
-    if (void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
-    const char *error = dlerror();
-    if (reason.empty() && error != nullptr) reason = error; /* of the name to install */
-  }
-  fail_to_load(reason);
-}
-
 template <typename Function>
 void find(void *library, const char *name, Function &out) {
   out = reinterpret_cast<Function>(dlsym(library, name));
-  if (!out) fail_to_load(std::string("it has no ") + name);
+  if (!out) fail_to_load_nccl(std::string("it has no ") + name);
 }
 
 }  // namespace
@@ -49,7 +29,6 @@ void find(void *library, const char *name, Function &out) {
 struct Group {
   std::vector<Backend *> members;
   std::vector<Communicator> communicators;
-  Result (*get_version)(int *) = nullptr;
   Result (*init_all)(Communicator *, int, const int *) = nullptr;
   Result (*destroy)(Communicator) = nullptr;
   Result (*start)() = nullptr;
@@ -59,15 +38,15 @@ struct Group {
   const char *(*error_text)(Result) = nullptr;
 
   void check(Result result, const char *attempted) const {
-    if (result != kSuccess) throw Error(PS_DEVICE_ERROR, std::string(attempted) + ": NCCL failed (" + error_text(result) + "); set NCCL_DEBUG=WARN to see why");
+    if (result != kSuccess)
+      throw Error(PS_DEVICE_ERROR, std::string(attempted) + ": NCCL failed (" + error_text(result) + "); set NCCL_DEBUG=WARN to see why");
   }
 };
 
 namespace {
 
 void load(Group &group) {
-  void *library = open_library();
-  find(library, "ncclGetVersion", group.get_version);
+  void *library = open_nccl_library();
   find(library, "ncclCommInitAll", group.init_all);
   find(library, "ncclCommDestroy", group.destroy);
   find(library, "ncclGroupStart", group.start);
@@ -75,10 +54,6 @@ void load(Group &group) {
   find(library, "ncclAllReduce", group.reduce);
   find(library, "ncclAllGather", group.gather);
   find(library, "ncclGetErrorString", group.error_text);
-  int version = 0;
-  if (group.get_version(&version) != kSuccess) fail_to_load("it does not say its version");
-  const int major = version / (version < 10000 ? 1000 : 10000);
-  if (major != kMajorVersion) fail_to_load("it has version " + std::to_string(major));
 }
 
 /* Without it, NCCL would go through main memory, slower than one GPU. */

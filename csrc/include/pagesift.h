@@ -42,7 +42,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 8
+#define PS_ABI_VERSION 9
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 8
+ABI_VERSION = 9
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2

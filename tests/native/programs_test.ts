@@ -192,6 +192,48 @@ Deno.test({
   fn: async () => assertStringIncludes(await openCublas({ "libcublas.so.13": undefined }), "an unknown version"),
 });
 
+/** What the loader of NCCL says where a library of this version, as NCCL numbers them, is found; undefined: none is. */
+async function openNccl(version: number | undefined, env: Record<string, string> = {}): Promise<string> {
+  const program = await compile(join(FOLDER, "nccl_library"), [
+    "tests/native/nccl_library.cpp",
+    "csrc/cuda/nccl_library.cpp",
+    "-ldl",
+  ]);
+  const folder = await Deno.makeTempDir({ dir: FOLDER });
+  if (version !== undefined) {
+    const source = join(folder, "source.cpp");
+    await Deno.writeTextFile(source, `extern "C" int ncclGetVersion(int *version) { return *version = ${version}, 0; }`);
+    await compile(join(folder, "libnccl.so.2"), ["-shared", "-fPIC", source]);
+  }
+  return (await run(program, [], { LD_LIBRARY_PATH: folder, ...env })).stdout;
+}
+
+for (const version of [2804, 22703]) {
+  Deno.test({
+    name: `NCCL 2 is opened, without multicast: ${version}`,
+    ignore: !ON_LINUX,
+    fn: async () => assertEquals(await openNccl(version), "opened 0"),
+  });
+}
+
+Deno.test({
+  name: "NCCL_NVLS_ENABLE is kept where it is set",
+  ignore: !ON_LINUX,
+  fn: async () => assertEquals(await openNccl(22703, { NCCL_NVLS_ENABLE: "1" }), "opened 1"),
+});
+
+Deno.test({
+  name: "NCCL 3 is refused as not supported, with its version",
+  ignore: !ON_LINUX,
+  fn: async () => assertMatch(await openNccl(30000), /^4 .*require NCCL 2.*version 3/),
+});
+
+Deno.test({
+  name: "several GPUs without NCCL are refused, with its name",
+  ignore: !ON_LINUX,
+  fn: async () => assertMatch(await openNccl(undefined), /^4 .*libnccl.so.2/),
+});
+
 Deno.test("products of weights at the end of memory read nothing behind them, and point to nothing behind them", async () => {
   const flags = ["-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-pthread", "-Wno-psabi"];
   const program = await compile(join(FOLDER, "matmul_bounds"), [

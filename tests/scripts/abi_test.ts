@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { ABI_VERSION } from "../../ffi/symbols.ts";
 import { generate, outdatedFiles } from "../../scripts/gate/abi.ts";
 import { parseHeader } from "../../scripts/gate/abi_header.ts";
 
@@ -31,7 +32,7 @@ for (
     ]],
     ["another dtype", "PS_I32 = 3", "PS_I32 = 3, PS_I8 = 4", [SYMBOLS, CTYPES]],
     ["another status", "PS_INTERNAL = 6", "PS_INTERNAL = 7", [SYMBOLS, CTYPES]],
-    ["another version", "PS_ABI_VERSION 8", "PS_ABI_VERSION 99", [SYMBOLS, CTYPES]],
+    ["another version", `PS_ABI_VERSION ${ABI_VERSION}`, "PS_ABI_VERSION 99", [SYMBOLS, CTYPES]],
     ["another comment", "The bytes of a new buffer are zero", "The bytes of a new buffer are random", [SYMBOLS]],
   ] as const
 ) {
