@@ -126,6 +126,32 @@ Deno.test("a batch on two devices gives every request the tokens that it gets al
   assertEquals(together, alone);
 });
 
+Deno.test("two devices load the prompt that they saved, and one device does not take it", async () => {
+  const folder = await Deno.makeTempDir();
+  const promptCache = { folder };
+  const prompt = promptIds("llama-f32", 200);
+  const answers: number[][] = [];
+  const loadedTokens: (number | undefined)[] = [];
+  for (const devices of [PAIR, PAIR, [0]]) {
+    await using engine = await loadFixture("llama-f32", { devices, promptCache });
+    answers.push((await collect(engine.generate(prompt, { maxTokens: 8 }))).ids);
+    loadedTokens.push(engine.stats.promptCache?.loadedTokens);
+  }
+  await Deno.remove(folder, { recursive: true });
+  assertEquals(answers[1], answers[0]);
+  assertEquals(answers[2], answers[0]);
+  assertEquals(loadedTokens, [0, 128, 0]);
+});
+
+Deno.test("two devices give the same answer where a prompt begins like an earlier one", async () => {
+  await using group = await loadFixture("llama-f32", { devices: PAIR });
+  const prompt = promptIds("llama-f32", 200);
+  const first = (await collect(group.generate(prompt, { maxTokens: 8 }))).ids;
+  const again = (await collect(group.generate(prompt, { maxTokens: 8 }))).ids;
+  assert(group.stats.reusedTokens > 0);
+  assertEquals(again, first);
+});
+
 for (const name of NOT_FOR_TWO) {
   Deno.test(`a model whose KV heads cannot be split is refused, with a number of devices that works: ${name}`, async () => {
     const error = await assertRejects(() => loadFixture(name, { devices: PAIR }), PagesiftError);
