@@ -21,9 +21,9 @@ export function checkWeightsFit(device: Device, weightBytes: number): void {
   if (weightBytes <= availableBytes) return;
   throw new PagesiftError(
     "memory",
-    `Not enough memory for the weights: ${bytes(weightBytes)} needed, ${
-      bytes(availableBytes)
-    } free; free some, or use a smaller model`,
+    `Not enough memory for the weights: ${bytes(weightBytes)} needed${
+      device.members > 1 ? ` on each of ${device.members} devices` : ""
+    }, ${bytes(availableBytes)} free; free some, or use a smaller model`,
   );
 }
 
