@@ -6,11 +6,12 @@ import { LoadedModel } from "../../engine/loaded_model.ts";
 import { Session } from "../../engine/session.ts";
 import { liveHandles } from "../../ffi/library.ts";
 import type { SparseOptions } from "../../engine/types.ts";
-import { DEVICE_KIND } from "../support/device.ts";
+import { DEVICE_KIND, HAS_TWO_DEVICES } from "../support/device.ts";
 import { collect, fixtureFolder, loadedOf, loadFixture, promptIds } from "../support/fixture_model.ts";
 
 const FOLDER = fixtureFolder(".");
 const PAIR = [0, 1];
+const test = HAS_TWO_DEVICES ? Deno.test : Deno.test.ignore;
 /** Fixtures with one KV head. */
 const NOT_FOR_TWO = ["gemma3-f32", "qwen3-sharded-bf16"];
 /** Its attention is so sharp that rounding keys to bf16 decides which pages are selected. */
@@ -63,7 +64,7 @@ async function relativeGap(engine: Engine, ids: readonly number[]): Promise<numb
 }
 
 for (const name of FOR_TWO) {
-  Deno.test(`two devices compute the logits of one: ${name}`, async () => {
+  test(`two devices compute the logits of one: ${name}`, async () => {
     const tolerance = name.endsWith("f32") ? 1e-4 : 3e-2;
     const difference = await logitsDifference(name);
     assert(difference <= tolerance, `differs by ${difference}`);
@@ -72,7 +73,7 @@ for (const name of FOR_TWO) {
 
   for (const mode of ["off", "on"] as const) {
     if (name === SHARP && mode === "on") continue;
-    Deno.test(`two devices give the tokens of one, or part at a near-tie: ${name}, sparse ${mode}`, async () => {
+    test(`two devices give the tokens of one, or part at a near-tie: ${name}, sparse ${mode}`, async () => {
       const sparse = { mode, pageSize: 8, budgetTokens: 64 };
       await using one = await loadFixture(name);
       await using group = await loadFixture(name, { devices: PAIR });
@@ -85,14 +86,14 @@ for (const name of FOR_TWO) {
   }
 }
 
-Deno.test(`two devices select the pages of one where keys are stored in f32: ${SHARP}`, async () => {
+test(`two devices select the pages of one where keys are stored in f32: ${SHARP}`, async () => {
   const sparse = { mode: "on", pageSize: 8, budgetTokens: 64 } as const;
   await using one = await loadFixture(SHARP);
   await using group = await loadFixture(SHARP, { devices: PAIR });
   assertEquals(await greedyWithExactCache(group, SHARP, sparse), await greedyWithExactCache(one, SHARP, sparse));
 });
 
-Deno.test({ name: "four devices compute the logits of one", ignore: DEVICE_KIND === "cuda" }, async () => {
+(DEVICE_KIND === "cpu" ? Deno.test : Deno.test.ignore)("four devices compute the logits of one", async () => {
   await using one = await loadFixture("llama-linear-rope-f16");
   await using group = await loadFixture("llama-linear-rope-f16", { devices: [0, 1, 2, 3] });
   const ids = promptIds("llama-linear-rope-f16", 40);
@@ -100,7 +101,7 @@ Deno.test({ name: "four devices compute the logits of one", ignore: DEVICE_KIND 
   assert(wanted.every((logit, index) => Math.abs(logit - (found[index] ?? NaN)) < 0.1));
 });
 
-Deno.test("two devices count the pages and bytes of keys that one reads", async () => {
+test("two devices count the pages and bytes of keys that one reads", async () => {
   await using one = await loadFixture("llama-f32");
   await using group = await loadFixture("llama-f32", { devices: PAIR });
   const sparse = { mode: "on", pageSize: 8, budgetTokens: 64 } as const;
@@ -115,7 +116,7 @@ Deno.test("two devices count the pages and bytes of keys that one reads", async 
   ]);
 });
 
-Deno.test("a batch on two devices gives every request the tokens that it gets alone", async () => {
+test("a batch on two devices gives every request the tokens that it gets alone", async () => {
   await using group = await loadFixture("qwen3-qknorm-f32", { devices: PAIR });
   const prompts = [40, 90, 150].map((count) => promptIds("qwen3-qknorm-f32", count));
   const alone: number[][] = [];
@@ -126,7 +127,7 @@ Deno.test("a batch on two devices gives every request the tokens that it gets al
   assertEquals(together, alone);
 });
 
-Deno.test("two devices load the prompt that they saved, and one device does not take it", async () => {
+test("two devices load the prompt that they saved, and one device does not take it", async () => {
   const folder = await Deno.makeTempDir();
   const promptCache = { folder };
   const prompt = promptIds("llama-f32", 200);
@@ -143,7 +144,7 @@ Deno.test("two devices load the prompt that they saved, and one device does not 
   assertEquals(loadedTokens, [0, 128, 0]);
 });
 
-Deno.test("two devices give the same answer where a prompt begins like an earlier one", async () => {
+test("two devices give the same answer where a prompt begins like an earlier one", async () => {
   await using group = await loadFixture("llama-f32", { devices: PAIR });
   const prompt = promptIds("llama-f32", 200);
   const first = (await collect(group.generate(prompt, { maxTokens: 8 }))).ids;
@@ -153,14 +154,14 @@ Deno.test("two devices give the same answer where a prompt begins like an earlie
 });
 
 for (const name of NOT_FOR_TWO) {
-  Deno.test(`a model whose KV heads cannot be split is refused, with a number of devices that works: ${name}`, async () => {
+  test(`a model whose KV heads cannot be split is refused, with a number of devices that works: ${name}`, async () => {
     const error = await assertRejects(() => loadFixture(name, { devices: PAIR }), PagesiftError);
     assertEquals(error.kind, "usage");
     assertMatch(error.message, /1 KV heads.*use 1 device/);
   });
 }
 
-Deno.test("columns that are no whole blocks on every device are refused", async () => {
+test("columns that are no whole blocks on every device are refused", async () => {
   const error = await assertRejects(
     () => loadFixture("llama-f32", { devices: PAIR, weights: "q8_0" }),
     PagesiftError,
@@ -169,7 +170,7 @@ Deno.test("columns that are no whole blocks on every device are refused", async 
   assertMatch(error.message, /blocks/);
 });
 
-Deno.test("the same device twice is refused", async () => {
+test("the same device twice is refused", async () => {
   const error = await assertRejects(() => loadFixture("llama-f32", { devices: [0, 0] }), PagesiftError);
   assertEquals(error.kind, "usage");
 });

@@ -2,6 +2,7 @@
 import { assertEquals } from "@std/assert";
 import { basename, dirname, fromFileUrl, join } from "@std/path";
 import { Device, type DeviceOptions } from "../../ffi/device.ts";
+import { anyExists } from "../../ffi/nvidia.ts";
 import { type LibraryKind, liveHandles, openLibrary } from "../../ffi/library.ts";
 import { ROOT } from "../../scripts/release/native_library.ts";
 import { libraryPath } from "../../scripts/release/toolchain.ts";
@@ -10,6 +11,8 @@ const COPIES = join(ROOT, "build", "test");
 
 /** Which build the tests of operations and models run against: `PAGESIFT_TEST_DEVICE`, else the CPU's. */
 export const DEVICE_KIND: LibraryKind = Deno.env.get("PAGESIFT_TEST_DEVICE") === "cuda" ? "cuda" : "cpu";
+/** Whether two devices can form a group; on the CPU, all members share it. */
+export const HAS_TWO_DEVICES = DEVICE_KIND === "cpu" || anyExists(["/dev/nvidia1"]);
 /** Two, so that work is shared out, whatever the machine. */
 const DEFAULT_THREADS = 2;
 
