@@ -315,6 +315,9 @@ int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
       sum.pages_scored += own.pages_scored;
       sum.pages_attended += own.pages_attended;
       sum.pages_in_context += own.pages_in_context;
+      sum.prompt_pages_scored += own.prompt_pages_scored;
+      sum.prompt_pages_attended += own.prompt_pages_attended;
+      sum.prompt_pages_visible += own.prompt_pages_visible;
       sum.selections = std::max(sum.selections, own.selections); /* one call, whatever the number of members */
     });
     *out = sum;

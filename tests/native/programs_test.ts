@@ -202,7 +202,10 @@ async function openNccl(version: number | undefined, env: Record<string, string>
   const folder = await Deno.makeTempDir({ dir: FOLDER });
   if (version !== undefined) {
     const source = join(folder, "source.cpp");
-    await Deno.writeTextFile(source, `extern "C" int ncclGetVersion(int *version) { return *version = ${version}, 0; }`);
+    await Deno.writeTextFile(
+      source,
+      `extern "C" int ncclGetVersion(int *version) { return *version = ${version}, 0; }`,
+    );
     await compile(join(folder, "libnccl.so.2"), ["-shared", "-fPIC", source]);
   }
   return (await run(program, [], { LD_LIBRARY_PATH: folder, ...env })).stdout;
