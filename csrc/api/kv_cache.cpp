@@ -118,8 +118,9 @@ PrefillAttentionParams check_prefill(const ps_cache &cache, int32_t layer, float
   const int64_t tokens = chunk.q.shape[0];
   const Checked o = check_tensor(*cache.device, "out", out, kF32, {tokens, cache.here().desc.num_query_heads, cache.here().desc.head_dim});
   require_apart("out", out, {page_table});
-  return {cache.here(), chunk.q.rows<const float>(), chunk.page_table.ints(), o.rows<float>(), tokens, chunk.page_table.shape[0], start, layer, window,
-          scale};
+  return {
+      cache.here(), chunk.q.rows<const float>(), chunk.page_table.ints(), o.rows<float>(), tokens, chunk.page_table.shape[0], start, layer, window,
+      scale};
 }
 
 PrefillTiles check_tiles(int32_t start, int64_t tokens, int32_t tile_tokens) {
@@ -252,8 +253,9 @@ int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, floa
 
 int32_t ps_prefill_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, int32_t start, const ps_tensor *q,
                              const ps_tensor *page_table, const ps_tensor *out) {
-  return guard_each_child(cache,
-                     [&] { prefill_attention(*cache->device->backend, check_prefill(*cache, layer, scale, window, start, q, page_table, out)); });
+  return guard_each_child(cache, [&] {
+    prefill_attention(*cache->device->backend, check_prefill(*cache, layer, scale, window, start, q, page_table, out));
+  });
 }
 
 int32_t ps_prefill_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages, float scale,
@@ -268,8 +270,8 @@ int32_t ps_prefill_choose(ps_cache *cache, int32_t layer, int32_t scorer, float 
     const Selected s = check_tile_selection(*cache, tiles, selected, counts);
     require_apart("selected", selected, {page_table, counts});
     require_apart("counts", counts, {page_table});
-    prefill_choose(*cache->device->backend, {cache->here(), tiles, chunk.q.rows<const float>(), chunk.page_table.ints(), s.pages, s.counts, s.k, layer,
-                                             sink_pages, recent_pages, static_cast<ps_scorer>(scorer), lambda, scale});
+    prefill_choose(*cache->device->backend, {cache->here(), tiles, chunk.q.rows<const float>(), chunk.page_table.ints(), s.pages, s.counts, s.k,
+                                             layer, sink_pages, recent_pages, static_cast<ps_scorer>(scorer), lambda, scale});
   });
 }
 
