@@ -26,6 +26,8 @@ export interface ModelChoice {
   name: string;
   device: DeviceChoice;
   threads: number | undefined;
+  /** Folder of a LoRA adapter that is merged into the weights of `folder`. */
+  adapter?: string | undefined;
   /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
   weights?: ShapeFormat;
   /** What keys and values are stored in. Default `auto`. */
@@ -55,7 +57,7 @@ export interface BenchModel extends AsyncDisposable {
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel(
-  { folder, shape, weights = "auto", kvType = "auto" }: ModelChoice,
+  { folder, adapter, shape, weights = "auto", kvType = "auto" }: ModelChoice,
   longest: number,
 ): Promise<PlannedModel> {
   if (folder !== undefined) {
@@ -63,7 +65,7 @@ export async function planModel(
     if (format === undefined) {
       throw usageError(`--weights ${weights} requires --shape; a model takes one of ${WEIGHT_FORMATS.join(", ")}`);
     }
-    const source = await openModelSource(folder);
+    const source = await openModelSource(folder, adapter);
     const plan = await planSource(source, source.config, { format });
     const { config, sparsity } = source;
     return { config, plan, kv: kvFormat(kvType, plan.dtype), sparsity, weightBytes: weightBytes(plan) };

@@ -7,6 +7,7 @@ import type { CheckpointTensor } from "./folder/checkpoint.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import { shorten } from "./folder/json_file.ts";
 import { readRowsInPieces } from "./folder/tensor_rows.ts";
+import { mergeRows } from "./merge_adapter.ts";
 import type { PlannedTensor, WeightPlan } from "./folder/weight_plan.ts";
 import { tensorBytes, type TensorNeed } from "./owned_tensors.ts";
 import { weightDType } from "./folder/weight_formats.ts";
@@ -54,9 +55,15 @@ function writePart(
 ): void {
   const dtype = weightDType(part.dtype) ?? target.dtype;
   try {
-    readRowsInPieces(part, (bytes, first, rows) => {
-      weightWrite(device, target, start + first, rows, dtype, bytes);
-    }, buffer);
+    if (part.change) {
+      mergeRows(device, part.change, buffer, (numbers, first, rows) => {
+        weightWrite(device, target, start + first, rows, "f32", numbers);
+      });
+    } else {
+      readRowsInPieces(part, (bytes, first, rows) => {
+        weightWrite(device, target, start + first, rows, dtype, bytes);
+      }, buffer);
+    }
   } catch (error) {
     // The file's own numbers are at fault: NaN cannot be quantised.
     if (!(error instanceof NativeError) || error.status !== Status.InvalidArgument) throw error;
