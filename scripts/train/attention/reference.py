@@ -93,7 +93,7 @@ def soft_mask_attention(
 ) -> torch.Tensor:
     """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d].
 
-    For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means as kernels of that dtype do.
+    For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means and variances as kernels of that dtype do.
     """
     batch, heads, tokens, dim = queries.shape
     kv_heads, scale = keys.shape[1], dim**-0.5 if scale is None else scale
@@ -101,7 +101,9 @@ def soft_mask_attention(
     logits = torch.einsum("bhgnd,bhmd->bhgnm", grouped, keys) * scale
     if policy.mask != "none" and tokens // policy.page_size > 0:
         mean, spread = page_statistics(keys, policy.page_size, policy.scorer)
-        mean = mean.to(mean_dtype or mean.dtype).to(mean.dtype)
+        if mean_dtype is not None:
+            mean = mean.to(mean_dtype).to(mean.dtype)
+            spread = spread.to(mean_dtype).to(mean.dtype) if policy.scorer == "diag" else spread
         scores = page_scores(queries, mean, spread, policy.lam) * scale
         candidates = candidate_pages(tokens, scores.shape[-1], policy, queries.device)
         theta = cut_of(scores, candidates, policy.ranked_pages) if theta is None else theta
