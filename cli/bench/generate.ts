@@ -45,7 +45,7 @@ export async function runGenerate(
 /** Flags that say which model or shape to plan or measure, and where. */
 type ChoiceFlags = Pick<
   BenchGenerateFlags,
-  "model" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads"
+  "model" | "adapter" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads"
 >;
 
 /** The model of the flags, downloaded if it is a hub name, or their shape. @throws {PagesiftError} of kind "usage" for both */
