@@ -29,6 +29,8 @@ export interface ModelChoice {
   threads: number | undefined;
   /** GPUs by number that share the model. */
   devices?: readonly number[];
+  /** Folder of a LoRA adapter that is merged into the weights of `folder`. */
+  adapter?: string | undefined;
   /** What matrices are stored in. Default `auto`: what the files have, bf16 for a shape. */
   weights?: ShapeFormat;
   /** What keys and values are stored in. Default `auto`. */
@@ -58,7 +60,7 @@ export interface BenchModel extends AsyncDisposable {
 
 /** Reads config and headers, and tied weights that are there twice. @param longest tokens that a sequence reaches, the context of a shape */
 export async function planModel(
-  { folder, shape, weights = "auto", kvType = "auto", devices = [] }: ModelChoice,
+  { folder, adapter, shape, weights = "auto", kvType = "auto", devices = [] }: ModelChoice,
   longest: number,
 ): Promise<PlannedModel> {
   if (folder !== undefined) {
@@ -66,7 +68,7 @@ export async function planModel(
     if (format === undefined) {
       throw usageError(`--weights ${weights} requires --shape; a model takes one of ${WEIGHT_FORMATS.join(", ")}`);
     }
-    const source = await openModelSource(folder);
+    const source = await openModelSource(folder, adapter);
     const whole = await planSource(source, source.config, { format });
     return { ...plannedShare(source.config, whole, kvType, devices.length), sparsity: source.sparsity };
   }

@@ -11,6 +11,7 @@ import type { CommandRun } from "./command_run.ts";
 export type LoadFlags = Pick<
   GenerateFlags,
   | "model"
+  | "adapter"
   | "ctxSize"
   | "weights"
   | "kvType"
@@ -88,6 +89,7 @@ function loadOptions(flags: LoadFlags, sparse: SparseOptions): LoadOptions {
     weights: flags.weights,
     kvType: flags.kvType,
     sparse,
+    ...flags.adapter !== undefined && { adapter: flags.adapter },
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },
   };

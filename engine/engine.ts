@@ -11,6 +11,7 @@ import { checkParallel, checkWeightsFit, engineError, needOfKnown, needOfUnknown
 import type { ExtraStatistics, PoolNeed } from "./pages/kv_pool.ts";
 import { kvFormat, kvName, type KvType } from "./pages/kv_type.ts";
 import { type PagePolicy, resolvePolicy } from "./pages/page_policy.ts";
+import { modelFingerprint } from "./prompts/model_fingerprint.ts";
 import { Request } from "./request.ts";
 import { mapArriving } from "./request_queue.ts";
 import { emptyStats } from "./run_stats.ts";
@@ -47,6 +48,8 @@ export interface EngineOptions {
   devices?: readonly number[];
   /** Longest sequence in tokens, at most the limit of the model. Default: that limit. */
   maxContext?: number;
+  /** Folder of a LoRA adapter in the layout of PEFT, merged into the weights while they load; its `sparsity.json` applies. */
+  adapter?: string;
   /** Defaults for every generation, over those of the model. */
   sparse?: SparseOptions;
   /** What the matrices of a 16-bit or 32-bit model are stored in on the device. Default `auto`: what its files have. */
@@ -136,7 +139,7 @@ export class Engine implements AsyncDisposable {
         trainedContext,
       });
       if (options.promptCache) {
-        loaded.savedPrompts = await openSavedPrompts(options.promptCache, path, loaded, options.weights);
+        loaded.savedPrompts = await openSavedPrompts(options.promptCache, path, loaded, options);
       }
       const own = modelNotices(config, trainedContext, policy, sampling);
       const all = [...ignored, ...plan.notices, ...tokenizer.notices, ...notices, ...own];
@@ -356,16 +359,18 @@ export class Engine implements AsyncDisposable {
 }
 
 /** With everything that keys and values depend on besides the files of the model and the shape of the cache. */
-function openSavedPrompts(
+async function openSavedPrompts(
   promptCache: PromptCacheOptions,
   path: string,
   { device, config }: LoadedModel,
-  weights: WeightFormat = "auto",
+  { weights = "auto", adapter }: EngineOptions,
 ): Promise<SavedPrompts> {
   const { backend, name } = device.describe();
   // LongRoPE rotates by the context in force.
   const context = config.rope.type === "longrope" ? config.maxContext : 0;
-  return SavedPrompts.open(promptCache, path, { abi: ABI_VERSION, backend, name, weights, context });
+  const facts = { abi: ABI_VERSION, backend, name, weights, context };
+  const added = adapter === undefined ? {} : { adapter: await modelFingerprint(adapter, promptCache.folder) };
+  return await SavedPrompts.open(promptCache, path, { ...facts, ...added });
 }
 
 /** All of a model but its weights, under the options of {@link Engine.load}. */
@@ -382,7 +387,7 @@ interface ModelParts extends Pick<ModelSource, "config" | "generation" | "sparsi
 /** Reads a model without keeping its source: the metadata of a GGUF file contain the vocabulary once more. */
 async function read(pathOrName: string, options: EngineOptions): Promise<ModelParts> {
   const path = await locate(pathOrName, options);
-  const source = await openModelSource(path);
+  const source = await openModelSource(path, options.adapter);
   const { generation, sparsity } = source;
   const { maxContext: trainedContext } = source.config;
   const config = limitContext({ ...source.config, eosTokenIds: generation.eosTokenIds }, options.maxContext);

@@ -8,6 +8,7 @@ import type { CheckpointTensor } from "./folder/checkpoint.ts";
 import type { ModelConfig } from "./folder/config.ts";
 import { shorten } from "./folder/json_file.ts";
 import { readRowsInPieces } from "./folder/tensor_rows.ts";
+import { mergeRows } from "./merge_adapter.ts";
 import type { PlannedTensor, Split, WeightPlan } from "./folder/weight_plan.ts";
 import { tensorBytes, type TensorNeed } from "./owned_tensors.ts";
 import { weightDType } from "./folder/weight_formats.ts";
@@ -89,9 +90,16 @@ function writePart(
 ): void {
   const dtype = weightDType(part.dtype) ?? target.dtype;
   try {
-    readRowsInPieces(part, (bytes, first, rows) => {
-      writeShares(device, target, { first: start + first, rows, bytes, dtype }, split);
-    }, buffer);
+    if (part.change) {
+      mergeRows(device, part.change, buffer, ({ buffer: merged, byteOffset, byteLength }, first, rows) => {
+        const bytes = new Uint8Array(merged, byteOffset, byteLength);
+        writeShares(device, target, { first: start + first, rows, bytes, dtype: "f32" }, split);
+      });
+    } else {
+      readRowsInPieces(part, (bytes, first, rows) => {
+        writeShares(device, target, { first: start + first, rows, bytes, dtype }, split);
+      }, buffer);
+    }
   } catch (error) {
     // The file's own numbers are at fault: NaN cannot be quantised.
     if (!(error instanceof NativeError) || error.status !== Status.InvalidArgument) throw error;

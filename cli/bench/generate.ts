@@ -1,3 +1,4 @@
+import { basename } from "@std/path";
 import { type ModelChoice, openModel, planModel, type PlannedModel } from "../../bench/bench_model.ts";
 import { benchGenerate } from "../../bench/generate.ts";
 import { checkGenerateFits } from "../../bench/generate_memory.ts";
@@ -43,7 +44,10 @@ export async function runGenerate(
 
 /** Flags that say which model or shape to plan or measure, and where. */
 type ChoiceFlags =
-  & Pick<BenchGenerateFlags, "model" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads">
+  & Pick<
+    BenchGenerateFlags,
+    "model" | "adapter" | "revision" | "offline" | "shape" | "weights" | "kvType" | "device" | "threads"
+  >
   & Partial<Pick<BenchGenerateFlags, "devices">>;
 
 /** The model of the flags, downloaded if it is a hub name, or their shape. @throws {PagesiftError} of kind "usage" for both */
@@ -51,11 +55,12 @@ export async function chooseModel(flags: ChoiceFlags, session: CommandRun): Prom
   const { device, devices = [], threads, weights, kvType } = flags;
   const where = { device, devices, threads, weights, kvType };
   if (flags.shape !== undefined) {
-    if (flags.model !== undefined) throw new PagesiftError("usage", "--shape and --model exclude each other");
+    const other = flags.model !== undefined ? "--model" : flags.adapter !== undefined ? "--adapter" : undefined;
+    if (other !== undefined) throw new PagesiftError("usage", `--shape and ${other} exclude each other`);
     return { ...where, shape: flags.shape, name: flags.shape };
   }
   const { folder, name } = await findModel(flags, session, new Progress(session.output));
-  return { ...where, folder, name };
+  return { ...where, folder, name, adapter: flags.adapter };
 }
 
 /** Opens the device only to check what fits, before any weight is read. */
@@ -69,5 +74,6 @@ function notesOf(choice: ModelChoice, plan: GeneratePlan): string[] {
   const weights = choice.shape === undefined
     ? []
     : ["Random weights, generated on the device: the speed is that of the shape, the text would be noise."];
-  return [...weights, ...plan.notes];
+  const adapter = choice.adapter === undefined ? [] : [`With the adapter "${basename(choice.adapter)}".`];
+  return [...weights, ...adapter, ...plan.notes];
 }

@@ -33,7 +33,7 @@ export async function runQuality(
   const text = readProse(flags.text);
   const files = plan.files.map((file) => ({ file, lines: parseTaskLines(file, readText("--task", file)) }));
   const { folder, name } = await findModel(flags, session, new Progress(session.output));
-  const source = await openModelSource(folder);
+  const source = await openModelSource(folder, flags.adapter);
   checkQualityContext(plan, source.config.maxContext);
   const tokenizer = await source.tokenizer({ vocabSize: source.config.vocabSize });
   const encode = promptEncoding(flags, tokenizer);
@@ -48,12 +48,13 @@ export async function runQuality(
     weights: flags.weights,
     kvType: flags.kvType,
     ...promptCacheOf(flags, name, session),
+    ...flags.adapter !== undefined && { adapter: flags.adapter },
     ...flags.threads !== undefined && { threads: flags.threads },
   });
   session.output.notices(engine.notices);
   const provenance = await provenanceOf(engine.describeDevice(), {
     ...{ command: commandLine(), model: basename(name), modelSha256: await modelSha256(folder) },
-    notes: notesOf(plan, flags.chat),
+    notes: notesOf(plan, flags),
   });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
   const cells = benchQuality(engine, basename(name), plan, material, hooks);
@@ -115,7 +116,11 @@ function fileTask(
   return { name: basename(file, ".jsonl"), documents };
 }
 
-function notesOf({ documents, facts, proseTokens, tasks, files, seed }: QualityPlan, chat: boolean): string[] {
+function notesOf(
+  { documents, facts, proseTokens, tasks, files, seed }: QualityPlan,
+  { chat, adapter }: Pick<BenchQualityFlags, "chat" | "adapter">,
+): string[] {
+  const adapted = adapter === undefined ? [] : [`With the adapter "${basename(adapter)}".`];
   const asked = tasks.some((task) => task === "needle" || task === "pairs")
     ? [
       `${plural(documents, "document")} per length with ${
@@ -139,6 +144,7 @@ function notesOf({ documents, facts, proseTokens, tasks, files, seed }: QualityP
     : [];
   return [
     "Question, answer and prose are fed one token at a time, so every step decodes with the settings of its row.",
+    ...adapted,
     ...asked,
     ...ruler,
     ...fed,

@@ -112,6 +112,7 @@ async function load(flags: InspectFlags, session: CommandRun): Promise<InspectMo
     kvType: flags.kvType,
     ...promptCacheOf(flags, name, session),
     signal: interrupt.signal,
+    ...flags.adapter !== undefined && { adapter: flags.adapter },
     ...flags.ctxSize > 0 && { maxContext: flags.ctxSize },
     ...flags.threads !== undefined && { threads: flags.threads },
   }));

@@ -92,7 +92,7 @@ const inputOptions = {
   }),
 };
 
-const { model, revision, offline, weights, kvType } = modelOptions;
+const { model, adapter, revision, offline, weights, kvType } = modelOptions;
 
 export const contextOption = tokenCountOption({
   flags: ["-c", "--ctx-size"],
@@ -106,6 +106,7 @@ export const contextOption = tokenCountOption({
 /** In the order of `--help`. */
 const placeOptions = {
   model,
+  adapter,
   ctxSize: contextOption,
   weights,
   kvType,

@@ -12,6 +12,15 @@ export const modelOptions = {
     fallbackText: "PAGESIFT_MODEL, else the bundled model",
     help: "Model folder, GGUF file, or a hub name such as org/name, org/name:Q4_K_M or org/name:file.gguf",
   }),
+  adapter: textOption({
+    flags: ["--adapter"],
+    group: "Model and device",
+    placeholder: "DIR",
+    fallback: undefined,
+    help:
+      "Folder of a LoRA adapter in the layout of PEFT, merged into the weights while they load; its sparsity.json " +
+      "applies. Quantised weights that it changes take 16 bits",
+  }),
   revision: textOption({
     flags: ["--revision"],
     group: "Model and device",

@@ -5,13 +5,14 @@ import { contextOption, sparseOptions } from "./generate.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
 import { choiceOption, countOption, switchOption, type Values } from "./option.ts";
 
-const { model, revision, offline, kvType } = modelOptions;
+const { model, adapter, revision, offline, kvType } = modelOptions;
 // Verification is about what steps compute, not about what they need.
 const { verify: _verify, verifyLimit: _verifyLimit, ...pageOptions } = sparseOptions;
 
 /** The option table of `plan`. */
 export const planOptions = {
   model,
+  adapter,
   ctxSize: contextOption,
   parallel: countOption({
     flags: ["--parallel"],

@@ -1,5 +1,6 @@
 import { basename, join } from "@std/path";
 import { PagesiftError, reasonOf } from "../errors.ts";
+import type { WeightChange } from "./adapter.ts";
 import { isJsonObject, readJsonFile, refuseLinkOut, shorten, statOrUndefined } from "./json_file.ts";
 import type { Notice } from "../types.ts";
 import { readSafetensorsHeader, type TensorEntry, type TensorPlace } from "./safetensors.ts";
@@ -12,6 +13,8 @@ export interface CheckpointTensor extends TensorPlace {
   readonly shape: readonly number[];
   /** Where the rows are made of what the file has; `dtype` and `shape` say what comes of it. Default: the rows as they are. */
   readonly storage?: InterleavedStorage | F8Storage | PackedStorage;
+  /** What an adapter adds; `dtype` is that of the sum. */
+  readonly change?: WeightChange;
 }
 
 /** Rows of q or k of a rotation of neighbouring dimensions: row 2i + j of a head is ours i + j d / 2. */

@@ -3,7 +3,7 @@ import type { CheckpointTensor, F8Storage, PackedStorage } from "./checkpoint.ts
 import { PagesiftError } from "../errors.ts";
 import { shorten } from "./json_file.ts";
 import { openModelFile, readTensorBytes } from "./safetensors.ts";
-import { decodeTensor } from "./tensor_data.ts";
+import { readAll, readNumbers } from "./tensor_data.ts";
 import type { OnRows } from "./tensor_rows.ts";
 import { BLOCK_SIZE, F8_BLOCK_SIZE } from "./weight_formats.ts";
 
@@ -15,19 +15,6 @@ const PER_INTEGER = 8;
 const MAX_SCALE = 4094;
 /** Where the numbers of eight neighbouring rows stand in an integer. */
 const PLACES = { awq: [0, 4, 1, 5, 2, 6, 3, 7], gptq: [0, 1, 2, 3, 4, 5, 6, 7] } as const;
-
-function readAll(tensor: CheckpointTensor): Uint8Array<ArrayBuffer> {
-  using file = openModelFile(tensor.file);
-  const bytes = new Uint8Array(tensor.bytes);
-  readTensorBytes(file, tensor, 0, bytes);
-  return bytes;
-}
-
-function readNumbers(tensor: CheckpointTensor): Float32Array | Int32Array {
-  const numbers = decodeTensor(tensor.dtype, readAll(tensor));
-  if (numbers !== undefined) return numbers;
-  return refuse(tensor, `is ${tensor.dtype}`);
-}
 
 function refuse({ name, file }: CheckpointTensor, problem: string): never {
   throw new PagesiftError("model", `Cannot use tensor "${shorten(name)}" of "${file}": ${problem}; use another model`);

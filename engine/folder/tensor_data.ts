@@ -1,18 +1,30 @@
 import { PagesiftError } from "../errors.ts";
-import { MAX_PIECE_BYTES, readSafetensorsHeader, readTensorInPieces } from "./safetensors.ts";
+import { shorten } from "./json_file.ts";
+import { openModelFile, readSafetensorsHeader, readTensorBytes, type TensorPlace } from "./safetensors.ts";
 
 /**
  * Reads a whole tensor into memory, flattened: I32 as it is; F32, F16 and BF16 as float32. For fixtures and small tensors;
- * weights go through `readTensorInPieces`. Throws "model" errors.
+ * weights go through `readRowsInPieces`. Throws "model" errors.
  */
 export async function readTensor(file: string, name: string): Promise<Float32Array | Int32Array> {
   const entry = (await readSafetensorsHeader(file)).tensors.get(name);
   if (entry === undefined) throw new PagesiftError("model", `No tensor "${name}" in "${file}"`);
-  const bytes = new Uint8Array(entry.bytes);
-  readTensorInPieces(file, entry, MAX_PIECE_BYTES, (piece, offset) => bytes.set(piece, offset));
-  const values = decodeTensor(entry.dtype, bytes);
-  if (values !== undefined) return values;
-  const problem = `dtype ${entry.dtype} of "${name}" in "${file}" is not supported`;
+  return readNumbers(entry);
+}
+
+/** All bytes of a small tensor. Throws a "model" error where the file ends early. */
+export function readAll(tensor: TensorPlace): Uint8Array<ArrayBuffer> {
+  using file = openModelFile(tensor.file);
+  const bytes = new Uint8Array(tensor.bytes);
+  readTensorBytes(file, tensor, 0, bytes);
+  return bytes;
+}
+
+/** All numbers of a small tensor, as {@link readTensor} gives them. */
+export function readNumbers(tensor: TensorPlace & { readonly dtype: string }): Float32Array | Int32Array {
+  const numbers = decodeTensor(tensor.dtype, readAll(tensor));
+  if (numbers !== undefined) return numbers;
+  const problem = `dtype ${tensor.dtype} of "${shorten(tensor.name)}" in "${tensor.file}" is not supported`;
   throw new PagesiftError("model", `Cannot read tensor: ${problem}; expected F32, F16, BF16 or I32`);
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { basename, dirname, join } from "@std/path";
+import { ADAPTER_CONFIG } from "../folder/adapter.ts";
 import { readFully } from "../folder/safetensors.ts";
 import { readJsonIfThere, replaceFile } from "./files.ts";
 
@@ -12,13 +13,14 @@ export interface ModelFile {
   path: string;
 }
 
-/** The weight files of a model, by name, after the `config.json` of a folder. A GGUF file stands for itself, a split one for all parts. */
+/** The weight files of a model or an adapter, by name, after the config of a folder. A GGUF file stands for itself, a split one for all parts. */
 export function modelFiles(model: string): ModelFile[] {
   const isFolder = Deno.statSync(model).isDirectory;
   const folder = isFolder ? model : dirname(model);
   const all = Array.from(Deno.readDirSync(folder), ({ name }) => name);
   const weights = isFolder ? all.filter((name) => name.endsWith(".safetensors")) : partsOf(basename(model), all);
-  const names = [...isFolder ? ["config.json"] : [], ...weights.toSorted()];
+  const configs = isFolder ? all.filter((name) => name === "config.json" || name === ADAPTER_CONFIG) : [];
+  const names = [...configs.toSorted(), ...weights.toSorted()];
   return names.map((name) => ({ name, path: join(folder, name) }));
 }
 

@@ -1,10 +1,12 @@
 import { join } from "@std/path";
 import { PagesiftError } from "../errors.ts";
+import { readAdapter } from "../folder/adapter.ts";
 import type { ModelTensors } from "../folder/checkpoint.ts";
 import type { GenerationConfig, ModelConfig } from "../folder/config.ts";
 import { statOrUndefined } from "../folder/json_file.ts";
 import type { ModelSparsity } from "../folder/sparsity_file.ts";
 import type { Tokenizer, TokenizerOptions } from "../text/tokenizer.ts";
+import { AdaptedSource } from "./adapted_source.ts";
 import { FolderSource } from "./folder_source.ts";
 import { GgufSource } from "./gguf_source.ts";
 
@@ -24,10 +26,16 @@ export interface ModelSource {
 
 /**
  * Reads what a Hugging Face folder or a GGUF file says of its model, without its weights. A split GGUF model is given by its first part.
+ * `adapter` is a folder with a LoRA adapter that is merged into the weights while they load.
  *
  * @throws {PagesiftError} of kind "model"
  */
-export async function openModelSource(path: string): Promise<ModelSource> {
+export async function openModelSource(path: string, adapter?: string): Promise<ModelSource> {
+  const source = await openBase(path);
+  return adapter === undefined ? source : new AdaptedSource(source, await readAdapter(adapter));
+}
+
+async function openBase(path: string): Promise<ModelSource> {
   const info = await statOrUndefined(path);
   if (info?.isDirectory === false) return await GgufSource.open(path);
   if (info !== undefined) await refuseGgufFolder(path);

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Never
 
 from .batches import Batches, ContextPlan
-from .data import HELD_OUT, HELD_OUT_TOKENS, load_tokens
+from .data import HELD_OUT, HELD_OUT_TOKENS, load_answers, load_tokens
 from .episodes import Sampler
 from .errors import TrainError
 from .loop import LoopOptions, say
@@ -43,6 +43,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, rate: float, tokens_per_s
     parser.add_argument(
         "--retrieval", type=float, default=0.55, metavar="SHARE", help="share of rows that are retrieval episodes, default 0.55"
     )
+    parser.add_argument(
+        "--answers", metavar="FILE", help="the model's own answers, from `pagesift generate --chat --jsonl` (see train.prompts)"
+    )
+    parser.add_argument("--answers-share", type=float, default=0.2, metavar="SHARE", help="share of rows from --answers, default 0.2")
     parser.add_argument("--held-out", nargs="*", default=list(HELD_OUT), metavar="NAME", help="books to hold out, by a part of their name")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -74,6 +78,8 @@ def check_run(options: argparse.Namespace, contexts: list[int], longest: int) ->
         raise TrainError("Expected at least 1 step and 1 token per step")
     if not 0 <= options.retrieval <= 1:
         raise TrainError(f"--retrieval is {options.retrieval}, expected a share from 0 to 1")
+    if options.answers and not 0 <= options.answers_share <= 1 - options.retrieval:
+        raise TrainError("Expected shares of --answers-share and --retrieval that add up to at most 1")
     if not 0 <= options.dropout < 1 or options.decay < 0:
         raise TrainError("Expected a --dropout from 0 to below 1, and a --decay of at least 0")
     for context in contexts:
@@ -81,11 +87,15 @@ def check_run(options: argparse.Namespace, contexts: list[int], longest: int) ->
             raise TrainError(f"Context is {context} tokens, expected from 2 to the model's {longest}")
 
 
-def make_batches(options: argparse.Namespace, plan: ContextPlan, tokenizer: Tokenizer, device: torch.device) -> tuple[Batches, np.ndarray]:
-    """(batches, held-out tokens)"""
+def make_batches(
+    options: argparse.Namespace, plan: ContextPlan, tokenizer: Tokenizer, device: torch.device, folder: str
+) -> tuple[Batches, np.ndarray]:
+    """(batches, held-out tokens); `folder` has the chat template for --answers."""
     training, held_out = load_tokens(options.data, tokenizer, options.held_out, options.cache)
     say(f"{len(training):,} tokens to train on, {plan.steps:,} steps of {options.tokens_per_step:,}")
-    return Batches(Sampler(training, tokenizer, options.seed, options.retrieval), plan, device), held_out[-HELD_OUT_TOKENS:]
+    answers = load_answers(options.answers, folder, tokenizer) if options.answers else []
+    sampler = Sampler(training, tokenizer, options.seed, options.retrieval, answers, options.answers_share if answers else 0.0)
+    return Batches(sampler, plan, device), held_out[-HELD_OUT_TOKENS:]
 
 
 def make_plan(options: argparse.Namespace, contexts: list[int], shares: list[float], mixed: bool) -> ContextPlan:
@@ -107,5 +117,18 @@ def loop_options(options: argparse.Namespace) -> LoopOptions:
 
 def run_settings(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The settings that a continuation must share with the run that it continues."""
-    shared = ("data", "steps", "tokens_per_step", "rate", "warmup", "decay", "dropout", "retrieval", "held_out", "seed")
+    shared = (
+        "data",
+        "steps",
+        "tokens_per_step",
+        "rate",
+        "warmup",
+        "decay",
+        "dropout",
+        "retrieval",
+        "answers",
+        "answers_share",
+        "held_out",
+        "seed",
+    )
     return {name: getattr(options, name) for name in (*shared, *names)}

@@ -9,6 +9,7 @@ with weights in f32; "attention" is forward and backward of the attention of one
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .arguments import make_parser
-from .attention.policy import PagePolicy
+from .attention.policy import LAMBDAS, PagePolicy
 from .attention.reference import soft_mask_attention
 from .attention.transformers_attention import StepPages, attend_step
 from .checkpoint import write_file
@@ -86,22 +87,19 @@ def check_kernels(device: torch.device, options: argparse.Namespace) -> list[dic
 
     torch.backends.cuda.matmul.allow_tf32 = False
     rows = []
-    for dtype, tolerance in TOLERANCE.items():
-        for dim in (64, 128):
-            for mask in ("soft", "hard"):
-                policy = PagePolicy(mask, options.budget, options.page_size).check("--budget")
-                inputs = random_heads(device, dtype, 1, 8, 2, CHECK_TOKENS, dim)
-                found = results_of(lambda *x, p=policy: fused_soft_mask_attention(*x, p, 0.5), inputs)
-                reference = lambda *x, p=policy, d=dtype: soft_mask_attention(*x, p, 0.5, mean_dtype=d)  # noqa: E731
-                wanted = results_of(reference, [tensor.float() for tensor in inputs])
-                errors = dict(zip(("out", "queries", "keys", "values"), map(norm_error, found, wanted), strict=True))
-                rows.append(
-                    dict(check=mask, dtype=str(dtype), head_dim=dim, tolerance=tolerance, errors=errors, passed=within(errors, tolerance))
-                )
-                say(
-                    f"{'ok  ' if rows[-1]['passed'] else 'FAIL'} {mask} {dtype} head {dim}: "
-                    + ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-                )
+    for (dtype, tolerance), dim, mask, scorer in itertools.product(TOLERANCE.items(), (64, 128), ("soft", "hard"), LAMBDAS):
+        policy = PagePolicy(mask, options.budget, options.page_size, LAMBDAS[scorer], scorer=scorer).check("--budget")
+        inputs = random_heads(device, dtype, 1, 8, 2, CHECK_TOKENS, dim)
+        found = results_of(lambda *x, p=policy: fused_soft_mask_attention(*x, p, 0.5), inputs)
+        reference = lambda *x, p=policy, d=dtype: soft_mask_attention(*x, p, 0.5, mean_dtype=d)  # noqa: E731
+        wanted = results_of(reference, [tensor.float() for tensor in inputs])
+        errors = dict(zip(("out", "queries", "keys", "values"), map(norm_error, found, wanted), strict=True))
+        about = dict(check=mask, scorer=scorer, dtype=str(dtype), head_dim=dim, tolerance=tolerance)
+        rows.append(dict(about, errors=errors, passed=within(errors, tolerance)))
+        say(
+            f"{'ok  ' if rows[-1]['passed'] else 'FAIL'} {mask} {scorer} {dtype} head {dim}: "
+            + ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        )
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tarfile
@@ -84,6 +85,28 @@ def load_tokens(
         raise TrainError(f"All of the data is held out ({', '.join(held_out)})", 3)
     held = _encode_cached(tokenizer, kept_out, cache) if kept_out else np.zeros(0, np.uint16)
     return _encode_cached(tokenizer, training, cache), held
+
+
+def load_answers(path: str | Path, folder: str | Path, tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Token ids of each question and answer in a file of `pagesift generate --jsonl`, in the chat template of the model in `folder`."""
+    from transformers import AutoTokenizer
+
+    try:
+        lines = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines() if line.strip()]
+        answers = [(line["question"], line["text"], line.get("finish") == "length") for line in lines]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainError(f'Cannot read "{path}": {error}; expected one line {{"question", "text"}} per answer', 3) from error
+    chat = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not answers or not chat.chat_template:
+        raise TrainError(f'No answers in "{path}"' if not answers else f'"{folder}" has no chat template, which --answers requires', 3)
+
+    def conversation(asked: str, answer: str, cut: bool) -> str:
+        """An answer that was cut off has no end of its turn."""
+        text = chat.apply_chat_template([dict(role="user", content=asked), dict(role="assistant", content=answer)], tokenize=False)
+        return text[: text.rindex(answer) + len(answer)] if cut else text
+
+    texts = [conversation(*each) for each in answers]
+    return [np.array(each.ids) for each in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _encode_cached(tokenizer: Tokenizer, texts: list[tuple[str, str]], cache: str | None) -> np.ndarray:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-DEFAULT_LAMBDA = {"unique": 0.5, "diag": 4.0, "quest": 0.0, "mean": 0.0, "oracle": 0.0}
+DEFAULT_LAMBDA = {"unique": 0.5, "diag": 2.0, "quest": 0.0, "mean": 0.0, "oracle": 0.0}
 
 
 @dataclass(frozen=True)

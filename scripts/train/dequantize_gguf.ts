@@ -9,6 +9,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { join } from "@std/path";
 import { PagesiftError } from "../../engine/errors.ts";
+import { floatRows } from "../../engine/float_rows.ts";
 import type { CheckpointTensor } from "../../engine/folder/checkpoint.ts";
 import type { ModelConfig } from "../../engine/folder/config.ts";
 import type { JsonObject } from "../../engine/folder/json_file.ts";
@@ -17,7 +18,6 @@ import { weightDType } from "../../engine/folder/weight_formats.ts";
 import { ggufChatTemplate, ggufTokenizerFiles } from "../../engine/gguf/tokenizer.ts";
 import { GgufSource, SPARSITY_FIELD } from "../../engine/source/gguf_source.ts";
 import { Device } from "../../ffi/device.ts";
-import { embedding, weightWrite } from "../../ffi/ops.ts";
 import { DTYPE_BYTES } from "../../ffi/structs.ts";
 import { log, print } from "../output.ts";
 
@@ -85,15 +85,11 @@ function writeNumbers(device: Device, tensor: CheckpointTensor, put: (bytes: Uin
   const [numRows = 1, columns = 1] = tensor.shape;
   const rowBytes = columns * DTYPE_BYTES[dtype];
   const rowsAtOnce = Math.max(1, Math.min(numRows, Math.floor(PIECE_NUMBERS / columns)));
-  const table = device.createTensor(dtype, [rowsAtOnce, columns]);
-  const ids = device.upload(Int32Array.from({ length: rowsAtOnce }, (_, row) => row), [rowsAtOnce]);
-  const out = device.createTensor("f32", [rowsAtOnce, columns]);
   readRowsInPieces(tensor, (bytes, _first, rows) => {
-    weightWrite(device, table, 0, rows, dtype, bytes);
-    embedding(device, ids.rows(0, rows), table, out.rows(0, rows));
-    put(bf16Bytes(out.rows(0, rows).readFloats()));
+    const floats = floatRows(device, dtype, [rows, columns], bytes);
+    put(bf16Bytes(floats.readFloats()));
+    floats.buffer.close();
   }, new Uint8Array(2 * rowsAtOnce * rowBytes));
-  for (const { buffer } of [table, ids, out]) buffer.close();
 }
 
 /** Writes a safetensors file with all tensors in bf16. */

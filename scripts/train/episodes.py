@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,8 +112,17 @@ def draw_value(rng: np.random.Generator, digits: int) -> str:
 class Sampler:
     """Draws training rows. A row depends only on the seed, the step and its index, not on the worker or the time."""
 
-    def __init__(self, tokens: np.ndarray, tokenizer: Tokenizer, seed: int, retrieval_share: float) -> None:
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        tokenizer: Tokenizer,
+        seed: int,
+        retrieval_share: float,
+        answers: Sequence[np.ndarray] = (),
+        answers_share: float = 0.0,
+    ) -> None:
         self.tokens, self.tokenizer, self.seed, self.retrieval_share = tokens, tokenizer, seed, retrieval_share
+        self.answers, self.answers_share = answers, answers_share
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -120,13 +130,23 @@ class Sampler:
     def row(self, step: int, place: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """(ids [length], weights [length] of each id as a target)."""
         rng = np.random.default_rng([self.seed, step, place])
-        if rng.random() >= self.retrieval_share:
-            return self.prose(rng, length), np.ones(length, np.float32)
-        return self.episode(rng, length)
+        drawn = rng.random()
+        if drawn < self.retrieval_share:
+            return self.episode(rng, length)
+        ids = self.conversations(rng, length) if drawn < self.retrieval_share + self.answers_share else self.prose(rng, length)
+        return ids, np.ones(length, np.float32)
 
     def prose(self, rng: np.random.Generator, length: int) -> np.ndarray:
         start = rng.integers(0, len(self.tokens) - length + 1)
         return self.tokens[start : start + length].astype(np.int64)
+
+    def conversations(self, rng: np.random.Generator, length: int) -> np.ndarray:
+        """Questions and answers one after another, the last one cut off."""
+        parts, count = [], 0
+        while count < length:
+            parts.append(self.answers[rng.integers(len(self.answers))])
+            count += len(parts[-1])
+        return np.concatenate(parts)[:length].astype(np.int64)
 
     def episode(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Facts at random positions, each asked once or twice: somewhere after it, or near the end."""

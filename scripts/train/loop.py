@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from .mask_plan import MaskPlan
 
 
-LOSS_CHUNK_TOKENS = 16384
+# Tokens, and numbers of their logits, that exist at a time.
+LOSS_CHUNK_TOKENS, LOSS_CHUNK_NUMBERS = 16384, 1 << 28
 LAST_RATE_SHARE = 0.02
 # A slice starts here: it includes loading, encoding and compiling.
 STARTED = time.monotonic()
@@ -51,16 +52,45 @@ def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor,
     return (F.cross_entropy(head(hidden).float(), targets, reduction="none") * weights).sum()
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The base model of a run, frozen. Its dense predictions make up `share` of the loss; the text is the rest."""
+
+    model: PreTrainedModel
+    share: float
+
+    @torch.no_grad()
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """[n, H] before the output projection, read densely."""
+        return self.model.get_decoder()(input_ids=ids, use_cache=False, pages=None).last_hidden_state.flatten(0, 1)
+
+    def sum_loss(
+        self, head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, own: torch.Tensor
+    ) -> torch.Tensor:
+        """As sum_loss; `own` [n, H] is the teacher's hidden."""
+        logs = head(hidden).float().log_softmax(-1)
+        with torch.no_grad():
+            wanted = self.model.get_output_embeddings()(own).float().log_softmax(-1)
+        away = F.kl_div(logs, wanted, log_target=True, reduction="none").sum(-1)
+        text = F.nll_loss(logs, targets, reduction="none")
+        return ((self.share * away + (1 - self.share) * text) * weights).sum()
+
+
 def weighted_loss(
-    model: PreTrainedModel, ids: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, pages: StepPages | None = None
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    pages: StepPages | None = None,
+    teacher: Teacher | None = None,
 ) -> torch.Tensor:
-    """Mean over the weights; logits exist for LOSS_CHUNK_TOKENS tokens at a time and are recomputed in the backward pass."""
+    """Mean over the weights; logits exist for a part of the tokens at a time and are recomputed in the backward pass."""
     hidden = model.get_decoder()(input_ids=ids, use_cache=False, pages=pages).last_hidden_state.flatten(0, 1)
     targets, weights, head = targets.flatten(), weights.flatten(), model.get_output_embeddings()
-    total = 0.0
-    for part in torch.arange(len(targets), device="cpu").split(LOSS_CHUNK_TOKENS):
-        part = slice(int(part[0]), int(part[-1]) + 1)
-        total = total + recompute(sum_loss, head, hidden[part], targets[part], weights[part], use_reentrant=False)
+    inputs = [hidden, targets, weights, *([teacher.hidden(ids)] if teacher else [])]
+    total, size = 0.0, min(LOSS_CHUNK_TOKENS, max(1, LOSS_CHUNK_NUMBERS // head.weight.shape[0]))
+    for parts in zip(*(each.split(size) for each in inputs), strict=True):
+        total = total + recompute(teacher.sum_loss if teacher else sum_loss, head, *parts, use_reentrant=False)
     return total / weights.sum()
 
 
@@ -94,12 +124,19 @@ class LoopOptions:
 
 
 class Loop:
-    """Runs steps from the checkpoint on. `masks` is a MaskPlan, or None for dense training."""
+    """Runs steps from the checkpoint on. `masks` is a MaskPlan, or None for dense training; without a teacher, the text is the target."""
 
     def __init__(
-        self, model: PreTrainedModel, batches: Batches, checkpoint: Checkpoint, options: LoopOptions, masks: MaskPlan | None = None
+        self,
+        model: PreTrainedModel,
+        batches: Batches,
+        checkpoint: Checkpoint,
+        options: LoopOptions,
+        masks: MaskPlan | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.batches, self.checkpoint, self.options, self.masks = model, batches, checkpoint, options, masks
+        self.teacher = teacher
         self.optimizer = make_optimizer(model, options.rate, options.decay)
         self.device = next(model.parameters()).device
         self.log = Path(checkpoint.file).with_name("progress.jsonl")
@@ -131,7 +168,7 @@ class Loop:
             group["lr"] = self.options.rate * rate_share(step, self.options.steps, self.options.warmup_steps)
         pages = self.masks.pages(step) if self.masks else None
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = weighted_loss(self.model, ids, targets, weights, pages)
+            loss = weighted_loss(self.model, ids, targets, weights, pages, self.teacher)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
         self.optimizer.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,18 +97,29 @@ def export(
     sparsity: dict[str, Any] | None = None,
     shard_size: str = "4GB",
 ) -> None:
-    """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the progress of the run, if there was one, into a
-    folder that appears completely or not at all, and then removes the run's folder.
+    """Writes weights in bf16, config, tokenizer files of `source`, sparsity.json and the progress of the run, if there was one."""
+
+    def fill(folder: Path) -> None:
+        save_weights(model, folder, shard_size)
+        for name in TOKENIZER_FILES:
+            if (Path(source) / name).is_file():
+                shutil.copyfile(Path(source) / name, folder / name)
+
+    write_folder(out, fill, run_folder, sparsity)
+
+
+def write_folder(
+    out: str | Path, fill: Callable[[Path], None], run_folder: Path | None = None, sparsity: dict[str, Any] | None = None
+) -> None:
+    """Calls `fill(folder)`, adds sparsity.json and the progress of the run, and removes the run's folder. `out` appears completely or not
+    at all.
     """
     out = Path(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        save_weights(model, partial, shard_size)
-        for name in TOKENIZER_FILES:
-            if (Path(source) / name).is_file():
-                shutil.copyfile(Path(source) / name, partial / name)
+        fill(partial)
         if sparsity is not None:
             text = json.dumps(sparsity, indent=1) + "\n"
             write_file(partial / "sparsity.json", lambda stream: stream.write(text), binary=False)

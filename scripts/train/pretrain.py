@@ -92,7 +92,7 @@ def main() -> None:
     say(f"{count / 1e6:.1f} M parameters, {2 * count / 1e6:.1f} MB in bf16")
     if 2 * count > LARGEST_BYTES:
         say(f"Warning: more than the {LARGEST_BYTES / 1e6:.0f} MB limit of the default model")
-    batches, held_out = make_batches(options, make_plan(options, contexts, shares, mixed=False), tokenizer, device)
+    batches, held_out = make_batches(options, make_plan(options, contexts, shares, mixed=False), tokenizer, device, options.tokenizer)
     dropout = add_dropout(model, options.dropout)
     if device.type == "cuda" and not options.no_compile:
         compile_layers(model)

@@ -12,6 +12,7 @@ import { distanceOf, expectedOf, realTest } from "./expected.ts";
 
 const MAIN = fromFileUrl(new URL("../../cli/main.ts", import.meta.url));
 const BOOK = fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
+const ADAPTER = fromFileUrl(new URL("../../models/smollm2-sparse", import.meta.url));
 const PLACE = ["-m", realModelPath("smollm2"), "--device", "cpu", "-t", "2", "--no-stdin"];
 const EXPECTED = expectedOf("smollm2");
 
@@ -52,6 +53,33 @@ realTest("smollm2", "SmolLM2 answers a question in its chat template", async () 
   assertEquals(code, 0, stderr);
   assertStringIncludes(stdout, "Paris");
 });
+
+realTest(
+  "smollm2",
+  "SmolLM2 with the adapter for sparse reading answers about a book from 256 tokens per step",
+  async () => {
+    const text = (await Deno.readTextFile(BOOK)).slice(0, 12_000);
+    const args = [
+      "generate",
+      ...PLACE,
+      "--adapter",
+      ADAPTER,
+      "--chat",
+      "--temp",
+      "0",
+      "-n",
+      "40",
+      "--sparse",
+      "on",
+      "-v",
+    ];
+    const question = "Which planet do the creatures in this text come from? Answer in one sentence.";
+    const { code, stdout, stderr } = await runDeno(["run", "-A", MAIN, ...args, "-p", text, question]);
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, "budget 256");
+    assertStringIncludes(stdout, "Mar");
+  },
+);
 
 realTest("smollm2", "the pages that an answer of SmolLM2 reads can be inspected", async () => {
   const text = (await Deno.readTextFile(BOOK)).slice(0, 8000);

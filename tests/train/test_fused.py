@@ -54,6 +54,13 @@ class AgainstReference(unittest.TestCase):
     def test_hard_mask(self) -> None:
         self.check(PagePolicy("hard", 32, 8).check(), (1, 2, 1, 60, 16), 1.0, seed=2)
 
+    def test_soft_mask_by_variances_with_groups_over_three_chunks(self) -> None:
+        with mock.patch.object(fused, "FEWEST_CHUNK_TOKENS", 32):
+            self.check(PagePolicy("soft", 32, 8, 2.0, scorer="diag").check(), (1, 4, 2, 77, 16), 0.5, seed=7)
+
+    def test_hard_mask_by_variances(self) -> None:
+        self.check(PagePolicy("hard", 32, 8, 2.0, scorer="diag").check(), (1, 2, 1, 60, 16), 1.0, seed=2)
+
     def test_a_budget_that_covers_all_is_dense(self) -> None:
         inputs = random_heads(3, 1, 2, 1, 60, 16)
         found = fused.fused_soft_mask_attention(*inputs, PagePolicy("soft", 128, 8).check(), 0.1)
@@ -67,9 +74,9 @@ class AgainstReference(unittest.TestCase):
     def test_equal_scores_leave_a_finite_cut(self) -> None:
         queries, keys, values = random_heads(5, 1, 2, 1, 56, 16)
         keys[:] = keys[:, :, :1]
-        policy = PagePolicy("soft", 32, 8).check()
-        found = fused.fused_soft_mask_attention(queries, keys, values, policy, 0.1)
-        torch.testing.assert_close(found, soft_mask_attention(queries, keys, values, policy, 0.1), atol=1e-4, rtol=1e-4)
+        for policy in (PagePolicy("soft", 32, 8).check(), PagePolicy("soft", 32, 8, 2.0, scorer="diag").check()):
+            found = fused.fused_soft_mask_attention(queries, keys, values, policy, 0.1)
+            torch.testing.assert_close(found, soft_mask_attention(queries, keys, values, policy, 0.1), atol=1e-4, rtol=1e-4)
 
     def test_chunks_keep_their_scratch(self) -> None:
         for batch, heads, tokens in ((1, 8, 32768), (8, 32, 16384), (64, 8, 2048)):

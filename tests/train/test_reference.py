@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unittest
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import unique_reference as numpy_reference
 from support import random_heads, with_gradients
 from train.attention import reference
-from train.attention.policy import PagePolicy
+from train.attention.policy import LAMBDAS, PagePolicy
 from train.errors import TrainError
 
 CASES = [  # tokens, query heads, KV heads, budget, page size, sink, recent
@@ -21,25 +22,25 @@ CASES = [  # tokens, query heads, KV heads, budget, page size, sink, recent
 ]
 
 
-def last_query(case: tuple[Any, ...], seed: int) -> tuple[list[torch.Tensor], list[np.ndarray], PagePolicy]:
+def last_query(case: tuple[Any, ...], seed: int, scorer: str = "unique") -> tuple[list[torch.Tensor], list[np.ndarray], PagePolicy]:
     """Keys, values and queries of a case in f64 as [n, H, d] arrays of NumPy, and the policy."""
     tokens, heads, kv_heads, budget, page_size, sink, recent = case
     inputs = random_heads(seed, 1, heads, kv_heads, tokens, 16, torch.float64)
-    policy = PagePolicy("hard", budget, page_size, 0.5, sink, recent).check()
+    policy = PagePolicy("hard", budget, page_size, LAMBDAS[scorer], sink, recent, scorer).check()
     return inputs, [tensor[0].transpose(0, 1).numpy() for tensor in inputs], policy
 
 
 class AgainstNumpy(unittest.TestCase):
     def test_hard_mask_reads_the_pages_that_decoding_reads(self) -> None:
-        for seed, case in enumerate(CASES):
-            inputs, (q, k, v), policy = last_query(case, seed)
+        for (seed, case), scorer in itertools.product(enumerate(CASES), LAMBDAS):
+            inputs, (q, k, v), policy = last_query(case, seed, scorer)
             out = reference.soft_mask_attention(*inputs, policy, 1.0)[0].transpose(0, 1).numpy()
             for t in range(case[0]):
                 stats = numpy_reference.page_statistics(k[: t + 1], policy.page_size)
-                scores = numpy_reference.page_scores(q[t], stats, "unique", policy.lam)
+                scores = numpy_reference.page_scores(q[t], stats, scorer, policy.lam)
                 picks = numpy_reference.select_pages(scores, policy.budget_tokens, policy.page_size, policy.sink_pages, policy.recent_pages)
                 wanted, _ = numpy_reference.attend(q[t], k[: t + 1], v[: t + 1], policy.page_size, picks)
-                np.testing.assert_allclose(out[t], wanted, atol=1e-10, err_msg=f"case {case}, query {t}")
+                np.testing.assert_allclose(out[t], wanted, atol=1e-10, err_msg=f"{scorer}, case {case}, query {t}")
 
     def test_statistics_and_scores(self) -> None:
         (queries, keys, _), (q, k, _), policy = last_query(CASES[0], 7)
@@ -49,6 +50,14 @@ class AgainstNumpy(unittest.TestCase):
         np.testing.assert_allclose(std[0].T, stats["std"], atol=1e-12)
         scores = reference.page_scores(queries, mean, std, 0.75)[0, :, 149]
         np.testing.assert_allclose(scores, numpy_reference.page_scores(q[149], stats, "unique", 0.75), atol=1e-12)
+
+    def test_variances_and_diag_scores(self) -> None:
+        (queries, keys, _), (q, k, _), _ = last_query(CASES[0], 7)
+        mean, var = reference.page_statistics(keys, 8, "diag")
+        stats = numpy_reference.page_statistics(k[:144], 8)
+        np.testing.assert_allclose(var[0].transpose(0, 1), stats["var"], atol=1e-12)
+        scores = reference.page_scores(queries, mean, var, 1.5)[0, :, 149]
+        np.testing.assert_allclose(scores, numpy_reference.page_scores(q[149], stats, "diag", 1.5), atol=1e-12)
 
 
 class Gates(unittest.TestCase):
@@ -91,9 +100,14 @@ class Gates(unittest.TestCase):
 
 class FiniteDifferences(unittest.TestCase):
     def test_gradients_of_queries_keys_and_values(self) -> None:
+        for scorer, lam in LAMBDAS.items():
+            with self.subTest(scorer):
+                self.compare(PagePolicy("soft", 40, 8, lam, scorer=scorer).check())
+
+    def compare(self, policy: PagePolicy) -> None:
         inputs = random_heads(5, 1, 4, 2, 72, 8, torch.float64)
-        policy, weights = PagePolicy("soft", 40, 8).check(), random_heads(8, 1, 4, 2, 72, 8, torch.float64)[0]
-        scores = reference.page_scores(inputs[0], *reference.page_statistics(inputs[1], 8), policy.lam) * 8**-0.5
+        weights = random_heads(8, 1, 4, 2, 72, 8, torch.float64)[0]
+        scores = reference.page_scores(inputs[0], *reference.page_statistics(inputs[1], 8, policy.scorer), policy.lam) * 8**-0.5
         theta = reference.cut_of(scores, reference.candidate_pages(72, 9, policy, "cpu"), policy.ranked_pages)
         attention = lambda *x: reference.soft_mask_attention(*x, policy, 0.5, theta=theta)  # noqa: E731
         _, gradients = with_gradients(attention, inputs, weights)

@@ -44,12 +44,13 @@ class Runs(unittest.TestCase):
         self.assertEqual(result["trained"]["temperature"]["last"], 0.1)
         self.assertEqual(tiny.read_json(self.folder, "out", "config.json")["dtype"], "bfloat16")
         self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["harbour.txt", "out"])
-        arguments = ["generate", "-m", str(self.folder / "out"), "--device", "cpu", "-v", "-n", "4", "The small ship lay " * 20]
+        arguments = ["generate", "-m", str(self.folder / "out"), "--device", "cpu", "--sparse", "on", "-v", "-n", "4"]
+        arguments.append("The small ship lay " * 20)
         done = tiny.run_deno(arguments)
         if done is None:
             self.skipTest("npx is not installed")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("budget 32, page 8, unique 0.5; fine-tuned, mask soft", done.stderr)
+        self.assertRegex(done.stderr, "budget 32.*unique 0.5; fine-tuned, mask soft")
         self.assertIn("selected in 3 of 3 steps", done.stderr)
 
     def test_sparsity_json_names_the_budget_to_read_with_beside_that_of_training(self) -> None:

@@ -8,6 +8,7 @@ Exits with code 1 if a kernel spills more than a few registers or requires more 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def compile_kernel(kernel: Any, constants: dict[str, Any], launch: Any, capabili
             return "constexpr"
         if name in SCALARS or name in NUMBERS:
             return NUMBERS.get(name, "i32")
+        if name == "spread":
+            return "*bf16" if constants["DIAG"] else "*fp32"
         return "*" + (output if name == "out" else POINTERS.get(name, "fp32"))
 
     names = kernel.arg_names
@@ -85,9 +88,9 @@ def kernels_of(head_dim: int) -> Any:
     ):
         constants, launch = tile(name, "BN")
         yield kernel, {**constants, **attend, **more}, launch, "bf16"
-    for gate in (False, True):
+    for gate, diag in itertools.product((False, True), repeat=2):
         constants, launch = tile("score", "BP")
-        yield score_kernels.score_kernel, {**constants, **SELECTION, "GATE": gate}, launch, "fp32"
+        yield score_kernels.score_kernel, {**constants, **SELECTION, "GATE": gate, "DIAG": diag}, launch, "fp32"
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ class Chunk:
         batch, heads, self.tokens, self.dim = queries.shape
         self.kv_rows, self.rows = batch * keys.shape[1], batch * heads
         self.groups, self.policy, self.scale, self.dtype = heads // keys.shape[1], policy, scale, queries.dtype
+        self.diag = policy.scorer == "diag"
         self.first, self.size = first, min(size, self.tokens - first)
         self.end = self.first + self.size
         self.pages = -(-self.end // policy.page_size)
@@ -78,20 +79,22 @@ class Chunk:
         return torch.empty(rows, self.size, self.pages, device=device, dtype=dtype)
 
     def score(
-        self, queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, temperature: float, theta: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores [B*Hk, C, P], or, once theta is known, log gates and each page's best head."""
+        self, queries: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor, temperature: float, theta: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores [B*Hk, C, P], or, once theta is known, log gates, each page's best head, and with `diag` its inverse width."""
         queries_a_tile, pages_a_tile, launch = tile_of("score", self.dim, self.policy.page_size, self.dtype)
         out = self.scratch(self.kv_rows, queries.device)
         top_head = self.scratch(self.kv_rows, queries.device, torch.int8) if theta is not None else out
+        inverse_width = self.scratch(self.kv_rows, queries.device) if theta is not None and self.diag else out
         grid = (triton.cdiv(self.size, queries_a_tile), triton.cdiv(self.pages, pages_a_tile), self.kv_rows)
         score_kernels.score_kernel[grid](
             queries,
             mean,
-            std,
+            spread,
             out if theta is None else theta,
             out,
             top_head,
+            inverse_width,
             *self.shape(),
             mean.shape[2],
             self.scale,
@@ -102,10 +105,11 @@ class Chunk:
             BM=queries_a_tile,
             BP=pages_a_tile,
             GATE=theta is not None,
+            DIAG=self.diag,
             **self.selection(),
             **launch,
         )
-        return out, top_head
+        return out, top_head, inverse_width
 
     def cut(self, scores: torch.Tensor, theta: torch.Tensor, temperature: float) -> None:
         """Fills theta for the chunk's queries and turns scores into log gates."""
@@ -166,25 +170,26 @@ def soft_mask_forward(
     keys: torch.Tensor,
     values: torch.Tensor,
     mean: torch.Tensor,
-    std: torch.Tensor,
+    spread: torch.Tensor,
     temperature: torch.Tensor,
     mask: str,
+    scorer: str,
     choice: list[int],
     lam: float,
     scale: float,
     scratch_bytes: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """queries [B, Hq, n, d], keys, values [B, Hk, n, d], mean [B, Hk, P, d], std [B, Hk, P]; all contiguous, std in f32.
+    """queries [B, Hq, n, d], keys, values [B, Hk, n, d], mean [B, Hk, P, d], spread as in page_statistics; all contiguous, std in f32.
 
     Returns out as queries, log_sum [B, Hq, n] to base 2, theta [B, Hk, n].
     """
-    policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
-    queries, keys, values, mean, std = (each.contiguous() for each in (queries, keys, values, mean, std))
+    policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3], scorer), temperature.item()
+    queries, keys, values, mean, spread = (each.contiguous() for each in (queries, keys, values, mean, spread))
     out, log_sum, theta = empty_results(queries, keys)
     for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
         gates = log_sum
         if chunk.gated:
-            gates, _ = chunk.score(queries, mean, std, degree)
+            gates, *_ = chunk.score(queries, mean, spread, degree)
             chunk.cut(gates, theta, degree)
         chunk.attend(attend_kernels.forward_kernel, "forward", (queries, keys, values, gates), (out, log_sum))
     return out, log_sum, theta
@@ -202,35 +207,37 @@ def soft_mask_backward(
     keys: torch.Tensor,
     values: torch.Tensor,
     mean: torch.Tensor,
-    std: torch.Tensor,
+    spread: torch.Tensor,
     temperature: torch.Tensor,
     out: torch.Tensor,
     log_sum: torch.Tensor,
     theta: torch.Tensor,
     out_grad: torch.Tensor,
     mask: str,
+    scorer: str,
     choice: list[int],
     lam: float,
     scale: float,
     scratch_bytes: int,
 ) -> list[torch.Tensor]:
-    """Gradients of queries, keys, values, mean and std, each in the dtype of its tensor."""
-    policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3]), temperature.item()
-    queries, keys, values, mean, std, out_grad = (each.contiguous() for each in (queries, keys, values, mean, std, out_grad))
+    """Gradients of queries, keys, values, mean and spread, each in the dtype of its tensor."""
+    policy, degree = PagePolicy(mask, choice[0], choice[1], lam, choice[2], choice[3], scorer), temperature.item()
+    queries, keys, values, mean, spread, out_grad = (each.contiguous() for each in (queries, keys, values, mean, spread, out_grad))
     delta = (out.float() * out_grad.float()).sum(-1)
-    leaves = (queries, keys, values, mean, std)
+    leaves = (queries, keys, values, mean, spread)
     grads = [torch.zeros(like.shape, device=like.device, dtype=torch.float32) for like in leaves]
-    query_grad, key_grad, value_grad, mean_grad, std_grad = grads
+    query_grad, key_grad, value_grad, mean_grad, spread_grad = grads
     for chunk in chunks_of(queries, keys, policy, scale, scratch_bytes):
         soft = chunk.gated and policy.mask == "soft"
-        gates, top_head = chunk.score(queries, mean, std, degree, theta) if chunk.gated else (log_sum, None)
+        gates, *best = chunk.score(queries, mean, spread, degree, theta) if chunk.gated else (log_sum,)
         inputs = (queries, keys, values, gates, out_grad, log_sum, delta)
         gate_grad = chunk.scratch(chunk.rows, queries.device) if soft else log_sum
         chunk.attend(attend_kernels.query_grad_kernel, "query_grad", inputs, (query_grad, gate_grad), SOFT=soft)
         chunk.attend(attend_kernels.key_grad_kernel, "key_grad", inputs, (key_grad, value_grad), by_keys=True)
         if soft:
-            score_grad = score_gradient(chunk, gates, gate_grad, top_head, scale / degree)
-            add_score_gradient(chunk, score_grad, queries, mean, std, (query_grad, mean_grad, std_grad))
+            add = add_diag_gradient if chunk.diag else add_unique_gradient
+            passed = score_gradient(chunk, gates, gate_grad, *best, scale / degree)
+            add(chunk, passed, queries, mean, spread, (query_grad, mean_grad, spread_grad))
     # A result may not be the tensor of another one or of an input, which .to() of the same dtype respects here.
     return [grad.to(like.dtype) for grad, like in zip(grads, leaves, strict=False)]
 
@@ -241,8 +248,8 @@ def _(queries: torch.Tensor, keys: torch.Tensor, *_: Any) -> Any:
 
 
 @soft_mask_backward.register_fake
-def _(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, *_: Any) -> Any:
-    return [torch.empty_like(tensor) for tensor in (queries, keys, values, mean, std)]
+def _(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor, *_: Any) -> Any:
+    return [torch.empty_like(tensor) for tensor in (queries, keys, values, mean, spread)]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -258,13 +265,19 @@ def _backward(ctx: Any, out_grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
 soft_mask_forward.register_autograd(_backward, setup_context=_keep)
 
 
-def score_gradient(chunk: Chunk, gates: torch.Tensor, gate_grad: torch.Tensor, top_head: torch.Tensor, factor: float) -> torch.Tensor:
-    """[B*Hq, C, P] in the dtype of the queries: the gradients of the unscaled scores, 0 except for the head with the maximum score."""
+def score_gradient(
+    chunk: Chunk, gates: torch.Tensor, gate_grad: torch.Tensor, top_head: torch.Tensor, inverse_width: torch.Tensor, factor: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B*Hq, C, P] in the dtype of the queries: the gradients of the unscaled scores, 0 except for the head with the maximum score.
+
+    With `diag`, the second tensor has them times the inverse width; otherwise it is the first.
+    """
     out, numbers = chunk.scratch(chunk.rows, gates.device, chunk.dtype), chunk.size * chunk.pages
+    by_width = torch.empty_like(out) if chunk.diag else out
     score_kernels.score_grad_kernel[(triton.cdiv(numbers, GRAD_BLOCK), chunk.kv_rows)](
-        gates, gate_grad, top_head, out, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK
+        gates, gate_grad, top_head, inverse_width, out, by_width, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK, DIAG=chunk.diag
     )
-    return out
+    return out, by_width
 
 
 def beside(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -272,8 +285,37 @@ def beside(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     return torch.cat([rows, F.pad(numbers[..., None].to(rows.dtype), (0, 7))], -1)
 
 
-def add_score_gradient(
-    chunk: Chunk, score_grad: torch.Tensor, queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, grads: tuple[torch.Tensor, ...]
+def add_diag_gradient(
+    chunk: Chunk,
+    passed: tuple[torch.Tensor, torch.Tensor],
+    queries: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    grads: tuple[torch.Tensor, ...],
+) -> None:
+    """Adds the gradients of the scores: to the query of the head with the maximum score, and to mean and variances of the page.
+
+    score = q . mean + lam * w with w = sqrt(sum q^2 var), hence d/dq = mean + lam * q var / w, d/dmean = q, d/dvar = lam * q^2 / (2 w).
+    """
+    query_grad, mean_grad, var_grad = (grad.view(-1, *grad.shape[2:]) for grad in grads)
+    complete, lam, dim = min(chunk.pages, mean.shape[2]), chunk.policy.lam, chunk.dim
+    part, by_kv = slice(chunk.first, chunk.end), (chunk.kv_rows, chunk.groups * chunk.size)
+    query = queries.view(chunk.rows, chunk.tokens, dim)[:, part]
+    centres, vars_ = (each.flatten(0, 1)[:, :complete].repeat_interleave(chunk.groups, 0) for each in (mean, var))
+    score_grad, by_width = (each[..., :complete] for each in passed)
+    query_grad[:, part] += torch.bmm(score_grad, centres).float() + lam * query.float() * torch.bmm(by_width, vars_).float()
+    by_page, width_by_page = (each.view(*by_kv, chunk.pages)[..., :complete].transpose(1, 2) for each in passed)
+    mean_grad[:, :complete] += torch.bmm(by_page, query.reshape(*by_kv, dim)).float()
+    var_grad[:, :complete] += lam / 2 * torch.bmm(width_by_page, query.square().reshape(*by_kv, dim)).float()
+
+
+def add_unique_gradient(
+    chunk: Chunk,
+    passed: tuple[torch.Tensor, torch.Tensor],
+    queries: torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    grads: tuple[torch.Tensor, ...],
 ) -> None:
     """Adds the gradients of the scores: to the query of the head with the maximum score, and to mean and std of the page.
 
@@ -281,6 +323,7 @@ def add_score_gradient(
     means and stds side by side, one with queries and their norms.
     """
     query_grad, mean_grad, std_grad = (grad.view(-1, *grad.shape[2:]) for grad in grads)
+    score_grad, _ = passed
     complete, lam, dim = min(chunk.pages, mean.shape[2]), chunk.policy.lam, chunk.dim
     part, by_kv = slice(chunk.first, chunk.end), (chunk.kv_rows, chunk.groups * chunk.size)
     query = queries.view(chunk.rows, chunk.tokens, dim)[:, part]
@@ -308,8 +351,9 @@ def fused_soft_mask_attention(
     `temperature` is a number, or a CPU tensor of one number.
     """
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    mean, std = page_statistics(keys, policy.page_size)
+    mean, spread = page_statistics(keys, policy.page_size, policy.scorer)
+    spread = spread.to(queries.dtype) if policy.scorer == "diag" else spread
     choice = [policy.budget_tokens, policy.page_size, policy.sink_pages, policy.recent_pages]
     warmth = temperature if isinstance(temperature, torch.Tensor) else torch.tensor(float(temperature))
-    inputs = [tensor.contiguous() for tensor in (queries, keys, values, mean.to(queries.dtype), std)]
-    return soft_mask_forward(*inputs, warmth, policy.mask, choice, policy.lam, scale, scratch_bytes)[0]
+    inputs = [tensor.contiguous() for tensor in (queries, keys, values, mean.to(queries.dtype), spread)]
+    return soft_mask_forward(*inputs, warmth, policy.mask, policy.scorer, choice, policy.lam, scale, scratch_bytes)[0]

@@ -9,6 +9,8 @@ from ..errors import TrainError
 
 PAGE_SIZES = (8, 16, 32, 64)
 MASKS = ("soft", "hard", "none")
+# The scores that training has gates for, and the lambda of each that `pagesift generate` takes by default.
+LAMBDAS = {"unique": 0.5, "diag": 2.0}
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class PagePolicy:
     lam: float = 0.5
     sink_pages: int = 1
     recent_pages: int = 2
+    scorer: str = "unique"
 
     @property
     def budget_pages(self) -> int:
@@ -35,6 +38,8 @@ class PagePolicy:
         """Raises TrainError unless training and decoding make the same selection with these numbers. `budget`: its name in errors."""
         if self.mask not in MASKS:
             raise TrainError(f'Mask "{self.mask}" is unknown; expected {", ".join(MASKS)}')
+        if self.scorer not in LAMBDAS:
+            raise TrainError(f'Scorer "{self.scorer}" has no mask; expected {", ".join(LAMBDAS)}')
         if self.page_size not in PAGE_SIZES:
             raise TrainError(f"Page size is {self.page_size} tokens, expected one of {PAGE_SIZES}")
         if self.budget_tokens % self.page_size != 0 or self.budget_tokens < self.page_size:

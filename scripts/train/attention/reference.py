@@ -22,23 +22,33 @@ if TYPE_CHECKING:
 HARD_LOG_GATE = -1e30  # finite, so that a block of closed pages gives no NaN
 
 
-def page_statistics(keys: torch.Tensor, page_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """keys [B, Hk, n, d] -> mean [B, Hk, P, d], std [B, Hk, P] of the complete pages, in at least f32."""
+# Squares of spreads are at least this, because the square root has no slope at 0.
+LEAST_SQUARE = 1e-12
+
+
+def page_statistics(keys: torch.Tensor, page_size: int, scorer: str = "unique") -> tuple[torch.Tensor, torch.Tensor]:
+    """keys [B, Hk, n, d] -> mean [B, Hk, P, d] and spread of the complete pages, in at least f32.
+
+    The spread is the std [B, Hk, P] for the scorer `unique` and the variances [B, Hk, P, d] for `diag`.
+    """
     batch, heads, tokens, dim = keys.shape
     pages = tokens // page_size
     wide = keys.float() if keys.dtype in (torch.float16, torch.bfloat16) else keys
     wide = wide[:, :, : pages * page_size].reshape(batch, heads, pages, page_size, dim)
     mean = wide.mean(3)
-    std = (wide - mean[:, :, :, None]).square().mean(3).sum(-1).clamp_min(1e-12).sqrt()
-    return mean, std
+    var = (wide - mean[:, :, :, None]).square().mean(3)
+    return mean, var if scorer == "diag" else var.sum(-1).clamp_min(LEAST_SQUARE).sqrt()
 
 
-def page_scores(queries: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, lam: float) -> torch.Tensor:
-    """queries [B, Hq, n, d] -> [B, Hk, n, P]: the maximum score over the heads of a group, unscaled."""
+def page_scores(queries: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor, lam: float) -> torch.Tensor:
+    """queries [B, Hq, n, d] -> [B, Hk, n, P]: the maximum score over the heads of a group, unscaled. `spread`: see page_statistics."""
     batch, kv_heads, _, dim = mean.shape
     grouped = queries.reshape(batch, kv_heads, -1, queries.shape[2], dim).to(mean.dtype)
-    spread = lam * grouped.norm(dim=-1)[..., None] * std[:, :, None, None, :]
-    return (torch.einsum("bhgnd,bhpd->bhgnp", grouped, mean) + spread).amax(2)
+    if spread.dim() == mean.dim():
+        widths = torch.einsum("bhgnd,bhpd->bhgnp", grouped.square(), spread).clamp_min(LEAST_SQUARE).sqrt()
+    else:
+        widths = grouped.norm(dim=-1)[..., None] * spread[:, :, None, None, :]
+    return (torch.einsum("bhgnd,bhpd->bhgnp", grouped, mean) + lam * widths).amax(2)
 
 
 def candidate_pages(tokens: int, pages: int, policy: PagePolicy, device: torch.device) -> torch.Tensor:
@@ -83,16 +93,18 @@ def soft_mask_attention(
 ) -> torch.Tensor:
     """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d].
 
-    For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means as kernels of that dtype do.
+    For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means and variances as kernels of that dtype do.
     """
     batch, heads, tokens, dim = queries.shape
     kv_heads, scale = keys.shape[1], dim**-0.5 if scale is None else scale
     grouped = queries.reshape(batch, kv_heads, heads // kv_heads, tokens, dim)
     logits = torch.einsum("bhgnd,bhmd->bhgnm", grouped, keys) * scale
     if policy.mask != "none" and tokens // policy.page_size > 0:
-        mean, std = page_statistics(keys, policy.page_size)
-        mean = mean.to(mean_dtype or mean.dtype).to(mean.dtype)
-        scores = page_scores(queries, mean, std, policy.lam) * scale
+        mean, spread = page_statistics(keys, policy.page_size, policy.scorer)
+        if mean_dtype is not None:
+            mean = mean.to(mean_dtype).to(mean.dtype)
+            spread = spread.to(mean_dtype).to(mean.dtype) if policy.scorer == "diag" else spread
+        scores = page_scores(queries, mean, spread, policy.lam) * scale
         candidates = candidate_pages(tokens, scores.shape[-1], policy, queries.device)
         theta = cut_of(scores, candidates, policy.ranked_pages) if theta is None else theta
         gate = log_gate(scores, theta, candidates, policy.mask, temperature).repeat_interleave(policy.page_size, -1)

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 HARD_LOG_GATE = tl.constexpr(-1e30)
+LEAST_SQUARE = tl.constexpr(1e-12)
 
 
 @triton.jit
@@ -22,10 +23,11 @@ def log_gate_of(score, cut, inverse_temperature, HARD: tl.constexpr):
 def score_kernel(
     queries,
     mean,
-    std,
+    spread,
     theta,
     out,
     top_head,
+    inverse_width,
     first,
     chunk,
     tokens,
@@ -44,11 +46,13 @@ def score_kernel(
     BUDGET: tl.constexpr,
     GATE: tl.constexpr,
     HARD: tl.constexpr,
+    DIAG: tl.constexpr,
 ):
-    """queries [B*Hk*G, n, D], mean [B*Hk, stored, D], std [B*Hk, stored] -> out [B*Hk, C, P].
+    """queries [B*Hk*G, n, D], mean [B*Hk, stored, D] -> out [B*Hk, C, P]. `spread` is std [B*Hk, stored], or var as `mean` in DIAG.
 
     GATE false: scores, -inf where a page does not compete. GATE true (backward, theta [B*Hk, n] known): log gates, 0 where it does
-    not, and top_head [B*Hk, C, P], the head of the group with the largest score.
+    not, and top_head [B*Hk, C, P], the head of the group with the largest score. In DIAG, inverse_width [B*Hk, C, P] gets
+    1 / sqrt(sum q^2 var) of that head.
     """
     kv = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -58,15 +62,25 @@ def score_kernel(
     dims = tl.arange(0, D)
     known = page < stored_pages
     centre = tl.load(mean + (kv * stored_pages + page[:, None]) * D + dims[None, :], mask=known[:, None], other=0.0)
-    width = tl.load(std + kv * stored_pages + page, mask=known, other=0.0)
+    if DIAG:
+        var = tl.load(spread + (kv * stored_pages + page[:, None]) * D + dims[None, :], mask=known[:, None], other=0.0)
+    else:
+        std = tl.load(spread + kv * stored_pages + page, mask=known, other=0.0)
     best = tl.full((BM, BP), float("-inf"), tl.float32)
     head = tl.zeros((BM, BP), tl.int32)
+    inverse = tl.zeros((BM, BP), tl.float32)
     for g in tl.static_range(G):
         base = ((kv * G + g) * tokens).to(tl.int64)
         q = tl.load(queries + (base + token[:, None]) * D + dims[None, :], mask=inside[:, None], other=0.0)
         wide = q.to(tl.float32)
-        norm = tl.sqrt(tl.sum(wide * wide, 1))
-        score = (tl.dot(q, tl.trans(centre), input_precision="ieee") + lam * norm[:, None] * width[None, :]) * scale
+        if DIAG:
+            square = tl.dot((wide * wide).to(q.dtype), tl.trans(var), input_precision="ieee")
+            width = tl.sqrt(tl.maximum(square, LEAST_SQUARE))
+        else:
+            width = tl.sqrt(tl.sum(wide * wide, 1))[:, None] * std[None, :]
+        score = (tl.dot(q, tl.trans(centre), input_precision="ieee") + lam * width) * scale
+        if DIAG and GATE:  # a width at its least has no gradient
+            inverse = tl.where(score > best, tl.where(square > LEAST_SQUARE, 1.0 / width, 0.0), inverse)
         head = tl.where(score > best, g, head)
         best = tl.maximum(score, best)
     own = token // PAGE
@@ -79,14 +93,28 @@ def score_kernel(
         tl.store(out + place, tl.where(competes, gate, 0.0), mask=stored)
         if not HARD:
             tl.store(top_head + place, head.to(tl.int8), mask=stored)
+            if DIAG:
+                tl.store(inverse_width + place, inverse, mask=stored)
     else:
         tl.store(out + place, tl.where(competes, best, float("-inf")), mask=stored)
 
 
 @triton.jit
-def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.constexpr, BLOCK: tl.constexpr):
+def score_grad_kernel(
+    gates,
+    gate_grad,
+    top_head,
+    inverse_width,
+    out,
+    width_out,
+    numbers,
+    factor,
+    G: tl.constexpr,
+    BLOCK: tl.constexpr,
+    DIAG: tl.constexpr,
+):
     """gates, top_head [B*Hk, C, P], gate_grad [B*Hk*G, C, P] -> out as gate_grad: the gradient of a page's unscaled score, with the head
-    that gave the score; 0 with the others. `numbers` is C * P.
+    that gave the score; 0 with the others. `numbers` is C * P. In DIAG, width_out gets the same gradients times inverse_width.
 
     The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. If the gate is open or
     the page does not compete (log 0), the gradient is 0 whatever gate_grad contains: no tile of queries wrote the pages after it.
@@ -100,8 +128,13 @@ def score_grad_kernel(gates, gate_grad, top_head, out, numbers, factor, G: tl.co
     for g in tl.static_range(G):
         total += tl.load(gate_grad + (kv * G + g) * numbers + at, mask=known, other=0.0)
     grad = tl.where(gate < 0.0, total * (1.0 - tl.exp(gate)) * factor, 0.0)
+    if DIAG:
+        by_width = grad * tl.load(inverse_width + kv * numbers + at, mask=known, other=0.0)
     for g in tl.static_range(G):
-        tl.store(out + (kv * G + g) * numbers + at, tl.where(head == g, grad, 0.0).to(out.dtype.element_ty), mask=known)
+        place = (kv * G + g) * numbers + at
+        tl.store(out + place, tl.where(head == g, grad, 0.0).to(out.dtype.element_ty), mask=known)
+        if DIAG:
+            tl.store(width_out + place, tl.where(head == g, by_width, 0.0).to(width_out.dtype.element_ty), mask=known)
 
 
 @triton.jit
