@@ -73,13 +73,10 @@ export class Device extends Handle {
     const out = new BigUint64Array(1);
     const message = new Uint8Array(MESSAGE_BYTES);
     const indices = options.indices ?? [options.index ?? 0];
-    const status = native.ps_group_open(
-      deviceOptionsStructs(indices, options.threads ?? 0),
-      indices.length,
-      out,
-      message,
-      MESSAGE_BYTES,
-    );
+    const structs = deviceOptionsStructs(indices, options.threads ?? 0);
+    const status = indices.length === 1
+      ? native.ps_device_open(structs, out, message, MESSAGE_BYTES)
+      : native.ps_group_open(structs, indices.length, out, message, MESSAGE_BYTES);
     if (status !== Status.Ok) throw new NativeError(status, textOf(message) || "The device could not be opened");
     const device = new Device(pointerFrom(out), native, indices.length);
     const { backend } = device;
