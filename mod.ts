@@ -28,7 +28,7 @@ export type { KvType } from "./engine/pages/kv_type.ts";
 export type { Environment } from "./engine/hub/cache.ts";
 export { defaultModelFolder } from "./engine/hub/default_model.ts";
 export { type DownloadProgress, findModelFolder, type FindModelOptions } from "./engine/hub/find.ts";
-export type { LayerPolicy, PagePolicy } from "./engine/pages/page_policy.ts";
+export type { LayerPolicy, PagePolicy, PrefillPolicy } from "./engine/pages/page_policy.ts";
 export type { PromptCacheOptions } from "./engine/saved_prompts.ts";
 export type { ChatMessage } from "./engine/text/chat_template.ts";
 export type { TextStream, TokenDecoder } from "./engine/text/text_stream.ts";

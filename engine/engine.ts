@@ -295,7 +295,11 @@ export class Engine implements AsyncDisposable {
     return new Request(index, ids, withSamplingDefaults(this.sampling, options), stream, { eosTokenIds, maxContext });
   }
 
-  /** Copies the prompts that earlier generations left in the cache into a session of {@link openSession}, as far as it has room. */
+  /**
+   * Copies the prompts that earlier generations left in the cache into a session of {@link openSession}, as far as it has room.
+   *
+   * @internal
+   */
   lendPrompts(session: Session): void {
     if (this.#session) session.takeOver(this.#session);
   }

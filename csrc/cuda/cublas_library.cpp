@@ -1,8 +1,7 @@
 #include "cublas_library.h"
 
-#include <dlfcn.h>
-
 #include "../backend.h"
+#include "open_library.h"
 
 namespace ps {
 namespace {
@@ -28,19 +27,9 @@ void fail_to_load_cublas(const std::string &reason) {
 
 void *open_cublas_library() {
   std::string reason;
-  for (const char *name : kLibraries) {
-    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      const char *error = dlerror();
-      if (reason.empty() && error != nullptr) reason = error; /* of the name to install */
-      continue;
-    }
-    const int version = major_version(library);
-    if (version == kMajorVersion) return library;
-    dlclose(library);
-    reason = std::string(name) + " has " + (version < 0 ? "an unknown version" : "version " + std::to_string(version));
-  }
-  fail_to_load_cublas(reason);
+  void *library = open_library(kLibraries, kMajorVersion, major_version, reason);
+  if (library == nullptr) fail_to_load_cublas(reason);
+  return library;
 }
 
 }  // namespace ps

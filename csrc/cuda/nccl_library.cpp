@@ -1,10 +1,9 @@
 #include "nccl_library.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 
 #include "../backend.h"
+#include "open_library.h"
 
 namespace ps {
 namespace {
@@ -32,19 +31,9 @@ void *open_nccl_library() {
   /* Multicast through NVLink switches fails on some machines; a user who sets the variable decides. */
   setenv("NCCL_NVLS_ENABLE", "0", 0);
   std::string reason;
-  for (const char *name : kLibraries) {
-    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-      const char *error = dlerror();
-      if (reason.empty() && error != nullptr) reason = error; /* of the name to install */
-      continue;
-    }
-    const int version = major_version(library);
-    if (version == kMajorVersion) return library;
-    dlclose(library);
-    reason = std::string(name) + " has " + (version < 0 ? "an unknown version" : "version " + std::to_string(version));
-  }
-  fail_to_load_nccl(reason);
+  void *library = open_library(kLibraries, kMajorVersion, major_version, reason);
+  if (library == nullptr) fail_to_load_nccl(reason);
+  return library;
 }
 
 }  // namespace ps
