@@ -49,9 +49,10 @@ float Bytes::number() {
 
 Calls::Calls(Bytes &bytes) : bytes_(bytes) {
   for (int i = 0; i < 2; i++) {
-    const ps_device_options options{0, 2};
+    const ps_device_options options[] = {{0, 2}, {1, 1}};
     char message[64];
-    MUST(ps_device_open(&options, &devices_[i], message, sizeof message) == PS_OK);
+    MUST(i == 0 ? ps_device_open(options, &devices_[i], message, sizeof message) == PS_OK
+                : ps_group_open(options, 2, &devices_[i], message, sizeof message) == PS_OK);
     MUST(ps_buffer_create(devices_[i], 64, &anchors_[i]) == PS_OK);
   }
   while (buffers_.size() < kBuffers) make_buffer();
@@ -175,12 +176,12 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Calls::one() {
-  const int which = bytes_.below(45);
+  const int which = bytes_.below(48);
   used_ = 0;
   if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
   else if (which < 10) on_handles(which);
-  else if (which < 25) on_tensors(which - 10);
-  else on_cache(which - 25);
+  else if (which < 28) on_tensors(which - 10);
+  else on_cache(which - 28);
 }
 
 void Calls::on_handles(int which) {
@@ -273,6 +274,9 @@ void Calls::on_tensors(int which) {
     case 11: return check(ps_gelu_mul(d, plain(), plain(), plain()));
     case 13: return write_weight(d, other);
     case 12: return check(ps_scale(d, plain(), bytes_.number()));
+    case 14: return check(ps_group_only(d, int32_t(bytes_.mostly(bytes_.below(3) - 1))));
+    case 15: return check(ps_all_reduce(d, plain()));
+    case 16: return check(ps_all_gather(d, plain(), tensor(PS_F32, {rows, bytes_.mostly(2 * width)})));
     default: return check(ps_scatter_add(d, plain(), tensor(PS_I32, {rows}), tensor(PS_F32, {rows}), tensor(PS_F32, {other, width})));
   }
 }
