@@ -109,6 +109,7 @@ int32_t ps_cache_create(ps_device *device, const ps_cache_desc *desc, ps_cache *
     require(out != nullptr, "The pointer for the new cache is NULL");
     const Plan plan = plan_cache(*desc);
     auto cache = std::make_unique<ps_cache>(ps_cache{device, {}, {}, plan.total});
+    cache->views.reserve(device->members.size()); /* what fails after the allocation would leave it behind */
     cache->memory = allocate(*device, plan.total);
     for (void *memory : cache->memory) cache->views.push_back(view_cache(*desc, plan, memory));
     *out = cache.release();
