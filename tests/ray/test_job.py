@@ -89,7 +89,8 @@ class Deaths(JobTest):
         work.join()
 
     def test_a_killed_process_loses_and_doubles_no_row(self) -> None:
-        rows = [{"id": f"r{i}", "prompt": f"{'Sea' if i % 2 else 'War'} {i}", "max_tokens": 24} for i in range(80)]
+        # Of different lengths, so that most are still under way when the first are answered.
+        rows = [{"id": f"r{i}", "prompt": f"{'Sea' if i % 2 else 'War'} {i}", "max_tokens": 4 + 2 * i} for i in range(80)]
         job = self.make_job(self.write(rows), PAGESIFT)
         self.run_and_disturb(job, lambda: os.kill(ray.get(job.result.lanes[0].actor.process_id.remote()), signal.SIGKILL))
         self.assert_once([row["id"] for row in rows])
