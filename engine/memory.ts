@@ -84,7 +84,6 @@ export function needOfKnown(
   const { availableBytes } = device.describe();
   const fits = (count: number): boolean => {
     const shape = cacheShape(config, kv, policy, needOf(count));
-    if (shape.numPages * shape.pageSize > MAX_POOL_TOKENS) return false;
     return cacheBytes(device, shape) <= (count > USUAL_BATCH ? availableBytes / 2 : availableBytes);
   };
   return needOf(Math.max(1, largestThat(fits, Math.min(MAX_BATCH, tokens.length))));

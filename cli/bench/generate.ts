@@ -1,4 +1,3 @@
-import { basename } from "@std/path";
 import { type ModelChoice, openModel, planModel, type PlannedModel } from "../../bench/bench_model.ts";
 import { benchGenerate } from "../../bench/generate.ts";
 import { checkGenerateFits } from "../../bench/generate_memory.ts";
@@ -7,7 +6,7 @@ import { provenanceOf } from "../../bench/provenance.ts";
 import { openDevice } from "../../engine/devices.ts";
 import { PagesiftError } from "../../engine/errors.ts";
 import { engineError } from "../../engine/memory.ts";
-import { prepareFiles, printRun, progressShower } from "./run.ts";
+import { adapterNotes, prepareFiles, printRun, progressShower } from "./run.ts";
 import { commandLine } from "../system_world.ts";
 import { findModel } from "../load.ts";
 import type { BenchGenerateFlags } from "../options/bench.ts";
@@ -74,6 +73,5 @@ function notesOf(choice: ModelChoice, plan: GeneratePlan): string[] {
   const weights = choice.shape === undefined
     ? []
     : ["Random weights, generated on the device: the speed is that of the shape, the text would be noise."];
-  const adapter = choice.adapter === undefined ? [] : [`With the adapter "${basename(choice.adapter)}".`];
-  return [...weights, ...adapter, ...plan.notes];
+  return [...weights, ...adapterNotes(choice.adapter), ...plan.notes];
 }

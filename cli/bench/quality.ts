@@ -12,7 +12,7 @@ import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { openModelSource } from "../../engine/source/model_source.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
-import { prepareFiles, printRun, progressShower } from "./run.ts";
+import { adapterNotes, prepareFiles, printRun, progressShower } from "./run.ts";
 import { commandLine } from "../system_world.ts";
 import { findModel } from "../load.ts";
 import type { BenchQualityFlags } from "../options/bench_quality.ts";
@@ -28,7 +28,7 @@ export async function runQuality(
   words: readonly string[],
   session: CommandRun,
 ): Promise<void> {
-  const { plot } = prepareFiles({ ...flags, levels: flags.levels ?? 1, peers: [] }, words, "quality");
+  const { plot } = prepareFiles({ ...flags, peers: [] }, words, "quality");
   const plan = planQuality(flags);
   const text = readProse(flags.text);
   const files = plan.files.map((file) => ({ file, lines: parseTaskLines(file, readText("--task", file)) }));
@@ -58,11 +58,7 @@ export async function runQuality(
   });
   const hooks = { signal: session.interrupt.signal, onProgress: progressShower(session) };
   const cells = benchQuality(engine, basename(name), plan, material, hooks);
-  await printRun(
-    { subject: "quality", provenance, peers: [], plot, cells },
-    { ...flags, levels: flags.levels ?? 1, peers: [] },
-    session,
-  );
+  await printRun({ subject: "quality", provenance, peers: [], plot, cells }, flags, session);
 }
 
 function readProse(file: string | undefined): string {
@@ -120,7 +116,6 @@ function notesOf(
   { documents, facts, proseTokens, tasks, files, seed }: QualityPlan,
   { chat, adapter }: Pick<BenchQualityFlags, "chat" | "adapter">,
 ): string[] {
-  const adapted = adapter === undefined ? [] : [`With the adapter "${basename(adapter)}".`];
   const asked = tasks.some((task) => task === "needle" || task === "pairs")
     ? [
       `${plural(documents, "document")} per length with ${
@@ -144,7 +139,7 @@ function notesOf(
     : [];
   return [
     "Question, answer and prose are fed one token at a time, so every step decodes with the settings of its row.",
-    ...adapted,
+    ...adapterNotes(adapter),
     ...asked,
     ...ruler,
     ...fed,

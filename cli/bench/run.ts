@@ -1,3 +1,4 @@
+import { basename } from "@std/path";
 import { parsePeers, type PeerRow, PeerTable } from "../../bench/peers.ts";
 import { type Plot, renderPlot } from "../../bench/plot.ts";
 import { qualityPlot } from "../../bench/quality_plot.ts";
@@ -7,7 +8,7 @@ import { closingText, openingText, rowsText } from "../../bench/writers.ts";
 import { PagesiftError, reasonOf } from "../../engine/errors.ts";
 import { engineError } from "../../engine/memory.ts";
 import { Aborted } from "../../engine/event_loop.ts";
-import type { BenchFlags } from "../options/bench.ts";
+import type { ResultFlags } from "../options/bench.ts";
 import { formatCount, plural } from "../../engine/text/format.ts";
 import type { CommandRun } from "../command_run.ts";
 import { type TargetFile, targetFile, writeTarget } from "../write_file.ts";
@@ -30,7 +31,7 @@ export interface BenchRun {
 
 /** Reads peers and makes sure that the plot can be written. @throws {PagesiftError} of kind "usage" */
 export function prepareFiles(
-  flags: BenchFlags,
+  flags: ResultFlags,
   words: readonly string[],
   subject: Subject,
 ): BenchFiles {
@@ -47,6 +48,11 @@ function readText(file: string): string {
   }
 }
 
+/** The line of a run's notes that names the adapter, if there is one. */
+export function adapterNotes(adapter: string | undefined): string[] {
+  return adapter === undefined ? [] : [`With the adapter "${basename(adapter)}".`];
+}
+
 /** Shows the progress of a run. */
 export function progressShower({ output }: CommandRun): (progress: Progress) => void {
   return ({ done, total, label }) => {
@@ -57,7 +63,7 @@ export function progressShower({ output }: CommandRun): (progress: Progress) => 
 }
 
 /** Measures, and writes rows as they arrive or at the end, depending on the format; an interrupt keeps the rows so far. */
-export async function printRun(run: BenchRun, flags: BenchFlags, session: CommandRun): Promise<void> {
+export async function printRun(run: BenchRun, flags: Pick<ResultFlags, "output">, session: CommandRun): Promise<void> {
   const { output } = session;
   const peers = new PeerTable(run.peers, run.provenance.device);
   warnOfDevices(peers, run.provenance, session);

@@ -200,9 +200,7 @@ export const benchGenerateOptions = {
   ...commonOptions,
 };
 
-/** The values that all subjects share. */
-export type BenchFlags = Values<
-  typeof sparseOptions & typeof deviceOptions & typeof resultOptions & typeof commonOptions
->;
+/** What every subject writes, and where. */
+export type ResultFlags = Values<typeof resultOptions>;
 export type BenchAttentionFlags = Values<typeof benchAttentionOptions>;
 export type BenchGenerateFlags = Values<typeof benchGenerateOptions>;

@@ -49,7 +49,6 @@ export function samplingOf(flags: ModelFlags): SamplingOptions & { maxTokens: nu
     stop: flags.stop,
     repeatLastTokens: flags.repeatLastTokens,
     ...present({
-      levels: flags.sparseLevels,
       temperature: flags.temperature,
       topK: flags.topK,
       topP: flags.topP,
