@@ -50,13 +50,23 @@ static void select_best(const float *scores, int64_t first, int64_t end, int64_t
   }
 }
 
+/* Pages that are always in: the first `first` and the last `last`; `best` more are to be found among the rest. */
+struct Forced {
+  int64_t first, last, best;
+};
+
+PS_INLINE Forced forced_pages(int64_t k, int64_t sink, int64_t recent) {
+  const int64_t last = recent < k ? recent : k, first = sink < k - last ? sink : k - last;
+  return {first, last, k - last - first};
+}
+
 /* Returns how many pages were chosen. */
 static int32_t select_row(const float *scores, int64_t pages, int64_t k, int64_t sink, int64_t recent, uint32_t *keys, int32_t *out) {
   if (pages <= k) {
     for (int64_t i = 0; i < pages; i++) out[i] = static_cast<int32_t>(i);
     return static_cast<int32_t>(pages);
   }
-  const int64_t last = recent < k ? recent : k, first = sink < k - last ? sink : k - last, best = k - last - first;
+  const auto [first, last, best] = forced_pages(k, sink, recent);
   for (int64_t i = 0; i < first; i++) out[i] = static_cast<int32_t>(i);
   if (best > 0) select_best(scores, first, pages - last, best, keys, out + first);
   for (int64_t i = 0; i < last; i++) out[k - last + i] = static_cast<int32_t>(pages - last + i);

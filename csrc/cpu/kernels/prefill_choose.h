@@ -126,19 +126,19 @@ static void prefill_choose(ThreadPool &pool, const PrefillChooseParams &p) {
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t heads = desc.num_kv_heads, most_rows = kSampledTokens * (desc.num_query_heads / heads), d = desc.head_dim;
   const int64_t most_pages = (p.tiles.start + p.tiles.tokens) / desc.page_size, stride = most_pages + kScoredPages;
-  const int64_t last = p.recent_pages < p.k ? p.recent_pages : p.k, sink = p.sink_pages < p.k - last ? p.sink_pages : p.k - last;
+  const Forced forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
   const auto pages_before = [&](int64_t tile) { return (p.tiles.start + p.tiles.first(tile)) / desc.page_size; };
   pool.reserve_scratch(ChooseTile::floats(most_rows, d, stride) * int64_t(sizeof(float)));
   with_dtype(desc.dtype, [&](auto type) {
     pool.parallel_for(p.tiles.count() * heads, [&](int64_t row, int thread) {
       const int64_t index = row / heads, token = p.tiles.first(index), pages = pages_before(index);
       ChooseTile tile(pool.scratch(thread), most_rows, d, stride);
-      if (pages > p.k) choose_for_tile<decltype(type)>(p, tile, token, p.tiles.end(index) - token, row % heads, sink, pages - last);
+      if (pages > p.k) choose_for_tile<decltype(type)>(p, tile, token, p.tiles.end(index) - token, row % heads, forced.first, pages - forced.last);
       p.counts[row] = select_row(tile.best, pages, p.k, p.sink_pages, p.recent_pages, tile.keys, p.selected + row * p.k);
     });
   });
   for (int64_t tile = 0; tile < p.tiles.count(); tile++) {
-    if (pages_before(tile) > p.k) p.cache.counters->prompt_pages_scored += (pages_before(tile) - last - sink) * heads;
+    if (pages_before(tile) > p.k) p.cache.counters->prompt_pages_scored += (pages_before(tile) - forced.last - forced.first) * heads;
   }
 }
 
