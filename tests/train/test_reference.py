@@ -98,6 +98,19 @@ class Gates(unittest.TestCase):
                 PagePolicy(**wrong).check()
 
 
+class MovingCut(unittest.TestCase):
+    def test_raising_all_scores_of_a_query_changes_nothing(self) -> None:
+        queries, keys, _ = random_heads(3, tokens=160, dtype=torch.float64)
+        policy = PagePolicy("soft", 64, 8).check()
+        scores = reference.page_scores(queries, *reference.page_statistics(keys, 8), 0.5).detach().requires_grad_()
+        candidates = reference.candidate_pages(160, 20, policy, "cpu")
+        theta = reference.moving_cut(scores, reference.cut_of(scores, candidates, policy.ranked_pages), candidates, 0.5)
+        gates = reference.log_gate(scores, theta, candidates, "soft", 0.5)
+        (gates * torch.randn(gates.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).sum().backward()
+        self.assertGreater(scores.grad.abs().max().item(), 0.1)
+        self.assertLess(scores.grad.sum(-1).abs().max().item(), 1e-12)
+
+
 class FiniteDifferences(unittest.TestCase):
     def test_gradients_of_queries_keys_and_values(self) -> None:
         for scorer, lam in LAMBDAS.items():

@@ -25,7 +25,6 @@ from .reference import page_statistics
 # 1 GiB: at 32,768 tokens and 8 heads that is 8,192 queries, 512 programs of the kernels over queries; 256 MiB left a GPU half idle.
 SCRATCH_BYTES = 1 << 30
 FEWEST_CHUNK_TOKENS = 128
-GRAD_BLOCK = 1024
 # Queries and keys of a tile, warps and pipeline stages, by head size; the fastest on an H100 for heads of 64 (tune.py).
 TILES = {
     "forward": {64: (128, 64, 8, 3), 128: (128, 64, 8, 3)},
@@ -72,6 +71,11 @@ class Chunk:
             HARD=policy.mask == "hard",
         )
 
+    def columns(self) -> tuple[int, int]:
+        """Places for a query's row of pages in registers, and the warps of its program."""
+        columns = max(16, triton.next_power_of_2(self.pages))
+        return columns, min(8, max(1, columns // 512))
+
     def shape(self) -> tuple[int, int, int, int]:
         return self.first, self.size, self.tokens, self.pages
 
@@ -113,7 +117,7 @@ class Chunk:
 
     def cut(self, scores: torch.Tensor, theta: torch.Tensor, temperature: float) -> None:
         """Fills theta for the chunk's queries and turns scores into log gates."""
-        columns = max(16, triton.next_power_of_2(self.pages))
+        columns, warps = self.columns()
         score_kernels.cut_kernel[(self.size, self.kv_rows)](
             scores,
             theta,
@@ -124,7 +128,7 @@ class Chunk:
             1 / temperature,
             RANKED=self.policy.ranked_pages,
             COLUMNS=columns,
-            num_warps=min(8, max(1, columns // 512)),
+            num_warps=warps,
             **self.selection(),
         )
 
@@ -272,10 +276,15 @@ def score_gradient(
 
     With `diag`, the second tensor has them times the inverse width; otherwise it is the first.
     """
-    out, numbers = chunk.scratch(chunk.rows, gates.device, chunk.dtype), chunk.size * chunk.pages
+    out = chunk.scratch(chunk.rows, gates.device, chunk.dtype)
     by_width = torch.empty_like(out) if chunk.diag else out
-    score_kernels.score_grad_kernel[(triton.cdiv(numbers, GRAD_BLOCK), chunk.kv_rows)](
-        gates, gate_grad, top_head, inverse_width, out, by_width, numbers, factor, G=chunk.groups, BLOCK=GRAD_BLOCK, DIAG=chunk.diag
+    columns, warps = chunk.columns()
+    score_kernels.score_grad_kernel[(chunk.size, chunk.kv_rows)](
+        *(gates, gate_grad, top_head, inverse_width, out, by_width, chunk.size, chunk.pages, factor),
+        G=chunk.groups,
+        COLUMNS=columns,
+        DIAG=chunk.diag,
+        num_warps=warps,
     )
     return out, by_width
 

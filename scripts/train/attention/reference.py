@@ -4,8 +4,7 @@ Follows tests/fixtures/unique_reference.py (statistics, scores, pages that are a
 B sequences, Hq query heads in Hk groups of G, n tokens, S tokens per page, P complete pages, d head size.
 
 Scores are multiplied by the attention's own scale, so the temperature is in units of a logit: 1 means that a page one logit below
-the cut keeps exp(-1.3) of its weight. The cut (theta) carries no gradient: it marks the boundary, and a gradient through it
-would push the two pages at the boundary on behalf of all others.
+the cut keeps exp(-1.3) of its weight.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ HARD_LOG_GATE = -1e30  # finite, so that a block of closed pages gives no NaN
 
 # Squares of spreads are at least this, because the square root has no slope at 0.
 LEAST_SQUARE = 1e-12
+# The sum of the slopes of a query's gates is at least this.
+LEAST_NEAR = 1e-20
 
 
 def page_statistics(keys: torch.Tensor, page_size: int, scorer: str = "unique") -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,6 +71,17 @@ def cut_of(scores: torch.Tensor, candidates: torch.Tensor, ranked_pages: int) ->
     return torch.where(gated, theta, float("-inf"))
 
 
+def moving_cut(scores: torch.Tensor, theta: torch.Tensor, candidates: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor:
+    """theta with the gradient of a cut that lets k pages through: d theta / d score = g (1 - g) of the page over their sum.
+
+    With a fixed cut, every page gains by a higher score; all scores rise together, which opens no page, and training diverges.
+    """
+    gate = torch.sigmoid((scores - theta[..., None].clamp_min(-1e30)) / temperature).detach()
+    near = torch.where(candidates, gate * (1 - gate), 0.0)
+    share = near / near.sum(-1, keepdim=True).clamp_min(LEAST_NEAR)
+    return theta + (share * (scores - scores.detach())).sum(-1)
+
+
 def log_gate(
     scores: torch.Tensor, theta: torch.Tensor, candidates: torch.Tensor, mask: str, temperature: float | torch.Tensor
 ) -> torch.Tensor:
@@ -93,7 +105,7 @@ def soft_mask_attention(
 ) -> torch.Tensor:
     """queries [B, Hq, n, d], keys and values [B, Hk, n, d] -> [B, Hq, n, d].
 
-    For tests: `theta` [B, Hk, n] fixes the cut, `mean_dtype` rounds means and variances as kernels of that dtype do.
+    For tests: `theta` [B, Hk, n] fixes the cut and its gradient to 0, `mean_dtype` rounds means and variances as kernels of that dtype do.
     """
     batch, heads, tokens, dim = queries.shape
     kv_heads, scale = keys.shape[1], dim**-0.5 if scale is None else scale
@@ -106,7 +118,9 @@ def soft_mask_attention(
             spread = spread.to(mean_dtype).to(mean.dtype) if policy.scorer == "diag" else spread
         scores = page_scores(queries, mean, spread, policy.lam) * scale
         candidates = candidate_pages(tokens, scores.shape[-1], policy, queries.device)
-        theta = cut_of(scores, candidates, policy.ranked_pages) if theta is None else theta
+        if theta is None:
+            theta = cut_of(scores, candidates, policy.ranked_pages)
+            theta = moving_cut(scores, theta, candidates, temperature) if policy.mask == "soft" else theta
         gate = log_gate(scores, theta, candidates, policy.mask, temperature).repeat_interleave(policy.page_size, -1)
         logits = logits + F.pad(gate, (0, tokens - gate.shape[-1]))[:, :, None]
     future = torch.ones(tokens, tokens, dtype=torch.bool, device=queries.device).triu(1)

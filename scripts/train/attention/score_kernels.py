@@ -8,6 +8,7 @@ import triton.language as tl
 
 HARD_LOG_GATE = tl.constexpr(-1e30)
 LEAST_SQUARE = tl.constexpr(1e-12)
+LEAST_NEAR = tl.constexpr(1e-20)
 
 
 @triton.jit
@@ -107,34 +108,41 @@ def score_grad_kernel(
     inverse_width,
     out,
     width_out,
-    numbers,
+    chunk,
+    pages,
     factor,
     G: tl.constexpr,
-    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
     DIAG: tl.constexpr,
 ):
     """gates, top_head [B*Hk, C, P], gate_grad [B*Hk*G, C, P] -> out as gate_grad: the gradient of a page's unscaled score, with the head
-    that gave the score; 0 with the others. `numbers` is C * P. In DIAG, width_out gets the same gradients times inverse_width.
+    that gave the score; 0 with the others. In DIAG, width_out gets the same gradients times inverse_width. One query per program.
 
     The gate serves all heads of its group, so their gradients add up; d log(g) / d score = (1 - g) * factor. If the gate is open or
     the page does not compete (log 0), the gradient is 0 whatever gate_grad contains: no tile of queries wrote the pages after it.
+    The cut follows the pages near it (see reference.moving_cut), so the gradients of a query's scores add up to 0.
     """
+    row = tl.program_id(0)
     kv = tl.program_id(1).to(tl.int64)
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    known = at < numbers
-    gate = tl.load(gates + kv * numbers + at, mask=known, other=0.0)
-    head = tl.load(top_head + kv * numbers + at, mask=known, other=0)
-    total = tl.zeros((BLOCK,), tl.float32)
+    page = tl.arange(0, COLUMNS)
+    known = page < pages
+    place = (kv * chunk + row) * pages + page
+    gate = tl.load(gates + place, mask=known, other=0.0)
+    head = tl.load(top_head + place, mask=known, other=0)
+    total = tl.zeros((COLUMNS,), tl.float32)
     for g in tl.static_range(G):
-        total += tl.load(gate_grad + (kv * G + g) * numbers + at, mask=known, other=0.0)
-    grad = tl.where(gate < 0.0, total * (1.0 - tl.exp(gate)) * factor, 0.0)
+        total += tl.load(gate_grad + ((kv * G + g) * chunk + row) * pages + page, mask=known, other=0.0)
+    closed = 1.0 - tl.exp(gate)
+    grad = tl.where(gate < 0.0, total * closed * factor, 0.0)
+    near = tl.where(gate < 0.0, (1.0 - closed) * closed, 0.0)
+    grad -= near * (tl.sum(grad, 0) / tl.maximum(tl.sum(near, 0), LEAST_NEAR))
     if DIAG:
-        by_width = grad * tl.load(inverse_width + kv * numbers + at, mask=known, other=0.0)
+        by_width = grad * tl.load(inverse_width + place, mask=known, other=0.0)
     for g in tl.static_range(G):
-        place = (kv * G + g) * numbers + at
-        tl.store(out + place, tl.where(head == g, grad, 0.0).to(out.dtype.element_ty), mask=known)
+        of_head = ((kv * G + g) * chunk + row) * pages + page
+        tl.store(out + of_head, tl.where(head == g, grad, 0.0).to(out.dtype.element_ty), mask=known)
         if DIAG:
-            tl.store(width_out + place, tl.where(head == g, by_width, 0.0).to(width_out.dtype.element_ty), mask=known)
+            tl.store(width_out + of_head, tl.where(head == g, by_width, 0.0).to(width_out.dtype.element_ty), mask=known)
 
 
 @triton.jit
