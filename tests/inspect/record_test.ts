@@ -39,7 +39,11 @@ Deno.test("record() observes an answer that the engine has just given without re
   const progress: PrefillProgress[] = [];
   const onPrefill = (state: PrefillProgress): unknown => progress.push(state);
   using again = await inspectIds(engine, ids, NO_TEXT, { ...options, answerIds, onPrefill });
-  assertEquals(again.recording.totals, totals);
+  // A prompt read in other chunks rounds its keys differently, by at most one unit of the 16-bit codes.
+  for (const key of ["mass", "score"] as const) {
+    assertEquals(again.recording.totals[key].length, totals[key].length);
+    assertEquals(totals[key].findIndex((code, at) => Math.abs(code - again.recording.totals[key][at]!) > 1), -1, key);
+  }
   const known = DEVICE_KIND === "cuda" ? 128 : 184; // whole groups of pages, and 16 tokens are always read
   assertEquals(progress.map(({ doneTokens, reusedTokens }) => [doneTokens, reusedTokens]), [[200, known]]);
 });
