@@ -74,7 +74,6 @@ void plain(Backend &backend, const MatmulParams &params) {
   });
 }
 
-constexpr int64_t kLargeProduct = int64_t(4) << 20; /* numbers of the weights */
 constexpr int64_t kMostInputs = int64_t(1) << 30; /* the kernel counts them in 32 bits */
 
 bool can_stream(const MatmulParams &params) {
@@ -92,11 +91,24 @@ struct Plan {
 constexpr int kDepths[] = {10, 7, 5};
 constexpr int kDeepEnough = 7; /* 56 KiB: what the memory delivers to a multiprocessor while a product ends and the next one starts */
 
-/* Shared memory a block may take: half of what a multiprocessor has, where that holds a ring and some of x. */
-int64_t shared_budget(const Backend &backend) {
+/* The most shared memory that two blocks on one multiprocessor can have each. */
+int64_t shared_half(const Backend &backend) {
   constexpr int64_t kReserved = 1024; /* by the system, for every block */
-  const int64_t half = (backend.shared_bytes - kReserved) / 2;
+  return (backend.shared_bytes - kReserved) / 2;
+}
+
+/* Shared memory that a block may take: half, so that blocks of other kernels fit beside it, where that holds a ring and some of x. */
+int64_t shared_budget(const Backend &backend) {
+  const int64_t half = shared_half(backend);
   return half >= 80 * 1024 ? half : backend.shared_bytes;
+}
+
+/* Shared memory of a block whose kernel starts early: so much that a multiprocessor takes one block only. The next product starts while
+ * blocks of this one still run. With room for two, the step became slower instead of faster (docs/notes/gpu_step.md): probably the first
+ * multiprocessors to be free take two of its blocks each, and others none. */
+int64_t alone_bytes(const Backend &backend, int64_t needed) {
+  constexpr int64_t kMoreThanHalf = 3 * 1024; /* 116 KiB on 9.0: what was measured */
+  return backend.capability >= 90 ? std::max(needed, shared_half(backend) + kMoreThanHalf) : needed;
 }
 
 Plan plan_splits(const Backend &backend, const MatmulParams &params, int64_t splits) {
@@ -139,9 +151,7 @@ void stream(Backend &backend, const MatmulParams &params, const Plan &plan) {
   const Shares shares(ceil_div(params.inputs, kChunk), plan.splits, ceil_div(params.outputs, kTileOutputs), plan.groups, sums);
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
   const auto kernel = params.weight.dtype == PS_BF16 ? stream_kernel_of<bf16>(plan.depth) : stream_kernel_of<f16>(plan.depth);
-  /* A large product that starts early takes memory time from the one before it and gains none: a layer became 8 % slower. */
-  const Start start = params.outputs * params.inputs >= kLargeProduct ? Start::kAfterPrevious : Start::kEarly;
-  launch(backend, start, "Could not launch matmul", kernel, grid, kStreamThreads, plan.shared_bytes, params, shares);
+  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, alone_bytes(backend, plan.shared_bytes), params, shares);
   if (plan.splits == 1) return;
   add_splits(backend, params, sums, plan.splits, params.outputs);
 }

@@ -5,8 +5,9 @@
  * splits its x once into 16-bit parts that keep all (bf16) or 22 (f16) bits and lie in shared memory as the instruction expects them.
  * Then it walks over tiles of 16 outputs; its warps share out the inputs in chunks of 32. Each lane copies its own 16-byte pieces of
  * weights into its own slots of a ring in shared memory, Depth chunks ahead and across tiles, and no thread waits for another but
- * once per tile. Two blocks fit a multiprocessor: when one has asked for its last weights, that of a small next product may start
- * and ask for its first ones, so that the memory has work while this product ends and the next one prepares its x.
+ * once per tile. A multiprocessor takes one block of a product (alone_bytes in matvec.cu). When all blocks have requested their last
+ * weights, the next kernel may start. Blocks of a small kernel fit beside this one. Where the next product's block follows this one, it
+ * requests its first weights at once, so that the memory has work while other blocks end and the next x is computed.
  *
  * The instruction multiplies 16 rows by 8 columns. 8 rows of weights are its columns, for a lane's 16 bytes then are its operands as
  * they lie; its rows are two parts of x of each token. A lane holds 8 consecutive inputs where the instruction expects pairs 2t and
@@ -21,7 +22,7 @@
 namespace ps {
 
 constexpr int kStreamWarps = 8, kStreamThreads = kStreamWarps * kWarp;
-constexpr int kStreamBlocks = 2;     /* a multiprocessor */
+constexpr int kStreamBlocks = 2;     /* whose registers fit a multiprocessor: half of them are for small kernels */
 constexpr int kTileOutputs = 16;     /* columns of two instructions */
 constexpr int kChunk = 32;           /* inputs: 8 a lane, two instructions */
 constexpr int kSlotBytes = 16;       /* 8 inputs */
@@ -229,7 +230,7 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
       for (int slot = 0; slot < kParts<W>; slot++) x[slot] = read_slot(x_address + slot * slot_bytes);
       const float undo = std::is_same<W, f16>::value ? undos[chunk * tokens + token] : 1.f;
       if (stream.active()) stream.copy_next(slots);
-      else let_next_start(); /* not sooner: its copies would only take turns with ours, and blocks of three products crowd together */
+      else let_next_start(); /* not sooner: its copies would only take turns with ours */
       copy_commit();
       slots += kStageBytes;
       if (slots == ring_end) slots = ring;
