@@ -107,6 +107,17 @@ for (const [name, k] of [["k equal to the pages", 10], ["k one less", 9], ["k fa
   });
 }
 
+for (const kind of ["random scores", "scores of three values", "scores one bit apart", "rising scores"]) {
+  deviceTest(
+    `selectPages agrees with the oracle around the pages that several blocks share, with ${kind}`,
+    (device) => {
+      for (const pages of [8192, 8193, 8200, 20_001]) {
+        for (const k of [3, 64, pages - 1]) assertSelection(device, SCORES[kind]!(pages), { k });
+      }
+    },
+  );
+}
+
 for (const kind of ["random scores", "scores of three values", "equal scores", "NaN, infinities and numbers"]) {
   for (const k of [64, 4096]) {
     deviceTest(`selectPages takes ${k} of 131072 pages with ${kind}`, (device) => {

@@ -35,6 +35,7 @@ const CASES: Record<string, Case> = {
   "pages of 16": { shape: { pageSize: 16 }, lengths: [4001], k: 32 },
   "pages of 64": { shape: { pageSize: 64, headDim: 64 }, lengths: [3001], k: 8 },
   "a long sequence": { shape: { headDim: 64, numQueryHeads: 2, numKvHeads: 1 }, lengths: [20_000] },
+  "a longer sequence": { shape: { headDim: 64, numQueryHeads: 2, numKvHeads: 1 }, lengths: [40_001] },
   "a batch of different lengths": { lengths: [700, 1, 2050, 513] },
   "sequences beside one that is read whole": { lengths: [3000, 100, 512, 520] },
   "only sequences that are read whole": { lengths: [512, 9] },
@@ -65,29 +66,31 @@ for (const [name, { shape: changes, lengths, k = 64, ...forced }] of Object.entr
   });
 }
 
-deviceTest(
-  "attendSparse over groups of pages takes what choosePages takes of 70,000 tokens, and misses few",
-  (device) => {
-    const shape: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 2, numKvHeads: 1, headDim: 64 };
-    const random = new Random(3);
-    // Whole groups of pages, so that none spans the jump from the end of a copy to the start of the next.
-    const base = randomSequence(random, shape, 78 * 64);
-    const grown = (numbers: Float32Array): Float32Array<ArrayBuffer> =>
-      Float32Array.from(
-        { length: 70_000 * 64 },
-        (_, i) => numbers[i % numbers.length]! * (1 + Math.floor(i / numbers.length) / 50),
-      );
-    const sequence = { keys: grown(base.keys), values: grown(base.values) };
-    const paged = buildUnrounded(device, shape, [sequence], random, { groupPages: 8 });
-    const q = queryNear(random, base.keys, shape);
-    const found = attendSparse(paged, q, { k: 64 });
-    const rows = selectionRows(found.selection);
-    assertIndexSetsEqual(rows, selectionRows(choose(paged, q, { k: 64 })));
-    assertSameBits(found.out, attend(paged, q, { selection: found.selection }));
-    const wanted = new Set(selectionRows(select(paged, scoreTensor(paged, q), { k: 64 }))[0]);
-    assert(wanted.intersection(new Set(rows[0])).size >= LEAST_RECALL * 64);
-  },
-);
+for (const tokens of [70_000, 270_000]) {
+  deviceTest(
+    `attendSparse over groups of pages takes what choosePages takes of ${tokens} tokens, and misses few`,
+    (device) => {
+      const shape: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 2, numKvHeads: 1, headDim: 64 };
+      const random = new Random(3);
+      // Whole groups of pages, so that none spans the jump from the end of a copy to the start of the next.
+      const base = randomSequence(random, shape, 78 * 64);
+      const grown = (numbers: Float32Array): Float32Array<ArrayBuffer> =>
+        Float32Array.from(
+          { length: tokens * 64 },
+          (_, i) => numbers[i % numbers.length]! * (1 + Math.floor(i / numbers.length) / 50),
+        );
+      const sequence = { keys: grown(base.keys), values: grown(base.values) };
+      const paged = buildUnrounded(device, shape, [sequence], random, { groupPages: 8 });
+      const q = queryNear(random, base.keys, shape);
+      const found = attendSparse(paged, q, { k: 64 });
+      const rows = selectionRows(found.selection);
+      assertIndexSetsEqual(rows, selectionRows(choose(paged, q, { k: 64 })));
+      assertSameBits(found.out, attend(paged, q, { selection: found.selection }));
+      const wanted = new Set(selectionRows(select(paged, scoreTensor(paged, q), { k: 64 }))[0]);
+      assert(wanted.intersection(new Set(rows[0])).size >= LEAST_RECALL * 64);
+    },
+  );
+}
 
 for (const value of [0.25, NaN, -0]) {
   deviceTest(`attendSparse takes the lowest pages where all keys are ${value}`, (device) => {

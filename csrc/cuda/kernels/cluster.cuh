@@ -1,5 +1,5 @@
-/* Clusters of blocks that share their memory, from compute capability 9.0 on. Elsewhere these compile to nothing and no kernel that
- * needs them is launched. */
+/* Clusters of blocks that share their memory, from compute capability 9.0 on. Elsewhere the device functions compile to nothing and no
+ * kernel that needs them is launched. */
 #pragma once
 
 #include "mma.cuh"
@@ -28,6 +28,11 @@ __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
+__device__ __forceinline__ void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
+}
+
 /* The number that block `rank` of the cluster has where this block has `own`, in shared memory. */
 __device__ __forceinline__ uint32_t read_remote(const void *own, uint32_t rank) {
   uint32_t value = 0;
@@ -37,6 +42,53 @@ __device__ __forceinline__ uint32_t read_remote(const void *own, uint32_t rank) 
   asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
 #endif
   return value;
+}
+
+/* Writes a number to where block `rank` of the cluster has what this block has at `own`, in shared memory. */
+__device__ __forceinline__ void write_remote(void *own, uint32_t rank, uint32_t value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
+  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+#endif
+}
+
+/* The same of four neighbouring numbers: one such request costs little more than that of a single number. */
+__device__ __forceinline__ void write_remote(void *own, uint32_t rank, const uint4 &values) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
+  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(values.x), "r"(values.y), "r"(values.z), "r"(values.w)
+               : "memory");
+#endif
+}
+
+/* Launches clusters of `size` blocks, early as other kernels (backend.h), from compute capability 9.0 on. Returns false and launches
+ * nothing if they would not all run at once. */
+template <typename... Params, typename... Args>
+bool launch_clusters(const Backend &backend, const char *what, void (*kernel)(Params...), int64_t clusters, int32_t size, dim3 block,
+                     int64_t shared_bytes, Args... args) {
+  allow_shared(what, kernel, shared_bytes);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(clusters * size));
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = backend.stream;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim.x = static_cast<unsigned>(size);
+  attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  int at_once = 0;
+  if (cudaOccupancyMaxActiveClusters(&at_once, kernel, &config) != cudaSuccess || at_once < clusters) {
+    cudaGetLastError();
+    return false;
+  }
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
+  return true;
 }
 
 }  // namespace ps

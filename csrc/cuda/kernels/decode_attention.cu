@@ -11,6 +11,7 @@ namespace ps {
 namespace {
 
 constexpr int64_t kAlignmentBytes = 256;
+constexpr int64_t kDecodeStaticBytes = 16; /* of finish_row */
 
 int64_t arrivals_bytes(int64_t rows) { return ceil_div(rows * int64_t(sizeof(int32_t)), kAlignmentBytes) * kAlignmentBytes; }
 
@@ -22,12 +23,20 @@ void launch_generic(Backend &backend, const DecodeLaunch &params) {
          decode_generic_shared_bytes(params.params.cache.desc.head_dim), params);
 }
 
+template <typename Kv, int D, int Warps>
+bool launch_mma(Backend &backend, const DecodeLaunch &params) {
+  const int64_t shared_bytes = DecodeTile<Kv, D, Warps>::shared_bytes(backend.capability);
+  if (shared_bytes + kDecodeStaticBytes > backend.shared_bytes) return false;
+  launch(backend, "Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps>, dim3(params.rows * params.most_splits), dim3(Warps * kWarp),
+         shared_bytes, params);
+  return true;
+}
+
 template <typename Kv, int D>
 void launch_mma(Backend &backend, const DecodeLaunch &params) {
-  const int64_t shared_bytes = DecodeTile<Kv, D>::shared_bytes(backend.capability);
-  if (shared_bytes + int64_t(sizeof(JoinShared)) > backend.shared_bytes) return launch_generic<Kv>(backend, params); /* heads of 256 on 8.6 and 8.9 */
-  launch(backend, "Could not launch decode_attention", decode_mma_kernel<Kv, D>, dim3(params.rows * params.most_splits), dim3(kDecodeThreads),
-         shared_bytes, params);
+  if (params.rows <= kFewRows && launch_mma<Kv, D, kFewRowsWarps>(backend, params)) return;
+  if (launch_mma<Kv, D, kDecodeWarps>(backend, params)) return;
+  launch_generic<Kv>(backend, params); /* heads of 256 on 8.6 and 8.9 */
 }
 
 template <typename Kv>

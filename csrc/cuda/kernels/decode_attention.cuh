@@ -13,7 +13,7 @@ constexpr int kRowHeads = 8;
 constexpr int kDecodeThreads = 128;
 constexpr int kMaxSplits = 64;
 constexpr int kFewRows = 16;
-constexpr int kFewBlocks = 264;   /* for few rows: as many as run at once on 132 multiprocessors, so that joining is short */
+constexpr int kFewBlocks = 132;   /* for few rows: one per multiprocessor, so that the next launch fits beside it and joining is short */
 constexpr int kBusyRows = 64;     /* from here on rows keep the device busy by themselves, and joining splits costs more than it gains */
 constexpr int kManyBlocks = 4096; /* for many: enough to even out their waves */
 constexpr int kPartialExtra = 4;    /* maximum, total, and padding to 16 bytes */
@@ -47,12 +47,14 @@ DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &para
 struct RowPages {
   int64_t sequence, head, first_query_head;
   const int32_t *table, *selected; /* selected: nullptr for all from first_page on */
+  const int32_t *physical;         /* pages of the list, where they have been looked up, or nullptr */
   int32_t first_page, count, first_token, length;
   int32_t row, split, splits, begin, end; /* places of the list that this block reads */
   int32_t heads, page_shift; /* a page holds 1 << page_shift tokens */
 };
 
-/* Fills in the block's share; false when it has none. */
+/* Fills in the block's share; false when it has none. Waits for the kernels before this one only where one of them wrote the list:
+ * lengths and page tables come from copies alone. */
 __device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
   const DecodeAttentionParams &p = launch.params;
   const ps_cache_desc &desc = p.cache.desc;
@@ -72,8 +74,9 @@ __device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
   out.first_token = p.window > 0 && out.length > p.window ? out.length - p.window : 0;
   out.first_page = out.first_token / desc.page_size;
   out.count = pages - out.first_page;
-  out.selected = nullptr;
+  out.selected = out.physical = nullptr;
   if (p.selected != nullptr) {
+    wait_for_previous();
     out.selected = p.selected + static_cast<int64_t>(pair) * p.k;
     out.count = p.counts[pair];
     if (out.count < 1 || out.count > p.k) {
@@ -103,6 +106,16 @@ __device__ __forceinline__ int32_t physical_page(const DecodeLaunch &launch, con
                        launch.params.cache.desc.num_pages);
 }
 
+/* Physical page at a place of the list, whose logical page is known. */
+__device__ __forceinline__ int32_t physical_page_at(const DecodeLaunch &launch, const RowPages &row, int32_t place, int32_t logical) {
+  return row.physical != nullptr ? row.physical[place] : physical_page(launch, row, logical);
+}
+
+/* [heads, d] of the row. */
+__device__ __forceinline__ const float *queries_of(const DecodeLaunch &launch, const RowPages &row) {
+  return launch.params.q.row(row.sequence) + row.first_query_head * launch.params.cache.desc.head_dim;
+}
+
 __device__ __forceinline__ float *out_row(const DecodeLaunch &launch, const RowPages &row, int head) {
   const DecodeAttentionParams &p = launch.params;
   return p.out.row(row.sequence) + (row.first_query_head + head) * p.cache.desc.head_dim;
@@ -111,58 +124,57 @@ __device__ __forceinline__ float *out_row(const DecodeLaunch &launch, const RowP
 /* Factor that brings a sum taken under `maximum` (base 2) to that of `joint`. */
 __device__ __forceinline__ float rescale(float maximum, float joint) { return maximum == -INFINITY ? 0.f : exp2f(maximum - joint); }
 
-/* Maxima and totals of a row's splits, then the factors that bring each split's numbers to the joint maximum and divide by the joint
- * total. */
-struct JoinShared {
-  float maxima[kMaxSplits * kRowHeads], factors[kMaxSplits * kRowHeads];
-  bool is_last;
-};
+__device__ __forceinline__ void add_scaled(float &sum, float number, float factor) { sum += number * factor; }
+__device__ __forceinline__ void add_scaled(float4 &sum, const float4 &number, float factor) {
+  sum.x += number.x * factor;
+  sum.y += number.y * factor;
+  sum.z += number.z * factor;
+  sum.w += number.w * factor;
+}
 
-/* One warp a head: shared.factors[split * kRowHeads + head] from part(split, head), a maximum and a total. */
-template <typename Part>
-__device__ __forceinline__ void find_factors(const RowPages &row, const Part &part_of, JoinShared &shared) {
-  const int lane = threadIdx.x % kWarp;
-  for (int head = threadIdx.x / kWarp; head < row.heads; head += blockDim.x / kWarp) {
-    float joint = -INFINITY, total = 0;
-    for (int split = lane; split < row.splits; split += kWarp) {
-      const float2 part = part_of(split, head);
-      shared.maxima[split * kRowHeads + head] = part.x;
-      shared.factors[split * kRowHeads + head] = part.y;
-      joint = fmaxf(joint, part.x);
+/* One or four numbers of a row's answer, from those of its splits. part_of(split): maximum (base 2) and total; number_of(split): what was
+ * summed under that maximum. Everything of the first splits is requested at once, so that few splits take one trip to memory. */
+template <typename Number, typename PartOf, typename NumberOf>
+__device__ __forceinline__ Number join_number(int splits, const PartOf &part_of, const NumberOf &number_of) {
+  constexpr int kAtOnce = 16;
+  Number sum{};
+  float joint = -INFINITY, total = 0;
+  for (int first = 0; first < splits; first += kAtOnce) {
+    float2 parts[kAtOnce];
+    Number numbers[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) {
+      const bool used = first + i < splits;
+      parts[i] = used ? part_of(first + i) : float2{-INFINITY, 0.f};
+      numbers[i] = used ? number_of(first + i) : Number{};
+    }
+    if (first == 0) {
+#pragma unroll
+      for (int i = 0; i < kAtOnce; i++) joint = fmaxf(joint, parts[i].x);
+#pragma unroll 16
+      for (int split = kAtOnce; split < splits; split++) joint = fmaxf(joint, part_of(split).x);
     }
 #pragma unroll
-    for (int distance = kWarp / 2; distance > 0; distance /= 2) joint = fmaxf(joint, __shfl_xor_sync(kAllLanes, joint, distance));
-    for (int split = lane; split < row.splits; split += kWarp) {
-      total += shared.factors[split * kRowHeads + head] * rescale(shared.maxima[split * kRowHeads + head], joint);
-    }
-    total = warp_sum(total);
-    for (int split = lane; split < row.splits; split += kWarp) {
-      shared.factors[split * kRowHeads + head] = rescale(shared.maxima[split * kRowHeads + head], joint) / total;
+    for (int i = 0; i < kAtOnce; i++) {
+      const float factor = rescale(parts[i].x, joint);
+      total += parts[i].y * factor;
+      add_scaled(sum, numbers[i], factor);
     }
   }
-  __syncthreads();
+  Number out{};
+  add_scaled(out, sum, 1.f / total);
+  return out;
 }
 
 /* Joins the parts of all splits, in order, and writes the row's answer. */
-__device__ inline void join_splits(const DecodeLaunch &launch, const RowPages &row, const float *parts, int64_t stride, JoinShared &shared) {
+__device__ inline void join_splits(const DecodeLaunch &launch, const RowPages &row, const float *parts, int64_t stride) {
   const int head_dim = launch.params.cache.desc.head_dim, vectors = row.heads * head_dim / 4;
-  auto part_of = [&](int split, int head) {
-    return __ldcg(reinterpret_cast<const float2 *>(parts + (split * kRowHeads + head) * stride + head_dim));
-  };
-  find_factors(row, part_of, shared);
-  for (int i = threadIdx.x; i < vectors; i += kDecodeThreads) {
+  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
     const int head = i * 4 / head_dim, dim = i * 4 % head_dim;
-    const float *part = parts + head * stride + dim;
-    float4 sum{};
-#pragma unroll 16
-    for (int split = 0; split < row.splits; split++) {
-      const float4 numbers = __ldcg(reinterpret_cast<const float4 *>(part + split * kRowHeads * stride));
-      const float factor = shared.factors[split * kRowHeads + head];
-      sum.x += numbers.x * factor;
-      sum.y += numbers.y * factor;
-      sum.z += numbers.z * factor;
-      sum.w += numbers.w * factor;
-    }
+    const float *own = parts + head * stride;
+    const float4 sum = join_number<float4>(
+        row.splits, [&](int split) { return __ldcg(reinterpret_cast<const float2 *>(own + split * kRowHeads * stride + head_dim)); },
+        [&](int split) { return __ldcg(reinterpret_cast<const float4 *>(own + split * kRowHeads * stride + dim)); });
     float *out = out_row(launch, row, head) + dim; /* may lie at any multiple of 4 bytes */
     out[0] = sum.x;
     out[1] = sum.y;
@@ -176,13 +188,13 @@ __device__ inline void join_splits(const DecodeLaunch &launch, const RowPages &r
 __device__ inline void finish_row(const DecodeLaunch &launch, const RowPages &row, const float *acc, const float *maxima, const float *totals) {
   const int head_dim = launch.params.cache.desc.head_dim, numbers = row.heads * head_dim;
   if (row.splits == 1) {
-    for (int i = threadIdx.x; i < numbers; i += kDecodeThreads) out_row(launch, row, i / head_dim)[i % head_dim] = acc[i] / totals[i / head_dim];
+    for (int i = threadIdx.x; i < numbers; i += blockDim.x) out_row(launch, row, i / head_dim)[i % head_dim] = acc[i] * (1.f / totals[i / head_dim]);
     return;
   }
-  __shared__ JoinShared shared;
+  __shared__ bool is_last;
   const int64_t stride = head_dim + kPartialExtra, split_stride = kRowHeads * stride;
   float *parts = launch.partials + static_cast<int64_t>(row.row) * launch.most_splits * split_stride, *own = parts + row.split * split_stride;
-  for (int i = threadIdx.x * 4; i < numbers; i += kDecodeThreads * 4) {
+  for (int i = threadIdx.x * 4; i < numbers; i += blockDim.x * 4) {
     *reinterpret_cast<float4 *>(own + i / head_dim * stride + i % head_dim) = *reinterpret_cast<const float4 *>(acc + i);
   }
   if (threadIdx.x < row.heads) {
@@ -192,13 +204,13 @@ __device__ inline void finish_row(const DecodeLaunch &launch, const RowPages &ro
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    shared.is_last = atomicAdd(launch.arrivals + row.row, 1) == row.splits - 1;
-    if (shared.is_last) launch.arrivals[row.row] = 0;
+    is_last = atomicAdd(launch.arrivals + row.row, 1) == row.splits - 1;
+    if (is_last) launch.arrivals[row.row] = 0;
   }
   __syncthreads();
-  if (!shared.is_last) return;
+  if (!is_last) return;
   __threadfence();
-  join_splits(launch, row, parts, stride, shared);
+  join_splits(launch, row, parts, stride);
 }
 
 }  // namespace ps

@@ -101,9 +101,10 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_generic_kernel(const __
   extern __shared__ float memory[];
   __shared__ TokenPlaces tokens;
   let_next_start();
-  wait_for_previous();
   RowPages row;
-  if (!find_pages(launch, row)) return;
+  const bool reads = find_pages(launch, row);
+  wait_for_previous();
+  if (!reads) return;
   const int head_dim = launch.params.cache.desc.head_dim;
   float *q = memory, *acc = q + kRowHeads * head_dim, *scores = acc + kRowHeads * head_dim;
   float *maxima = scores + kRowHeads * kBlockTokens, *totals = maxima + kRowHeads, *factors = totals + kRowHeads;

@@ -49,22 +49,28 @@ __device__ __forceinline__ int out_dim(int n, int t, int i) {
   return kIsScaled<Kv> ? n / 2 * 16 + 4 * t + 2 * i + n % 2 : 8 * n + 2 * t + i;
 }
 
-/* The queries as rows of the first product: fragments for every 16 dimensions, normed by a power of two a head so that 16 bits hold them.
- * Returns the factor that turns the product into a score in base 2. */
+/* This lane's numbers of the row's queries. They are requested before pages are, or they would arrive after them. */
 template <typename Kv, int D>
-__device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const RowPages &row, uint32_t (&q)[D / 16][4]) {
-  const DecodeAttentionParams &p = launch.params;
+__device__ __forceinline__ void read_queries(const float *queries, int heads, float (&x)[D / 16][4]) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-  const bool used = g < row.heads;
-  const float *query = p.q.row(row.sequence) + (row.first_query_head + (used ? g : 0)) * static_cast<int64_t>(D);
-  float x[D / 16][4], largest = 0;
+  const bool used = g < heads;
+  const float *query = queries + (used ? g : 0) * D;
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      x[step][i] = used ? query[step * 16 + kv_dim<Kv>(t, i)] : 0.f;
-      largest = fmaxf(largest, fabsf(x[step][i]));
-    }
+    for (int i = 0; i < 4; i++) x[step][i] = used ? query[step * 16 + kv_dim<Kv>(t, i)] : 0.f;
+  }
+}
+
+/* The queries as rows of the first product: fragments for every 16 dimensions, normed by a power of two a head so that 16 bits hold them.
+ * Returns the factor that turns the product into a score in base 2. */
+template <typename Kv, int D>
+__device__ __forceinline__ float split_queries(float scale, const float (&x)[D / 16][4], uint32_t (&q)[D / 16][4]) {
+  float largest = 0;
+#pragma unroll
+  for (int step = 0; step < D / 16; step++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) largest = fmaxf(largest, fabsf(x[step][i]));
   }
   const int exponent = quad_exponent(largest);
   const float down = ldexpf(1.f, -exponent);
@@ -73,7 +79,7 @@ __device__ __forceinline__ float load_queries(const DecodeLaunch &launch, const 
     split<Operand<Kv>>(x[step][0] * down, x[step][1] * down, q[step][0], q[step][1]);
     split<Operand<Kv>>(x[step][2] * down, x[step][3] * down, q[step][2], q[step][3]);
   }
-  return ldexpf(p.scale * 1.4426950408889634f, exponent);
+  return ldexpf(scale * 1.4426950408889634f, exponent);
 }
 
 /* Running state of a lane's query head: lane (g, t) keeps head g. */
@@ -88,9 +94,10 @@ template <typename Kv, int D>
 __device__ __forceinline__ void score_tile(const uint32_t (&q)[D / 16][4], uint32_t keys, float (&out)[4]) {
   using Tile = DecodeTile<Kv, D>;
   const int lane = threadIdx.x % kWarp, r = lane % 8, matrix = lane / 8;
-  float c[2][4] = {};
+  float sums[2][2][4] = {}; /* of even and of odd steps, so that fewer products wait for each other */
 #pragma unroll
   for (int step = 0; step < Tile::kRow / 16; step++) {
+    float(&c)[2][4] = sums[step % 2];
     const int column = step * 16 + matrix % 2 * 8;
     uint32_t b[4];
     load_matrices(b, keys + matrix / 2 * Tile::kHalfBytes + column / Tile::kWidth * Tile::kUnitBytes +
@@ -110,8 +117,9 @@ __device__ __forceinline__ void score_tile(const uint32_t (&q)[D / 16][4], uint3
   }
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    out[2 * half] = c[half][0] + c[half][2];
-    out[2 * half + 1] = c[half][1] + c[half][3];
+    const float(&even)[4] = sums[0][half], (&odd)[4] = sums[1][half];
+    out[2 * half] = (even[0] + odd[0]) + (even[2] + odd[2]);
+    out[2 * half + 1] = (even[1] + odd[1]) + (even[3] + odd[3]);
   }
 }
 
@@ -167,18 +175,18 @@ __device__ __forceinline__ void sum_values(const float (&weights)[4], uint32_t v
 
 /* A block's answer in shared memory. */
 struct Merged {
-  float *acc;              /* [kRowHeads, D] */
-  float *maxima, *totals;  /* [kRowHeads] */
+  float *acc;              /* [heads, D] */
+  float *maxima, *totals;  /* [heads] */
 };
 
-/* Combines the warps' states. All threads of the block call, after a barrier; warps beyond kDecodeWarps contribute nothing. */
-template <typename Kv, int D>
-__device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *shared) {
-  float *acc = shared + kDecodeWarps * kRowHeads * (D + 2), *maxima = acc + kRowHeads * D, *totals = maxima + kRowHeads;
+/* Combines the warps' states of so many heads. All threads of the block call, after a barrier; warps beyond Warps contribute nothing. */
+template <typename Kv, int D, int Warps>
+__device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, int heads, float *shared) {
+  float *acc = shared + Warps * kRowHeads * (D + 2), *maxima = acc + kRowHeads * D, *totals = maxima + kRowHeads;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
   float total = state.total + __shfl_xor_sync(kAllLanes, state.total, 1);
   total += __shfl_xor_sync(kAllLanes, total, 2);
-  if (warp < kDecodeWarps) {
+  if (warp < Warps && g < heads) {
     float *own = shared + (warp * kRowHeads + g) * (D + 2);
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
@@ -191,14 +199,14 @@ __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kRowHeads * D; i += blockDim.x) {
+  for (int i = threadIdx.x; i < heads * D; i += blockDim.x) {
     const float *part = shared + i / D * (D + 2);
     constexpr int kStride = kRowHeads * (D + 2);
     float joint = -INFINITY, sum = 0, sum_total = 0;
 #pragma unroll
-    for (int w = 0; w < kDecodeWarps; w++) joint = fmaxf(joint, part[w * kStride + D]);
+    for (int w = 0; w < Warps; w++) joint = fmaxf(joint, part[w * kStride + D]);
 #pragma unroll
-    for (int w = 0; w < kDecodeWarps; w++) {
+    for (int w = 0; w < Warps; w++) {
       const float factor = rescale(part[w * kStride + D], joint);
       sum += part[w * kStride + i % D] * factor;
       sum_total += part[w * kStride + D + 1] * factor;
@@ -213,18 +221,23 @@ __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, float *
   return {acc, maxima, totals};
 }
 
-/* Attends to the pages [row.begin, row.end) of the row's list: the first kDecodeWarps warps share its tiles out in turn. The ring lies
- * at the start of shared memory; nothing is left in flight. */
-template <typename Kv, int D>
-__device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, unsigned char *shared, HeadState<D> &state) {
-  using Tile = DecodeTile<Kv, D>;
+/* Attends to the pages [row.begin, row.end) of the row's list: the first Warps warps share its tiles out in turn. `queries`: those of the
+ * row's heads, [heads, D]. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, only the
+ * page table is read. */
+template <typename Kv, int D, int Warps>
+__device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const float *queries, unsigned char *shared,
+                                             HeadState<D> &state) {
+  using Tile = DecodeTile<Kv, D, Warps>;
   /* fill the ring */
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, t = lane % 4;
   const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
-  const int tiles = (all_tiles - warp + kDecodeWarps - 1) / kDecodeWarps; /* of this warp */
+  const int tiles = (all_tiles - warp + Warps - 1) / Warps; /* of this warp */
   const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes;
-  TileBook book;
+  TileBook<Warps> book;
   book.open(launch, row);
+  wait_for_previous();
+  float x[D / 16][4];
+  read_queries<Kv, D>(queries, row.heads, x);
   int counted[Tile::kStages][2]; /* which tokens of a slot's tile count */
   auto request = [&](int ordinal, int slot) {
     const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};
@@ -236,7 +249,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
 #pragma unroll
   for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
   uint32_t q[D / 16][4];
-  const float factor = load_queries<Kv, D>(launch, row, q);
+  const float factor = split_queries<Kv, D>(launch.params.scale, x, q);
 
   /* one tile after the other */
   for (int first = 0; first < tiles; first += Tile::kStages) {
@@ -271,17 +284,19 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   copy_wait<0>();
 }
 
-template <typename Kv, int D>
-__global__ void __launch_bounds__(kDecodeThreads) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
+template <typename Kv, int D, int Warps>
+__global__ void __launch_bounds__(Warps * kWarp) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ __align__(1024) unsigned char shared[];
   let_next_start();
-  wait_for_previous();
   RowPages row;
-  if (!find_pages(launch, row)) return;
+  if (!find_pages(launch, row)) {
+    wait_for_previous(); /* every block, or the launch after this one could start before the one before it is done */
+    return;
+  }
   HeadState<D> state;
-  attend_pages<Kv, D>(launch, row, shared, state);
+  attend_pages<Kv, D, Warps>(launch, row, queries_of(launch, row), shared, state);
   __syncthreads();
-  const Merged merged = merge_warps<Kv, D>(state, reinterpret_cast<float *>(shared));
+  const Merged merged = merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared));
   finish_row(launch, row, merged.acc, merged.maxima, merged.totals);
 }
 

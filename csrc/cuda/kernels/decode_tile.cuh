@@ -5,11 +5,13 @@
 
 #include "decode_attention.cuh"
 #include "mma.cuh"
+#include "prefetch.cuh"
 
 namespace ps {
 
 constexpr int kTileTokens = 16;
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
+constexpr int kFewRowsWarps = 8; /* of blocks that have a multiprocessor to themselves, where their rings fit */
 
 /* Tiles in a warp's ring. GPUs before 9.0 may have 99 KiB of shared memory per block. */
 PS_HOST_DEVICE constexpr int decode_stages(int head_dim, int capability) {
@@ -17,7 +19,7 @@ PS_HOST_DEVICE constexpr int decode_stages(int head_dim, int capability) {
 }
 
 /* Numbers of 8 bits are copied in pairs, as numbers of 16 bits of half as many dimensions. */
-template <typename Kv, int D>
+template <typename Kv, int D, int Warps = kDecodeWarps>
 struct DecodeTile {
   static constexpr bool kScaled = kIsScaled<Kv>;
   static constexpr int kRow = kScaled ? D / 2 : D; /* 16-bit numbers of a token */
@@ -29,11 +31,11 @@ struct DecodeTile {
   static constexpr int kBytes = 2 * kMatrixBytes + kScaleBytes; /* keys, values, then scales of keys and scales of values */
   static constexpr int kStages = decode_stages(D, kCapability);
   static constexpr int kWarpBytes = kStages * kBytes;
-  static constexpr int kMergeBytes = kDecodeWarps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
-  static constexpr int kSharedBytes = kDecodeWarps * kWarpBytes > kMergeBytes ? kDecodeWarps * kWarpBytes : kMergeBytes;
+  static constexpr int kMergeBytes = Warps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
+  static constexpr int kSharedBytes = Warps * kWarpBytes > kMergeBytes ? Warps * kWarpBytes : kMergeBytes;
   /* Of a block, on a device of any capability. */
   static int64_t shared_bytes(int capability) {
-    return std::max(int64_t(kDecodeWarps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes));
+    return std::max(int64_t(Warps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes));
   }
   static_assert(kRow % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
 };
@@ -52,16 +54,27 @@ __device__ __forceinline__ HalfTile locate(const DecodeLaunch &launch, const Row
   if (place >= row.end) return {0, 0};
   const int32_t logical = logical_page(launch, row, place), start = (logical << row.page_shift) + inside;
   const int32_t begin = min(max(row.first_token - start, 0), 8), end = min(max(row.length - start, 0), 8);
-  return {physical_page(launch, row, logical), inside << 16 | begin << 8 | end};
+  return {physical_page_at(launch, row, place, logical), inside << 16 | begin << 8 | end};
+}
+
+/* Brings a page's keys and values to the L2 cache, where the writes of earlier kernels end too: this may run before they are done. */
+__device__ __forceinline__ void prefetch_page(const DecodeLaunch &launch, const RowPages &row, int32_t physical) {
+  const CacheView &cache = launch.params.cache;
+  const Layout layout(cache.desc);
+  const int64_t number_bytes = cache.key_scale ? 1 : 2, from = layout.tokens(launch.params.layer, row.head, physical) * number_bytes,
+                bytes = layout.page_size * layout.head_dim * number_bytes;
+  prefetch_l2(static_cast<const char *>(cache.keys) + from, bytes);
+  prefetch_l2(static_cast<const char *>(cache.values) + from, bytes);
 }
 
 /* A warp's tiles, looked up 16 at a time: lane l holds half l % 2 of tile l / 2, so that one wait for the page table serves all. The
  * next 16 are under way while these are used. */
+template <int Warps>
 struct TileBook {
   HalfTile here, next;
 
   __device__ __forceinline__ HalfTile look_up(const DecodeLaunch &launch, const RowPages &row, int ordinal) const {
-    const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * kDecodeWarps;
+    const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * Warps;
     return locate(launch, row, tile * kTileTokens + lane % 2 * 8);
   }
   __device__ __forceinline__ void open(const DecodeLaunch &launch, const RowPages &row) {

@@ -160,9 +160,9 @@ __device__ __forceinline__ void scan_counts(int32_t entries, SelectShared &share
   if (lane == kWarp - 1) shared.all = up_to_here;
 }
 
-/* Writes value(i) of the taken keys in order of i. `out` has room for all of them. */
-template <int Items, typename Source, typename Value>
-__device__ __forceinline__ void write_taken(Keys<Items, Source> &keys, Cut cut, const Value &value, int32_t *out, SelectShared &shared) {
+/* Calls body(place, i) for the taken keys i, whose places are counted in order of i. */
+template <int Items, typename Source, typename Body>
+__device__ __forceinline__ void visit_taken(Keys<Items, Source> &keys, Cut cut, SelectShared &shared, const Body &body) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const unsigned below = (1u << lane) - 1;
   int32_t written = 0, ties_seen = 0;
@@ -185,13 +185,19 @@ __device__ __forceinline__ void write_taken(Keys<Items, Source> &keys, Cut cut, 
       const bool is_above = above[i] >> lane & 1, is_tie = (equal[i] >> lane & 1) && ties < cut.ties;
       const int32_t place = written + static_cast<int32_t>(before & 0xffff) + __popc(above[i] & below) + min(ties, cut.ties) -
                             min(ties_seen, cut.ties);
-      if (is_above || is_tie) out[place] = value(keys.place(base, i));
+      if (is_above || is_tie) body(place, keys.place(base, i));
     }
     const int32_t more_above = shared.all & 0xffff, more_ties = shared.all >> 16;
     written += more_above + min(ties_seen + more_ties, cut.ties) - min(ties_seen, cut.ties);
     ties_seen += more_ties;
     __syncthreads();
   }
+}
+
+/* Writes value(i) of the taken keys in order of i. `out` has room for all of them. */
+template <int Items, typename Source, typename Value>
+__device__ __forceinline__ void write_taken(Keys<Items, Source> &keys, Cut cut, const Value &value, int32_t *out, SelectShared &shared) {
+  visit_taken(keys, cut, shared, [&](int32_t place, int32_t i) { out[place] = value(i); });
 }
 
 /* Pages that are always in: the first `first` and the last `last`; `best` more are to be found among the rest. */

@@ -6,141 +6,303 @@
  * very long contexts. Many rows are bound by bytes: page_choose.cu, then decode_attention.cu. */
 #include <algorithm>
 
-#include "cluster_choice.cuh"
+#include "block_select.cuh"
+#include "cluster_select.cuh"
 #include "decode_attention_mma.cuh"
+#include "group_choice.cuh"
 #include "page_score.h"
 
 namespace ps {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kSelectThreads;
 constexpr int kTiles = 4; /* that a warp reads at once */
 constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
+constexpr int32_t kGathered = 4096;  /* keys: so many or fewer are passed to every block, which then chooses alone */
+constexpr int kKeyItems = 8;         /* keys per thread, where the blocks choose together */
+constexpr int32_t kPrefetchRows = 2048; /* of statistics, per block */
+
+/* Sizes of a launch, and of the room that a block's choice takes in shared memory. Units are pages, or groups of them. */
+struct ChoiceSizes {
+  int32_t cluster;   /* blocks per row */
+  int32_t has_groups;
+  int32_t units;     /* that a block knows the rows and keys of, at most */
+  int32_t groups;    /* chosen that a block knows, at most */
+  int32_t page_keys; /* of their pages */
+};
+
+inline int64_t choice_bytes(const ChoiceSizes &sizes) {
+  return int64_t(sizeof(int32_t)) * (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys);
+}
 
 struct SparseLaunch {
   PageChooseParams choose;
   DecodeLaunch attend;
   ChoiceSizes sizes;
+  int32_t room_bytes; /* of shared memory, for the choice and then for the ring; the chosen pages and the queries lie behind */
 };
+
+/* Lowest and highest key that a warp has seen of those that take part. */
+struct Span {
+  uint32_t low, high;
+};
+
+struct ChoiceShared {
+  alignas(16) Span spans[2][kMostBlocks][kThreads / kWarp]; /* in turn, because a block may still read those of the stage before */
+  union {
+    BlockSelectShared block;
+    struct {
+      SelectShared select;
+      ClusterShared cluster;
+    } apart;
+  };
+};
+
+/* Where things lie in a block's shared memory while it chooses. */
+struct Room {
+  uint32_t *keys;      /* [units] */
+  int32_t *rows;       /* [units] their rows of statistics */
+  int32_t *groups;     /* [groups] chosen, */
+  int32_t *group_rows; /* [groups] and their rows */
+  uint32_t *page_keys; /* [page_keys] of their pages */
+};
+
+__device__ __forceinline__ Room lay_out(const ChoiceSizes &sizes, unsigned char *memory) {
+  uint32_t *keys = reinterpret_cast<uint32_t *>(memory);
+  int32_t *rows = reinterpret_cast<int32_t *>(keys + sizes.units), *groups = rows + sizes.units, *group_rows = groups + sizes.groups;
+  return {keys, rows, groups, group_rows, reinterpret_cast<uint32_t *>(group_rows + sizes.groups)};
+}
 
 /* A block's share of `count` things: [begin, end). */
 struct Share {
   int32_t begin, end, most;
+
+  __device__ __forceinline__ int32_t count() const { return end - begin; }
+  __device__ __forceinline__ bool has(int32_t i) const { return i >= begin && i < end; }
 };
 
-__device__ __forceinline__ Share share_of(int32_t count, int32_t cluster) {
-  const int32_t most = (count + cluster - 1) / cluster, begin = min(static_cast<int32_t>(cluster_rank()) * most, count);
+/* In runs of a multiple of `step`. */
+__device__ __forceinline__ Share share_of(int32_t count, int32_t cluster, int32_t step) {
+  const int32_t most = ((count + cluster - 1) / cluster + step - 1) / step * step, begin = min(static_cast<int32_t>(cluster_rank()) * most, count);
   return {begin, min(begin + most, count), most};
 }
 
-/* Scores the pages of the row, shared out, and picks among those in [first, last). */
-template <typename T, int D>
-__device__ __forceinline__ void choose_of_all(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages,
-                                              int32_t first, int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
-  const Share share = share_of(pages, launch.sizes.cluster);
-  const int g = threadIdx.x % kWarp / 4;
-  auto row_of = [&](int32_t tile) { return physical_page(launch.attend, row, min(share.begin + tile * kTilePages + g, share.end - 1)); };
-  score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), (share.end - share.begin + kTilePages - 1) / kTilePages,
-                               row_of, [&](int32_t tile, int i, float score) {
-                                 const int32_t page = share.begin + tile * kTilePages + i;
-                                 if (page < share.end) room.keys[page - share.begin] = page >= first && page < last ? ordered_key(score) : 0u;
-                               });
-  __syncthreads();
-  pick_best(room, launch.sizes, share.end - share.begin, share.most, wanted, [&](int32_t i) { return share.begin + i; }, out, shared);
-}
+/* The pages that a row attends to, in every block of its cluster. */
+struct Chosen {
+  int32_t *logical, *physical; /* [k] */
+};
 
-/* The same in two levels: groups of pages, then the pages of the best groups. */
-template <typename T, int D>
-__device__ __forceinline__ void choose_of_groups(const SparseLaunch &launch, const RowPages &row, const PlainQueries<T, D, 1> &q, int32_t pages,
-                                                 int32_t first, int32_t last, int32_t wanted, const Room &room, int32_t *out, SelectShared &shared) {
-  const int32_t all = (pages + kGroupPages - 1) >> kGroupShift, taken = groups_taken(launch.choose.select, all);
-  const Share share = share_of(all, launch.sizes.cluster);
-  const int g = threadIdx.x % kWarp / 4;
-  auto group_row = [&](int32_t tile) {
-    return physical_page(launch.attend, row, min(share.begin + tile * kTilePages + g, share.end - 1) << kGroupShift) >> kGroupShift;
-  };
-  score_tiles<T, D, 1, kTiles>(q, row.heads, group_level<T>(launch.choose.score, row.head), (share.end - share.begin + kTilePages - 1) / kTilePages,
-                               group_row, [&](int32_t tile, int i, float score) {
-                                 const int32_t group = share.begin + tile * kTilePages + i;
-                                 if (group < share.end) room.keys[group - share.begin] = ordered_key(score);
-                               });
-  __syncthreads();
-  pick_best(room, launch.sizes, share.end - share.begin, share.most, taken, [&](int32_t i) { return share.begin + i; }, room.groups, shared);
+/* Units that are scored at once: all pages, all groups, or the pages of the chosen groups. Their keys are numbered over the cluster. */
+template <typename T>
+struct Stage {
+  Level<T> level;
+  int32_t count, wanted;
+  Share share;           /* of the keys */
+  uint32_t *keys;        /* of all units where they are gathered, else of the share */
+  const int32_t *groups; /* of 8 keys each, or nullptr for key i of unit i */
+  const int32_t *rows;   /* of statistics, of the groups or else of the units */
+  int32_t origin;        /* the first of them */
 
-  const Share part = share_of(taken, launch.sizes.cluster);
-  auto page_row =
-      [&](int32_t tile) { /* a group's pages lie side by side */
-                          return (physical_page(launch.attend, row, room.groups[part.begin + tile] << kGroupShift) >> kGroupShift << kGroupShift) + g;
-      };
-  score_tiles<T, D, 1, kTiles>(q, row.heads, page_level<T>(launch.choose.score, row.head), part.end - part.begin, page_row,
+  __device__ __forceinline__ int32_t unit(int32_t i) const {
+    return groups != nullptr ? groups[(i >> kGroupShift) - origin] << kGroupShift | i % kGroupPages : i;
+  }
+  __device__ __forceinline__ int32_t row(int32_t i) const {
+    return groups != nullptr ? rows[(i >> kGroupShift) - origin] << kGroupShift | i % kGroupPages : rows[i - origin];
+  }
+};
+
+/* Scores the share. emit(i, score). */
+template <typename T, int D, typename Emit>
+__device__ __forceinline__ void score_stage(const Stage<T> &stage, const PlainQueries<T, D, 1> &q, int32_t heads, const Emit &emit) {
+  const int g = threadIdx.x % kWarp / 4;
+  auto row_of = [&](int32_t tile) { return stage.row(min(stage.share.begin + tile * kTilePages + g, stage.share.end - 1)); };
+  score_tiles<T, D, 1, kTiles>(q, heads, stage.level, (stage.share.count() + kTilePages - 1) / kTilePages, row_of,
                                [&](int32_t tile, int i, float score) {
-                                 const int32_t page = (room.groups[part.begin + tile] << kGroupShift) + i;
-                                 room.keys[tile * kGroupPages + i] = page >= first && page < last ? ordered_key(score) : 0u;
+                                 const int32_t at = stage.share.begin + tile * kTilePages + i;
+                                 if (at < stage.share.end) emit(at, score);
                                });
-  cluster_wait(); /* nobody reads room.best* any more */
-  __syncthreads();
-  auto page_of = [&](int32_t i) { return (room.groups[part.begin + (i >> kGroupShift)] << kGroupShift) + i % kGroupPages; };
-  pick_best(room, launch.sizes, (part.end - part.begin) * kGroupPages, part.most * kGroupPages, wanted, page_of, out, shared);
 }
 
-/* Fills `chosen` with k of more pages, the same in every block of the cluster. The cluster has then arrived once more than it has
- * waited. Returns the rows of statistics that the cluster read. */
+/* The best of keys that the blocks of the cluster hold parts of: body(place, i) in order, before that certain(i) for some of them. */
+template <typename Certain, typename Body>
+__device__ __forceinline__ void select_apart(const uint32_t *from, int32_t count, int32_t wanted, int32_t blocks, ChoiceShared &shared,
+                                             const Certain &certain, const Body &body) {
+  auto key = [&](int32_t i) { return from[i]; };
+  Keys<kKeyItems, decltype(key)> keys(key, count);
+  auto narrowed = [&](const Interval &interval) {
+    if (count > keys.chunk()) return;
+#pragma unroll
+    for (int i = 0; i < kKeyItems; i++) {
+      if (keys.held[i] > interval.high) certain(keys.place(0, i));
+    }
+  };
+  select_in_cluster(keys, wanted, blocks, shared.apart.select, shared.apart.cluster, narrowed, body);
+}
+
+/* The same of keys that this block has all of. */
+template <typename Certain, typename Body>
+__device__ __forceinline__ void select_gathered(const uint32_t *from, int32_t count, int32_t wanted, const Span *spans, int32_t blocks,
+                                                ChoiceShared &shared, const Certain &certain, const Body &body) {
+  const int lane = threadIdx.x % kWarp;
+  Span span{0xffffffffu, 0};
+  for (int i = lane; i < blocks * (kThreads / kWarp); i += kWarp) {
+    const Span other = spans[i];
+    span = {min(span.low, other.low), max(span.high, other.high)};
+  }
+  span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
+  if (count <= 4 * kThreads) select_here<4>(from, count, span.low, span.high, wanted, shared.block, certain, body);
+  else if (count <= 8 * kThreads) select_here<8>(from, count, span.low, span.high, wanted, shared.block, certain, body);
+  else select_here<16>(from, count, span.low, span.high, wanted, shared.block, certain, body);
+}
+
+/* Passes this block's share of the keys, and the spans of its warps, to the others. One warp serves one block. */
+__device__ __forceinline__ void pass_keys(uint32_t *keys, const Share &share, Span *spans, int32_t blocks) {
+  const int lane = threadIdx.x % kWarp, target = threadIdx.x / kWarp, own = static_cast<int>(cluster_rank());
+  if (target >= blocks || target == own) return;
+  for (int32_t i = share.begin + 4 * lane; i < share.end; i += 4 * kWarp) write_remote(keys + i, target, *reinterpret_cast<const uint4 *>(keys + i));
+  if (lane >= kThreads / kWarp / 2) return;
+  Span *two = spans + own * (kThreads / kWarp) + 2 * lane;
+  write_remote(two, target, *reinterpret_cast<const uint4 *>(two));
+}
+
+__device__ __forceinline__ void write_everywhere(void *own, int32_t blocks, uint32_t value) {
+#pragma unroll
+  for (int block = 0; block < kMostBlocks; block++) {
+    if (block < blocks) write_remote(own, block, value);
+  }
+}
+
 template <typename T, int D>
-__device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room, int32_t *chosen,
-                                                SelectShared &shared) {
+__device__ __forceinline__ void prefetch_rows(const Level<T> &level, int32_t row, int32_t count) {
+  prefetch_l2(level.means + int64_t(row) * D, count * D * int64_t(sizeof(T)));
+  prefetch_line(level.std + row);
+}
+
+/* All threads call; ends with a barrier. */
+template <int D>
+__device__ __forceinline__ void copy_queries(const float *from, int heads, float *queries) {
+  for (int i = threadIdx.x; i < heads * D; i += kThreads) queries[i] = from[i];
+  __syncthreads();
+}
+
+/* Fills `chosen` with k of more pages, the same in every block, and `queries` with those of the row. What does not depend on earlier
+ * kernels comes before the wait for them.
+ * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together. Returns the rows of statistics that the
+ * cluster read. */
+template <typename T, int D>
+__device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room, const Chosen &chosen,
+                                                float *queries, ChoiceShared &shared) {
   const PageSelectParams &p = launch.choose.select;
   const PageScoreParams &score = launch.choose.score;
+  const int32_t k = static_cast<int32_t>(p.k), blocks = launch.sizes.cluster;
   const Forced forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
-  const int32_t first = forced.first, last = pages - forced.last;
-  write_forced(forced, pages, static_cast<int32_t>(p.k), chosen);
-  if (forced.best == 0) {
-    cluster_arrive();
-    __syncthreads();
-    return 0;
+  const int32_t begin = forced.first, end = pages - forced.last; /* of the pages that are not forced */
+  const int32_t shift = launch.sizes.has_groups && pages > kLongShare * blocks ? kGroupShift : 0, units = (pages + (1 << shift) - 1) >> shift;
+  const int32_t taken = shift > 0 ? groups_taken(p, units) : 0;
+  const bool gathered = units <= kGathered && taken * kGroupPages <= kGathered;
+  const Share own = share_of(units, blocks, kTilePages), part = share_of(taken, blocks, 1);
+  const Level<T> of_pages = page_level<T>(score, row.head);
+  Stage<T> stage{shift > 0 ? group_level<T>(score, row.head) : of_pages, units, shift > 0 ? taken : forced.best, own, room.keys, nullptr, room.rows,
+                 gathered ? 0 : own.begin};
+
+  /* Rows of statistics: of the share at least. Its first ones are on their way to the L2 cache, where the writes of earlier kernels end too. */
+  if (forced.best > 0) {
+#pragma unroll 4
+    for (int32_t unit = stage.origin + threadIdx.x; unit < (gathered ? units : own.end); unit += kThreads) {
+      const int32_t at = physical_page(launch.attend, row, unit << shift) >> shift;
+      room.rows[unit - stage.origin] = at;
+      if (own.has(unit) && unit - own.begin < kPrefetchRows) prefetch_rows<T, D>(stage.level, at, 1);
+    }
   }
+  for (int32_t i = threadIdx.x; i < forced.first + forced.last; i += kThreads) {
+    const int32_t place = i < forced.first ? i : k - forced.first - forced.last + i, page = i < forced.first ? i : pages - k + place;
+    chosen.logical[place] = page;
+    chosen.physical[place] = physical_page(launch.attend, row, page);
+  }
+  cluster_sync(); /* from here on all blocks are there to be written to */
+  wait_for_previous();
+  copy_queries<D>(queries_of(launch.attend, row), row.heads, queries);
+  if (forced.best == 0) return 0;
+
   PlainQueries<T, D, 1> q;
-  load_queries(score.q.row(row.sequence) + row.first_query_head * D, row.heads, q);
-  if (launch.sizes.groups > 0 && pages > kLongShare * launch.sizes.cluster) {
-    choose_of_groups<T, D>(launch, row, q, pages, first, last, forced.best, room, chosen + first, shared);
-    const int32_t all = (pages + kGroupPages - 1) >> kGroupShift;
-    return all + groups_taken(p, all) * kGroupPages;
+  load_queries(queries, row.heads, q);
+#pragma unroll 1
+  for (bool last = shift == 0;; last = true) {
+    if (gathered) clear_bins(shared.block);
+    Span span{0xffffffffu, 0};
+    score_stage<T, D>(stage, q, row.heads, [&](int32_t i, float number) {
+      const int32_t unit = stage.unit(i);
+      const uint32_t key = !last || (unit >= begin && unit < end) ? ordered_key(number) : 0u;
+      stage.keys[gathered ? i : i - stage.share.begin] = key;
+      if (key > 0) span = {min(span.low, key), max(span.high, key)};
+    });
+    span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
+    if (threadIdx.x % kWarp == 0) shared.spans[last][cluster_rank()][threadIdx.x / kWarp] = span;
+    __syncthreads();
+    /* What is certain is on its way while the rest is found. */
+    auto certain = [&](int32_t i) {
+      if (!stage.share.has(i)) return;
+      if (last) prefetch_page(launch.attend, row, stage.row(i));
+      else prefetch_rows<T, D>(of_pages, stage.row(i) << kGroupShift, kGroupPages);
+    };
+    if (gathered) {
+      auto take = [&](int32_t place, int32_t i) {
+        (last ? chosen.logical + begin : room.groups)[place] = stage.unit(i);
+        (last ? chosen.physical + begin : room.group_rows)[place] = stage.row(i);
+      };
+      pass_keys(stage.keys, stage.share, shared.spans[last][0], blocks);
+      cluster_sync();
+      select_gathered(stage.keys, stage.count, stage.wanted, shared.spans[last][0], blocks, shared, certain, take);
+    } else {
+      auto take = [&](int32_t place, int32_t i) {
+        const int32_t unit = stage.unit(stage.share.begin + i), at = stage.row(stage.share.begin + i);
+        if (last) {
+          write_everywhere(chosen.logical + begin + place, blocks, unit);
+          write_everywhere(chosen.physical + begin + place, blocks, at);
+        } else {
+          write_remote(room.groups + place % part.most, place / part.most, unit);
+          write_remote(room.group_rows + place % part.most, place / part.most, at);
+        }
+      };
+      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared, [&](int32_t i) { certain(stage.share.begin + i); }, take);
+      cluster_sync();
+    }
+    if (last) break;
+    stage = {of_pages, taken * kGroupPages, forced.best, {part.begin * kGroupPages, part.end * kGroupPages, 0}, room.page_keys,
+             room.groups, room.group_rows, gathered ? 0 : part.begin};
   }
-  choose_of_all<T, D>(launch, row, q, pages, first, last, forced.best, room, chosen + first, shared);
-  return pages;
+  return units + taken * kGroupPages;
 }
 
 /* Joins the cluster's answers, in the order and arithmetic of join_splits. Every block writes a share of the row. */
 template <int D>
-__device__ __forceinline__ void join_cluster(const SparseLaunch &launch, const RowPages &row, const Merged &merged, JoinShared &shared) {
-  const int32_t rank = cluster_rank();
-  auto part_of = [&](int split, int head) {
-    return float2{__uint_as_float(read_remote(merged.maxima + head, split)), __uint_as_float(read_remote(merged.totals + head, split))};
-  };
-  find_factors(row, part_of, shared);
-  const int numbers = row.heads * D;
-  for (int i = rank * kThreads + threadIdx.x; i < numbers; i += launch.sizes.cluster * kThreads) {
-    float sum = 0;
-    if (row.splits == 1) {
-      sum = __uint_as_float(read_remote(merged.acc + i, 0)) / __uint_as_float(read_remote(merged.totals + i / D, 0));
-    } else {
-#pragma unroll 8
-      for (int split = 0; split < row.splits; split++) {
-        sum += __uint_as_float(read_remote(merged.acc + i, split)) * shared.factors[split * kRowHeads + i / D];
-      }
-    }
-    out_row(launch.attend, row, i / D)[i % D] = sum;
+__device__ __forceinline__ void join_cluster(const SparseLaunch &launch, const RowPages &row, const Merged &merged) {
+  const Share share = share_of(row.heads * D, launch.sizes.cluster, 1);
+  for (int i = share.begin + threadIdx.x; i < share.end; i += kThreads) {
+    const int head = i / D;
+    out_row(launch.attend, row, head)[i % D] = join_number<float>(
+        row.splits,
+        [&](int split) {
+          return float2{__uint_as_float(read_remote(merged.maxima + head, split)), __uint_as_float(read_remote(merged.totals + head, split))};
+        },
+        [&](int split) { return __uint_as_float(read_remote(merged.acc + i, split)); });
   }
 }
 
-/* Writes what was chosen, and counts what is done; by the first block of a row. */
+/* Writes what was chosen, and counts what is done; by the threads of a row's first block that do not attend. */
 __device__ __forceinline__ void report(const SparseLaunch &launch, const RowPages &row, int32_t pages, int32_t scored, const int32_t *chosen) {
   const PageSelectParams &p = launch.choose.select;
-  int32_t *out = p.selected + row.row * p.k;
-  for (int32_t i = threadIdx.x; i < row.count; i += kThreads) out[i] = chosen[i];
-  count_selection(p, pages, row.row == 0);
-  if (threadIdx.x != 0) return;
-  p.counts[row.row] = row.count;
+  const int32_t thread = threadIdx.x - kDecodeThreads;
+  for (int32_t i = thread; i < row.count; i += kThreads - kDecodeThreads) p.selected[row.row * p.k + i] = chosen[i];
   ps_counters &counters = *p.cache.counters;
+  if (row.row == 0 && thread < kWarp) {
+    bool any = false;
+    for (int64_t b = thread; b < p.sequences.sequences; b += kWarp) any |= int64_t(p.sequences.lengths[b]) > p.k * p.cache.desc.page_size;
+    if (__any_sync(kAllLanes, any) && thread == 0) add_to_counter(counters.selections, 1);
+  }
+  if (thread != 0) return;
+  p.counts[row.row] = row.count;
+  if (pages > p.k) add_to_counter(counters.rows_selected, 1);
   add_to_counter(counters.pages_attended, row.count);
   add_to_counter(counters.pages_in_context, pages);
   add_to_counter(counters.pages_scored, scored);
@@ -149,12 +311,8 @@ __device__ __forceinline__ void report(const SparseLaunch &launch, const RowPage
 template <typename T, typename Kv, int D>
 __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant__ SparseLaunch launch) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  __shared__ union {
-    SelectShared select;
-    JoinShared join;
-  } shared;
+  __shared__ ChoiceShared shared;
   let_next_start();
-  wait_for_previous();
 
   /* the row */
   const DecodeAttentionParams &p = launch.attend.params;
@@ -167,103 +325,93 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   row.first_query_head = row.head * row.heads;
   row.page_shift = __ffs(desc.page_size) - 1;
   row.length = checked_length(launch.attend.bad_index, p.sequences, row.sequence, desc.page_size);
-  if (row.length == 0) return; /* all blocks of the cluster */
+  if (row.length == 0) { /* in all blocks of the cluster */
+    wait_for_previous();
+    return;
+  }
   row.table = p.sequences.page_table + row.sequence * p.sequences.table_stride;
   const int32_t pages = (row.length + desc.page_size - 1) >> row.page_shift, rank = cluster_rank();
 
   /* its pages */
-  int32_t *chosen = reinterpret_cast<int32_t *>(memory + DecodeTile<Kv, D>::kSharedBytes), scored = 0;
+  int32_t *lists = reinterpret_cast<int32_t *>(memory + launch.room_bytes), scored = 0;
+  const Chosen chosen{lists, lists + p.k};
+  float *queries = reinterpret_cast<float *>(lists + 2 * p.k);
   row.count = min(pages, static_cast<int32_t>(p.k));
   if (pages > p.k) { /* in the memory that the ring takes later */
-    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, shared.select);
-    cluster_wait();
+    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, queries, shared);
   } else {
-    for (int32_t i = threadIdx.x; i < pages; i += kThreads) chosen[i] = i;
-    __syncthreads();
+    for (int32_t i = threadIdx.x; i < pages; i += kThreads) chosen.logical[i] = i, chosen.physical[i] = physical_page(launch.attend, row, i);
+    wait_for_previous();
+    copy_queries<D>(queries_of(launch.attend, row), row.heads, queries);
   }
-  if (rank == 0) report(launch, row, pages, scored, chosen);
 
   /* its answer */
-  row.selected = chosen;
+  row.selected = chosen.logical;
+  row.physical = chosen.physical;
   row.splits = static_cast<int32_t>(splits_of(static_cast<int64_t>(row.count) << row.page_shift, launch.attend.rows));
   row.split = rank;
   row.begin = min(static_cast<int32_t>(static_cast<int64_t>(row.count) * rank / row.splits), row.count);
   row.end = min(static_cast<int32_t>(static_cast<int64_t>(row.count) * (rank + 1) / row.splits), row.count);
   HeadState<D> state;
-  if (threadIdx.x < kDecodeThreads && row.begin < row.end) attend_pages<Kv, D>(launch.attend, row, memory, state);
+  if (threadIdx.x >= kDecodeThreads) {
+    if (rank == 0) report(launch, row, pages, scored, chosen.logical);
+  } else if (row.begin < row.end) {
+    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, queries, memory, state);
+  }
   __syncthreads();
-  const Merged merged = merge_warps<Kv, D>(state, reinterpret_cast<float *>(memory));
-  cluster_arrive();
-  cluster_wait();
-  join_cluster<D>(launch, row, merged, shared.join);
-  cluster_arrive(); /* nobody's memory goes away while others read it */
-  cluster_wait();
+  const Merged merged = merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory));
+  cluster_sync();
+  join_cluster<D>(launch, row, merged);
+  cluster_sync(); /* nobody's memory goes away while others read it */
 }
 
 /* Sizes of a cluster, the best first. Larger ones than 8 ran in two waves on an H100: 33 us instead of 17 for 8 rows. */
 constexpr int32_t kClusterSizes[] = {8, 4};
 
-constexpr int64_t kStaticBytes = int64_t(sizeof(SelectShared) > sizeof(JoinShared) ? sizeof(SelectShared) : sizeof(JoinShared)) + 1024;
+constexpr int64_t kStaticBytes = sizeof(ChoiceShared) + 1024;
 
 ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
-  const int64_t pages = params.score.sequences.max_pages, share = ceil_div(pages, cluster), all = ceil_div(pages, kGroupPages);
+  const int64_t pages = params.score.sequences.max_pages, share = ceil_div(pages, cluster);
   const bool has_groups = params.score.cache.group_mean && share > kLongShare;
-  const int64_t groups = has_groups ? std::min(groups_wanted(params.select, all), all) : 0, k = params.select.k;
-  const int64_t keys = has_groups ? std::max({kLongShare, ceil_div(all, cluster), ceil_div(groups, cluster) * kGroupPages}) : share;
-  return {cluster, static_cast<int32_t>(keys), static_cast<int32_t>(std::max<int64_t>({k, groups, kFewCandidates})), static_cast<int32_t>(groups)};
+  auto room = [&](int64_t count) { return ceil_div(std::max(std::min<int64_t>(count, kGathered), ceil_div(count, cluster)), kTilePages) * kTilePages; };
+  if (!has_groups) return {cluster, false, static_cast<int32_t>(room(pages)), 0, 0};
+  const int64_t all = ceil_div(pages, kGroupPages), groups = std::min(groups_wanted(params.select, all), all);
+  const int64_t units = std::max(room(std::min(pages, kLongShare * cluster)), room(all));
+  const int64_t known = ceil_div(std::max(std::min<int64_t>(groups, kGathered / kGroupPages), ceil_div(groups, cluster)), 4) * 4;
+  return {cluster, true, static_cast<int32_t>(units), static_cast<int32_t>(known), static_cast<int32_t>(known * kGroupPages)};
 }
 
 /* Tries to launch with so many blocks per row; false when they would not all run at once. */
 template <typename T, typename Kv, int D>
-bool launch_cluster(Backend &backend, SparseLaunch params, int32_t size) {
-  const char *what = "Could not launch sparse_attention";
-  auto *kernel = sparse_kernel<T, Kv, D>;
-  const int64_t k = params.choose.select.k, shared_bytes = DecodeTile<Kv, D>::kSharedBytes + k * int64_t(sizeof(int32_t));
+bool launch_size(Backend &backend, SparseLaunch params, int32_t size) {
+  const int64_t lists = 2 * params.choose.select.k * int64_t(sizeof(int32_t)) + kRowHeads * D * int64_t(sizeof(float)); /* and queries */
   params.sizes = choice_sizes(params.choose, size);
-  if (choice_bytes(params.sizes) > DecodeTile<Kv, D>::kSharedBytes || shared_bytes > backend.shared_bytes - kStaticBytes) return false;
-  allow_shared(what, kernel, shared_bytes);
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.attend.rows * size));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.stream = backend.stream;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = static_cast<unsigned>(size);
-  attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = attributes;
-  config.numAttrs = 2;
-  int at_once = 0;
-  if (cudaOccupancyMaxActiveClusters(&at_once, kernel, &config) != cudaSuccess || at_once < params.attend.rows) {
-    cudaGetLastError();
-    return false;
-  }
-  check_cuda(cudaLaunchKernelEx(&config, kernel, params), what);
-  return true;
+  params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, ceil_div(choice_bytes(params.sizes), 16) * 16));
+  if (params.room_bytes + lists > backend.shared_bytes - kStaticBytes) return false;
+  return launch_clusters(backend, "Could not launch sparse_attention", sparse_kernel<T, Kv, D>, params.attend.rows, size, dim3(kThreads),
+                         params.room_bytes + lists, params);
 }
 
 template <typename T, typename Kv>
 bool launch_head_dim(Backend &backend, const SparseLaunch &params, int32_t size) {
   switch (params.attend.params.cache.desc.head_dim) {
-    case 64: return launch_cluster<T, Kv, 64>(backend, params, size);
+    case 64: return launch_size<T, Kv, 64>(backend, params, size);
     case 96:
       if constexpr (kIsScaled<Kv>) return false;
-      else return launch_cluster<T, Kv, 96>(backend, params, size);
-    case 128: return launch_cluster<T, Kv, 128>(backend, params, size);
+      else return launch_size<T, Kv, 96>(backend, params, size);
+    case 128: return launch_size<T, Kv, 128>(backend, params, size);
     default: return false;
   }
 }
 
 /* Launches clusters where they serve. They do not on other devices, for other scorers and shapes, for more rows than run at once, and for
  * a budget whose splits (decode_attention.cuh) would be more than a cluster's blocks. */
-bool launch_clusters(Backend &backend, const SparseAttentionParams &params) {
+bool launch_as_clusters(Backend &backend, const SparseAttentionParams &params) {
   const PageScoreParams &score = params.choose.score;
   const ps_cache_desc &desc = score.cache.desc;
   if (backend.capability < 90 || !has_fast_score(desc) || desc.num_query_heads / desc.num_kv_heads > kRowHeads) return false;
   if (score.cache.mean_scale || (score.scorer != PS_UNIQUE && score.scorer != PS_MEAN)) return false;
-  const SparseLaunch launch_params{params.choose, describe_decode(backend, params.attend), {}};
+  const SparseLaunch launch_params{params.choose, describe_decode(backend, params.attend), {}, 0};
   const int64_t rows = launch_params.attend.rows, splits = splits_of(params.choose.select.k * desc.page_size, rows);
   for (int32_t size : kClusterSizes) {
     if (splits > size || rows * size > backend.multiprocessors) continue;
@@ -280,7 +428,7 @@ bool launch_clusters(Backend &backend, const SparseAttentionParams &params) {
 }  // namespace
 
 void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
-  if (launch_clusters(backend, params)) return;
+  if (launch_as_clusters(backend, params)) return;
   page_choose(backend, params.choose);
   decode_attention(backend, params.attend);
 }
