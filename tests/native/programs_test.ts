@@ -232,7 +232,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "several GPUs without NCCL are refused, with its name",
+  name: "NCCL that is missing is refused, with its name",
   ignore: !ON_LINUX,
   fn: async () => assertMatch(await openNccl(undefined), /^4 .*libnccl.so.2/),
 });
