@@ -86,6 +86,19 @@ for (const name of FOR_TWO) {
   }
 }
 
+test("two devices give the tokens of one where prompts are computed in halves, read densely and by tiles", async () => {
+  const name = "llama-linear-rope-f16";
+  await using one = await loadFixture(name);
+  await using group = await loadFixture(name, { devices: PAIR });
+  const prompt = promptIds(name, 900);
+  for (const prefill of ["off", "on"] as const) {
+    const sparse = { mode: "on", prefill, pageSize: 8, budgetTokens: 64, prefillBudgetTokens: 128 } as const;
+    const answer = async (engine: Engine): Promise<number[]> =>
+      (await collect(engine.generate(prompt, { maxTokens: 8, sparse }))).ids;
+    assertEquals(await answer(group), await answer(one));
+  }
+});
+
 test(`two devices select the pages of one where keys are stored in f32: ${SHARP}`, async () => {
   const sparse = { mode: "on", pageSize: 8, budgetTokens: 64 } as const;
   await using one = await loadFixture(SHARP);
