@@ -82,12 +82,20 @@ const LOGIT_ROWS = 64;
 /** Shorter chunks are not split: products of few tokens take as long as those of more. */
 const MIN_SPLIT_TOKENS = 512;
 
-/** The tensors that a forward pass ends in. */
-function resultNeeds({ vocabSize }: ModelConfig, rows: number): Record<"logits" | "best", TensorNeed> {
-  return { logits: { dtype: "f32", shape: [rows, vocabSize] }, best: { dtype: "i32", shape: [rows] } };
+/** The tensors that a forward pass ends in. @param ownVocabulary rows of the output projection that a device has */
+function resultNeeds(
+  { vocabSize }: ModelConfig,
+  ownVocabulary: number,
+  rows: number,
+): { logits: TensorNeed; best: TensorNeed; ownLogits: TensorNeed | undefined } {
+  return {
+    logits: { dtype: "f32", shape: [rows, vocabSize] },
+    best: { dtype: "i32", shape: [rows] },
+    ownLogits: ownVocabulary < vocabSize ? { dtype: "f32", shape: [rows, ownVocabulary] } : undefined,
+  };
 }
 
-/** Bytes that {@link Model} allocates besides the weights. @param planned the weights by name @param numSequences of a step */
+/** Bytes that {@link Model} allocates on each device besides the weights. @param planned the weights by name @param numSequences of a step */
 export function modelBytes(
   config: ModelConfig,
   planned: ReadonlyMap<string, TensorNeed>,
@@ -97,10 +105,11 @@ export function modelBytes(
   numSequences: number,
 ): number {
   const rows = Math.min(LOGIT_ROWS, chunkTokens);
+  const [ownVocabulary = 0] = (planned.get("logits.weight") ?? planned.get("embedding.weight"))?.shape ?? [];
   const needs: Readonly<Record<string, TensorNeed | undefined>>[] = [
     activationNeeds(config, rotaryDim, chunkTokens),
-    resultNeeds(config, rows),
-    numSequences > rows ? resultNeeds(config, numSequences) : {},
+    resultNeeds(config, ownVocabulary, rows),
+    numSequences > rows ? resultNeeds(config, ownVocabulary, numSequences) : {},
     normNeeds(config, planned),
     config.moe ? expertNeeds(config, config.moe, chunkTokens) : {},
   ];
@@ -159,10 +168,9 @@ export class Model {
 
   #makeLogits(rows: number): [logits: Tensor, best: Tensor, ownLogits: Tensor | undefined] {
     const { device, config } = this;
-    const { logits, best } = resultNeeds(config, rows);
-    const [ownVocabulary = 0] = this.#output.shape;
-    const ownLogits = ownVocabulary < config.vocabSize ? device.createTensor("f32", [rows, ownVocabulary]) : undefined;
-    return [device.createTensor(logits.dtype, logits.shape), device.createTensor(best.dtype, best.shape), ownLogits];
+    const make = ({ dtype, shape }: TensorNeed): Tensor => device.createTensor(dtype, shape);
+    const { logits, best, ownLogits } = resultNeeds(config, this.#output.shape[0] ?? 0, rows);
+    return [make(logits), make(best), ownLogits && make(ownLogits)];
   }
 
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
