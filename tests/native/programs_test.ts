@@ -228,7 +228,7 @@ Deno.test({
 Deno.test({
   name: "NCCL 3 is refused as not supported, with its version",
   ignore: !ON_LINUX,
-  fn: async () => assertMatch(await openNccl(30000), /^4 .*require NCCL 2.*version 3/),
+  fn: async () => assertMatch(await openNccl(30000), /^4 .*requires NCCL 2.*version 3/),
 });
 
 Deno.test({
