@@ -79,8 +79,8 @@ export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: 
 /** Rows of logits that are computed together when all rows are requested. */
 const LOGIT_ROWS = 64;
 
-/** Shorter chunks are not split: products of few tokens take as long as those of more. */
-const MIN_SPLIT_TOKENS = 512;
+/** Shorter chunks are not split: products of few tokens take as long as those of more, and those of up to 256 round differently. */
+const MIN_SPLIT_TOKENS = { cpu: 512, cuda: 1024 } as const;
 
 /** The tensors that a forward pass ends in. @param ownVocabulary rows of the output projection that a device has */
 function resultNeeds(
@@ -267,7 +267,7 @@ export class Model {
   #split(chunk: PrefillChunk): PrefillChunk[] {
     const { ids, positions, slots, start, selection } = chunk;
     const [count = 1] = ids.shape;
-    if (this.device.members === 1 || this.#experts || count < MIN_SPLIT_TOKENS) return [chunk];
+    if (this.device.members === 1 || this.#experts || count < MIN_SPLIT_TOKENS[this.device.backend]) return [chunk];
     const middle = Math.floor((start + count / 2) / PREFILL_TILE_TOKENS) * PREFILL_TILE_TOKENS;
     return [[start, middle], [middle, start + count]].map(([from = 0, to = 0]) => {
       const rows = (tensor: Tensor): Tensor => tensor.rows(from - start, to - from);

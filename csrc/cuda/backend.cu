@@ -303,6 +303,11 @@ void *graph_end(Backend &backend) {
   const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
   check_cuda(status, "Could not prepare the recorded operations");
+  /* Now, because a launch that prepares memory could wait for another GPU, whose recorded sums wait for this launch. */
+  if (const cudaError_t uploaded = cudaGraphUpload(executable, backend.stream); uploaded != cudaSuccess) {
+    cudaGraphExecDestroy(executable);
+    check_cuda(uploaded, "Could not prepare the recorded operations");
+  }
   return executable;
 }
 
