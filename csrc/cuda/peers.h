@@ -34,7 +34,6 @@ struct PeerParams {
   Inbox *inboxes[kMostPeers];
   BadIndex *notes[kMostPeers]; /* where hosts look for failures, of all members */
   int32_t indices[kMostPeers]; /* numbers of the GPUs */
-  uint64_t patience;           /* nanoseconds to wait for another member */
 };
 
 /* A sum that is under way: each member copies its numbers to the other, without using a multiprocessor. */
@@ -63,9 +62,6 @@ class Peers {
   bool start(const std::vector<float *> &data, int64_t count);
   void finish(const std::vector<float *> &data, int64_t count);
 
-  uint64_t patience = 10'000'000'000;
-  int large_blocks = 64;
-
  private:
   void require_reach() const;
   PeerParams params(size_t self) const;
@@ -74,7 +70,7 @@ class Peers {
 
   std::vector<Backend *> members_;
   std::vector<Inbox *> inboxes_;
-  std::vector<cudaStream_t> copies_;      /* of each member */
+  std::vector<cudaStream_t> copies_; /* of each member */
   std::array<Exchange, 2> exchanges_;
 };
 

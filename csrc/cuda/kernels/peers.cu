@@ -12,9 +12,10 @@
 namespace ps {
 namespace {
 
-constexpr int kSmallThreads = 256, kLargeThreads = 512;
+constexpr int kSmallThreads = 256, kLargeThreads = 512, kLargeBlocks = 64;
 constexpr int kUnroll = 4; /* packs that a thread has under way, to cover the latency of the link */
 constexpr int kLooks = 1024; /* between two looks at the clock */
+constexpr uint64_t kPatience = 10'000'000'000; /* nanoseconds to wait for another member */
 
 __device__ __forceinline__ uint64_t nanoseconds() {
   uint64_t now;
@@ -33,7 +34,7 @@ struct Patience {
     Inbox &own = *p.inboxes[p.self];
     if (*reinterpret_cast<volatile uint32_t *>(&own.broken)) return true;
     const uint64_t now = nanoseconds();
-    if (end == 0) end = now + p.patience;
+    if (end == 0) end = now + kPatience;
     if (now < end) return false;
     own.broken = 1;
     for (int32_t i = 0; i < p.members; i++) note_bad_index(p.notes[i], kLatePeer, p.indices[p.self], p.indices[member], 0);
@@ -173,8 +174,8 @@ void load_kernels() {
 
 bool is_apart(const Backend *one, const Backend *other) { return one->index != other->index; }
 
-dim3 large_grid(int64_t threads, int64_t most) {
-  return dim3(static_cast<unsigned>(std::clamp<int64_t>(ceil_div(threads, kLargeThreads), 1, most)));
+dim3 large_grid(int64_t threads) {
+  return dim3(static_cast<unsigned>(std::clamp<int64_t>(ceil_div(threads, kLargeThreads), 1, kLargeBlocks)));
 }
 
 }  // namespace
@@ -236,7 +237,6 @@ PeerParams Peers::params(size_t self) const {
   PeerParams params{};
   params.self = static_cast<int32_t>(self);
   params.members = static_cast<int32_t>(members_.size());
-  params.patience = patience;
   for (size_t i = 0; i < members_.size(); i++) {
     params.inboxes[i] = inboxes_[i];
     params.notes[i] = members_[i]->bad_index;
@@ -261,7 +261,7 @@ void Peers::launch_sum(size_t self, const std::vector<float *> &data, int64_t co
   PeerRows all{};
   std::copy(data.begin(), data.end(), all.data);
   with_pack<4>(fits(4), [&](auto n) {
-    const dim3 grid = large_grid(ceil_div(count / n(), int64_t(kUnroll) * static_cast<int64_t>(data.size())), large_blocks);
+    const dim3 grid = large_grid(ceil_div(count / n(), int64_t(kUnroll) * static_cast<int64_t>(data.size())));
     launch(member, "Could not launch sum_large", sum_large_kernel<n()>, grid, kLargeThreads, 0, params(self), all, count);
   });
 }
@@ -281,7 +281,7 @@ void Peers::all_gather(const std::vector<const float *> &x, const std::vector<fl
     Backend &member = *members_[i];
     backend_enter(member);
     with_pack<4>(fit, [&](auto n) {
-      launch(member, "Could not launch gather", gather_kernel<n()>, large_grid(rows * width / n(), large_blocks), kLargeThreads, 0, params(i), x[i], all, out_stride,
+      launch(member, "Could not launch gather", gather_kernel<n()>, large_grid(rows * width / n()), kLargeThreads, 0, params(i), x[i], all, out_stride,
              width / n(), rows);
     });
   }
