@@ -10,7 +10,15 @@ import type { Device } from "../ffi/device.ts";
 export interface PlanReport {
   schema: "pagesift.plan/1";
   model: string;
-  device: { backend: string; name: string; threads: number; total_bytes: number; available_bytes: number };
+  /** `count` devices share the model, and all bytes are those of each; `available_bytes` those of the fullest. */
+  device: {
+    backend: string;
+    name: string;
+    threads: number;
+    count: number;
+    total_bytes: number;
+    available_bytes: number;
+  };
   context_tokens: number;
   sequences: number;
   page_tokens: number;
@@ -37,7 +45,10 @@ export function planReport(device: Device, model: string, run: RunPlan, mostSequ
   return {
     schema: "pagesift.plan/1",
     model,
-    device: { backend, name, threads: numThreads, total_bytes: totalBytes, available_bytes: availableBytes },
+    device: {
+      ...{ backend, name, threads: numThreads, count: device.members },
+      ...{ total_bytes: totalBytes, available_bytes: availableBytes },
+    },
     context_tokens: contextTokens,
     sequences: run.numSequences,
     page_tokens: policy.pageSize,

@@ -62,7 +62,7 @@ export function activationNeeds(
 /** Scratch memory of a forward pass of up to `maxTokens` tokens. */
 export class Activations {
   readonly #full: ActivationViews;
-  readonly #views = new Map<number, ActivationViews>();
+  readonly #views = new Map<string, ActivationViews>();
   readonly #config: ModelConfig;
 
   constructor(device: Device, config: ModelConfig, rotaryDim: number, readonly maxTokens: number) {
@@ -84,11 +84,12 @@ export class Activations {
     });
   }
 
-  /** Views for `numTokens` tokens. They are cached, because the same few sizes recur at every step. */
-  views(numTokens: number): ActivationViews {
-    let views = this.#views.get(numTokens);
+  /** Views for `numTokens` tokens from row `first` on. They are cached, because the same few sizes recur at every step. */
+  views(numTokens: number, first = 0): ActivationViews {
+    const key = `${first} ${numTokens}`;
+    let views = this.#views.get(key);
     if (!views) {
-      const rows = (tensor: Tensor): Tensor => tensor.rows(0, numTokens);
+      const rows = (tensor: Tensor): Tensor => tensor.rows(first, numTokens);
       const { hidden, normed, qkv, attendedFlat, gateUp, product, delta, queryRope, keyRope, localRope, noRope } =
         this.#full;
       views = this.#cut({
@@ -97,7 +98,7 @@ export class Activations {
         ...{ queryRope: rows(queryRope), keyRope: rows(keyRope) },
         ...{ localRope: localRope && rows(localRope), noRope: noRope && rows(noRope) },
       });
-      this.#views.set(numTokens, views);
+      this.#views.set(key, views);
     }
     return views;
   }

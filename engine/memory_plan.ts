@@ -15,7 +15,7 @@ import { prefillNeeds } from "./prefill.ts";
 import { samplerNeeds } from "./sample/native_sampler.ts";
 import { weightBytes } from "./weights.ts";
 
-/** A model whose headers are read, and how it is to run. */
+/** A model whose headers are read, and how it is to run. In a group of devices, the share of each (`shardModel`). */
 export interface RunPlan {
   /** With the context that the model was trained for. */
   readonly config: ModelConfig;
@@ -28,7 +28,7 @@ export interface RunPlan {
   readonly numSequences: number;
 }
 
-/** Bytes that a run allocates on its device. */
+/** Bytes that a run allocates on its device, or on each of a group. */
 export interface MemoryPlan {
   weights: number;
   /** Keys and values. */
@@ -45,7 +45,7 @@ export interface MemoryPlan {
 }
 
 /**
- * What a run allocates as buffers and caches: all that the device counts as allocated once the run has decoded. Scratch memory that
+ * What a run allocates on each device as buffers and caches: all that the device counts as allocated once the run has decoded. Scratch memory that
  * operations share and the libraries of the device come on top.
  *
  * @throws {PagesiftError} of kind "usage" when the context exceeds the model's, of kind "memory" when the pool exceeds the slot numbers;

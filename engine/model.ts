@@ -3,7 +3,8 @@ import type { HeadRotation, Selection } from "../ffi/cache_options.ts";
 import {
   addRmsNorm,
   allGather,
-  allReduce,
+  allReduceFinish,
+  allReduceStart,
   argmax,
   embedding,
   geluMul,
@@ -44,6 +45,15 @@ export interface PrefillChunk {
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
 type Attend = (layer: number, views: ActivationViews) => void;
 
+/** Tokens that go through a block together. */
+interface Part {
+  readonly step: Step;
+  readonly views: ActivationViews;
+  readonly attend: Attend;
+  /** What is left of the last block: see {@link finish}. */
+  finish?: (() => void) | undefined;
+}
+
 /** Callbacks between the layers of a prefill chunk. */
 export interface PrefillHooks {
   /** Awaited between layers. */
@@ -69,12 +79,23 @@ export type DecodeAttention = (layer: number, step: DecodeStep, q: Tensor, out: 
 /** Rows of logits that are computed together when all rows are requested. */
 const LOGIT_ROWS = 64;
 
-/** The tensors that a forward pass ends in. */
-function resultNeeds({ vocabSize }: ModelConfig, rows: number): Record<"logits" | "best", TensorNeed> {
-  return { logits: { dtype: "f32", shape: [rows, vocabSize] }, best: { dtype: "i32", shape: [rows] } };
+/** Shorter chunks are not split: products of few tokens take as long as those of more, and those of up to 256 round differently. */
+const MIN_SPLIT_TOKENS = { cpu: 512, cuda: 1024 } as const;
+
+/** The tensors that a forward pass ends in. @param ownVocabulary rows of the output projection that a device has */
+function resultNeeds(
+  { vocabSize }: ModelConfig,
+  ownVocabulary: number,
+  rows: number,
+): { logits: TensorNeed; best: TensorNeed; ownLogits: TensorNeed | undefined } {
+  return {
+    logits: { dtype: "f32", shape: [rows, vocabSize] },
+    best: { dtype: "i32", shape: [rows] },
+    ownLogits: ownVocabulary < vocabSize ? { dtype: "f32", shape: [rows, ownVocabulary] } : undefined,
+  };
 }
 
-/** Bytes that {@link Model} allocates besides the weights. @param planned the weights by name @param numSequences of a step */
+/** Bytes that {@link Model} allocates on each device besides the weights. @param planned the weights by name @param numSequences of a step */
 export function modelBytes(
   config: ModelConfig,
   planned: ReadonlyMap<string, TensorNeed>,
@@ -84,10 +105,11 @@ export function modelBytes(
   numSequences: number,
 ): number {
   const rows = Math.min(LOGIT_ROWS, chunkTokens);
+  const [ownVocabulary = 0] = (planned.get("logits.weight") ?? planned.get("embedding.weight"))?.shape ?? [];
   const needs: Readonly<Record<string, TensorNeed | undefined>>[] = [
     activationNeeds(config, rotaryDim, chunkTokens),
-    resultNeeds(config, rows),
-    numSequences > rows ? resultNeeds(config, numSequences) : {},
+    resultNeeds(config, ownVocabulary, rows),
+    numSequences > rows ? resultNeeds(config, ownVocabulary, numSequences) : {},
     normNeeds(config, planned),
     config.moe ? expertNeeds(config, config.moe, chunkTokens) : {},
   ];
@@ -146,30 +168,41 @@ export class Model {
 
   #makeLogits(rows: number): [logits: Tensor, best: Tensor, ownLogits: Tensor | undefined] {
     const { device, config } = this;
-    const { logits, best } = resultNeeds(config, rows);
-    const [ownVocabulary = 0] = this.#output.shape;
-    const ownLogits = ownVocabulary < config.vocabSize ? device.createTensor("f32", [rows, ownVocabulary]) : undefined;
-    return [device.createTensor(logits.dtype, logits.shape), device.createTensor(best.dtype, best.shape), ownLogits];
+    const make = ({ dtype, shape }: TensorNeed): Tensor => device.createTensor(dtype, shape);
+    const { logits, best, ownLogits } = resultNeeds(config, this.#output.shape[0] ?? 0, rows);
+    return [make(logits), make(best), ownLogits && make(ownLogits)];
   }
 
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
   async prefill(pool: KvPool, policy: PagePolicy, chunk: PrefillChunk, hooks: PrefillHooks = {}): Promise<Tensor> {
     const views = this.#start(chunk);
-    for (let layer = 0; layer < this.config.numLayers; layer++) {
-      this.#layer(layer, pool, chunk, views, (index, { q, attended }) => {
-        const { start, pageTable, selection } = chunk;
+    const parts = this.#split(chunk).map((some): Part => ({
+      step: some,
+      views: this.activations.views(some.ids.shape[0] ?? 1, some.start - chunk.start),
+      attend: (layer, { q, attended }) => {
+        const { start, pageTable, selection } = some;
         const { prefill } = policy;
-        if (!selection || !prefill?.layers[index]) {
-          pool.cache.attendPrefill(index, start, q, pageTable, attended, { window: windowOf(policy, index) });
+        if (!selection || !prefill?.layers[layer]) {
+          pool.cache.attendPrefill(layer, start, q, pageTable, attended, { window: windowOf(policy, layer) });
           return;
         }
         const options = { ...policy, recentPages: prefill.recentPages, tileTokens: PREFILL_TILE_TOKENS };
-        pool.cache.choosePromptPages(index, start, q, pageTable, selection, options);
-        pool.cache.attendPrefillSparse(index, start, q, pageTable, selection, attended, options);
-        hooks.afterSelection?.(index, selection, start);
-      });
-      hooks.afterLayer?.(layer, views.hidden);
-      await hooks.yieldToEventLoop?.();
+        pool.cache.choosePromptPages(layer, start, q, pageTable, selection, options);
+        pool.cache.attendPrefillSparse(layer, start, q, pageTable, selection, attended, options);
+        hooks.afterSelection?.(layer, selection, start);
+      },
+    }));
+    try {
+      for (let layer = 0; layer < this.config.numLayers; layer++) {
+        this.#layer(layer, pool, parts);
+        if (hooks.afterLayer) {
+          finish(parts);
+          hooks.afterLayer(layer, views.hidden);
+        }
+        await hooks.yieldToEventLoop?.();
+      }
+    } finally {
+      finish(parts);
     }
     return views.normed;
   }
@@ -182,8 +215,10 @@ export class Model {
       decodeAttention(layer, step, q, attended);
       hooks.observer?.afterAttention(layer, q, step);
     };
+    const parts: Part[] = [{ step, views, attend }];
     for (let layer = 0; layer < this.config.numLayers; layer++) {
-      this.#layer(layer, pool, step, views, attend);
+      this.#layer(layer, pool, parts);
+      finish(parts);
       hooks.afterLayer?.(layer, views.hidden);
     }
     return views.normed;
@@ -228,41 +263,73 @@ export class Model {
     return views;
   }
 
-  /** From the normed hidden states of the previous layer to those for the next one. */
-  #layer(layer: number, pool: KvPool, step: Step, views: ActivationViews, attend: Attend): void {
-    const { device, weights, config } = this;
+  /** A chunk in halves where devices share the model, so that one half is computed while the sums of the other travel. */
+  #split(chunk: PrefillChunk): PrefillChunk[] {
+    const { ids, positions, slots, start, selection } = chunk;
+    const [count = 1] = ids.shape;
+    if (this.device.members === 1 || this.#experts || count < MIN_SPLIT_TOKENS[this.device.backend]) return [chunk];
+    const middle = Math.floor((start + count / 2) / PREFILL_TILE_TOKENS) * PREFILL_TILE_TOKENS;
+    return [[start, middle], [middle, start + count]].map(([from = 0, to = 0]) => {
+      const rows = (tensor: Tensor): Tensor => tensor.rows(from - start, to - from);
+      const tiles = Math.ceil(to / PREFILL_TILE_TOKENS) - Math.floor(from / PREFILL_TILE_TOKENS);
+      return {
+        ...chunk,
+        ...{ ids: rows(ids), positions: rows(positions), slots: rows(slots), start: from },
+        selection: selection &&
+          { selected: selection.selected.rows(0, tiles), counts: selection.counts.rows(0, tiles) },
+      };
+    });
+  }
+
+  /** From the normed hidden states of the previous layer to those for the next one, once all parts are finished. */
+  #layer(layer: number, pool: KvPool, parts: readonly Part[]): void {
     const name = `layers.${layer}`;
-    const { hidden, normed, qkv, q, k, v, delta } = views;
+    for (const part of parts) {
+      finish([part]);
+      this.#attention(layer, name, pool, part);
+    }
+    for (const part of parts) {
+      finish([part]);
+      this.#feedForward(layer, name, part);
+    }
+  }
+
+  #attention(layer: number, name: string, pool: KvPool, part: Part): void {
+    const { device, weights } = this;
+    const { views, step, attend } = part;
+    const { normed, qkv, q, k, v, delta } = views;
     linear(device, weights, `${name}.qkv`, normed, qkv);
     pool.cache.appendRotated(layer, this.#rotation(layer, name, views), q, k, v, step.slots);
     attend(layer, views);
     linear(device, weights, `${name}.output`, views.attendedFlat, delta);
-    allReduce(device, delta);
-    this.#join(`${name}.attention_post_norm`, views, this.#norms.get(`${name}.mlp_norm`));
+    this.#joinLater(`${name}.attention_post_norm`, part, this.#norms.get(`${name}.mlp_norm`));
+  }
+
+  /** delta = down(activation(gate(normed)) * up(normed)), or experts: the block behind attention. */
+  #feedForward(layer: number, name: string, part: Part): void {
+    const { device, weights, config } = this;
+    const { hidden, normed, gateUp, gate, up, product, delta } = part.views;
     if (this.#experts && config.moe?.sparseLayers[layer]) {
-      this.#experts.addTo(name, views);
-      rmsNorm(device, hidden, this.#normBehind(layer), config.rmsNormEps, normed);
-    } else {
-      this.#feedForward(name, views);
-      this.#join(`${name}.mlp_post_norm`, views, this.#normBehind(layer));
+      this.#experts.addTo(name, part.views);
+      return rmsNorm(device, hidden, this.#normBehind(layer), config.rmsNormEps, normed);
     }
-  }
-
-  /** Adds what a block computed to the residual stream, then norms that for what reads it next. */
-  #join(postNorm: string, { hidden, normed, delta }: ActivationViews, nextNorm: Tensor): void {
-    const { device, config: { postNorms, scales, rmsNormEps: eps } } = this;
-    if (postNorms) rmsNorm(device, delta, this.#norms.get(postNorm), eps, delta);
-    scaleUnlessOne(device, delta, scales.residual);
-    addRmsNorm(device, hidden, delta, nextNorm, eps, normed);
-  }
-
-  /** delta = down(activation(gate(normed)) * up(normed)): the block behind attention, for all tokens of a step. */
-  #feedForward(name: string, { normed, gateUp, gate, up, product, delta }: ActivationViews): void {
-    const { device, weights } = this;
     linear(device, weights, `${name}.gate_up`, normed, gateUp);
-    (this.config.hiddenAct === "silu" ? siluMul : geluMul)(device, gate, up, product);
+    (config.hiddenAct === "silu" ? siluMul : geluMul)(device, gate, up, product);
     linear(device, weights, `${name}.down`, product, delta);
-    allReduce(device, delta);
+    this.#joinLater(`${name}.mlp_post_norm`, part, this.#normBehind(layer));
+  }
+
+  /** Starts to sum what a block computed over the devices. To finish the part adds it to the residual stream, then norms that for its next reader. */
+  #joinLater(postNorm: string, part: Part, nextNorm: Tensor): void {
+    const { device, config: { postNorms, scales, rmsNormEps: eps } } = this;
+    const { hidden, normed, delta } = part.views;
+    allReduceStart(device, delta);
+    part.finish = () => {
+      allReduceFinish(device, delta);
+      if (postNorms) rmsNorm(device, delta, this.#norms.get(postNorm), eps, delta);
+      scaleUnlessOne(device, delta, scales.residual);
+      addRmsNorm(device, hidden, delta, nextNorm, eps, normed);
+    };
   }
 
   #rotation(layer: number, name: string, { queryRope, keyRope, localRope, noRope }: ActivationViews): HeadRotation {
@@ -279,6 +346,14 @@ export class Model {
   #normBehind(layer: number): Tensor {
     const next = layer + 1;
     return this.#norms.get(next < this.config.numLayers ? `layers.${next}.attention_norm` : "norm");
+  }
+}
+
+/** Ends what the last block of each part began. */
+function finish(parts: readonly Part[]): void {
+  for (const part of parts) {
+    part.finish?.();
+    part.finish = undefined;
   }
 }
 

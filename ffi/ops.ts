@@ -142,6 +142,19 @@ export function allReduce(device: Device, x: Tensor): void {
   if (device.members > 1) device.check(device.native.ps_all_reduce(device.pointer, x.struct));
 }
 
+/**
+ * The same in two calls: operations that neither read nor write x may follow this one, and run while the results travel between GPUs. x
+ * holds the sum after {@link allReduceFinish}.
+ */
+export function allReduceStart(device: Device, x: Tensor): void {
+  if (device.members > 1) device.check(device.native.ps_all_reduce_start(device.pointer, x.struct));
+}
+
+/** Ends {@link allReduceStart}. */
+export function allReduceFinish(device: Device, x: Tensor): void {
+  if (device.members > 1) device.check(device.native.ps_all_reduce_finish(device.pointer, x.struct));
+}
+
 /** Joins the columns of all members of a group. x `[T, n]` without gaps between rows, out `[T, members n]`, both f32. */
 export function allGather(device: Device, x: Tensor, out: Tensor): void {
   device.check(device.native.ps_all_gather(device.pointer, x.struct, out.struct));

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 9;
+export const ABI_VERSION = 10;
 
 /** What a native call returned. */
 export enum Status {
@@ -444,8 +444,8 @@ export const symbols = {
    * each with the member's own contents: a caller splits a model by writing each member its share of the weights (ps_group_only), and joins
    * results by ps_all_reduce and ps_all_gather. Reads return the contents of the first member; counters are sums over the members, available
    * memory is that of the fullest. options [count]: on a GPU, each index once; in the CPU build, index i for member i. A group of one is a
-   * device. PS_UNSUPPORTED if GPUs cannot reach each other's memory, or NCCL 2, which the CUDA build loads here, cannot be loaded.
-   * message [message_bytes] as in ps_device_open.
+   * device. GPUs exchange results in each other's memory; PS_UNSUPPORTED if they cannot reach it. With PAGESIFT_NCCL=1 they use NCCL 2;
+   * PS_UNSUPPORTED if it cannot be loaded. message [message_bytes] as in ps_device_open.
    * (options, count, out, message, message_bytes)
    */
   ps_group_open: { parameters: ["buffer", "i32", "buffer", "buffer", "i32"], result: "i32" },
@@ -459,6 +459,14 @@ export const symbols = {
    * (device, x)
    */
   ps_all_reduce: { parameters: ["pointer", "buffer"], result: "i32" },
+  /**
+   * The same in two calls: operations that neither read nor write x may follow the first one, and run while the results travel between GPUs.
+   * x holds the sum after the second one.
+   * (device, x)
+   */
+  ps_all_reduce_start: { parameters: ["pointer", "buffer"], result: "i32" },
+  /** (device, x) */
+  ps_all_reduce_finish: { parameters: ["pointer", "buffer"], result: "i32" },
   /**
    * Joins columns: out [T, members * n] contains x [T, n] of every member in turn, on every member. f32; x has no gaps between rows.
    * (device, x, out)

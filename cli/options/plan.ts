@@ -2,7 +2,7 @@ import { MAX_BATCH } from "../../engine/request.ts";
 import { shapeOptions } from "./bench.ts";
 import { commonOptions } from "./common.ts";
 import { contextOption, sparseOptions } from "./generate.ts";
-import { deviceOptions, modelOptions } from "./model.ts";
+import { deviceOptions, devicesOption, modelOptions } from "./model.ts";
 import { choiceOption, countOption, switchOption, type Values } from "./option.ts";
 
 const { model, adapter, revision, offline, kvType } = modelOptions;
@@ -24,6 +24,7 @@ export const planOptions = {
   kvType,
   ...shapeOptions,
   ...deviceOptions,
+  ...devicesOption,
   revision,
   offline,
   ...pageOptions,

@@ -6,10 +6,12 @@ const help = {
   examples: [
     "pagesift plan -c 16k --parallel 4",
     "pagesift plan --shape qwen3-8b -c 32k --kv-type q8 --measure",
+    "pagesift plan --shape llama-3.3-70b --weights q4_k -c 32k --devices 0,1",
   ],
   description: [
     "Says what a run would allocate on the device, before any weight is read: bytes of weights, keys and values, page\n" +
     "statistics and working memory, whether they fit, the largest context and batch, and what a decode step reads.",
+    "With --devices, all bytes are those of each device.",
     "The total is exact to the byte for a run whose prompts and answers fill the context. Scratch memory that operations\n" +
     "share and the libraries of a GPU come on top.",
   ],

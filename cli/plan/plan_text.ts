@@ -25,7 +25,7 @@ export function planText(report: PlanReport): string {
   );
   const lines: [label: string, text: string][] = [
     ["model", report.model],
-    ["device", `${device.backend} (${device.name}), ${sizeText(device.available_bytes)} free`],
+    ["device", deviceText(device)],
     [
       "run",
       `${plural(report.sequences, "sequence")} of ${plural(report.context_tokens, "token")}, keys and values in ` +
@@ -40,6 +40,13 @@ export function planText(report: PlanReport): string {
   ];
   const labelled = (all: [string, string][]): string[] => all.map(([label, text]) => `${label.padEnd(9)}${text}`);
   return [...labelled(lines), ...table, ...labelled(after)].join("\n") + "\n";
+}
+
+function deviceText({ backend, name, count, available_bytes: available }: PlanReport["device"]): string {
+  const free = `${sizeText(available)} free`;
+  return count === 1
+    ? `${backend} (${name}), ${free}`
+    : `${backend} (${name}, ${count} devices), bytes of each, ${free}`;
 }
 
 function largestText({ largest_context_tokens: context, largest_batch: batch, ...report }: PlanReport): string {

@@ -23,7 +23,7 @@ export async function runPlan(flags: PlanFlags, words: readonly string[], sessio
   const sparse = sparseOf(flags);
   const choice = await chooseModel(flags, session);
   const planned = await planModel(choice, SHAPE_CONTEXT);
-  const { device, notices } = openDevice(flags.device, flags.threads);
+  const { device, notices } = openDevice(flags.device, flags.threads, undefined, flags.devices);
   using _device = device;
   session.output.notices([...planned.plan.notices, ...notices]);
   const policy = resolvePolicy(

@@ -27,6 +27,23 @@ void open_members(ps_device &device, const ps_device_options *options, int32_t c
   device.backend = device.members.front();
 }
 
+/* What a sum adds up. */
+struct Shares {
+  std::vector<float *> data; /* [count] of each member */
+  int64_t count = 0;
+};
+
+Shares shares_of(ps_device &device, const ps_tensor *x) {
+  require(device.only < 0, "The calls are restricted to one member; address all of them first");
+  Shares shares;
+  for_members(device, [&] {
+    const Checked own = check_dense(device, "x", x, kF32, {-1, -1});
+    shares.data.push_back(own.floats());
+    shares.count = own.shape[0] * own.shape[1];
+  });
+  return shares;
+}
+
 }  // namespace
 
 extern "C" {
@@ -63,15 +80,22 @@ int32_t ps_group_only(ps_device *device, int32_t member) {
 
 int32_t ps_all_reduce(ps_device *device, const ps_tensor *x) {
   return guard(device, [&] {
-    require(device->only < 0, "The calls are restricted to one member; address all of them first");
-    std::vector<float *> data;
-    int64_t count = 0;
-    for_members(*device, [&] {
-      const Checked own = check_dense(*device, "x", x, kF32, {-1, -1});
-      data.push_back(own.floats());
-      count = own.shape[0] * own.shape[1];
-    });
-    if (device->group != nullptr) all_reduce(*device->group, data, count);
+    const Shares shares = shares_of(*device, x);
+    if (device->group != nullptr) all_reduce(*device->group, shares.data, shares.count);
+  });
+}
+
+int32_t ps_all_reduce_start(ps_device *device, const ps_tensor *x) {
+  return guard(device, [&] {
+    const Shares shares = shares_of(*device, x);
+    if (device->group != nullptr) all_reduce_start(*device->group, shares.data, shares.count);
+  });
+}
+
+int32_t ps_all_reduce_finish(ps_device *device, const ps_tensor *x) {
+  return guard(device, [&] {
+    const Shares shares = shares_of(*device, x);
+    if (device->group != nullptr) all_reduce_finish(*device->group, shares.data, shares.count);
   });
 }
 

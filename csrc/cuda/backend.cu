@@ -65,6 +65,10 @@ void check_bad_index(Backend &backend) {
   const BadIndex bad = *backend.bad_index;
   if (bad.array == kNoArray) return;
   *backend.bad_index = {};
+  if (bad.array == kLatePeer) {
+    throw Error(PS_DEVICE_ERROR, "GPU " + std::to_string(bad.place) + " waited in vain for GPU " + std::to_string(bad.value) +
+                                     " to add up what both computed; start the program again, and check the GPU with nvidia-smi");
+  }
   const bool counts_from_one = bad.array == kLengths || bad.array == kCounts;
   throw Error(PS_INVALID_ARGUMENT, std::string(kIndexNames[bad.array]) + "[" + std::to_string(bad.place) + "] is " + std::to_string(bad.value) +
                                        ", expected " +
@@ -299,6 +303,11 @@ void *graph_end(Backend &backend) {
   const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
   check_cuda(status, "Could not prepare the recorded operations");
+  /* Now, because a launch that prepares memory could wait for another GPU, whose recorded sums wait for this launch. */
+  if (const cudaError_t uploaded = cudaGraphUpload(executable, backend.stream); uploaded != cudaSuccess) {
+    cudaGraphExecDestroy(executable);
+    check_cuda(uploaded, "Could not prepare the recorded operations");
+  }
   return executable;
 }
 

@@ -23,8 +23,8 @@ int major_version(void *library) {
 }  // namespace
 
 void fail_to_load_nccl(const std::string &reason) {
-  throw Error(PS_UNSUPPORTED, "Several GPUs require NCCL 2, which could not be loaded (" + reason +
-                                  "); install libnccl2, put libnccl.so.2 on LD_LIBRARY_PATH, or use one device");
+  throw Error(PS_UNSUPPORTED, "PAGESIFT_NCCL=1 requires NCCL 2, which could not be loaded (" + reason +
+                                  "); install libnccl2, put libnccl.so.2 on LD_LIBRARY_PATH, or unset PAGESIFT_NCCL");
 }
 
 void *open_nccl_library() {

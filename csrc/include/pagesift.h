@@ -42,7 +42,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 9
+#define PS_ABI_VERSION 10
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -357,13 +357,17 @@ PS_API int32_t ps_cache_reset_counters(ps_cache *cache);
  * each with the member's own contents: a caller splits a model by writing each member its share of the weights (ps_group_only), and joins
  * results by ps_all_reduce and ps_all_gather. Reads return the contents of the first member; counters are sums over the members, available
  * memory is that of the fullest. options [count]: on a GPU, each index once; in the CPU build, index i for member i. A group of one is a
- * device. PS_UNSUPPORTED if GPUs cannot reach each other's memory, or NCCL 2, which the CUDA build loads here, cannot be loaded.
- * message [message_bytes] as in ps_device_open. */
+ * device. GPUs exchange results in each other's memory; PS_UNSUPPORTED if they cannot reach it. With PAGESIFT_NCCL=1 they use NCCL 2;
+ * PS_UNSUPPORTED if it cannot be loaded. message [message_bytes] as in ps_device_open. */
 PS_API int32_t ps_group_open(const ps_device_options *options, int32_t count, ps_device **out, char *message, int32_t message_bytes);
 /* Restricts copies, weights and operations to one member until the next call; -1: all members again. */
 PS_API int32_t ps_group_only(ps_device *device, int32_t member);
 /* Replaces x on every member by the sum over all members. x [T, n] f32, without gaps between rows. Nothing on a single device. */
 PS_API int32_t ps_all_reduce(ps_device *device, const ps_tensor *x);
+/* The same in two calls: operations that neither read nor write x may follow the first one, and run while the results travel between GPUs.
+ * x holds the sum after the second one. */
+PS_API int32_t ps_all_reduce_start(ps_device *device, const ps_tensor *x);
+PS_API int32_t ps_all_reduce_finish(ps_device *device, const ps_tensor *x);
 /* Joins columns: out [T, members * n] contains x [T, n] of every member in turn, on every member. f32; x has no gaps between rows. */
 PS_API int32_t ps_all_gather(ps_device *device, const ps_tensor *x, const ps_tensor *out);
 

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 9
+ABI_VERSION = 10
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -446,6 +446,8 @@ SIGNATURES = {
     ],
     "ps_group_only": [c.c_int32, c.c_void_p, c.c_int32],
     "ps_all_reduce": [c.c_int32, c.c_void_p, c.POINTER(Tensor)],
+    "ps_all_reduce_start": [c.c_int32, c.c_void_p, c.POINTER(Tensor)],
+    "ps_all_reduce_finish": [c.c_int32, c.c_void_p, c.POINTER(Tensor)],
     "ps_all_gather": [
         c.c_int32,
         c.c_void_p,

@@ -10,7 +10,7 @@ import type { EngineOptions } from "../../engine/engine.ts";
 import type { SparseOptions } from "../../engine/types.ts";
 import { convertGguf } from "../../scripts/peers/convert_gguf.ts";
 import { ROOT } from "../../scripts/release/native_library.ts";
-import { DEVICE_KIND, openDevice } from "../support/device.ts";
+import { DEVICE_KIND, HAS_TWO_DEVICES, openDevice } from "../support/device.ts";
 import { fixtureFolder, loadFolder } from "../support/fixture_model.ts";
 import { withFiles } from "../support/folders.ts";
 
@@ -21,11 +21,15 @@ interface Run {
   numSequences?: number;
   sparse?: SparseOptions;
   kvType?: EngineOptions["kvType"];
+  devices?: number[];
 }
 
-async function planOf(path: string, { contextTokens, numSequences = 1, sparse = {}, kvType }: Run): Promise<RunPlan> {
+async function planOf(
+  path: string,
+  { contextTokens, numSequences = 1, sparse = {}, kvType, devices = [] }: Run,
+): Promise<RunPlan> {
   const planned = await planModel(
-    { folder: path, name: path, device: DEVICE_KIND, threads: 2, ...kvType && { kvType } },
+    { folder: path, name: path, device: DEVICE_KIND, threads: 2, devices, ...kvType && { kvType } },
     contextTokens,
   );
   const options = withModelDefaults(planned.sparsity?.defaults ?? {}, sparse);
@@ -33,11 +37,11 @@ async function planOf(path: string, { contextTokens, numSequences = 1, sparse = 
   return { ...planned, policy, contextTokens, numSequences };
 }
 
-/** What the device counts after requests that fill the context. */
+/** What all devices together count after requests that fill the context. */
 async function allocatedBytes(path: string, run: Run): Promise<number> {
-  const { contextTokens, numSequences = 1, sparse = {}, kvType } = run;
+  const { contextTokens, numSequences = 1, sparse = {}, kvType, devices = [] } = run;
   await using engine = await loadFolder(path, {
-    ...{ maxContext: contextTokens, sparse },
+    ...{ maxContext: contextTokens, sparse, devices },
     ...kvType && { kvType },
   });
   const maxTokens = 3;
@@ -51,8 +55,9 @@ async function allocatedBytes(path: string, run: Run): Promise<number> {
 
 async function assertExact(path: string, run: Run): Promise<void> {
   const plan = await planOf(path, run);
-  using device = openDevice();
-  assertEquals(planMemory(device, plan).total, await allocatedBytes(path, run));
+  const { devices } = run;
+  using device = openDevice({ ...devices && { indices: devices } });
+  assertEquals(device.members * planMemory(device, plan).total, await allocatedBytes(path, run));
 }
 
 const runs: [model: string, Run][] = [
@@ -65,7 +70,15 @@ const runs: [model: string, Run][] = [
   ["smollm3-f32", { contextTokens: 77 }],
   ["phi3-longrope-f32", { contextTokens: 60 }],
 ];
-for (const [model, run] of runs) {
+const shared: [model: string, Run][] = [
+  ["llama-f32", { contextTokens: 100, devices: [0, 1] }],
+  ["llama-f32", { contextTokens: 20, numSequences: 70, devices: [0, 1] }],
+  ["gemma3-bf16", { contextTokens: 120, kvType: "q8", devices: [0, 1] }],
+  ["qwen3-moe-f32", { contextTokens: 64, numSequences: 2, devices: [0, 1] }],
+  ["phi3-longrope-f32", { contextTokens: 60, devices: [0, 1] }],
+  ["llama-linear-rope-f16", { contextTokens: 600, devices: [0, 1, 2, 3] }],
+];
+for (const [model, run] of HAS_TWO_DEVICES ? [...runs, ...shared] : runs) {
   const settings = JSON.stringify(run);
   Deno.test(`planMemory() is exact to the byte for ${model}, ${settings}`, () =>
     assertExact(fixtureFolder(model), run));

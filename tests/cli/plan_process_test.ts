@@ -41,6 +41,12 @@ Deno.test("plan --parallel multiplies the keys and values", async () => {
   assert(four.bytes.kv >= 3.9 * one.bytes.kv && four.bytes.weights === one.bytes.weights);
 });
 
+Deno.test("plan --devices says what each device needs", async () => {
+  const shape = ["--shape", "qwen3-8b", "-c", "4k"];
+  const [one, two] = await Promise.all([planJson(...shape), planJson(...shape, "--devices", "0,1")]);
+  assertEquals([one.device.count, two.device.count, one.bytes.kv], [1, 2, 2 * two.bytes.kv]);
+});
+
 Deno.test("plan of a shape that no memory holds says so and succeeds", async () => {
   const report = await planJson("--shape", "llama-3.3-70b", "-c", "1024k", "--parallel", "64");
   assertEquals([report.fits, report.largest_context_tokens, report.largest_batch], [false, 0, 0]);
@@ -56,6 +62,7 @@ const refused: [name: string, args: string[], code: number, message: RegExp][] =
   ["a model that does not exist", ["-m", "./no/such/model"], 3, /no\/such\/model/],
   ["a shape beside a model", ["-m", "x", "--shape", "default"], 2, /--shape/],
   ["an unknown shape", ["--shape", "qwen"], 2, /llama-3\.3-70b/],
+  ["devices that cannot share the KV heads", ["--shape", "qwen3-8b", "--devices", "0,1,2", "-c", "1k"], 2, /--devices/],
   ["a word", ["hello"], 2, /"hello"/],
   ["a GPU where there is none", ["--device", "cuda", "-c", "1k"], 5, /^Error: .*(--device cpu|deno task build).*\n$/],
 ];

@@ -176,12 +176,12 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Calls::one() {
-  const int which = bytes_.below(48);
+  const int which = bytes_.below(50);
   used_ = 0;
   if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
   else if (which < 10) on_handles(which);
-  else if (which < 28) on_tensors(which - 10);
-  else on_cache(which - 28);
+  else if (which < 30) on_tensors(which - 10);
+  else on_cache(which - 30);
 }
 
 void Calls::on_handles(int which) {
@@ -277,6 +277,8 @@ void Calls::on_tensors(int which) {
     case 14: return check(ps_group_only(d, int32_t(bytes_.mostly(bytes_.below(3) - 1))));
     case 15: return check(ps_all_reduce(d, plain()));
     case 16: return check(ps_all_gather(d, plain(), tensor(PS_F32, {rows, bytes_.mostly(2 * width)})));
+    case 17: return check(ps_all_reduce_start(d, plain()));
+    case 18: return check(ps_all_reduce_finish(d, plain()));
     default: return check(ps_scatter_add(d, plain(), tensor(PS_I32, {rows}), tensor(PS_F32, {rows}), tensor(PS_F32, {other, width})));
   }
 }

@@ -228,11 +228,11 @@ Deno.test({
 Deno.test({
   name: "NCCL 3 is refused as not supported, with its version",
   ignore: !ON_LINUX,
-  fn: async () => assertMatch(await openNccl(30000), /^4 .*require NCCL 2.*version 3/),
+  fn: async () => assertMatch(await openNccl(30000), /^4 .*requires NCCL 2.*version 3/),
 });
 
 Deno.test({
-  name: "several GPUs without NCCL are refused, with its name",
+  name: "NCCL that is missing is refused, with its name",
   ignore: !ON_LINUX,
   fn: async () => assertMatch(await openNccl(undefined), /^4 .*libnccl.so.2/),
 });
