@@ -60,33 +60,43 @@ const flags = parseArgs(Deno.args, {
   alias: { m: "model" },
 });
 const [book, model] = [String(flags._[0]), String(flags.model)];
-const plan = planQuality({
-  ...{
-    task: String(flags.task ?? "prose"),
-    length: String(flags.length ?? "16384"),
-    budget: String(flags.budget ?? "256,512"),
-  },
-  ...{ scorer: String(flags.scorer ?? "diag:2"), pageSize: "8", documents: 1 },
-  ...{ facts: Number(flags.facts ?? 6), proseTokens: Number(flags.prose ?? 64), seed: 1, chat: false },
-  ...{ levels: undefined, lambda: undefined, sinkPages: 1, recentPages: 2, denseLayers: 0, prefillBudget: 0 },
-});
-const l1Arms = (arms: readonly QualityArm[]): QualityArm[] =>
-  String(flags.weights ?? "1").split(",").flatMap((weight) =>
+const length = Number(flags.length ?? 16384);
+await using engine = await Engine.load(model, { device: "cpu" });
+const { tokenizer } = engine;
+const source = { commit: await commit(), book: basename(book) };
+
+for (const task of String(flags.task ?? "prose").split(",")) {
+  const plan = planQuality({
+    ...{
+      task,
+      length: String(length),
+      budget: String(flags.budget ?? "256,512"),
+      scorer: String(flags.scorer ?? "diag:2"),
+    },
+    ...{ pageSize: "8", documents: 1, facts: Number(flags.facts ?? 6), proseTokens: Number(flags.prose ?? 64) },
+    ...{ seed: 1, chat: false, levels: undefined, lambda: undefined },
+    ...{ sinkPages: 1, recentPages: 2, denseLayers: 0, prefillBudget: 0 },
+  });
+  const passes = plan.passes.map(({ arms, pageSize }) => ({
+    pageSize,
+    arms: [...arms, ...l1Arms(arms, length / pageSize)],
+  }));
+  const material = {
+    prose: proseIds(tokenizer, book, Deno.readTextFileSync(book), proseNeed(plan)),
+    encode: (prompt: string, start: string): number[] => tokenizer.encode(`${prompt}\n${start}`),
+    files: [],
+  };
+  for await (const rows of benchQuality(engine, basename(model), { ...plan, passes }, material)) {
+    for (const row of rows) print(JSON.stringify({ ...row, ...source }));
+  }
+}
+
+function l1Arms(arms: readonly QualityArm[], pages: number): QualityArm[] {
+  return String(flags.weights ?? "1").split(",").flatMap((weight) =>
     arms.filter(({ name }) => name === "oracle").map((arm): QualityArm => ({
       ...arm,
       scorer: `l1:${weight}`,
-      rank: rankL1(Number(weight), Math.floor((plan.lengths[0] ?? 0) / 8)),
+      rank: rankL1(Number(weight), Math.floor(pages)),
     }))
   );
-await using engine = await Engine.load(model, { device: "cpu" });
-const { tokenizer } = engine;
-const material = {
-  prose: proseIds(tokenizer, book, Deno.readTextFileSync(book), proseNeed(plan)),
-  encode: (prompt: string, start: string): number[] => tokenizer.encode(`${prompt}\n${start}`),
-  files: [],
-};
-const passes = plan.passes.map((pass) => ({ ...pass, arms: [...pass.arms, ...l1Arms(pass.arms)] }));
-const source = { commit: await commit(), book: basename(book) };
-for await (const rows of benchQuality(engine, basename(model), { ...plan, passes }, material)) {
-  for (const row of rows) print(JSON.stringify({ ...row, ...source }));
 }
