@@ -20,6 +20,8 @@ export interface Series {
 export interface Panel {
   title: string;
   xTitle: string;
+  /** Whether x is measured, instead of token counts that are labelled where they were measured. */
+  measuredX?: boolean;
   yTitle: string;
   series: readonly Series[];
 }
@@ -74,11 +76,15 @@ function styles(): string {
   ].join("");
 }
 
-function renderPanel({ title, xTitle, yTitle, series }: Panel, top: number, names: readonly string[]): string {
+function renderPanel(
+  { title, xTitle, measuredX = false, yTitle, series }: Panel,
+  top: number,
+  names: readonly string[],
+): string {
   const points = series.flatMap((each) => each.points);
   const [left, right] = [MARGIN.left, WIDTH - MARGIN.right];
   const [ceiling, floor] = [top + MARGIN.top, top + PANEL_HEIGHT - MARGIN.bottom];
-  const x = tokenAxis(xTitle, points.map((point) => point.x), left, right);
+  const x = (measuredX ? valueAxis : tokenAxis)(xTitle, points.map((point) => point.x), left, right);
   const y = valueAxis(
     yTitle,
     points.flatMap(({ y: value, low, high }) => [value, low ?? value, high ?? value]),

@@ -12,7 +12,7 @@ import { Random } from "../engine/sample/random.ts";
 import { checkSelections } from "./activity.ts";
 import { type Fact, needleDocument, pairsDocument, question } from "./documents.ts";
 import { usageError } from "./lists.ts";
-import { isRuler, type QualityPlan, type Task } from "./quality_plan.ts";
+import { isRuler, type QualityPass, type QualityPlan, type Task } from "./quality_plan.ts";
 import { QualitySession } from "./quality_session.ts";
 import { answerFields, emptyTally, proseFields, stepUs, type Tally } from "./quality_tally.ts";
 import { definedOnly, type Hooks, type Row } from "./row.ts";
@@ -41,6 +41,7 @@ export interface Material {
 interface Bench extends Material {
   engine: Engine;
   plan: QualityPlan;
+  pass: QualityPass;
   session: QualitySession;
   signal: AbortSignal | undefined;
   yieldToEventLoop: EventLoopYield;
@@ -56,7 +57,7 @@ interface Cell {
 }
 
 /**
- * Yields the rows of each task and length. All arms answer the same questions about the same documents.
+ * Yields the rows of each page size, task and length. All arms answer the same questions about the same documents.
  *
  * @param name the model's name in rows
  * @throws {Error} unless the native counters show that sparse arms selected in every layer and step, and dense arms never
@@ -68,19 +69,22 @@ export async function* benchQuality(
   material: Material,
   { signal, onProgress }: Hooks = {},
 ): AsyncGenerator<Row[]> {
-  using session = new QualitySession(engine, { ...plan, longest: longestOf(plan, material) });
-  const bench = { engine, plan, session, ...material, signal, yieldToEventLoop: eventLoopYield(signal) };
-  const cells = cellsOf(bench);
-  const total = cells.reduce((sum, { documents }) => sum + documents, 0);
+  const longest = longestOf(plan, material);
   let done = 0;
-  for (const cell of cells) {
-    const { task, length, documents, measure } = cell;
-    const tallies = plan.arms.map(emptyTally);
-    for (let document = 0; document < documents; document++) {
-      onProgress?.({ done: done++, total, label: `${task}, document ${document + 1} of ${length} tokens` });
-      await measure(document, tallies);
+  for (const pass of plan.passes) {
+    using session = new QualitySession(engine, pass, { ...plan, longest });
+    const bench = { engine, plan, pass, session, ...material, signal, yieldToEventLoop: eventLoopYield(signal) };
+    const cells = cellsOf(bench);
+    const total = plan.passes.length * cells.reduce((sum, { documents }) => sum + documents, 0);
+    for (const cell of cells) {
+      const { task, length, documents, measure } = cell;
+      const tallies = pass.arms.map(emptyTally);
+      for (let document = 0; document < documents; document++) {
+        onProgress?.({ done: done++, total, label: `${task}, document ${document + 1} of ${length} tokens` });
+        await measure(document, tallies);
+      }
+      yield tallies.map((tally) => rowOf(bench, name, cell, tally, tallies[0] as Tally));
     }
-    yield tallies.map((tally) => rowOf(bench, name, cell, tally, tallies[0] as Tally));
   }
 }
 
@@ -229,7 +233,7 @@ function watched(
   }
 }
 
-function rowOf({ engine, plan }: Bench, model: string, { task, length }: Cell, tally: Tally, dense: Tally): Row {
+function rowOf({ engine, pass }: Bench, model: string, { task, length }: Cell, tally: Tally, dense: Tally): Row {
   const { arm } = tally;
   return definedOnly<Row>({
     subject: "quality",
@@ -239,7 +243,7 @@ function rowOf({ engine, plan }: Bench, model: string, { task, length }: Cell, t
     task,
     context_tokens: length,
     dtype: engine.kvType,
-    page_size: plan.pageSize,
+    page_size: pass.pageSize,
     budget_tokens: arm.budgetTokens,
     scorer: arm.scorer,
     samples: tally.stepSeconds.length,

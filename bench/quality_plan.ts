@@ -2,6 +2,8 @@
 import { PagesiftError } from "../engine/errors.ts";
 import { PAGE_SIZES, SCORERS } from "../engine/pages/page_policy.ts";
 import type { Scorer, SparseOptions } from "../engine/types.ts";
+import type { KvCache } from "../ffi/kv_cache.ts";
+import type { Tensor } from "../ffi/tensor.ts";
 import { RULER_TASKS, type RulerTask } from "./ruler.ts";
 import { checkBudgets, checkExceeds, parseCounts, parseWords, splitList, usageError } from "./lists.ts";
 
@@ -18,7 +20,7 @@ export interface QualityLists {
   length: string;
   budget: string;
   scorer: string;
-  pageSize: number;
+  pageSize: string;
   documents: number;
   facts: number;
   proseTokens: number;
@@ -40,6 +42,18 @@ export interface QualityArm {
   budgetTokens?: number;
   /** The scorer, and the weight of the spread where the list names one: `diag:2`. */
   scorer?: string;
+  /** What the oracle ranks pages by in a study, instead of the exact mass. */
+  rank?: RankPages;
+}
+
+/** Ranks of the pages of a sequence, `[Hk]`, each `[P]`. `q` f32 `[1, Hq, d]`; `pages` are the physical pages in order. */
+export type RankPages = (cache: KvCache, layer: number, q: Tensor, pages: readonly number[]) => Float64Array[];
+
+/** The arms of one page size: they read the same cache. */
+export interface QualityPass {
+  pageSize: number;
+  /** Dense first. */
+  arms: readonly QualityArm[];
 }
 
 /** A scorer of the list, and the weight of the spread that follows it. */
@@ -49,14 +63,14 @@ interface WeightedScorer {
   lambda: number | undefined;
 }
 
-export interface QualityPlan extends Pick<QualityLists, "pageSize" | "documents" | "facts" | "proseTokens" | "seed"> {
+export interface QualityPlan extends Pick<QualityLists, "documents" | "facts" | "proseTokens" | "seed"> {
   tasks: readonly Task[];
   /** Paths of task files. */
   files: readonly string[];
   /** Tokens of documents; empty if there are only files. */
   lengths: readonly number[];
-  /** Dense first. */
-  arms: readonly QualityArm[];
+  /** One per page size. */
+  passes: readonly QualityPass[];
   scorers: readonly Scorer[];
   /** The largest budget, which documents must exceed. */
   mostBudgetTokens: number;
@@ -70,24 +84,25 @@ const RULER_QUESTION_TOKENS = 320;
 
 /** @throws {PagesiftError} of kind "usage" that names the flag, its value and the nearest legal one */
 export function planQuality(lists: QualityLists): QualityPlan {
-  const { pageSize, documents, facts, proseTokens, seed } = lists;
+  const { documents, facts, proseTokens, seed } = lists;
   const { tasks, files } = parseTasks(lists.task);
   if (lists.chat && !tasks.some(isRuler) && files.length === 0) {
     throw usageError(`--chat applies to tasks after RULER and to files, and --task has neither: ${lists.task}`);
   }
   const lengths = tasks.length === 0 ? [] : parseCounts("--length", lists.length, 256);
   const budgets = parseCounts("--budget", lists.budget, 1);
+  const pageSizes = parseCounts("--page-size", lists.pageSize, 1);
   const weighted = parseScorers(lists.scorer);
-  checkBudgets([pageSize], budgets, PAGE_SIZES);
-  if (lists.prefillBudget > 0) checkBudgets([pageSize], [lists.prefillBudget], PAGE_SIZES);
-  for (const length of lengths) checkExceeds("--length", length, budgets, [pageSize]);
+  checkBudgets(pageSizes, budgets, PAGE_SIZES);
+  if (lists.prefillBudget > 0) checkBudgets(pageSizes, [lists.prefillBudget], PAGE_SIZES);
+  for (const length of lengths) checkExceeds("--length", length, budgets, pageSizes);
   const tails = tasks.map((task) =>
     task === "prose" ? proseTokens : isRuler(task) ? RULER_QUESTION_TOKENS : QUESTION_TOKENS
   );
   return {
-    ...{ tasks, files, lengths, pageSize, documents, facts, proseTokens, seed },
+    ...{ tasks, files, lengths, documents, facts, proseTokens, seed },
     scorers: [...new Set(weighted.map(({ scorer }) => scorer))],
-    arms: armsOf(lists, budgets, weighted),
+    passes: pageSizes.map((pageSize) => ({ pageSize, arms: armsOf(lists, pageSize, budgets, weighted) })),
     mostBudgetTokens: Math.max(...budgets),
     longest: Math.max(0, ...lengths) + Math.max(0, ...tails),
   };
@@ -128,8 +143,13 @@ function weighsSpread(scorer: Scorer): boolean {
   return scorer === "unique" || scorer === "diag";
 }
 
-function armsOf(lists: QualityLists, budgets: readonly number[], scorers: readonly WeightedScorer[]): QualityArm[] {
-  const { pageSize, levels, sinkPages, recentPages, denseLayers, prefillBudget } = lists;
+function armsOf(
+  lists: QualityLists,
+  pageSize: number,
+  budgets: readonly number[],
+  scorers: readonly WeightedScorer[],
+): QualityArm[] {
+  const { levels, sinkPages, recentPages, denseLayers, prefillBudget } = lists;
   const prefill = prefillBudget > 0 ? { prefill: "on", prefillBudgetTokens: prefillBudget } as const : {};
   const common = { pageSize, sinkPages, recentPages, denseLayers, ...levels !== undefined && { levels }, ...prefill };
   const sparse = (budgetTokens: number, scorer: Scorer, lambda = lists.lambda): SparseOptions => {

@@ -12,7 +12,7 @@ import type { Counters } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { agreementOf, oraclePages } from "./oracle.ts";
 import { groupMasses } from "./page_mass.ts";
-import type { QualityArm, QualityPlan } from "./quality_plan.ts";
+import type { QualityArm, QualityPass, QualityPlan, RankPages } from "./quality_plan.ts";
 
 /** Exact mass in the pages that an arm selected, over steps, layers and KV heads. */
 export interface RetainedMass {
@@ -30,7 +30,7 @@ export class QualitySession implements Disposable {
   #policy: PagePolicy | undefined;
   #length = 0;
 
-  constructor(readonly engine: Engine, { scorers, pageSize, longest, arms }: QualityPlan) {
+  constructor(readonly engine: Engine, { pageSize, arms }: QualityPass, { scorers, longest }: QualityPlan) {
     using owned = new DisposableStack();
     const policy = engine.policy(arms[0]?.sparse ?? { pageSize });
     const need = { totalTokens: longest, longestTokens: longest, maxSequences: 1 };
@@ -60,7 +60,7 @@ export class QualitySession implements Disposable {
     const policy = this.#policy;
     if (!policy) throw new Error("No arm has begun");
     const hooks = arm.name === "oracle"
-      ? { attend: this.#oracle(policy, total) }
+      ? { attend: this.#oracle(policy, total, arm.rank) }
       : total && arm.name === "sparse"
       ? { observer: this.#watch(policy, total) }
       : undefined;
@@ -71,21 +71,21 @@ export class QualitySession implements Disposable {
     return this.#session.counters();
   }
 
-  /** Attends to the pages with the highest exact mass. */
-  #oracle(policy: PagePolicy, total: RetainedMass | undefined): DecodeAttention {
+  /** Attends to the pages with the highest rank: their exact mass, unless a study has another. */
+  #oracle(policy: PagePolicy, total: RetainedMass | undefined, rank?: RankPages): DecodeAttention {
     const { cache } = this.#session.pool;
     return (layer, { sequences, selecting }, q, out) => {
       const rule = policy.layers[layer];
       if (rule?.kind !== "sparse" || !selecting) {
         return cache.attend(layer, q, sequences, out, { window: rule?.kind === "window" ? rule.tokens : 0 });
       }
-      const masses = this.#masses(layer, q, sequences);
-      const chosen = masses.map((mass) => oraclePages(mass, policy));
+      const ranks = rank ? rank(cache, layer, q, this.#sequence.pages) : this.#masses(layer, q, sequences);
+      const chosen = ranks.map((each) => oraclePages(each, policy));
       const { selection } = selecting;
       selection.selected.write(Int32Array.from(chosen.flat()));
       selection.counts.write(Int32Array.from(chosen, ({ length }) => length));
       cache.attend(layer, q, sequences, out, { selection });
-      if (total) addMass(total, masses, chosen, policy);
+      if (total) addMass(total, rank ? this.#masses(layer, q, sequences) : ranks, chosen, policy);
     };
   }
 

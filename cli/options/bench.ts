@@ -4,7 +4,7 @@ import { commonOptions } from "./common.ts";
 import { deviceOptions, devicesOption, modelOptions } from "./model.ts";
 import { denseLayers, kernelLevelsOption, lambdaOption } from "./sparse.ts";
 
-const pageSizes = {
+export const pageSizes = {
   pageSize: textOption({
     flags: ["--page-size"],
     group: "Sparse attention",

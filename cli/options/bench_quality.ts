@@ -1,6 +1,5 @@
-import { countOption, numberChoiceOption, switchOption, textOption, tokenCountOption, type Values } from "./option.ts";
-import { PAGE_SIZES } from "../../engine/pages/page_policy.ts";
-import { resultOptions, sparseOptions } from "./bench.ts";
+import { countOption, switchOption, textOption, tokenCountOption, type Values } from "./option.ts";
+import { pageSizes, resultOptions, sparseOptions } from "./bench.ts";
 import { deviceOptions, modelOptions } from "./model.ts";
 import { promptCacheOptions } from "./prompt_cache.ts";
 import { denseLayers, levelsOption } from "./sparse.ts";
@@ -69,13 +68,7 @@ export const benchQualityOptions = {
     help: "The same seed asks the same questions",
   }),
   ...modelOptions,
-  pageSize: numberChoiceOption({
-    flags: ["--page-size"],
-    group: "Sparse attention",
-    choices: PAGE_SIZES,
-    fallback: 8,
-    help: "Tokens per page",
-  }),
+  ...pageSizes,
   ...sparseOptions,
   levels: levelsOption,
   budget: { ...sparseOptions.budget, fallback: "128,256,512" },

@@ -16,8 +16,9 @@ import { Engine } from "../../engine/engine.ts";
 import type { WeightFormat } from "../../engine/folder/weight_formats.ts";
 import type { KvType } from "../../engine/pages/kv_type.ts";
 import type { SparseOptions } from "../../engine/types.ts";
+import type { Tensor } from "../../ffi/tensor.ts";
 import { print } from "../output.ts";
-import { commit, proseIds } from "./measure.ts";
+import { commit, openSequence, proseIds } from "./measure.ts";
 
 const BOOK = fromFileUrl(new URL("../../examples/war_of_the_worlds.txt", import.meta.url));
 /** Half the width of an interval of 95 % in standard errors. */
@@ -69,9 +70,8 @@ async function main(): Promise<void> {
           await using engine = await Engine.load(model, { device, weights, kvType, sparse: prefillOf(budget) });
           const { vocabSize } = engine.config;
           const ids = proseIds(engine, text, tokens);
-          const logits = await engine.logits(ids);
-          const firstRow = tokens - last - 1;
-          const found = new Predictions(ids.slice(firstRow), logits.slice(firstRow * vocabSize), vocabSize);
+          const logits = await lastLogits(engine, ids, last + 1);
+          const found = new Predictions(ids.slice(-last - 1), logits, vocabSize);
           first ??= found;
           const mib = (engine.stats.weightBytes / (1 << 20)).toFixed(0);
           const name = `${basename(model)} ${weights}, keys and values ${engine.kvType}, prefill ${budget}`;
@@ -80,6 +80,24 @@ async function main(): Promise<void> {
       }
     }
   }
+}
+
+/** Logits `[count, vocabSize]` of the last tokens: those of all tokens of a long text may not fit into memory. */
+async function lastLogits(engine: Engine, ids: readonly number[], count: number): Promise<Float32Array> {
+  const { session, sequence } = openSequence(engine, ids.length, undefined, { mode: "off" });
+  using _session = session;
+  const { model } = session.loaded;
+  const { vocabSize } = engine.config;
+  const out = new Float32Array(count * vocabSize);
+  const onChunk = (hidden: Tensor, done: number): void => {
+    const rows = hidden.shape[0] ?? 0;
+    for (let row = Math.max(0, ids.length - count - (done - rows)); row < rows; row += model.maxLogitRows) {
+      const logits = model.logits(hidden.rows(row, Math.min(model.maxLogitRows, rows - row)));
+      out.set(logits.readFloats(), (done - rows + row - (ids.length - count)) * vocabSize);
+    }
+  };
+  await session.prefill(sequence, ids, { onChunk });
+  return out;
 }
 
 function prefillOf(budget: string): SparseOptions {

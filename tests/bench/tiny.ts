@@ -17,7 +17,7 @@ export const tinyGenerate: GenerateLists = {
 };
 
 export const tinyQuality: QualityLists = {
-  ...{ task: "prose", length: "256", budget: "64", scorer: "unique,diag", pageSize: 8, documents: 1, facts: 1 },
+  ...{ task: "prose", length: "256", budget: "64", scorer: "unique,diag", pageSize: "8", documents: 1, facts: 1 },
   ...{
     proseTokens: 8,
     seed: 1,

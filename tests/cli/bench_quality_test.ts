@@ -33,6 +33,14 @@ Deno.test("bench quality has dense, the oracle and every scorer at every budget,
   ]);
 });
 
+Deno.test("bench quality compares page sizes", async () => {
+  const rows = await rowsOf("--task", "prose", "--page-size", "8,32", "--budget", "64");
+  assertEquals(rows.map(({ arm, page_size: page }) => `${arm} ${page}`), [
+    ...["dense 8", "oracle 8", "sparse 8"],
+    ...["dense 32", "oracle 32", "sparse 32"],
+  ]);
+});
+
 Deno.test("bench quality keeps most mass through the oracle, and more with a larger budget", async () => {
   const rows = await rowsOf("--task", "prose");
   const mass = (arm: string, budget: number): number =>

@@ -239,7 +239,8 @@ const WORK: Record<string, (engine: Engine) => Promise<unknown>> = {
   },
   // deno-lint-ignore require-await
   "QualitySession": async (engine) => {
-    using _session = new QualitySession(engine, planQuality(tinyQuality));
+    const plan = planQuality(tinyQuality);
+    for (const pass of plan.passes) new QualitySession(engine, pass, plan)[Symbol.dispose]();
   },
 };
 for (const [name, work] of Object.entries(WORK)) {
