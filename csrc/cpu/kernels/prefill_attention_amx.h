@@ -1,9 +1,10 @@
 /* Causal attention of a chunk on AMX, over keys and values of 16 or 8 bits: queries, keys, values and weights are rounded to bf16, sums and
  * the softmax are f32.
  *
- * The keys and values of a KV head are written once in the order of bf16_tiles.h, in blocks of kBlockColumns tokens. A task takes the rows
- * (tokens x query heads of the group) of a tile, and walks the blocks with 32 rows at a time: scores, softmax with a running maximum,
- * weighted values. Bound by the exponentials. */
+ * The keys and values of a KV head are written once in the order of bf16_tiles.h, in blocks of kBlockColumns tokens. A task takes some rows
+ * (tokens x query heads of the group), and walks the blocks with 32 rows at a time. The scores of a panel of 32 keys are multiplied and stored
+ * while those of the panel before are weighed, so they stay in the first cache; the values of a block are multiplied at once. Bound by the
+ * vector units and by tiles that come from the second cache. */
 #pragma once
 
 #include "bf16_tiles.h"
@@ -14,7 +15,7 @@ namespace PS_ISA {
 
 constexpr int64_t kBlockColumns = 256; /* a multiple of every page size */
 constexpr int64_t kBlockPanels = kBlockColumns / kBlockSide;
-constexpr int64_t kTileRowsOfTask = 128;
+constexpr int64_t kFewestTaskRows = 128, kMostTaskRows = 512, kTasksPerThread = 4;
 constexpr int64_t kPackedBytes = int64_t(32) << 20; /* heads are packed together up to here, so that short contexts keep all threads busy */
 constexpr int64_t kOctetNumbers = 8;
 constexpr int64_t kPanelScores = kBlockSide * kBlockSide, kColumnScores = kBlockSide * kTileSide;
@@ -200,7 +201,7 @@ PS_INLINE void store_scores(int tile, float *scores) {
   asm volatile("" : : : "memory");
 }
 
-constexpr int64_t kRowGroup = 4;
+constexpr int64_t kRowGroup = 4; /* rows whose weights are computed in registers together */
 
 /* Weights up to this size need no new limit: bf16 and f32 have the range. So most rows need no pass for their maximum, and no new scale for
  * earlier sums. */
@@ -213,9 +214,7 @@ struct RowScores {
   RowScores(const float *scores) : first(load(scores)), second(load(scores + kColumnScores)) {}
 
   void mask(int64_t begin, int64_t end) {
-    const auto below = [](int64_t column) {
-      return column <= 0 ? uint32_t(0) : column >= kBlockSide ? ~uint32_t(0) : (uint32_t(1) << column) - 1;
-    };
+    const auto below = [](int64_t column) { return column <= 0 ? uint32_t(0) : column >= kBlockSide ? ~uint32_t(0) : (uint32_t(1) << column) - 1; };
     const uint32_t keep = below(end) & ~below(begin);
     const Vec none = set1(-__builtin_inff());
     first = (Vec)_mm512_mask_mov_ps((__m512)none, static_cast<__mmask16>(keep), (__m512)first);
@@ -331,8 +330,8 @@ static void attend_part(const AmxTile &tile, const AmxPart &part, int32_t window
   }
   float *out = tile.out + part.row * tile.steps * kStepInputs;
   for (int64_t step = 0; step < tile.steps; step++, out += kPanelScores) {
-    multiply_block<2>(part.to - part.from, tile.weights + part.from * kStepNumbers, part.values + (step * kBlockPanels + part.from) * kStepNumbers, out,
-                      out);
+    multiply_block<2>(part.to - part.from, tile.weights + part.from * kStepNumbers, part.values + (step * kBlockPanels + part.from) * kStepNumbers,
+                      out, out);
   }
 }
 
@@ -361,11 +360,16 @@ static void attend_tile_amx(const PrefillAttentionParams &p, const PackedHeads &
   }
 }
 
+/* Many rows, because a task reads all keys and values once, but such that each thread has several tasks. */
+static int64_t task_rows(int64_t rows, int64_t threads) {
+  const int64_t share = rows / (threads * kTasksPerThread);
+  return share < kFewestTaskRows ? kFewestTaskRows : share < kMostTaskRows ? share : kMostTaskRows;
+}
+
 /* For caches whose keys and values are not f32. */
 static void attend_packed(ThreadPool &pool, const PrefillAttentionParams &p) {
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t heads = desc.num_kv_heads, group = desc.num_query_heads / heads, end = p.start + p.tokens;
-  const int64_t tile_tokens = group >= kTileRowsOfTask ? 1 : kTileRowsOfTask / group, tiles = (p.tokens + tile_tokens - 1) / tile_tokens;
   PackedHeads packed{};
   packed.steps = (desc.head_dim + kStepInputs - 1) / kStepInputs;
   packed.first_block = p.window > 0 && p.start - p.window + 1 > 0 ? (p.start - p.window + 1) / kBlockColumns : 0;
@@ -374,6 +378,8 @@ static void attend_packed(ThreadPool &pool, const PrefillAttentionParams &p) {
   const int64_t fitting = kPackedBytes / head_bytes, together = fitting < 1 ? 1 : fitting < heads ? fitting : heads;
   packed.keys = static_cast<bf16 *>(pool.shared_scratch(together * head_bytes));
   packed.values = packed.keys + together * head_numbers;
+  const int64_t rows = task_rows(p.tokens * group * together, pool.size()), tile_tokens = rows < group ? 1 : rows / group;
+  const int64_t tiles = (p.tokens + tile_tokens - 1) / tile_tokens;
   pool.reserve_scratch(AmxTile::bytes(tile_tokens * group, packed.steps));
   for (int64_t first_head = 0; first_head < heads; first_head += together) {
     const int64_t count = heads - first_head < together ? heads - first_head : together;
