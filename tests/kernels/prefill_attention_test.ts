@@ -103,6 +103,17 @@ for (const dtype of ["f32", "f16", "bf16"] as const) {
     );
   }
 
+  deviceTest(`attendPrefill in ${dtype} where scores rise with every few tokens`, (device) => {
+    const random = new Random(14);
+    const sequence = randomSequence(random, shape, 300);
+    const q = normals(random, 40 * 6 * 32, 0.5);
+    for (let i = 0; i < q.length; i += 32) q[i] = 2;
+    for (let token = 0; token < 300; token++) {
+      for (const head of [0, 1]) sequence.keys[(token * 2 + head) * 32] = (token - 300) / 2;
+    }
+    assertPrefill(buildPaged(device, shape, [sequence], random), q, 260);
+  });
+
   deviceTest(
     `attendPrefill in ${dtype} shows a NaN in a key to the tokens from there on and to none before`,
     (device) => {
