@@ -188,25 +188,30 @@ __device__ __forceinline__ void choose_rows(const CoarseLaunch &launch, const ui
   }
 }
 
+template <int D>
+struct CoarseShared {
+  SelectShared select;
+  SharedColumns<D> columns;
+};
+
 template <typename T, int D, Kind Score>
 __global__ void __launch_bounds__(Roles<D>::kThreads, 1) coarse_kernel(const __grid_constant__ CoarseLaunch launch) {
-  extern __shared__ uint32_t memory[]; /* keys of two rows, candidates of one, their keys */
-  __shared__ SelectShared shared;
-  __shared__ SharedColumns<D> columns;
+  extern __shared__ uint4 memory[]; /* CoarseShared, then candidates of one row, their keys, keys of two rows */
+  CoarseShared<D> &shared = *reinterpret_cast<CoarseShared<D> *>(memory);
   let_next_start();
   wait_for_previous();
   if (blockIdx.x == 0) count_selection(launch.params.select, find_row(launch, 0).pages, true);
   const int64_t most = most_candidates(launch.params.select.k);
-  uint32_t *buffers = memory + 2 * most;
+  uint32_t *candidates = reinterpret_cast<uint32_t *>(&shared + 1), *buffers = candidates + 2 * most;
   if (threadIdx.x / kWarp >= Roles<D>::kChoosing) score_rows<D, Score>(launch, buffers);
-  else choose_rows<T, D, Score>(launch, buffers, reinterpret_cast<int32_t *>(memory), memory + most, shared, columns);
+  else choose_rows<T, D, Score>(launch, buffers, reinterpret_cast<int32_t *>(candidates), candidates + most, shared.select, shared.columns);
 }
 
 template <typename T, int D, Kind Score>
 bool launch_coarse(Backend &backend, const CoarseLaunch &params) {
-  const int64_t bytes = (2 * most_candidates(params.params.select.k) + kBuffers * params.params.score.sequences.max_pages) * int64_t(sizeof(uint32_t));
-  constexpr int64_t kStaticBytes = sizeof(SelectShared) + sizeof(SharedColumns<D>) + 1024;
-  if (bytes + kStaticBytes > backend.shared_bytes) return false;
+  const int64_t keys = 2 * most_candidates(params.params.select.k) + kBuffers * params.params.score.sequences.max_pages;
+  const int64_t bytes = int64_t(sizeof(CoarseShared<D>)) + keys * int64_t(sizeof(uint32_t));
+  if (bytes > backend.shared_bytes) return false;
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>(params.rows, backend.multiprocessors));
   launch(backend, "Could not launch page_choose", coarse_kernel<T, D, Score>, dim3(blocks), dim3(Roles<D>::kThreads), bytes, params);
   return true;
