@@ -1,4 +1,4 @@
-/* Score and selection in one launch by coarse copies of the statistics: all pages of a row are scored by them, the best 3 k again by the
+/* Score and selection in one launch by coarse copies of the statistics: all pages of a row are scored by them, the best 2 k again by the
  * statistics, and the best of those are chosen.
  *
  * Bound by the copies it reads: d + 8 bytes per page and KV head for unique, 1.25 d + 4 for diag, instead of 2 d + 4 and 4 d. One block per
@@ -16,10 +16,9 @@ namespace {
 /* The warps of a block; the registers of large heads allow fewer. Choosing ones come first. */
 template <int D>
 struct Roles {
-  static constexpr bool kLight = D <= 128;
-  static constexpr int kChoosing = kLight ? 8 : 4, kScoring = kLight ? 12 : 8;
+  static constexpr int kChoosing = 4, kScoring = D <= 128 ? 12 : 8;
   static constexpr int kThreads = (kChoosing + kScoring) * kWarp;
-  static constexpr int kTiles = 2; /* that a scoring warp reads at once */
+  static constexpr int kTiles = 2; /* that a scoring warp has under way */
   using Team = FirstThreads<kChoosing * kWarp>;
 };
 
@@ -28,7 +27,7 @@ constexpr int kBuffers = 2; /* rows of keys: one is filled while the other is re
 constexpr int64_t kMostCandidates = 4096;
 /* Pages that are scored again, per page that is wanted: all that matter are among them on the keys of real models (docs/notes/statistics.md).
  * Up to k more are taken where the cut is found sooner. */
-constexpr int kCandidates = 3;
+constexpr int kCandidates = 2;
 
 PS_HOST_DEVICE constexpr int64_t most_candidates(int64_t k) { return (kCandidates + 1) * k; }
 
@@ -90,11 +89,17 @@ __device__ __forceinline__ uint32_t join_keys(uint32_t a, uint32_t b) {
 
 /* Keys of `count` pages by the scores of all heads of the row, by `warps` warps. prepare(first, heads) loads the queries of so many heads from
  * `first` on, while the first rows are under way. */
-template <int Tiles, typename Scorer, typename RowOf, typename KeyOf, typename Prepare>
-__device__ __forceinline__ void make_keys(const Scorer &scorer, int group, int warp, int warps, int32_t count, const RowOf &row_of,
-                                          const KeyOf &key_of, const Prepare &prepare, uint32_t *keys) {
+template <int Tiles, typename Scorer, typename PageOf, typename KeyOf, typename Prepare>
+__device__ __forceinline__ void make_keys(const Scorer &scorer, const CoarseLaunch &launch, const CoarseRow &row, int warp, int warps, int32_t count,
+                                          const PageOf &page_of, const KeyOf &key_of, const Prepare &prepare, uint32_t *keys) {
+  const ps_cache_desc &desc = launch.params.score.cache.desc;
+  const int group = desc.num_query_heads / desc.num_kv_heads;
+  auto look_up = [&](int32_t i) { return row.table[page_of(i)]; };
+  auto check = [&](int32_t i, int32_t page) {
+    return checked_index(launch.bad_index, kPageTable, row.table_offset + page_of(i), page, desc.num_pages);
+  };
   for (int first = 0; first < group; first += kScoreHeads) {
-    score_pages<Tiles>(scorer, warp, warps, count, row_of, [&] { prepare(first, min(group - first, kScoreHeads)); },
+    score_pages<Tiles>(scorer, warp, warps, count, look_up, check, [&] { prepare(first, min(group - first, kScoreHeads)); },
                        [&](int32_t i, float score) {
                          const uint32_t key = key_of(score);
                          keys[i] = first == 0 ? key : join_keys(key, keys[i]);
@@ -106,9 +111,8 @@ __device__ __forceinline__ void make_keys(const Scorer &scorer, int group, int w
 template <int D, Kind Score>
 __device__ __forceinline__ void score_rows(const CoarseLaunch &launch, uint32_t *buffers) {
   const PageScoreParams &score = launch.params.score;
-  const ps_cache_desc &desc = score.cache.desc;
   constexpr int kThreads = Roles<D>::kThreads;
-  const int warp = threadIdx.x / kWarp - Roles<D>::kChoosing, group = desc.num_query_heads / desc.num_kv_heads;
+  const int warp = threadIdx.x / kWarp - Roles<D>::kChoosing;
   int turn = 0;
   for (int64_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
     const CoarseRow row = find_row(launch, at);
@@ -117,8 +121,7 @@ __device__ __forceinline__ void score_rows(const CoarseLaunch &launch, uint32_t 
     if (turn >= kBuffers) barrier_wait<kThreads>(kEmptied + buffer);
     CoarseScorer<D, Score> scorer(score, row.head);
     make_keys<Roles<D>::kTiles>(
-        scorer, group, warp, Roles<D>::kScoring, row.all,
-        [&](int32_t i) { return checked_page(launch.bad_index, row.table, row.table_offset, row.forced.first + i, desc.num_pages); }, coarse_key,
+        scorer, launch, row, warp, Roles<D>::kScoring, row.all, [&](int32_t i) { return row.forced.first + i; }, coarse_key,
         [&](int first, int heads) { scorer.load_queries(row.q + first * D, heads); }, buffers + buffer * score.sequences.max_pages);
     barrier_arrive<kThreads>(kFilled + buffer);
     turn++;
@@ -170,8 +173,7 @@ __device__ __forceinline__ void choose_rows(const CoarseLaunch &launch, const ui
     }
 
     make_keys<1>(
-        scorer, group, threadIdx.x / kWarp, Roles<D>::kChoosing, taken,
-        [&](int32_t i) { return checked_page(launch.bad_index, row.table, row.table_offset, candidates[i], desc.num_pages); }, ordered_key,
+        scorer, launch, row, threadIdx.x / kWarp, Roles<D>::kChoosing, taken, [&](int32_t i) { return candidates[i]; }, ordered_key,
         [&](int first, int heads) {
           if (first > 0) scorer.load_queries(row.q + first * D, heads);
         },
@@ -198,7 +200,6 @@ template <typename T, int D, Kind Score>
 __global__ void __launch_bounds__(Roles<D>::kThreads, 1) coarse_kernel(const __grid_constant__ CoarseLaunch launch) {
   extern __shared__ uint4 memory[]; /* CoarseShared, then candidates of one row, their keys, keys of two rows */
   CoarseShared<D> &shared = *reinterpret_cast<CoarseShared<D> *>(memory);
-  let_next_start();
   wait_for_previous();
   if (blockIdx.x == 0) count_selection(launch.params.select, find_row(launch, 0).pages, true);
   const int64_t most = most_candidates(launch.params.select.k);

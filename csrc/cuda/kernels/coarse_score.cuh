@@ -134,10 +134,17 @@ struct ExactScorer {
   }
 };
 
-/* A quick square root, to about 22 bits. */
+/* A quick square root, to about 22 bits; that of a subnormal number is 0. */
 __device__ __forceinline__ float square_root(float x) {
   float out;
-  asm("sqrt.approx.f32 %0, %1;" : "=f"(out) : "f"(x));
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
+/* What the codes of variances stand for, in a register; else it is made anew for every use. */
+__device__ __forceinline__ uint32_t held_levels() {
+  uint32_t out;
+  asm volatile("mov.b32 %0, %1;" : "=r"(out) : "n"(kVarianceLevels));
   return out;
 }
 
@@ -156,17 +163,20 @@ struct CoarseScorer {
   };
 
   uint2 plain[kSteps], squares[kDiag ? kSteps : 1];
-  const uint8_t *rows;
+  const uint8_t *means, *codes; /* this lane's first of a row */
   const uint32_t *scales;
   const float *std;
-  float2 factors, square_factors, lengths;
+  float2 factors, square_factors, lengths; /* the latter two with the weight of the spread */
   float lambda;
+  uint32_t levels;
   int heads, row_bytes;
 
   __device__ __forceinline__ CoarseScorer(const PageScoreParams &p, int64_t head) {
     const int64_t row = first_row(p, head);
-    row_bytes = coarse_row_bytes(D, p.cache.variance != nullptr);
-    rows = p.cache.coarse + row * row_bytes;
+    row_bytes = coarse_row_bytes(D, kDiag || p.cache.variance != nullptr);
+    means = p.cache.coarse + row * row_bytes + threadIdx.x % 4 * coarse_piece(D);
+    codes = p.cache.coarse + row * row_bytes + D + threadIdx.x % 4 * coarse_word_bytes(D);
+    levels = held_levels();
     scales = p.cache.coarse_scale + row;
     std = p.cache.std + row;
     lambda = spread_weight(p);
@@ -205,7 +215,7 @@ struct CoarseScorer {
     };
     factors = of_heads(quantize(four, 127.f, plain));
     if constexpr (kDiag) {
-      square_factors = of_heads(quantize(squared, 255.f, squares) / 255.f);
+      square_factors = of_heads(quantize(squared, 255.f, squares) / 255.f * lambda * lambda);
     } else {
       float sum = 0;
 #pragma unroll
@@ -215,7 +225,7 @@ struct CoarseScorer {
       }
       sum += __shfl_xor_sync(kAllLanes, sum, 1);
       sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      lengths = of_heads(sqrtf(sum));
+      lengths = of_heads(lambda * sqrtf(sum));
     }
   }
 
@@ -234,18 +244,18 @@ struct CoarseScorer {
 
   __device__ __forceinline__ void load(int32_t row, Page &out) const {
     constexpr int kPiece = coarse_piece(D);
-    const int t = threadIdx.x % 4;
-    const uint8_t *own = rows + int64_t(row) * row_bytes;
+    const uint32_t place = row;
+    const uint64_t offset = uint64_t(place) * static_cast<uint32_t>(kDiag ? coarse_row_bytes(D, true) : row_bytes);
 #pragma unroll
-    for (int i = 0; i < D / 4 / kPiece; i++) load_words<kPiece>(own + (4 * i + t) * kPiece, out.means + i * kPiece / 4);
-    if constexpr (kDiag) load_words<4 * kCodeWords>(own + D + t * 4 * kCodeWords, out.codes);
-    else out.std = std[row];
-    out.scales = scales[row];
+    for (int i = 0; i < D / 4 / kPiece; i++) load_words<kPiece>(means + offset + 4 * i * kPiece, out.means + i * kPiece / 4);
+    if constexpr (kDiag) load_words<4 * kCodeWords>(codes + offset, out.codes);
+    else out.std = std[place];
+    out.scales = scales[place];
   }
 
   /* Eight codes, the low half of `codes`, as the bytes that they stand for. */
-  static __device__ __forceinline__ uint2 widen(uint32_t codes) {
-    return {__byte_perm(kVarianceLevels, 0, codes & 0x3333), __byte_perm(kVarianceLevels, 0, codes >> 2 & 0x3333)};
+  __device__ __forceinline__ uint2 widen(uint32_t packed) const {
+    return {__byte_perm(levels, 0, packed & 0x3333), __byte_perm(levels, 0, packed >> 2 & 0x3333)};
   }
 
   /* Scores of pages g and g + 8 of the tile. */
@@ -265,54 +275,49 @@ struct CoarseScorer {
     for (int i = 0; i < 4; i++) {
       const bool odd = i % 2;
       const uint32_t scale = pages[i / 2].scales;
-      const float dot = static_cast<float>(sums[i]) * (odd ? factors.y : factors.x) * __uint_as_float(scale << 16);
-      const float spread = kDiag ? square_root(static_cast<float>(squared[i]) * (odd ? square_factors.y : square_factors.x) *
-                                               __uint_as_float(scale & 0xffff0000u))
+      const float spread = kDiag ? square_root(static_cast<float>(squared[i]) * ((odd ? square_factors.y : square_factors.x) *
+                                                                                  __uint_as_float(scale & 0xffff0000u)))
                                  : pages[i / 2].std * (odd ? lengths.y : lengths.x);
-      out[i] = dot + lambda * spread;
+      out[i] = fmaf(static_cast<float>(sums[i]), (odd ? factors.y : factors.x) * __uint_as_float(scale << 16), spread);
     }
     return largest_of_heads(out, heads);
   }
 };
 
-/* Scores `count` pages, at least one, in tiles that are dealt out to `warps` warps, Tiles at a time. row_of(i): the row of statistics of page
- * i, looked up one round before it is read. ready() is called once, while the first rows are under way. emit(i, score). */
-template <int Tiles, typename Scorer, typename RowOf, typename Ready, typename Emit>
-__device__ __forceinline__ void score_pages(const Scorer &scorer, int warp, int warps, int32_t count, const RowOf &row_of, const Ready &ready,
-                                            const Emit &emit) {
+/* Scores `count` pages, at least one, in tiles that are dealt out to `warps` warps, of which each has Tiles under way. look_up(i): what the page
+ * table has for page i, one round before check(i, that) gives its row of statistics; a check at once would wait for the table. ready() is
+ * called once, while the first rows are under way. emit(i, score). */
+template <int Tiles, typename Scorer, typename LookUp, typename Check, typename Ready, typename Emit>
+__device__ __forceinline__ void score_pages(const Scorer &scorer, int warp, int warps, int32_t count, const LookUp &look_up, const Check &check,
+                                            const Ready &ready, const Emit &emit) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   auto page_of = [&](int32_t round, int i, int half) { return (round + i * warps + warp) * kCoarseTile + half * kHalfTile + g; };
   int32_t next[Tiles][2];
-  auto look_up = [&](int32_t round) {
-#pragma unroll
-    for (int i = 0; i < Tiles; i++) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) next[i][half] = row_of(min(page_of(round, i, half), count - 1));
-    }
-  };
   typename Scorer::Page pages[Tiles][2];
-  auto load = [&] {
+  auto look_ahead = [&](int32_t round, int i) {
 #pragma unroll
-    for (int i = 0; i < Tiles; i++) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) scorer.load(next[i][half], pages[i][half]);
-    }
+    for (int half = 0; half < 2; half++) next[i][half] = look_up(min(page_of(round, i, half), count - 1));
   };
-  look_up(0);
-  load();
-  ready();
-  for (int32_t round = 0;;) {
-    const int32_t following = round + Tiles * warps;
-    look_up(following);
+  auto load = [&](int32_t round, int i) {
 #pragma unroll
-    for (int i = 0; i < Tiles; i++) {
+    for (int half = 0; half < 2; half++) scorer.load(check(min(page_of(round, i, half), count - 1), next[i][half]), pages[i][half]);
+  };
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) look_ahead(0, i);
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) load(0, i);
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) look_ahead(Tiles * warps, i);
+  ready();
+  for (int32_t round = 0; round == 0 || (round + warp) * kCoarseTile < count; round += Tiles * warps) {
+#pragma unroll
+    for (int i = 0; i < Tiles; i++) { /* a tile is read while the others are scored; beyond the last page: the last again, without use */
       const float2 scores = scorer.score(pages[i]);
       const int32_t page = page_of(round, i, t % 2);
       if (t < 2 && page < count) emit(page, t == 0 ? scores.x : scores.y);
+      load(round + Tiles * warps, i);
+      look_ahead(round + 2 * Tiles * warps, i);
     }
-    round = following;
-    if ((round + warp) * kCoarseTile >= count) break;
-    load();
   }
 }
 
