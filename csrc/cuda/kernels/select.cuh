@@ -79,12 +79,13 @@ struct Cut {
 /* Keys from low to high still matter, `wanted` of them are to be taken. */
 struct Interval {
   uint32_t low, high;
-  int32_t wanted, more; /* keys that are taken beyond those that are wanted, if all from low on are */
-  bool done;            /* all keys from low on are taken, or low is the only one left */
+  int32_t wanted;
+  bool done; /* all keys from low on are taken, or low is the only one left */
+  int32_t more; /* keys that are taken beyond those that are wanted, if all from low on are */
 };
 
 /* The bin with the wanted-th largest key; every warp finds it for itself. Up to `spare` more keys may be taken. */
-__device__ __forceinline__ Interval narrow(const Interval &from, int shift, const uint32_t *bins, int32_t spare) {
+__device__ __forceinline__ Interval narrow(const Interval &from, int shift, const uint32_t *bins, int32_t spare = 0) {
   constexpr int kShare = kBins / kWarp;
   const int lane = threadIdx.x % kWarp;
   uint32_t counts[kShare];
@@ -112,7 +113,7 @@ __device__ __forceinline__ Interval narrow(const Interval &from, int shift, cons
   inside = __shfl_sync(kAllLanes, inside, owner);
   const uint32_t low = from.low + (static_cast<uint32_t>(bin) << shift), last = low + ((1u << shift) - 1);
   const int32_t wanted = from.wanted - taken;
-  return {low, last >= low && last < from.high ? last : from.high, wanted, inside - wanted, shift == 0 || inside - wanted <= spare};
+  return {low, last >= low && last < from.high ? last : from.high, wanted, shift == 0 || inside - wanted <= spare, inside - wanted};
 }
 
 /* Lowest and highest of the keys that take part, in every thread. One barrier; bins are zero afterwards. */
@@ -140,7 +141,7 @@ __device__ __forceinline__ void find_span(Keys &keys, SelectShared &shared, uint
  * of the team call, after a barrier, and get the same. */
 template <typename Keys>
 __device__ __forceinline__ Cut find_cut(Keys &keys, int32_t wanted, SelectShared &shared, int32_t spare = 0) {
-  Interval interval{0, 0, wanted, 0, false};
+  Interval interval{0, 0, wanted, false, 0};
   find_span(keys, shared, interval.low, interval.high);
   for (int pass = 0; pass < kMostPasses && !interval.done; pass++) {
     const int bits = 32 - __clz(interval.high - interval.low), shift = bits > 8 ? bits - 8 : 0;
