@@ -3,7 +3,7 @@ import type { Scorer } from "../engine/types.ts";
 import type { ScoreOptions, Selection, SelectOptions } from "../ffi/kv_cache.ts";
 import type { Counters } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import { kvRowBytes, statisticsRowBytes } from "../engine/pages/kv_type.ts";
+import { copyRowBytes, kvRowBytes, statisticsRowBytes } from "../engine/pages/kv_type.ts";
 import { checkActivity } from "./activity.ts";
 import type { Arm } from "./arms.ts";
 import type { AttentionInputs } from "./attention_case.ts";
@@ -104,7 +104,7 @@ export class AttentionArms {
       calls,
       operation: (call) => cache.scorePages(...this.#place(call), tables, scores, this.#options(scorer)),
       check: () => {},
-      bytes: ({ pagesScored }) => pagesScored / calls * this.#statisticsBytes(scorer),
+      bytes: (counted) => this.#statisticsBytes(scorer, counted) / calls,
     };
   }
 
@@ -135,8 +135,8 @@ export class AttentionArms {
         cache.attendSparse(...this.#place(call), tables, chosen, out, this.#options(scorer));
       },
       check: (counted) => checkActivity({ arm: "sparse", calls, rows: this.#rows, chosenPages: k }, counted),
-      bytes: ({ pagesAttended, pagesScored }) =>
-        (pagesAttended * pageBytes(this.wanted) + pagesScored * this.#statisticsBytes(scorer)) / calls,
+      bytes: (counted) =>
+        (counted.pagesAttended * pageBytes(this.wanted) + this.#statisticsBytes(scorer, counted)) / calls,
     };
   }
 
@@ -174,8 +174,9 @@ export class AttentionArms {
     return { selected: selected.rows(call * batch, batch), counts: counts.rows(call * batch, batch) };
   }
 
-  #statisticsBytes(scorer: Scorer): number {
-    return statisticsRowBytes(scorer, this.wanted.headDim, this.wanted.dtype);
+  #statisticsBytes(scorer: Scorer, { pagesScored, copiesScored }: Counters): number {
+    const { headDim, dtype } = this.wanted;
+    return pagesScored * statisticsRowBytes(scorer, headDim, dtype) + copiesScored * copyRowBytes(scorer, headDim);
   }
 
   #forced(): SelectOptions {

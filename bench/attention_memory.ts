@@ -20,6 +20,7 @@ const SHARE_OF_FREE = 0.8;
 
 /** The cache of a case with this many layers. */
 export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: Device, numLayers: number): CacheShape {
+  const statistics = statisticsFor(wanted.scorers);
   const groupPages = device.backend === "cuda" && plan.levels === 2 ? 8 : 0;
   return {
     numPages: poolPages(
@@ -35,7 +36,7 @@ export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: De
     headDim: wanted.headDim,
     pageSize: wanted.pageSize,
     dtype: wanted.dtype,
-    statistics: statisticsFor(wanted.scorers),
+    statistics: { ...statistics, coarse: statistics.variance && groupPages > 0 },
     maxSequences: wanted.batch,
     groupPages,
   };

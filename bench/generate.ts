@@ -224,8 +224,7 @@ function decodeRow(
   const counted = turns[0]?.counted as Counters;
   const { members } = model.loaded.device;
   const weights = model.stepWeightBytes;
-  const kvBytes = counted.pagesAttended * session.pool.pageBytes +
-    counted.pagesScored * session.pool.statisticsBytes(arm.policy);
+  const kvBytes = counted.pagesAttended * session.pool.pageBytes + session.pool.statisticsBytes(arm.policy, counted);
   const bytes = weights === undefined ? undefined : members * weights + kvBytes / steps;
   const rate = bytes === undefined ? undefined : bytes / timing.median_us / 1e3;
   const queued = turns.flatMap((turn) => turn.queued ?? []);

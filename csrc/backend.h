@@ -58,6 +58,7 @@ void gelu_mul(Backend &backend, const GatedParams &params);
 void scale(Backend &backend, const ScaleParams &params);
 
 extern const bool kKeepsGroups; /* whether caches keep statistics of groups of pages */
+bool keeps_coarse(const ps_cache_desc &desc); /* whether a cache has coarse copies of its statistics */
 int64_t cache_scratch_bytes(const ps_cache_desc &desc);
 void append_kv(Backend &backend, const AppendKvParams &params);
 void append_rotated(Backend &backend, const AppendRotatedParams &params);

@@ -143,6 +143,8 @@ struct CacheView {
   void *mean, *variance, *min, *max; /* d numbers of desc.dtype; variance, min and max may be nullptr */
   float *std;                       /* 1 number */
   float *mean_scale;                /* 1 number, or nullptr; then means are e4m3, to be multiplied by it */
+  uint8_t *coarse;                  /* 1 row of coarse_statistics.h, or nullptr */
+  uint32_t *coarse_scale;           /* its scales, or nullptr */
   void *group_mean;                 /* [layers, Hk, pages / group_pages, d] of desc.dtype, or nullptr */
   float *group_std;                 /* [layers, Hk, pages / group_pages], or nullptr */
   void *scratch;                    /* cache_scratch_bytes(desc) */

@@ -46,7 +46,7 @@ export class RunStats {
   /** Counts from here on belong to the run; it moves by what is excluded. */
   #zero: Counters = {
     ...{ rowsSelected: 0, pagesScored: 0, pagesAttended: 0, pagesInContext: 0, selections: 0 },
-    ...{ promptPagesScored: 0, promptPagesAttended: 0, promptPagesVisible: 0 },
+    ...{ promptPagesScored: 0, promptPagesAttended: 0, promptPagesVisible: 0, copiesScored: 0 },
   };
 
   constructor(
@@ -111,7 +111,7 @@ export class RunStats {
       bytesDense: counters.pagesInContext * pageBytes,
       promptPagesRead: counters.promptPagesAttended,
       promptPagesDense: counters.promptPagesVisible,
-      statisticsBytes: counters.pagesScored * this.pool.statisticsBytes(this.policy),
+      statisticsBytes: this.pool.statisticsBytes(this.policy, counters),
     };
   }
 }

@@ -30,8 +30,9 @@ export interface SparseOptions {
   /** First layers that always read all pages. Default 0. */
   denseLayers?: number;
   /**
-   * On CUDA, for `unique` and `mean`: 2 scores groups of 8 pages first, then the pages of the best groups; 1 scores every page, as the
-   * CPU always does. Default 2 for models with a `sparsity.json`, else 1: two levels miss pages of models that were not trained.
+   * On CUDA, 2 scores groups of 8 pages first, then the pages of the best groups; for `diag`, copies of the statistics in 8 and 2 bits, then
+   * the best pages again. 1 scores every page, as the CPU always does. Default 2 for `diag` and for models with a `sparsity.json`, else 1:
+   * groups miss pages of models that were not trained.
    */
   levels?: number;
   /**

@@ -113,6 +113,8 @@ export interface PageStatistics {
   minMax?: boolean;
   /** Means as 8-bit floats (e4m3) with one scale per row. CUDA only, for pages of 16 bits. Default false. */
   f8Means?: boolean;
+  /** Copies in 8 and 2 bits, which the CUDA build scores first. The CPU build stores none. Default false. */
+  coarse?: boolean;
 }
 
 /** Shape of a KV cache. Each page spans all layers and KV heads. */
@@ -148,9 +150,10 @@ export interface CacheShape {
   attentionScale?: number;
 }
 
-function statisticsBits({ variance, minMax, f8Means }: PageStatistics): number {
+function statisticsBits({ variance, minMax, f8Means, coarse }: PageStatistics): number {
   const bits = ENUMS.ps_statistics;
-  return (variance ? bits.variance : 0) | (minMax ? bits.min_max : 0) | (f8Means ? bits.f8 : 0);
+  return (variance ? bits.variance : 0) | (minMax ? bits.min_max : 0) | (f8Means ? bits.f8 : 0) |
+    (coarse ? bits.coarse : 0);
 }
 
 export function cacheDescStruct(shape: CacheShape): Uint8Array<ArrayBuffer> {
@@ -204,6 +207,8 @@ export interface Counters {
   promptPagesAttended: number;
   /** Pages that dense prefill attention would have read. */
   promptPagesVisible: number;
+  /** Coarse copies of statistics read for scoring. */
+  copiesScored: number;
 }
 
 export function readCacheBytes(bytes: Uint8Array<ArrayBuffer>): CacheBytes {
@@ -229,5 +234,6 @@ export function readCounters(bytes: Uint8Array<ArrayBuffer>): Counters {
     promptPagesScored: Number(view.getBigInt64(at.prompt_pages_scored, true)),
     promptPagesAttended: Number(view.getBigInt64(at.prompt_pages_attended, true)),
     promptPagesVisible: Number(view.getBigInt64(at.prompt_pages_visible, true)),
+    copiesScored: Number(view.getBigInt64(at.copies_scored, true)),
   };
 }

@@ -33,7 +33,7 @@ export const ENUMS = {
   },
   ps_kv_type: { dtype: 0, q8: 1, fp8: 2 },
   ps_scorer: { unique: 0, diag: 1, quest: 2, mean: 3 },
-  ps_statistics: { variance: 1, min_max: 2, f8: 4 },
+  ps_statistics: { variance: 1, min_max: 2, f8: 4, coarse: 8 },
   ps_cache_field: { keys: 0, values: 1, mean: 2, std: 3, var: 4, min: 5, max: 6 },
 } as const;
 
@@ -44,7 +44,7 @@ export const STRUCT_BYTES = {
   ps_device_info: 104,
   ps_cache_desc: 56,
   ps_cache_bytes: 32,
-  ps_counters: 64,
+  ps_counters: 72,
 } as const;
 
 /** Where the fields of every struct begin, in bytes. */
@@ -85,6 +85,7 @@ export const OFFSETS = {
     prompt_pages_scored: 40,
     prompt_pages_attended: 48,
     prompt_pages_visible: 56,
+    copies_scored: 64,
   },
 } as const;
 
@@ -314,8 +315,9 @@ export const symbols = {
   ps_page_select: { parameters: ["pointer", "i32", "i32", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
    * ps_page_score and ps_page_select in one faster call. For PS_UNIQUE and PS_MEAN, a cache with groups scores the groups first, then only
-   * the pages of the best groups: it can miss a page whose group scores low. `scores` [B, Hk, M] f32 is scratch. The other arguments are
-   * those of the two calls.
+   * the pages of the best groups: it can miss a page whose group scores low. Otherwise a cache with coarse copies scores all pages by them,
+   * except for PS_QUEST, and the best 2 k again: it can miss a page whose copy scores far too low. `scores` [B, Hk, M] f32 is scratch. The
+   * other arguments are those of the two calls.
    * (cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts)
    */
   ps_page_choose: {

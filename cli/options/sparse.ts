@@ -13,13 +13,13 @@ const levels = {
   flags: ["--sparse-levels"],
   group: "Sparse attention",
   choices: [1, 2],
-  help: "On CUDA, 2 scores groups of 8 pages first and 1 scores every page",
+  help: "On CUDA, 2 scores groups of 8 pages first, or for diag copies in 8 bits, and 1 scores every page",
 };
 
 export const levelsOption = numberChoiceOption({
   ...levels,
   fallback: undefined,
-  fallbackText: "2 for models with a sparsity.json, else 1",
+  fallbackText: "2 for diag and for models with a sparsity.json, else 1",
 });
 
 /** For benchmarks of kernels, which have no model. */

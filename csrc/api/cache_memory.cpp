@@ -25,8 +25,10 @@ void check_desc(const ps_cache_desc *desc) {
           "num_query_heads must be a multiple of num_kv_heads, at most 4096");
   require(d.dtype == PS_F32 || d.dtype == PS_F16 || d.dtype == PS_BF16, "The dtype of pages must be f32, f16 or bf16");
   require(d.kv_type >= PS_KV_DTYPE && d.kv_type <= PS_KV_FP8, "Unknown kv_type ", int64_t(d.kv_type));
-  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8), "Unknown bits in statistics");
+  require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8 | PS_STATISTICS_COARSE),
+          "Unknown bits in statistics");
   require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means require pages of f16 or bf16");
+  require((d.statistics & PS_STATISTICS_F8) == 0 || (d.statistics & PS_STATISTICS_COARSE) == 0, "Coarse copies require means in the dtype of the pages");
   require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must be from 1 to 65536");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
   require(d.group_pages == 0 || d.group_pages == 8, "group_pages must be 0 or 8");
@@ -83,6 +85,8 @@ CacheView view_cache(const ps_cache_desc &desc, const Plan &plan, void *memory) 
   view.variance = pool(kVariance);
   view.min = pool(kMin);
   view.max = pool(kMax);
+  view.coarse = static_cast<uint8_t *>(pool(kCoarse));
+  view.coarse_scale = static_cast<uint32_t *>(pool(kCoarseScale));
   view.group_mean = pool(kGroupMean);
   view.group_std = static_cast<float *>(pool(kGroupStd));
   view.scratch = at(plan.scratch);

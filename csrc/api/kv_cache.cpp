@@ -315,6 +315,7 @@ int32_t ps_cache_counters(ps_cache *cache, ps_counters *out) {
       memory_read(*cache->device->backend, &own, cache->here().counters, sizeof own);
       sum.rows_selected += own.rows_selected;
       sum.pages_scored += own.pages_scored;
+      sum.copies_scored += own.copies_scored;
       sum.pages_attended += own.pages_attended;
       sum.pages_in_context += own.pages_in_context;
       sum.prompt_pages_scored += own.prompt_pages_scored;

@@ -22,6 +22,7 @@ struct Backend {
 
 const ps_backend kBackendKind = PS_BACKEND_CPU;
 const bool kKeepsGroups = false; /* scoring every page costs little on the CPU */
+bool keeps_coarse(const ps_cache_desc &) { return false; }
 
 Backend *backend_open(const ps_device_options &options) {
   if (options.index != 0) throw Error(PS_NO_DEVICE, "The CPU build has one device, number 0");

@@ -91,7 +91,9 @@ typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 }
 typedef enum ps_statistics {
   PS_STATISTICS_VARIANCE = 1,
   PS_STATISTICS_MIN_MAX = 2,
-  PS_STATISTICS_F8 = 4 /* means as 8-bit floats (e4m3) with one float32 scale per row, instead of the dtype of the pages */
+  PS_STATISTICS_F8 = 4, /* means as 8-bit floats (e4m3) with one float32 scale per row, instead of the dtype of the pages */
+  PS_STATISTICS_COARSE = 8 /* the CUDA build also stores copies in bytes, means in 8 bits and variances in 2, where it has kernels for them
+                            * (16-bit dtypes, head sizes 64, 96, 128 and 256), and ps_page_choose reads these first */
 } ps_statistics;
 
 /* The fields that ps_cache_read can read of one page of one layer. */
@@ -159,7 +161,7 @@ typedef struct ps_cache_bytes {
 /* Counted by the kernels; a row is one (sequence, layer, KV head). */
 typedef struct ps_counters {
   int64_t rows_selected; /* rows whose selection left out at least one page */
-  int64_t pages_scored; /* statistics read, of pages and of groups, summed over rows */
+  int64_t pages_scored; /* rows of statistics read, of pages and of groups */
   int64_t pages_attended; /* pages that decode attention read, summed over rows */
   int64_t pages_in_context; /* pages that dense attention would have read, summed over the same rows */
   int64_t selections; /* calls of ps_page_select in which at least one row left out a page */
@@ -167,6 +169,7 @@ typedef struct ps_counters {
   int64_t prompt_pages_scored;   /* pages whose statistics ps_prefill_choose read */
   int64_t prompt_pages_attended; /* pages that ps_sparse_prefill_attention read */
   int64_t prompt_pages_visible;  /* pages that dense attention would have read */
+  int64_t copies_scored;         /* coarse copies read, summed over rows */
 } ps_counters;
 
 /* ---- library ---- */
@@ -299,8 +302,9 @@ PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, flo
 PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
                               const ps_tensor *selected, const ps_tensor *counts);
 /* ps_page_score and ps_page_select in one faster call. For PS_UNIQUE and PS_MEAN, a cache with groups scores the groups first, then only
- * the pages of the best groups: it can miss a page whose group scores low. `scores` [B, Hk, M] f32 is scratch. The other arguments are
- * those of the two calls. */
+ * the pages of the best groups: it can miss a page whose group scores low. Otherwise a cache with coarse copies scores all pages by them,
+ * except for PS_QUEST, and the best 2 k again: it can miss a page whose copy scores far too low. `scores` [B, Hk, M] f32 is scratch. The
+ * other arguments are those of the two calls. */
 PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                               const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                               const ps_tensor *selected, const ps_tensor *counts);

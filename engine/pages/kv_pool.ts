@@ -1,8 +1,8 @@
 import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
-import type { CacheShape } from "../../ffi/structs.ts";
+import type { CacheShape, Counters } from "../../ffi/structs.ts";
 import type { ModelConfig } from "../folder/config.ts";
-import { type KvFormat, kvRowBytes, statisticsRowBytes } from "./kv_type.ts";
+import { copyRowBytes, type KvFormat, kvRowBytes, statisticsRowBytes } from "./kv_type.ts";
 import { type PagePolicy, PREFILL_TILE_TOKENS } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { PrefixTree } from "./prefix_tree.ts";
@@ -44,6 +44,7 @@ export function cacheShape(
 ): CacheShape {
   const { pageSize, groupPages } = policy;
   const own = statisticsFor([policy.scorer]);
+  const variance = own.variance || extra.variance;
   return {
     numPages: poolPages(need.totalTokens, need.maxSequences, pageSize, groupPages),
     maxPagesPerSequence: pagesFor(need.longestTokens, pageSize),
@@ -54,7 +55,8 @@ export function cacheShape(
     attentionScale: config.scales.attention,
     pageSize: policy.pageSize,
     ...kv,
-    statistics: { variance: own.variance || extra.variance, minMax: own.minMax || extra.minMax },
+    // Groups say too little for the scorer that reads variances.
+    statistics: { variance, minMax: own.minMax || extra.minMax, coarse: variance && groupPages > 1 },
     maxSequences: need.maxSequences,
     groupPages: groupPages === 1 ? 0 : groupPages,
   };
@@ -169,9 +171,10 @@ export class KvPool implements Disposable {
     return 2 * this.shape.pageSize * kvRowBytes(this.shape, this.shape.headDim);
   }
 
-  /** Bytes that scoring one page reads in one layer and KV head. */
-  statisticsBytes(policy: PagePolicy): number {
-    return statisticsRowBytes(policy.scorer, this.shape.headDim, this.shape.dtype);
+  /** Bytes of statistics that scoring read, by the counters. */
+  statisticsBytes({ scorer }: PagePolicy, { pagesScored, copiesScored }: Counters): number {
+    const { headDim, dtype } = this.shape;
+    return pagesScored * statisticsRowBytes(scorer, headDim, dtype) + copiesScored * copyRowBytes(scorer, headDim);
   }
 
   /** The largest number of bytes of keys and values that were in use at the same time, on all members of a group together. */

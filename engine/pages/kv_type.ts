@@ -32,6 +32,14 @@ export function statisticsRowBytes(scorer: Scorer, headDim: number, dtype: Cache
   return vectors * headDim * numberBytes(dtype) + (scorer === "unique" ? 4 : 0);
 }
 
+/** Bytes that scoring the coarse copy of one page reads in one layer and KV head. */
+export function copyRowBytes(scorer: Scorer, headDim: number): number {
+  const scaleBytes = 4;
+  if (scorer !== "diag") return headDim + scaleBytes + 4;
+  const codeBytes = 4 * (headDim <= 64 ? 4 : headDim <= 128 ? 8 : 16);
+  return headDim + codeBytes + scaleBytes;
+}
+
 /** Bytes per number. */
 function numberBytes(dtype: CacheShape["dtype"]): number {
   return dtype === "f32" ? 4 : 2;

@@ -26,7 +26,7 @@ export interface PrefillPolicy {
 export interface PagePolicy {
   /** Tokens per page. */
   readonly pageSize: number;
-  /** Physical pages that are allocated together: 8 if groups of pages are scored first, else 1. */
+  /** Physical pages that are allocated together: 8 if pages are scored at two levels, else 1. */
   readonly groupPages: 1 | 8;
   /** Pages that a KV head reads in a sparse layer. */
   readonly budgetPages: number;
@@ -63,10 +63,12 @@ export const DEFAULT_SPARSE = {
   sinkPages: 1,
   recentPages: 2,
   denseLayers: 0,
-  levels: 1,
   prefill: "off",
   prefillBudgetTokens: 2048,
 } as const satisfies SparseOptions;
+
+/** Default levels of scoring, for models without `sparsity.json`: groups miss pages, coarse copies do not (docs/notes/statistics.md). */
+const DEFAULT_LEVELS: Readonly<Record<Scorer, number>> = { unique: 1, diag: 2, quest: 1, mean: 1 };
 
 /** Default weight of the spread, for models without `sparsity.json` (docs/quality.md). */
 const DEFAULT_LAMBDA: Readonly<Record<Scorer, number>> = { unique: 0.5, diag: 2, quest: 0, mean: 0 };
@@ -121,10 +123,11 @@ export function resolvePolicy(
   slidingWindows: readonly number[],
   scoresGroups = false,
 ): PagePolicy {
-  const options = { ...DEFAULT_SPARSE, ...sparse };
+  const scorer = sparse.scorer ?? DEFAULT_SPARSE.scorer;
+  const options = { ...DEFAULT_SPARSE, levels: DEFAULT_LEVELS[scorer] ?? 1, ...sparse };
   const lambda = sparse.lambda ?? DEFAULT_LAMBDA[options.scorer] ?? 0;
   checkOptions(options, lambda);
-  const { pageSize, scorer, denseLayers, mode } = options;
+  const { pageSize, denseLayers, mode } = options;
   const budgetPages = options.budgetTokens / pageSize;
   return Object.freeze({
     pageSize,

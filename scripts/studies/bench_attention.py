@@ -1,7 +1,7 @@
 """Decode and prefill attention of libpagesift_cuda.so against PyTorch SDPA, in one process and one run (docs/performance.md).
 
-    python3 scripts/studies/bench_attention.py [--cases 80x32768,1x131072,1x4096,1x32768] [--statistics bf16|f8] [--groups 8|0]
-        [--order shuffled|sorted] [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
+    python3 scripts/studies/bench_attention.py [--cases 80x32768,1x131072,1x4096,1x32768] [--scorer unique|diag]
+        [--way groups|coarse|pages] [--order shuffled|scattered|sorted] [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
         [--library FILE] [--json FILE] [--peer-rows FILE]
 
 Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2 cache.
@@ -30,7 +30,7 @@ from attention_timing import (
     write_json,
     write_peer_rows,
 )
-from our_attention import Contents, OurCase, our_arm
+from our_attention import SCORERS, Contents, OurCase, our_arm
 
 if TYPE_CHECKING:
     from pagesift_ctypes import Cache, Device
@@ -54,12 +54,12 @@ def measure_peak(device: Device, gib: float) -> float:
 
 def bench_decode(device: Device, case: Case, options: argparse.Namespace, peak: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Prints one table. Returns its rows, and PyTorch's rows for other programs."""
-    ours = OurCase(device, case, options.statistics, options.groups, options.order)
+    ours = OurCase(device, case, options.scorer, options.way, options.order)
     parts = ours.arms()
     arms = [*parts.values(), *([] if options.no_torch else sdpa_arms(case))]
     time_arms(arms, options.rounds)
     name = f"{case.name}, {case.query_heads}/{case.kv_heads} heads of {case.head_dim}, page {case.page_size}, budget {case.budget}, "
-    name += f"{options.statistics} means, groups of {options.groups}, {options.order} pages"
+    name += f"{options.scorer}, {options.way}, {options.order} pages"
     rows = report(name, arms, peak)
     share = parts["select"].median / sum(parts[part].median for part in ("score", "select", "attend"))
     gain = parts["dense"].median / parts["sparse"].median
@@ -155,9 +155,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--head-dim", type=int, default=128)
     parser.add_argument("--page-size", type=int, default=8)
     parser.add_argument("--budget", type=int, default=512, help="tokens")
-    parser.add_argument("--statistics", choices=["bf16", "f8"], default="bf16", help="how page means are stored")
-    parser.add_argument("--groups", type=int, choices=[0, 8], default=8, help="pages per group in two-level scoring; 0 scores every page")
-    parser.add_argument("--order", choices=["shuffled", "sorted"], default="shuffled", help="order of the physical pages")
+    parser.add_argument("--scorer", choices=[*SCORERS], default="unique", help="how pages are scored")
+    parser.add_argument("--way", choices=["groups", "coarse", "pages"], default="groups", help="what is scored first: groups of 8 pages, copies, or all pages")
+    parser.add_argument("--order", choices=["shuffled", "scattered", "sorted"], default="shuffled", help="order of the physical pages")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--prefill", type=int, default=16384, help="tokens; 0 skips it")
     parser.add_argument("--prefill-chunk", type=int, default=0, help="tokens; 0 means all at once")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 16384
 SPREAD_TOKENS = 8192
-SINK_PAGES, RECENT_PAGES, LAMBDA = 1, 2, 0.5
+SINK_PAGES, RECENT_PAGES = 1, 2
+SCORERS = {"unique": (ps.UNIQUE, 0.5), "diag": (ps.DIAG, 2.0)}
 
 
 def to_bf16(numbers: np.ndarray) -> np.ndarray:
@@ -73,21 +74,23 @@ class Contents:
 class OurCase:
     """A filled cache of the case's shape, and the operations as calls numbered from 0.
 
-    statistics: "bf16" or "f8" means. groups: 0, or the pages per group that ps_page_choose scores first. order: of the physical pages.
+    scorer: a name of SCORERS. way: how ps_page_choose scores, "groups" of 8 pages first, "coarse" copies of all pages first, or all "pages".
+    order: of the physical pages.
     """
 
-    def __init__(self, device: Device, case: Case, statistics: str, groups: int, order: str) -> None:
-        self.device, self.case = device, case
-        self.row_bytes = case.head_dim + 8 if statistics == "f8" else 2 * case.head_dim + 4
+    def __init__(self, device: Device, case: Case, scorer: str, way: str, order: str) -> None:
+        self.device, self.case, self.scorer = device, case, scorer
+        self.scoring = dict(zip(("scorer", "lam"), SCORERS[scorer], strict=True))
+        self.row_bytes = 4 * case.head_dim if scorer == "diag" else 2 * case.head_dim + 4
+        self.coarse_bytes = 0 if way != "coarse" else case.head_dim * 5 // 4 + 4 if scorer == "diag" else case.head_dim + 8
         self.rows = case.batch * case.kv_heads
         self.k = case.budget // case.page_size
         self.chosen = min(self.k, case.pages)
         self.attend_bytes = self.rows * self.chosen * case.page_size * case.head_dim * 4
-        scored = min(case.pages, case.pages // groups + groups * self.k) if groups else case.pages
-        self.layers = case.copies(self.rows * scored * self.row_bytes + self.attend_bytes)
+        scored = min(case.pages, case.pages // 8 + 8 * self.k) if way == "groups" else case.pages
+        self.layers = case.copies(self.rows * scored * (self.coarse_bytes or self.row_bytes) + self.attend_bytes)
         self.calls = case.calls(self.layers)
-        unit = groups or 1
-        self.pages = -(-case.pages // unit) * unit
+        self.pages = -(-case.pages // 8) * 8
         self.cache = ps.Cache(
             device,
             num_pages=case.batch * self.pages,
@@ -98,20 +101,21 @@ class OurCase:
             head_dim=case.head_dim,
             page_size=case.page_size,
             dtype=ps.BF16,
-            statistics=ps.STATISTICS_F8 if statistics == "f8" else 0,
+            statistics=(ps.STATISTICS_VARIANCE if scorer == "diag" else 0) | (ps.STATISTICS_COARSE if way == "coarse" else 0),
             max_sequences=case.batch,
-            group_pages=groups,
+            group_pages=8 if way == "groups" else 0,
         )
-        self._place_tables(unit, order)
+        self._place_tables(order)
         self.contents = Contents(device, case)
         self.contents.fill(self.cache, self.layers, self.slots)
         self._place_activations()
 
-    def _place_tables(self, unit: int, order: str) -> None:
-        """The order of physical pages; runs of `unit` pages stay together."""
+    def _place_tables(self, order: str) -> None:
+        """The order of physical pages: "shuffled" keeps runs of 8, "scattered" does not."""
         case = self.case
+        unit = 1 if order == "scattered" else 8
         runs = np.arange(case.batch * self.pages // unit, dtype=np.int32)
-        if order == "shuffled":
+        if order != "sorted":
             np.random.default_rng(2).shuffle(runs)
         table = (runs[:, None] * unit + np.arange(unit, dtype=np.int32)).reshape(case.batch, self.pages)
         slots = (table[:, :, None] * case.page_size + np.arange(case.page_size, dtype=np.int32)).reshape(case.batch, -1)
@@ -138,7 +142,7 @@ class OurCase:
         return self.selected.rows(first, self.case.batch), self.counts.rows(first, self.case.batch)
 
     def choose(self, call: int) -> None:
-        self.cache.choose(*self._inputs(call), self.scores, *self._selection(call), lam=LAMBDA, sink=SINK_PAGES, recent=RECENT_PAGES)
+        self.cache.choose(*self._inputs(call), self.scores, *self._selection(call), **self.scoring, sink=SINK_PAGES, recent=RECENT_PAGES)
 
     def attend(self, call: int) -> None:
         """Attends to the pages that `choose` selected for this call."""
@@ -146,11 +150,11 @@ class OurCase:
 
     def sparse(self, call: int) -> None:
         self.cache.attend_sparse(
-            *self._inputs(call), self.scores, *self._selection(call), self.out, lam=LAMBDA, sink=SINK_PAGES, recent=RECENT_PAGES
+            *self._inputs(call), self.scores, *self._selection(call), self.out, **self.scoring, sink=SINK_PAGES, recent=RECENT_PAGES
         )
 
     def score(self, call: int) -> None:
-        self.cache.score(*self._inputs(call), self.scores, lam=LAMBDA)
+        self.cache.score(*self._inputs(call), self.scores, **self.scoring)
 
     def select(self, _: int) -> None:
         """Selects from the current scores."""
@@ -189,15 +193,15 @@ class OurCase:
         arm.launch()
         arm.wait()
         after = self.cache.counters()
-        scored, read, context = (
-            getattr(after, name) - getattr(before, name) for name in ("pages_scored", "pages_attended", "pages_in_context")
+        scored, copies, read, context = (
+            getattr(after, name) - getattr(before, name) for name in ("pages_scored", "copies_scored", "pages_attended", "pages_in_context")
         )
         rows = self.calls * self.rows
         if (read, context) != (rows * attended, rows * self.case.pages if attended else 0):
             raise ps.PagesiftError(
                 f"{arm.name} read {read / rows} of {context / rows} pages per row, expected {attended} of {self.case.pages}"
             )
-        return scored / self.calls * self.row_bytes
+        return (scored * self.row_bytes + copies * self.coarse_bytes) / self.calls
 
     def recall(self) -> float:
         """Share of the pages of exact bf16 scoring (f64 sums) that call 0 selected, over the first and the last sequence."""
@@ -208,7 +212,7 @@ class OurCase:
             keys = self.contents.keys_of(0, row)
             ours, q = self.selected.row(row).read(), self.queries[0].row(row).read()
             for head in range(case.kv_heads):
-                wanted = exact_pages(keys[:, head], q[head * group : (head + 1) * group], case.page_size, self.k)
+                wanted = exact_pages(keys[:, head], q[head * group : (head + 1) * group], case.page_size, self.k, self.scorer)
                 shares.append(np.isin(wanted, ours[head][: self.chosen]).mean())
         return float(np.mean(shares))
 
@@ -230,13 +234,17 @@ def our_arm(device: Device, name: str, operation: Callable[[int], None], calls: 
     return Arm(name, graph.launch, device.wait, calls, work, close=graph.close)
 
 
-def exact_pages(keys: np.ndarray, queries: np.ndarray, page_size: int, k: int) -> np.ndarray:
-    """The k pages of bf16 means, f32 std, f64 sums. keys [n, d], queries [g, d]; n a multiple of the page size."""
+def exact_pages(keys: np.ndarray, queries: np.ndarray, page_size: int, k: int, scorer: str) -> np.ndarray:
+    """The k pages of bf16 means and variances, f32 std, f64 sums. keys [n, d], queries [g, d]; n a multiple of the page size."""
     pages = keys.reshape(-1, page_size, keys.shape[1]).astype(np.float64)
     mean = pages.mean(1)
-    std = np.sqrt(((pages - mean[:, None]) ** 2).sum((1, 2)) / page_size)
+    variance = ((pages - mean[:, None]) ** 2).mean(1)
     q = queries.astype(np.float64)
-    scores = (q @ to_bf16(mean).astype(np.float64).T + LAMBDA * np.linalg.norm(q, axis=1)[:, None] * std).max(0)
+    if scorer == "diag":
+        spread = np.sqrt(q**2 @ to_bf16(variance).astype(np.float64).T)
+    else:
+        spread = np.linalg.norm(q, axis=1)[:, None] * np.sqrt(variance.sum(1))
+    scores = (q @ to_bf16(mean).astype(np.float64).T + SCORERS[scorer][1] * spread).max(0)
     if len(scores) <= k:
         return np.arange(len(scores))
     scores[:SINK_PAGES] = scores[len(scores) - RECENT_PAGES :] = np.inf

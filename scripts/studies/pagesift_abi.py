@@ -35,6 +35,7 @@ MEAN = 3
 STATISTICS_VARIANCE = 1
 STATISTICS_MIN_MAX = 2
 STATISTICS_F8 = 4
+STATISTICS_COARSE = 8
 FIELD_KEYS = 0
 FIELD_VALUES = 1
 FIELD_MEAN = 2
@@ -120,6 +121,7 @@ class Counters(c.Structure):
         ("prompt_pages_scored", c.c_int64),
         ("prompt_pages_attended", c.c_int64),
         ("prompt_pages_visible", c.c_int64),
+        ("copies_scored", c.c_int64),
     )
 
 

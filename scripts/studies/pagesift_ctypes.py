@@ -10,6 +10,7 @@ import numpy as np
 from pagesift_abi import (
     ABI_VERSION,
     BF16,
+    DIAG,
     F16,
     F32,
     FIELD_KEYS,
@@ -19,7 +20,9 @@ from pagesift_abi import (
     I32,
     MEAN,
     SIGNATURES,
+    STATISTICS_COARSE,
     STATISTICS_F8,
+    STATISTICS_VARIANCE,
     STRUCTS,
     UNIQUE,
     CacheBytes,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BF16",
+    "DIAG",
     "F16",
     "F32",
     "FIELD_KEYS",
@@ -44,7 +48,9 @@ __all__ = [
     "FIELD_VALUES",
     "I32",
     "MEAN",
+    "STATISTICS_COARSE",
     "STATISTICS_F8",
+    "STATISTICS_VARIANCE",
     "UNIQUE",
     "Cache",
     "Device",
@@ -284,7 +290,7 @@ class Cache:
         sink: int = 1,
         recent: int = 2,
     ) -> None:
-        """Score and selection in one call; through groups of pages if the cache has them."""
+        """Score and selection in one call; through groups of pages or coarse copies if the cache has them."""
         self.device.check(
             self.library.ps_page_choose(
                 self.pointer,

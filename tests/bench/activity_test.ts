@@ -12,7 +12,7 @@ import { openDevice } from "../support/device.ts";
 import { tinyLists } from "./tiny.ts";
 
 const sparse = { arm: "sparse", calls: 3, rows: 2, chosenPages: 4 };
-const noPrompts = { promptPagesScored: 0, promptPagesAttended: 0, promptPagesVisible: 0 };
+const noPrompts = { promptPagesScored: 0, promptPagesAttended: 0, promptPagesVisible: 0, copiesScored: 0 };
 const selected = {
   ...noPrompts,
   rowsSelected: 6,

@@ -9,7 +9,7 @@ import { assertSameContents, contents } from "../support/cache_contents.ts";
 import { deviceTest } from "../support/device.ts";
 import { appendAt, cacheShape, type PagedShape, randomSequence } from "../support/paged.ts";
 
-const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 4, numKvHeads: 2, headDim: 32 };
+const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 4, numKvHeads: 2, headDim: 64 };
 const LAYERS = { numLayers: 2, numPages: 32, maxPagesPerSequence: 32 };
 
 /** A cache whose pages 0 to 31 are full. */
@@ -25,13 +25,14 @@ const CASES: [string, PagedShape, 0 | 8][] = [
   ["f32", { ...SHAPE, dtype: "f32" }, 0],
   ["q8", { ...SHAPE, kvType: "q8" }, 0],
   ["fp8", { ...SHAPE, kvType: "fp8" }, 0],
-  ["bf16 in groups", SHAPE, 8],
-  ["q8 in groups", { ...SHAPE, kvType: "q8" }, 8],
+  ["bf16 in groups, with coarse copies", SHAPE, 8],
+  ["q8 in groups, with coarse copies", { ...SHAPE, kvType: "q8" }, 8],
 ];
 
 for (const [name, paged, groupPages] of CASES) {
   deviceTest(`KvCache.importPages stores what exportPages copied, bit for bit (${name})`, (device) => {
-    const shape = cacheShape(paged, { ...LAYERS, groupPages });
+    const statistics = { variance: true, minMax: true, coarse: groupPages === 8 };
+    const shape = cacheShape(paged, { ...LAYERS, groupPages, statistics });
     const [from, to] = [filled(device, shape), KvCache.create(device, { ...shape, numPages: 64 })];
     const [sources, targets] = groupPages ? [[8, 0, 24], [56, 16, 24]] : [[3, 4, 5, 0, 9], [60, 7, 8, 9, 2]];
     const bytes = new Uint8Array(sources.length * KvCache.measure(device, shape).unit);

@@ -1,7 +1,8 @@
-/** Choosing pages in one call against scoring and selecting them; with groups of pages scored first, how much that misses. */
+/** Choosing pages in one call against scoring and selecting them; with groups of pages or coarse copies scored first, how much that misses. */
 import { assert, assertEquals } from "@std/assert";
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
+import type { CacheShape } from "../../ffi/structs.ts";
 import { SCORERS } from "../reference/page_score.ts";
 import { driftingKeys, joined, normals, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual } from "../support/compare.ts";
@@ -30,6 +31,11 @@ const SHAPE: PagedShape = { dtype: "bf16", pageSize: 8, numQueryHeads: 4, numKvH
 const GROUPS = { groupPages: 8 } as const;
 /** Least share of the one-level pages that two levels find. */
 const LEAST_RECALL = 0.97;
+/** So many KV heads that the CUDA build gives each a block of its own, which scores coarse copies first. */
+const WIDE: PagedShape = { ...SHAPE, numKvHeads: 40, numQueryHeads: 80 };
+const COARSE = { statistics: { variance: true, minMax: true, coarse: true } } as const;
+/** Least share of the pages of exact scores that are found through coarse copies. */
+const LEAST_COARSE_RECALL = 0.995;
 
 function chosen(paged: Paged, q: Float32Array<ArrayBuffer>, options: ChooseOptions): number[][] {
   return selectionRows(choose(paged, q, options));
@@ -69,12 +75,17 @@ interface Built {
   q: Float32Array<ArrayBuffer>;
 }
 
-function build(device: Device, changes: Partial<PagedShape>, lengths: readonly number[], groups: boolean): Built {
+function build(
+  device: Device,
+  changes: Partial<PagedShape>,
+  lengths: readonly number[],
+  overrides: Partial<CacheShape>,
+): Built {
   const shape = { ...SHAPE, ...changes };
   const random = new Random(lengths[0]!);
   const parts = lengths.map((tokens) => sequenceOf(shape, tokens));
   const q = joined(parts.map(({ keys }) => queryNear(random, keys, shape)));
-  return { paged: buildUnrounded(device, shape, parts, random, groups ? GROUPS : {}), q };
+  return { paged: buildUnrounded(device, shape, parts, random, { maxSequences: parts.length, ...overrides }), q };
 }
 
 /** k ascending pages of the sequence, the forced ones among them; all pages where there are not more. */
@@ -112,7 +123,7 @@ function recall(found: readonly number[][], wanted: readonly number[][]): number
 
 for (const gridCase of GRID) {
   deviceTest(`choosePages without groups takes what scorePages and selectPages take in ${gridCase.name}`, (device) => {
-    const { paged, q } = build(device, gridCase.shape, gridLengths(gridCase), false);
+    const { paged, q } = build(device, gridCase.shape, gridLengths(gridCase), {});
     for (const scorer of SCORERS) {
       const options = { scorer, k: 3, recentPages: 1 };
       assertIndexSetsEqual(chosen(paged, q, options), scoreAndSelect(paged, q, options));
@@ -144,7 +155,7 @@ const FEW: Record<string, { shape?: Partial<PagedShape>; lengths: number[]; k?: 
 
 for (const [name, { shape, lengths, k = 64 }] of Object.entries(FEW)) {
   deviceTest(`choosePages takes the pages of one level where groups leave none out, for ${name}`, (device) => {
-    const { paged, q } = build(device, shape ?? {}, lengths, true);
+    const { paged, q } = build(device, shape ?? {}, lengths, GROUPS);
     for (const scorer of SCORERS) {
       const found = chosen(paged, q, { scorer, k });
       assertValid(paged, found, { k });
@@ -156,7 +167,7 @@ for (const [name, { shape, lengths, k = 64 }] of Object.entries(FEW)) {
 for (const headDim of [64, 128]) {
   for (const numQueryHeads of [4, 8, 16]) {
     deviceTest(`choosePages of 20,000 tokens, ${numQueryHeads} heads of ${headDim}, misses few pages`, (device) => {
-      const { paged, q } = build(device, { headDim, numQueryHeads }, [20_000], true);
+      const { paged, q } = build(device, { headDim, numQueryHeads }, [20_000], GROUPS);
       for (const scorer of SCORERS) {
         const found = chosen(paged, q, { scorer, k: 64 });
         const share = recall(found, scoreAndSelect(paged, q, { scorer, k: 64 }));
@@ -170,7 +181,7 @@ for (const headDim of [64, 128]) {
 }
 
 deviceTest("choosePages misses few pages of a batch of different lengths", (device) => {
-  const { paged, q } = build(device, { numKvHeads: 2, numQueryHeads: 8 }, [12_000, 1, 700, 6001], true);
+  const { paged, q } = build(device, { numKvHeads: 2, numQueryHeads: 8 }, [12_000, 1, 700, 6001], GROUPS);
   const found = chosen(paged, q, { k: 64 });
   assertValid(paged, found, { k: 64 });
   const share = recall(found, scoreAndSelect(paged, q, { k: 64 }));
@@ -189,6 +200,80 @@ deviceTest("choosePages misses few pages of keys that stay around their mean", (
   assert(share >= LEAST_RECALL, `found ${share} of the pages`);
 });
 
+/** A budget of 8 pages: copies are scored first from 64 pages on. */
+const WIDE_CASES: Record<string, { shape?: Partial<PagedShape>; lengths: number[] }> = {
+  "heads of 64": { lengths: [1203] },
+  "heads of 96": { shape: { headDim: 96 }, lengths: [1203] },
+  "heads of 128": { shape: { headDim: 128 }, lengths: [1203] },
+  "heads of 256": { shape: { headDim: 256 }, lengths: [603] },
+  "f16 pages": { shape: { dtype: "f16" }, lengths: [1203] },
+  "q8 pages": { shape: { kvType: "q8" }, lengths: [1203] },
+  "one query head a KV head": { shape: { numQueryHeads: 40 }, lengths: [1203] },
+  "8 query heads a KV head": { shape: { numQueryHeads: 320 }, lengths: [1203] },
+  "12 query heads a KV head": { shape: { numQueryHeads: 480 }, lengths: [1203] },
+  "a batch of different lengths": { lengths: [1203, 1, 60, 300, 64, 1000, 17] },
+};
+
+for (const [name, { shape, lengths }] of Object.entries(WIDE_CASES)) {
+  deviceTest(`choosePages with coarse copies misses few pages of ${name}`, (device) => {
+    const { paged, q } = build(device, { ...WIDE, ...shape }, lengths, COARSE);
+    for (const scorer of SCORERS) {
+      const found = chosen(paged, q, { scorer, k: 8 });
+      assertValid(paged, found, { k: 8 });
+      const share = recall(found, scoreAndSelect(paged, q, { scorer, k: 8 }));
+      assert(share >= LEAST_COARSE_RECALL, `${scorer} found ${share} of the pages`);
+    }
+  });
+}
+
+deviceTest("choosePages with coarse copies misses few pages of a long sequence", (device) => {
+  const { paged, q } = build(device, { ...WIDE, numKvHeads: 34, numQueryHeads: 34 }, [20_003], COARSE);
+  const found = chosen(paged, q, { scorer: "diag", k: 64 });
+  assertValid(paged, found, { k: 64 });
+  const share = recall(found, scoreAndSelect(paged, q, { scorer: "diag", k: 64 }));
+  assert(share >= LEAST_COARSE_RECALL, `found ${share} of the pages`);
+});
+
+deviceTest("choosePages with coarse copies takes the lowest pages where all keys are equal", (device) => {
+  const random = new Random(1);
+  const key = normals(random, WIDE.headDim);
+  const keys = Float32Array.from({ length: 1200 * 40 * WIDE.headDim }, (_, i) => key[i % WIDE.headDim]!);
+  const paged = buildUnrounded(device, WIDE, [{ keys, values: keys }], random, COARSE);
+  for (const scorer of SCORERS) {
+    const found = chosen(paged, normals(random, 80 * 64), { scorer, k: 8 });
+    assertIndexSetsEqual(found, Array.from({ length: 40 }, () => [0, 1, 2, 3, 4, 5, 148, 149]));
+  }
+});
+
+deviceTest("choosePages with coarse copies scores pages exactly whose keys are not finite", (device) => {
+  const random = new Random(4);
+  const part = randomSequence(random, WIDE, 1200);
+  const width = WIDE.numKvHeads * WIDE.headDim;
+  part.keys.fill(Infinity, 400 * width, 400 * width + 1);
+  part.keys.fill(NaN, 800 * width, 800 * width + 1);
+  const paged = buildUnrounded(device, WIDE, [part], random, COARSE);
+  const q = normals(random, 80 * 64).map(Math.abs);
+  const options = { scorer: "mean", k: 8 } as const;
+  assertIndexSetsEqual(chosen(paged, q, options).slice(0, 1), scoreAndSelect(paged, q, options).slice(0, 1));
+});
+
+deviceTest("choosePages with coarse copies after a truncation chooses as in a cache that never held more", (device) => {
+  const random = new Random(6);
+  const whole = randomSequence(random, WIDE, 1200);
+  const width = WIDE.numKvHeads * WIDE.headDim;
+  const [kept, direction] = [1003, normals(random, width)];
+  const keys = whole.keys.map((key, i) => {
+    const token = Math.floor(i / width);
+    return token < 1000 ? 0.01 * key : direction[i % width]! * (token < kept ? 1 : -50) + 0.01 * key;
+  });
+  const paged = buildUnrounded(device, WIDE, [{ ...whole, keys }], random, COARSE);
+  paged.cache.renewPage(paged.tables[0]![125]!, 3);
+  paged.sequences.lengths.write(Int32Array.of(kept));
+  const q = Float32Array.from({ length: 2 * width }, (_, i) => direction[Math.floor(i / 128) * 64 + i % 64]!);
+  const found = chosen({ ...paged, tokens: [kept] }, q, { scorer: "diag", k: 4, sinkPages: 0, recentPages: 0 });
+  assert(found.every((row) => row.includes(125)), "The page that the cut shortened has the best keys");
+});
+
 const FORCED: SelectOptions[] = [
   { k: 1 },
   { k: 2 },
@@ -204,8 +289,11 @@ for (const options of FORCED) {
   deviceTest(
     `choosePages of a long sequence forces ${sinkPages} sink and ${recentPages} recent pages into ${k}`,
     (device) => {
-      const { paged, q } = build(device, {}, [10_003], true);
+      const { paged, q } = build(device, {}, [10_003], GROUPS);
       assertValid(paged, chosen(paged, q, options), options);
+      const wide = build(device, WIDE, [1203], COARSE);
+      const scored = { scorer: "diag", ...options } as const;
+      assertValid(wide.paged, chosen(wide.paged, wide.q, scored), scored);
     },
   );
 }

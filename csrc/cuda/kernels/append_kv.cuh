@@ -1,6 +1,7 @@
 /* What the kernels share that store keys: where a token goes, and the statistics of a page (tests/reference/page_statistics.ts). */
 #pragma once
 
+#include "../../coarse_statistics.h"
 #include "group_statistics.cuh"
 
 namespace ps {
@@ -66,16 +67,23 @@ __device__ __forceinline__ void store_scaled_row(const Layout &layout, int place
   }
 }
 
+/* The largest number of the block, NaN if there is one, in every thread; none is below 0. shared [kWarp]. */
+__device__ inline float block_max_nan(float value, float *shared) {
+  value = warp_max_nan(value);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
+  __syncthreads();
+#pragma unroll
+  for (int warp = 0; warp < kStatisticsThreads / kWarp; warp++) value = max_nan(value, shared[warp]);
+  return value;
+}
+
 /* Writes the page's means as 8-bit floats; mean [kNumbersAThread] are this thread's. A row that is not finite gets NaN as its scale. */
 __device__ inline void store_f8(const CacheView &cache, int64_t row, int64_t single, const float *mean, float *shared) {
   float largest = 0;
 #pragma unroll
   for (int i = 0; i < kNumbersAThread; i++) largest = max_nan(largest, fabsf(mean[i]));
-  largest = warp_max_nan(largest);
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = largest;
-  __syncthreads();
-#pragma unroll
-  for (int warp = 0; warp < kStatisticsThreads / kWarp; warp++) largest = max_nan(largest, shared[warp]);
+  largest = block_max_nan(largest, shared);
   const float scale = largest / kLargestF8, factor = scale > 0 ? 1.f / scale : 0.f;
   auto *out = static_cast<__nv_fp8_storage_t *>(cache.mean) + row;
 #pragma unroll
@@ -84,6 +92,49 @@ __device__ inline void store_f8(const CacheView &cache, int64_t row, int64_t sin
     if (dim < cache.desc.head_dim) out[dim] = __nv_cvt_float_to_fp8(mean[i] * factor, __NV_SATFINITE, __NV_E4M3);
   }
   if (threadIdx.x == 0) cache.mean_scale[single] = isfinite(scale) ? scale : NAN;
+}
+
+/* A bf16 scale as f32; NaN where it is not finite, so that the page is always scored exactly. */
+__device__ __forceinline__ float coarse_scale(float scale) {
+  const float rounded = to_float(__float2bfloat16_rn(scale));
+  return isfinite(rounded) ? rounded : NAN;
+}
+
+/* Writes the page's coarse row; mean and variance [kNumbersAThread] are this thread's, as stored. */
+__device__ inline void store_coarse(const CacheView &cache, int64_t single, const float *mean, const float *variance, float *shared) {
+  __shared__ uint8_t codes[kNumbersAThread * kStatisticsThreads];
+  const int d = cache.desc.head_dim;
+  float largest[2] = {};
+#pragma unroll
+  for (int i = 0; i < kNumbersAThread; i++) {
+    largest[0] = max_nan(largest[0], fabsf(mean[i]));
+    largest[1] = max_nan(largest[1], variance[i]);
+  }
+  const float mean_scale = coarse_scale(__fdiv_rn(block_max_nan(largest[0], shared), 127.f));
+  const float variance_scale = coarse_scale(block_max_nan(largest[1], shared));
+  uint8_t *row = cache.coarse + single * coarse_row_bytes(d, cache.variance != nullptr);
+#pragma unroll
+  for (int i = 0; i < kNumbersAThread; i++) {
+    const int dim = threadIdx.x + i * kStatisticsThreads;
+    if (dim >= d) continue;
+    const float number = mean_scale > 0 ? __fdiv_rn(mean[i], mean_scale) : 0.f;
+    const float share = variance_scale > 0 ? __fdiv_rn(variance[i], variance_scale) : 0.f;
+    row[dim] = static_cast<uint8_t>(max(-127, min(127, __float2int_rn(number))));
+    codes[dim] = static_cast<uint8_t>(variance_code(share));
+  }
+  if (threadIdx.x == 0) {
+    const auto bits = [](float scale) { return __float_as_uint(scale) >> 16; };
+    cache.coarse_scale[single] = bits(variance_scale) << 16 | bits(mean_scale);
+  }
+  if (cache.variance == nullptr) return;
+  __syncthreads();
+  const int t = threadIdx.x % 4, part = threadIdx.x / 4;
+  if (part >= coarse_word_bytes(d) / 2) return;
+  uint32_t packed = 0;
+  for (int n = 8 * part; n < 8 * part + 8 && n < d / 4; n++) {
+    packed |= uint32_t(codes[coarse_dim(d, t, n)]) << (4 * (n % 4) + 2 * (n / 4 % 2));
+  }
+  reinterpret_cast<uint16_t *>(row + d + t * coarse_word_bytes(d))[part] = static_cast<uint16_t>(packed);
 }
 
 /* Statistics of one dimension of a page's first `count` keys. */
@@ -128,26 +179,34 @@ __device__ Moments measure(const CacheView &cache, const PageRows<Kv> &page, int
   return {mean, squares / static_cast<float>(count), low, high};
 }
 
+/* Writes a number of a row of statistics; returns it as stored. */
+template <typename T>
+__device__ __forceinline__ float store_statistic(void *pool, int64_t at, float number) {
+  T *out = static_cast<T *>(pool) + at;
+  store_number(out, number);
+  return to_float(*out);
+}
+
 /* Statistics of the first `count` keys of a page; every thread has written, or can see, the keys of its dimensions. T: of statistics. */
 template <typename T, typename Kv>
 __device__ void renew_statistics(const CacheView &cache, const PageRows<Kv> &page, int count, float *shared) {
-  float total = 0, mean[kNumbersAThread] = {};
+  float total = 0, mean[kNumbersAThread] = {}, variance[kNumbersAThread] = {};
 #pragma unroll
   for (int i = 0; i < kNumbersAThread; i++) {
     const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim >= cache.desc.head_dim) continue;
     const Moments moments = measure(cache, page, dim, count);
     total += moments.variance;
-    mean[i] = moments.mean;
-    if (!cache.mean_scale) store_number(static_cast<T *>(cache.mean) + page.row + dim, moments.mean);
-    if (cache.variance) store_number(static_cast<T *>(cache.variance) + page.row + dim, moments.variance);
-    if (cache.min) store_number(static_cast<T *>(cache.min) + page.row + dim, moments.low);
-    if (cache.max) store_number(static_cast<T *>(cache.max) + page.row + dim, moments.high);
+    mean[i] = cache.mean_scale ? moments.mean : store_statistic<T>(cache.mean, page.row + dim, moments.mean);
+    if (cache.variance) variance[i] = store_statistic<T>(cache.variance, page.row + dim, moments.variance);
+    if (cache.min) store_statistic<T>(cache.min, page.row + dim, moments.low);
+    if (cache.max) store_statistic<T>(cache.max, page.row + dim, moments.high);
   }
   total = block_sum(total, shared);
   if (threadIdx.x == 0) cache.std[page.single] = sqrtf(total);
   __syncthreads();
   if (cache.mean_scale) store_f8(cache, page.row, page.single, mean, shared);
+  if (cache.coarse) store_coarse(cache, page.single, mean, variance, shared);
 }
 
 /* Where the call's tokens go in a page, or in the pages of a group. */

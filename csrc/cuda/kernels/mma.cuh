@@ -55,6 +55,25 @@ __device__ __forceinline__ void multiply_add<f16>(float (&c)[4], const uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* The four registers of a tile of bytes: rows g and g + 8, first half of the columns, then the second. */
+struct ByteTile {
+  uint32_t first, next, first_high, next_high;
+};
+
+/* c [16, 8] += a [16, 32] * b [32, 8] of bytes, signed or not. Lane (g, t) holds columns 4t to + 3 and 4t + 16 to + 19. */
+template <bool Signed>
+__device__ __forceinline__ void multiply_bytes(int32_t (&c)[4], const ByteTile &a, uint2 b) {
+  if constexpr (Signed) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a.first), "r"(a.next), "r"(a.first_high), "r"(a.next_high), "r"(b.x), "r"(b.y));
+  } else {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a.first), "r"(a.next), "r"(a.first_high), "r"(a.next_high), "r"(b.x), "r"(b.y));
+  }
+}
+
 /* Two numbers as 16-bit floats in a register, the first in the low half. */
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float first, float second);

@@ -3,6 +3,7 @@
  *
  * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows (more from 15 k groups on): at 32,768 tokens, page 8
  * and a budget of 512 tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
+#include "coarse_choose.h"
 #include "group_choice.cuh"
 #include "page_score.h"
 #include "select.cuh"
@@ -158,6 +159,7 @@ void page_choose(Backend &backend, const PageChooseParams &params) {
   const bool two_levels = p.cache.group_mean && !p.cache.mean_scale && has_fast_score(p.cache.desc) && groups <= kMostGroups &&
                           (p.scorer == PS_UNIQUE || p.scorer == PS_MEAN);
   if (!two_levels) {
+    if (coarse_choose(backend, params)) return;
     page_score(backend, p);
     page_select(backend, params.select);
     return;

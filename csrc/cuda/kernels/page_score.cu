@@ -217,6 +217,9 @@ bool has_fast_score(const ps_cache_desc &desc) {
   return desc.dtype != PS_F32 && desc.num_query_heads / desc.num_kv_heads <= kFastHeads && (d == 64 || d == 96 || d == 128 || d == 256);
 }
 
+/* Copies of bytes are scored on tensor cores only. */
+bool keeps_coarse(const ps_cache_desc &desc) { return (desc.statistics & PS_STATISTICS_COARSE) != 0 && has_fast_score(desc); }
+
 void score_units(Backend &backend, const PageScoreParams &params, int32_t unit_pages) {
   const ps_cache_desc &desc = params.cache.desc;
   const int64_t rows = params.sequences.sequences * desc.num_kv_heads, units = ceil_div(params.sequences.max_pages, unit_pages);

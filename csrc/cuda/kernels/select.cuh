@@ -14,6 +14,17 @@ constexpr int kMostPasses = 4; /* 32 bits, 8 a pass */
 constexpr int kMostWarps = 32;
 constexpr int kMostItems = 16; /* keys per thread */
 
+/* The threads that select together: the whole block, or its first Threads, which then meet at a barrier of their own. */
+struct WholeBlock {
+  static __device__ __forceinline__ int threads() { return static_cast<int>(blockDim.x); }
+  static __device__ __forceinline__ void sync() { __syncthreads(); }
+};
+template <int Threads>
+struct FirstThreads {
+  static __device__ __forceinline__ int threads() { return Threads; }
+  static __device__ __forceinline__ void sync() { asm volatile("bar.sync 1, %0;" ::"n"(Threads) : "memory"); }
+};
+
 struct SelectShared {
   alignas(16) uint32_t bins[kMostPasses][kBins];
   uint32_t low[kMostWarps], high[kMostWarps];
@@ -28,8 +39,9 @@ __device__ __forceinline__ uint32_t ordered_key(float score) {
 }
 
 /* Keys source(0) to source(count - 1), Items per thread at a time, in rounds of one per thread. */
-template <int Items, typename Source>
+template <int Items, typename Source, typename OfTeam = WholeBlock>
 struct Keys {
+  using Team = OfTeam;
   static_assert(Items <= kMostItems, "The counts of more rounds do not fit SelectShared");
   const Source &source;
   const int32_t count;
@@ -37,9 +49,9 @@ struct Keys {
 
   __device__ Keys(const Source &source, int32_t count) : source(source), count(count) { load(0); }
 
-  __device__ __forceinline__ int32_t chunk() const { return Items * static_cast<int32_t>(blockDim.x); }
+  __device__ __forceinline__ int32_t chunk() const { return Items * Team::threads(); }
   __device__ __forceinline__ int32_t place(int32_t base, int item) const {
-    return base + item * static_cast<int32_t>(blockDim.x) + static_cast<int32_t>(threadIdx.x);
+    return base + item * Team::threads() + static_cast<int32_t>(threadIdx.x);
   }
 
   __device__ __forceinline__ void load(int32_t base) {
@@ -61,7 +73,7 @@ struct Keys {
 /* Take every key above `key`, and the first `ties` that equal it. */
 struct Cut {
   uint32_t key;
-  int32_t ties;
+  int32_t ties, count; /* count: of all that are taken */
 };
 
 /* Keys from low to high still matter, `wanted` of them are to be taken. */
@@ -69,10 +81,11 @@ struct Interval {
   uint32_t low, high;
   int32_t wanted;
   bool done; /* all keys from low on are taken, or low is the only one left */
+  int32_t more; /* keys that are taken beyond those that are wanted, if all from low on are */
 };
 
-/* The bin with the wanted-th largest key; every warp finds it for itself. */
-__device__ __forceinline__ Interval narrow(const Interval &from, int shift, const uint32_t *bins) {
+/* The bin with the wanted-th largest key; every warp finds it for itself. Up to `spare` more keys may be taken. */
+__device__ __forceinline__ Interval narrow(const Interval &from, int shift, const uint32_t *bins, int32_t spare = 0) {
   constexpr int kShare = kBins / kWarp;
   const int lane = threadIdx.x % kWarp;
   uint32_t counts[kShare];
@@ -100,14 +113,15 @@ __device__ __forceinline__ Interval narrow(const Interval &from, int shift, cons
   inside = __shfl_sync(kAllLanes, inside, owner);
   const uint32_t low = from.low + (static_cast<uint32_t>(bin) << shift), last = low + ((1u << shift) - 1);
   const int32_t wanted = from.wanted - taken;
-  return {low, last >= low && last < from.high ? last : from.high, wanted, shift == 0 || inside == wanted};
+  return {low, last >= low && last < from.high ? last : from.high, wanted, shift == 0 || inside - wanted <= spare, inside - wanted};
 }
 
 /* Lowest and highest of the keys that take part, in every thread. One barrier; bins are zero afterwards. */
 template <typename Keys>
 __device__ __forceinline__ void find_span(Keys &keys, SelectShared &shared, uint32_t &low, uint32_t &high) {
+  using Team = typename Keys::Team;
   uint32_t *bins = &shared.bins[0][0];
-  for (int i = threadIdx.x; i < kMostPasses * kBins; i += blockDim.x) bins[i] = 0;
+  for (int i = threadIdx.x; i < kMostPasses * kBins; i += Team::threads()) bins[i] = 0;
   low = 0xffffffffu;
   high = 0;
   keys.visit([&](uint32_t k) {
@@ -116,17 +130,18 @@ __device__ __forceinline__ void find_span(Keys &keys, SelectShared &shared, uint
   });
   low = __reduce_min_sync(kAllLanes, low);
   high = __reduce_max_sync(kAllLanes, high);
-  const int lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
+  const int lane = threadIdx.x % kWarp, warps = Team::threads() / kWarp;
   if (lane == 0) shared.low[threadIdx.x / kWarp] = low, shared.high[threadIdx.x / kWarp] = high;
-  __syncthreads();
+  Team::sync();
   low = __reduce_min_sync(kAllLanes, lane < warps ? shared.low[lane] : 0xffffffffu);
   high = __reduce_max_sync(kAllLanes, lane < warps ? shared.high[lane] : 0u);
 }
 
-/* Where to cut so that `wanted` keys are taken; at least so many take part. All threads call, after a barrier, and get the same. */
+/* Where to cut so that `wanted` keys are taken, or up to `spare` more where that is found sooner; at least `wanted` take part. All threads
+ * of the team call, after a barrier, and get the same. */
 template <typename Keys>
-__device__ __forceinline__ Cut find_cut(Keys &keys, int32_t wanted, SelectShared &shared) {
-  Interval interval{0, 0, wanted, false};
+__device__ __forceinline__ Cut find_cut(Keys &keys, int32_t wanted, SelectShared &shared, int32_t spare = 0) {
+  Interval interval{0, 0, wanted, false, 0};
   find_span(keys, shared, interval.low, interval.high);
   for (int pass = 0; pass < kMostPasses && !interval.done; pass++) {
     const int bits = 32 - __clz(interval.high - interval.low), shift = bits > 8 ? bits - 8 : 0;
@@ -134,10 +149,11 @@ __device__ __forceinline__ Cut find_cut(Keys &keys, int32_t wanted, SelectShared
     keys.visit([&](uint32_t k) {
       if (k >= interval.low && k <= interval.high) atomicAdd(&bins[(k - interval.low) >> shift], 1u);
     });
-    __syncthreads();
-    interval = narrow(interval, shift, bins);
+    Keys::Team::sync();
+    interval = narrow(interval, shift, bins, spare);
   }
-  return {interval.low, interval.low == interval.high ? interval.wanted : INT32_MAX}; /* else all that equal the lowest key are taken too */
+  const bool ends_in_tie = interval.low == interval.high && interval.more > spare; /* else all that equal the lowest key are taken too */
+  return {interval.low, ends_in_tie ? interval.wanted : INT32_MAX, ends_in_tie ? wanted : wanted + interval.more};
 }
 
 /* Turns the counts of a chunk's rounds and warps into what comes before each; `all` becomes their sum. One warp. */
@@ -161,9 +177,9 @@ __device__ __forceinline__ void scan_counts(int32_t entries, SelectShared &share
 }
 
 /* Calls body(place, i) for the taken keys i, whose places are counted in order of i. */
-template <int Items, typename Source, typename Body>
-__device__ __forceinline__ void visit_taken(Keys<Items, Source> &keys, Cut cut, SelectShared &shared, const Body &body) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+template <int Items, typename Source, typename Team, typename Body>
+__device__ __forceinline__ void visit_taken(Keys<Items, Source, Team> &keys, Cut cut, SelectShared &shared, const Body &body) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = Team::threads() / kWarp;
   const unsigned below = (1u << lane) - 1;
   int32_t written = 0, ties_seen = 0;
   for (int32_t base = 0; base < keys.count; base += keys.chunk()) {
@@ -175,9 +191,9 @@ __device__ __forceinline__ void visit_taken(Keys<Items, Source> &keys, Cut cut, 
       equal[i] = __ballot_sync(kAllLanes, keys.held[i] == cut.key);
       if (lane == 0) shared.before[i * warps + warp] = __popc(above[i]) | __popc(equal[i]) << 16;
     }
-    __syncthreads();
+    Team::sync();
     if (threadIdx.x < kWarp) scan_counts(Items * warps, shared);
-    __syncthreads();
+    Team::sync();
 #pragma unroll
     for (int i = 0; i < Items; i++) {
       const uint32_t before = shared.before[i * warps + warp];
@@ -190,13 +206,13 @@ __device__ __forceinline__ void visit_taken(Keys<Items, Source> &keys, Cut cut, 
     const int32_t more_above = shared.all & 0xffff, more_ties = shared.all >> 16;
     written += more_above + min(ties_seen + more_ties, cut.ties) - min(ties_seen, cut.ties);
     ties_seen += more_ties;
-    __syncthreads();
+    Team::sync();
   }
 }
 
 /* Writes value(i) of the taken keys in order of i. `out` has room for all of them. */
-template <int Items, typename Source, typename Value>
-__device__ __forceinline__ void write_taken(Keys<Items, Source> &keys, Cut cut, const Value &value, int32_t *out, SelectShared &shared) {
+template <int Items, typename Source, typename Team, typename Value>
+__device__ __forceinline__ void write_taken(Keys<Items, Source, Team> &keys, Cut cut, const Value &value, int32_t *out, SelectShared &shared) {
   visit_taken(keys, cut, shared, [&](int32_t place, int32_t i) { out[place] = value(i); });
 }
 
@@ -211,9 +227,10 @@ __device__ __forceinline__ Forced forced_pages(int64_t k, int32_t sink_pages, in
 }
 
 /* Writes the forced pages around the place for the best. */
+template <typename Team = WholeBlock>
 __device__ __forceinline__ void write_forced(const Forced &forced, int32_t pages, int32_t k, int32_t *out) {
-  for (int32_t i = threadIdx.x; i < forced.first; i += blockDim.x) out[i] = i;
-  for (int32_t i = threadIdx.x; i < forced.last; i += blockDim.x) out[k - forced.last + i] = pages - forced.last + i;
+  for (int32_t i = threadIdx.x; i < forced.first; i += Team::threads()) out[i] = i;
+  for (int32_t i = threadIdx.x; i < forced.last; i += Team::threads()) out[k - forced.last + i] = pages - forced.last + i;
 }
 
 /* Counts a call's selections; by the block of the first row. */
@@ -227,8 +244,9 @@ __device__ inline void count_selection(const PageSelectParams &p, int32_t pages,
 }
 
 /* Takes all pages of a row that has no more than k. */
+template <typename Team = WholeBlock>
 __device__ inline void take_all(int32_t pages, int32_t *out, int32_t *count) {
-  for (int32_t i = threadIdx.x; i < pages; i += blockDim.x) out[i] = i;
+  for (int32_t i = threadIdx.x; i < pages; i += Team::threads()) out[i] = i;
   if (threadIdx.x == 0) *count = pages;
 }
 

@@ -78,9 +78,16 @@ deviceTest("KvPool.peakKvBytes counts whole pages over layers and KV heads", (de
 
 for (const [scorer, bytes] of [["unique", 16 * 4 + 4], ["mean", 64], ["diag", 128], ["quest", 128]] as const) {
   deviceTest(`KvPool.statisticsBytes counts what ${scorer} reads of a page`, (device) => {
-    assertEquals(new KvPool(device, SHAPE).statisticsBytes(resolvePolicy({ scorer }, [0])), bytes);
+    const counters = { ...new KvPool(device, SHAPE).cache.counters(), pagesScored: 3 };
+    assertEquals(new KvPool(device, SHAPE).statisticsBytes(resolvePolicy({ scorer }, [0]), counters), 3 * bytes);
   });
 }
+
+deviceTest("KvPool.statisticsBytes counts coarse copies, of 16 bytes, 16 of codes and 4 of scales", (device) => {
+  const pool = new KvPool(device, SHAPE);
+  const counters = { ...pool.cache.counters(), copiesScored: 5 };
+  assertEquals(pool.statisticsBytes(resolvePolicy({ scorer: "diag" }, [0]), counters), 5 * 36);
+});
 
 deviceTest("KvPool.covers what it has room for, and nothing more", (device) => {
   const pool = new KvPool(device, { ...SHAPE, statistics: { minMax: true } });
@@ -116,8 +123,17 @@ Deno.test("cacheShape keeps the statistics that the scorer reads, and no others"
   const kept = (["unique", "diag", "quest", "mean"] as const).map((scorer) =>
     cacheShape(CONFIG, { dtype: "f32" }, resolvePolicy({ scorer }, [0, 0]), need).statistics
   );
-  const none = { variance: false, minMax: false };
-  assertEquals(kept, [none, { variance: true, minMax: false }, { variance: false, minMax: true }, none]);
+  const none = { variance: false, minMax: false, coarse: false };
+  assertEquals(kept, [none, { ...none, variance: true }, { ...none, minMax: true }, none]);
+});
+
+Deno.test("cacheShape keeps coarse copies for diag at two levels, and at no other", () => {
+  const need = { totalTokens: 8, longestTokens: 8, maxSequences: 1 };
+  const policies = [{}, { levels: 1 }, { scorer: "unique", levels: 2 }, { scorer: "diag", levels: 2 }] as const;
+  const kept = policies.map((sparse) =>
+    cacheShape(CONFIG, { dtype: "bf16" }, resolvePolicy(sparse, [0, 0], true), need).statistics.coarse
+  );
+  assertEquals(kept, [true, false, false, true]);
 });
 
 deviceTest("KvPool refuses a sequence that outgrows it, and serves the others on", (device) => {

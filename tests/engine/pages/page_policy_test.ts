@@ -90,8 +90,13 @@ Deno.test("resolvePolicy keeps pages in groups of 8 at two levels, where the dev
   assertEquals(resolvePolicy({ levels: 2 }, NO_WINDOWS, true).groupPages, 8);
 });
 
-Deno.test("resolvePolicy keeps single pages at one level, the default, or where the device scores no groups", () => {
-  assertEquals([{}, { levels: 1 }].map((sparse) => resolvePolicy(sparse, NO_WINDOWS, true).groupPages), [1, 1]);
+Deno.test("resolvePolicy has two levels for diag and one for other scorers, unless the caller says", () => {
+  const options = SCORERS.map((scorer) => ({ scorer }));
+  assertEquals(options.map((sparse) => resolvePolicy(sparse, NO_WINDOWS, true).groupPages), [1, 8, 1, 1]);
+});
+
+Deno.test("resolvePolicy keeps single pages at one level, or where the device scores no groups", () => {
+  assertEquals(resolvePolicy({ levels: 1 }, NO_WINDOWS, true).groupPages, 1);
   assertEquals([1, 2].map((levels) => resolvePolicy(untyped({ levels }), NO_WINDOWS, false).groupPages), [1, 1]);
 });
 
