@@ -66,7 +66,8 @@ __device__ __forceinline__ void select_in_cluster(Keys &keys, int32_t wanted, in
   cluster_sync();
   above = lane < blocks ? static_cast<int32_t>(read_remote(&cluster.above, lane)) : 0;
   ties = lane < blocks ? static_cast<int32_t>(read_remote(&cluster.ties, lane)) : 0;
-  const int32_t lower_above = __reduce_add_sync(kAllLanes, lane < rank ? above : 0), lower_ties = __reduce_add_sync(kAllLanes, lane < rank ? ties : 0);
+  const int32_t lower_above = __reduce_add_sync(kAllLanes, lane < rank ? above : 0),
+                lower_ties = __reduce_add_sync(kAllLanes, lane < rank ? ties : 0);
   const int32_t taken_ties = min(lower_ties, cut.ties), first = lower_above + taken_ties;
   const Cut own{cut.key, cut.ties == INT32_MAX ? INT32_MAX : cut.ties - taken_ties};
   visit_taken(keys, own, shared, [&](int32_t place, int32_t i) { body(first + place, i); });

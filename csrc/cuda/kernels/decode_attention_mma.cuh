@@ -97,7 +97,7 @@ __device__ __forceinline__ void score_tile(const uint32_t (&q)[D / 16][4], uint3
   float sums[2][2][4] = {}; /* of even and of odd steps, so that fewer products wait for each other */
 #pragma unroll
   for (int step = 0; step < Tile::kRow / 16; step++) {
-    float(&c)[2][4] = sums[step % 2];
+    float (&c)[2][4] = sums[step % 2];
     const int column = step * 16 + matrix % 2 * 8;
     uint32_t b[4];
     load_matrices(b, keys + matrix / 2 * Tile::kHalfBytes + column / Tile::kWidth * Tile::kUnitBytes +
@@ -117,7 +117,7 @@ __device__ __forceinline__ void score_tile(const uint32_t (&q)[D / 16][4], uint3
   }
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    const float(&even)[4] = sums[0][half], (&odd)[4] = sums[1][half];
+    const float (&even)[4] = sums[0][half], (&odd)[4] = sums[1][half];
     out[2 * half] = (even[0] + odd[0]) + (even[2] + odd[2]);
     out[2 * half + 1] = (even[1] + odd[1]) + (even[3] + odd[3]);
   }
@@ -285,7 +285,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
 }
 
 template <typename Kv, int D, int Warps>
-__global__ void __launch_bounds__(Warps * kWarp) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
+__global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ __align__(1024) unsigned char shared[];
   let_next_start();
   RowPages row;

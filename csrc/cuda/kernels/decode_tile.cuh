@@ -34,9 +34,7 @@ struct DecodeTile {
   static constexpr int kMergeBytes = Warps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
   static constexpr int kSharedBytes = Warps * kWarpBytes > kMergeBytes ? Warps * kWarpBytes : kMergeBytes;
   /* Of a block, on a device of any capability. */
-  static int64_t shared_bytes(int capability) {
-    return std::max(int64_t(Warps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes));
-  }
+  static int64_t shared_bytes(int capability) { return std::max(int64_t(Warps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes)); }
   static_assert(kRow % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
 };
 

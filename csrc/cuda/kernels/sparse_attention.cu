@@ -2,7 +2,7 @@
  *
  * Few rows (sequence and KV head) are bound by latency, not by bytes: three launches, each waiting for memory a few times over, cost
  * more than what they read. So one cluster of blocks takes a row from its scores to its answer in one launch: every block scores a
- * share of the pages, all make the same choice (cluster_choice.cuh), and each attends to a share of it. Every page is scored, but for
+ * share of the pages, all make the same choice, and each attends to a share of it. Every page is scored, but for
  * very long contexts. Many rows are bound by bytes: page_choose.cu, then decode_attention.cu. */
 #include <algorithm>
 
@@ -190,8 +190,8 @@ __device__ __forceinline__ void copy_queries(const float *from, int heads, float
  * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together. Returns the rows of statistics that the
  * cluster read. */
 template <typename T, int D>
-__device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room, const Chosen &chosen,
-                                                float *queries, ChoiceShared &shared) {
+__device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room,
+                                                const Chosen &chosen, float *queries, ChoiceShared &shared) {
   const PageSelectParams &p = launch.choose.select;
   const PageScoreParams &score = launch.choose.score;
   const int32_t k = static_cast<int32_t>(p.k), blocks = launch.sizes.cluster;
@@ -202,7 +202,13 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   const bool gathered = units <= kGathered && taken * kGroupPages <= kGathered;
   const Share own = share_of(units, blocks, kTilePages), part = share_of(taken, blocks, 1);
   const Level<T> of_pages = page_level<T>(score, row.head);
-  Stage<T> stage{shift > 0 ? group_level<T>(score, row.head) : of_pages, units, shift > 0 ? taken : forced.best, own, room.keys, nullptr, room.rows,
+  Stage<T> stage{shift > 0 ? group_level<T>(score, row.head) : of_pages,
+                 units,
+                 shift > 0 ? taken : forced.best,
+                 own,
+                 room.keys,
+                 nullptr,
+                 room.rows,
                  gathered ? 0 : own.begin};
 
   /* Rows of statistics: of the share at least. Its first ones are on their way to the L2 cache, where the writes of earlier kernels end too. */
@@ -268,8 +274,8 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
       cluster_sync();
     }
     if (last) break;
-    stage = {of_pages, taken * kGroupPages, forced.best, {part.begin * kGroupPages, part.end * kGroupPages, 0}, room.page_keys,
-             room.groups, room.group_rows, gathered ? 0 : part.begin};
+    stage = {of_pages,       taken * kGroupPages, forced.best,     {part.begin * kGroupPages, part.end * kGroupPages, 0},
+             room.page_keys, room.groups,         room.group_rows, gathered ? 0 : part.begin};
   }
   return units + taken * kGroupPages;
 }
@@ -373,7 +379,9 @@ constexpr int64_t kStaticBytes = sizeof(ChoiceShared) + 1024;
 ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
   const int64_t pages = params.score.sequences.max_pages, share = ceil_div(pages, cluster);
   const bool has_groups = params.score.cache.group_mean && share > kLongShare;
-  auto room = [&](int64_t count) { return ceil_div(std::max(std::min<int64_t>(count, kGathered), ceil_div(count, cluster)), kTilePages) * kTilePages; };
+  auto room = [&](int64_t count) {
+    return ceil_div(std::max(std::min<int64_t>(count, kGathered), ceil_div(count, cluster)), kTilePages) * kTilePages;
+  };
   if (!has_groups) return {cluster, false, static_cast<int32_t>(room(pages)), 0, 0};
   const int64_t all = ceil_div(pages, kGroupPages), groups = std::min(groups_wanted(params.select, all), all);
   const int64_t units = std::max(room(std::min(pages, kLongShare * cluster)), room(all));
