@@ -15,7 +15,7 @@ export interface SparseOptions {
    * 10 % faster on the device; `off` reads all pages. Default `auto`.
    */
   mode?: "auto" | "on" | "off";
-  /** Tokens that attention reads per KV head and layer, a multiple of the page size. Default 512. */
+  /** Tokens that attention reads per KV head and layer, a multiple of the page size. Default 1024. */
   budgetTokens?: number;
   /** Tokens per page: 8, 16, 32 or 64. Default 8. */
   pageSize?: number;

@@ -202,7 +202,7 @@ export const sparseOptions = {
     group: "Sparse attention",
     range: { min: 1 },
     fallback: undefined,
-    fallbackText: "512, or the model's own",
+    fallbackText: "1024, or the model's own",
     help: "Tokens read per decode step and KV head, a multiple of the page size",
   }),
   pageSize: numberChoiceOption({

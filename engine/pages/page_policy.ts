@@ -57,7 +57,7 @@ export const PAGE_SIZES = [8, 16, 32, 64] as const;
 export const SCORERS: readonly Scorer[] = ["unique", "diag", "quest", "mean"];
 export const DEFAULT_SPARSE = {
   mode: "auto",
-  budgetTokens: 512,
+  budgetTokens: 1024,
   pageSize: 8,
   scorer: "diag",
   sinkPages: 1,

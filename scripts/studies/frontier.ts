@@ -3,18 +3,17 @@
  *
  *     pagesift bench quality -m MODEL --text BOOK -l 8k --task prose --page-size 8,16,32 --budget 256,512 -o jsonl >> kl.jsonl
  *     pagesift bench generate -m MODEL -p 0 -n 16 -d 8k --page-size 8,16,32 --budget 256,512 --scorer diag -o jsonl > cpu.jsonl
- *     deno run -A scripts/studies/frontier.ts kl.jsonl --speed "2 CPU cores=cpu.jsonl" [--speed …] [--title TEXT] [--plot FILE.svg]
+ *     deno run -A scripts/studies/frontier.ts kl.jsonl --speed "2 CPU cores=cpu.jsonl" [--speed …] [--plot FILE.svg --title TEXT --footer TEXT]
  *
- * KL is the mean over all sparse rows of a page size and budget, whatever their text. Times are shares of the dense step, or dense attention, with
- * the same pages that alternated with them.
+ * KL is the mean over all sparse rows of a page size and budget, whatever their text. Times are shares of the dense row of the same run and page
+ * size, which alternated with them; the time of a setting that was measured in several runs is the median of its shares.
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { short } from "../../bench/columns.ts";
 import { type Panel, renderPlot } from "../../bench/plot.ts";
 import type { Row } from "../../bench/row.ts";
-import { mean } from "../../bench/statistics.ts";
+import { mean, median } from "../../bench/statistics.ts";
 import { print } from "../output.ts";
-import { commit } from "./measure.ts";
 
 /** Page size and budget. */
 type Setting = `${number} ${number}`;
@@ -23,10 +22,9 @@ type Setting = `${number} ${number}`;
 interface Speed {
   title: string;
   shares: Map<Setting, number>;
-  dense: string;
 }
 
-const flags = parseArgs(Deno.args, { string: ["speed", "title", "plot"], collect: ["speed"] });
+const flags = parseArgs(Deno.args, { string: ["speed", "title", "footer", "plot"], collect: ["speed"] });
 
 function readRows(file: string): Row[] {
   return Deno.readTextFileSync(file).split("\n").filter((line) => line.trim() !== "").map((line) => JSON.parse(line));
@@ -43,12 +41,13 @@ function speedsOf(argument: string): Speed[] {
     ({ batch, context_tokens: context, depth_tokens: tokens = context }) => `${name}, ${tokens} tokens, batch ${batch}`,
   );
   return [...groups].map(([title, rows]) => {
-    const sparse = rows.filter(({ arm }) => arm === "sparse");
-    const dense = rows.filter(({ arm }) => arm === "dense").map(({ median_us: us }) => us / 1000);
+    const dense = median(rows.filter(({ arm }) => arm === "dense").map(({ median_us: us }) => us));
+    const sparse = Map.groupBy(rows.filter(({ arm }) => arm === "sparse"), settingOf);
     return {
-      title,
-      shares: new Map(sparse.map((row) => [settingOf(row), 1 / (row.of_dense ?? NaN)])),
-      dense: `${short(Math.min(...dense))} to ${short(Math.max(...dense))} ms`,
+      title: `${title}; dense: ${short(dense / 1000)} ms`,
+      shares: new Map(
+        [...sparse].map(([setting, each]) => [setting, median(each.map((row) => 1 / (row.of_dense ?? NaN)))]),
+      ),
     };
   });
 }
@@ -57,11 +56,10 @@ const quality = Map.groupBy(flags._.map(String).flatMap(readRows).filter(({ arm 
 const kl = new Map([...quality].map(([setting, rows]) => [setting, mean(rows.map((row) => row.kl ?? NaN))]));
 const speeds = [flags.speed ?? []].flat().map(String).flatMap(speedsOf);
 
-function panelOf({ title, shares, dense }: Speed): Panel {
+function panelOf({ title, shares }: Speed): Panel {
   const pages = Map.groupBy(kl.keys(), (setting) => setting.split(" ")[0]);
   return {
-    title: `${title}; dense: ${dense}`,
-    ...{ xTitle: "time, % of dense", measuredX: true, yTitle: "KL to dense, nats per token" },
+    ...{ title, xTitle: "time, % of dense", measuredX: true, yTitle: "KL to dense, nats per token" },
     series: [...pages].map(([page, settings]) => ({
       name: `page ${page}`,
       points: settings.flatMap((setting) => {
@@ -81,13 +79,9 @@ for (const [setting, rows] of quality) {
   const cells = [...setting.split(" "), (kl.get(setting) ?? NaN).toFixed(4)];
   print(`| ${[...cells, ...percents.map((share) => `${(100 * share).toFixed(1)} %`)].join(" | ")} |`);
 }
-for (const { title, dense } of speeds) print(`${title}: dense ${dense}`);
 if (flags.plot) {
-  const footer = `commit ${await commit()}; each line has budgets of ${
-    [...new Set([...kl.keys()].map((setting) => setting.split(" ")[1]))].join(", ")
-  } tokens from left to right`;
-  Deno.writeTextFileSync(
-    String(flags.plot),
-    renderPlot({ title: flags.title?.toString() ?? "Loss and cost of budgets", footer, panels: speeds.map(panelOf) }),
-  );
+  const budgets = [...new Set([...kl.keys()].map((setting) => setting.split(" ")[1]))].join(", ");
+  const footer = `${flags.footer ?? ""}; each line has budgets of ${budgets} tokens from top to bottom`;
+  const title = String(flags.title ?? "Loss and cost of budgets");
+  Deno.writeTextFileSync(String(flags.plot), renderPlot({ title, footer, panels: speeds.map(panelOf) }));
 }

@@ -26,7 +26,7 @@ Deno.test("resolvePolicy has the defaults of the method", () => {
   assertEquals(resolvePolicy({}, NO_WINDOWS), {
     pageSize: 8,
     groupPages: 1,
-    budgetPages: 64,
+    budgetPages: 128,
     scorer: "diag",
     lambda: 2,
     sinkPages: 1,
@@ -46,7 +46,12 @@ Deno.test("resolvePolicy keeps a lambda of 0", () => {
 });
 
 Deno.test("resolvePolicy counts the budget in pages of the chosen size", () => {
-  assertEquals([8, 16, 32, 64].map((pageSize) => resolvePolicy({ pageSize }, NO_WINDOWS).budgetPages), [64, 32, 16, 8]);
+  assertEquals([8, 16, 32, 64].map((pageSize) => resolvePolicy({ pageSize }, NO_WINDOWS).budgetPages), [
+    128,
+    64,
+    32,
+    16,
+  ]);
 });
 
 Deno.test("resolvePolicy takes a budget of one page", () => {

@@ -34,7 +34,7 @@ const MEASURED: Record<string, Measured> = {
 };
 
 function policyOf(layers: number, mode: "auto" | "on" | "off" = "auto"): PagePolicy {
-  return resolvePolicy({ mode, scorer: "unique" }, Array<number>(layers).fill(0));
+  return resolvePolicy({ mode, scorer: "unique", budgetTokens: 512 }, Array<number>(layers).fill(0));
 }
 
 for (const [name, { layers, shape, ratios }] of Object.entries(MEASURED)) {
