@@ -3,7 +3,8 @@
  * where `matmul` of more than 256 tokens with bf16 weights rounds its input to bf16, and with AMX:
  *
  * - `matmul` of 17 to 256 tokens with bf16 weights takes its input in two parts of bf16, and rounds it to bf16 for more tokens;
- * - `attendPrefill` over pages that are not f32 rounds queries, keys, values and probabilities to bf16.
+ * - `attendPrefill` over pages that are not f32 rounds queries, keys, values and probabilities to bf16; their powers of two are computed to
+ *   7.5e-5, a 26th of that rounding.
  *
  * The CUDA build differs in the products that go through tensor cores of 16 bits, and only there:
  *
