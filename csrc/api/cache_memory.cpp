@@ -28,7 +28,8 @@ void check_desc(const ps_cache_desc *desc) {
   require(d.statistics >= 0 && d.statistics <= (PS_STATISTICS_VARIANCE | PS_STATISTICS_MIN_MAX | PS_STATISTICS_F8 | PS_STATISTICS_COARSE),
           "Unknown bits in statistics");
   require((d.statistics & PS_STATISTICS_F8) == 0 || d.dtype != PS_F32, "8-bit means require pages of f16 or bf16");
-  require((d.statistics & PS_STATISTICS_F8) == 0 || (d.statistics & PS_STATISTICS_COARSE) == 0, "Coarse copies require means in the dtype of the pages");
+  require((d.statistics & PS_STATISTICS_F8) == 0 || (d.statistics & PS_STATISTICS_COARSE) == 0,
+          "Coarse copies require means in the dtype of the pages");
   require(d.max_sequences >= 1 && d.max_sequences <= 65536, "max_sequences must be from 1 to 65536");
   require(d.num_pages >= 1 && d.num_pages <= INT32_MAX / d.page_size, "num_pages must be at least 1, and its slots must fit an i32");
   require(d.group_pages == 0 || d.group_pages == 8, "group_pages must be 0 or 8");

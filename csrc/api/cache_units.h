@@ -11,7 +11,23 @@ namespace ps {
 inline int32_t pages_of_unit(const ps_cache_desc &desc) { return desc.group_pages > 0 ? desc.group_pages : 1; }
 
 /* The pools of a cache, in their order in its memory. */
-enum Pool { kKeys, kValues, kKeyScale, kValueScale, kMean, kMeanScale, kStd, kVariance, kMin, kMax, kCoarse, kCoarseScale, kGroupMean, kGroupStd, kPools };
+enum Pool {
+  kKeys,
+  kValues,
+  kKeyScale,
+  kValueScale,
+  kMean,
+  kMeanScale,
+  kStd,
+  kVariance,
+  kMin,
+  kMax,
+  kCoarse,
+  kCoarseScale,
+  kGroupMean,
+  kGroupStd,
+  kPools
+};
 
 /* Bytes of one unit in each pool, per layer and KV head; 0 if the cache does not have the pool. */
 inline std::array<int64_t, kPools> pool_bytes(const ps_cache_desc &desc) {

@@ -50,7 +50,8 @@ void Nccl::check(Result result, const char *attempted) const {
 void Nccl::all_reduce(const std::vector<float *> &data, int64_t count) {
   check(start_(), "Could not sum over the GPUs");
   for (size_t i = 0; i < data.size(); i++) {
-    check(reduce_(data[i], data[i], static_cast<size_t>(count), kFloat32, kSum, communicators_[i], members_[i]->stream), "Could not sum over the GPUs");
+    check(reduce_(data[i], data[i], static_cast<size_t>(count), kFloat32, kSum, communicators_[i], members_[i]->stream),
+          "Could not sum over the GPUs");
   }
   check(end_(), "Could not sum over the GPUs");
 }

@@ -53,7 +53,8 @@ bool Peers::start(const std::vector<float *> &data, int64_t count) {
     backend_enter(*members_[i]);
     /* Once both are ready, this member's numbers are complete, and the other one has added what arrived before. */
     for (cudaEvent_t ready : exchange->ready) check_cuda(cudaStreamWaitEvent(copies_[i], ready, 0), kFailed);
-    check_cuda(cudaMemcpyAsync(exchange->arrived[other], data[i], static_cast<size_t>(count) * sizeof(float), cudaMemcpyDefault, copies_[i]), kFailed);
+    check_cuda(cudaMemcpyAsync(exchange->arrived[other], data[i], static_cast<size_t>(count) * sizeof(float), cudaMemcpyDefault, copies_[i]),
+               kFailed);
     check_cuda(cudaEventRecord(exchange->sent[i], copies_[i]), kFailed);
   }
   exchange->data = data[0];

@@ -99,11 +99,12 @@ __device__ __forceinline__ void make_keys(const Scorer &scorer, const CoarseLaun
     return checked_index(launch.bad_index, kPageTable, row.table_offset + page_of(i), page, desc.num_pages);
   };
   for (int first = 0; first < group; first += kScoreHeads) {
-    score_pages<Tiles>(scorer, warp, warps, count, look_up, check, [&] { prepare(first, min(group - first, kScoreHeads)); },
-                       [&](int32_t i, float score) {
-                         const uint32_t key = key_of(score);
-                         keys[i] = first == 0 ? key : join_keys(key, keys[i]);
-                       });
+    score_pages<Tiles>(
+        scorer, warp, warps, count, look_up, check, [&] { prepare(first, min(group - first, kScoreHeads)); },
+        [&](int32_t i, float score) {
+          const uint32_t key = key_of(score);
+          keys[i] = first == 0 ? key : join_keys(key, keys[i]);
+        });
   }
 }
 
@@ -230,7 +231,8 @@ bool launch_head_dim(Backend &backend, const CoarseLaunch &params) {
 
 template <typename T>
 bool launch_kind(Backend &backend, const CoarseLaunch &params) {
-  return params.params.score.scorer == PS_DIAG ? launch_head_dim<T, Kind::kDiag>(backend, params) : launch_head_dim<T, Kind::kSpread>(backend, params);
+  return params.params.score.scorer == PS_DIAG ? launch_head_dim<T, Kind::kDiag>(backend, params)
+                                               : launch_head_dim<T, Kind::kSpread>(backend, params);
 }
 
 }  // namespace

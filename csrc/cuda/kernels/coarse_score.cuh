@@ -275,9 +275,9 @@ struct CoarseScorer {
     for (int i = 0; i < 4; i++) {
       const bool odd = i % 2;
       const uint32_t scale = pages[i / 2].scales;
-      const float spread = kDiag ? square_root(static_cast<float>(squared[i]) * ((odd ? square_factors.y : square_factors.x) *
-                                                                                  __uint_as_float(scale & 0xffff0000u)))
-                                 : pages[i / 2].std * (odd ? lengths.y : lengths.x);
+      const float spread =
+          kDiag ? square_root(static_cast<float>(squared[i]) * ((odd ? square_factors.y : square_factors.x) * __uint_as_float(scale & 0xffff0000u)))
+                : pages[i / 2].std * (odd ? lengths.y : lengths.x);
       out[i] = fmaf(static_cast<float>(sums[i]), (odd ? factors.y : factors.x) * __uint_as_float(scale << 16), spread);
     }
     return largest_of_heads(out, heads);

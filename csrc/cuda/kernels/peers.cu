@@ -44,8 +44,7 @@ struct Patience {
 };
 
 __device__ __forceinline__ void send(Line *to, float first, float second, uint32_t round) {
-  asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %2};" ::"l"(to), "r"(__float_as_uint(first)), "r"(round),
-               "r"(__float_as_uint(second))
+  asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %2};" ::"l"(to), "r"(__float_as_uint(first)), "r"(round), "r"(__float_as_uint(second))
                : "memory");
 }
 
@@ -115,7 +114,8 @@ struct PeerRows {
 
 /* Each member adds its share of the packs, and writes the sums to all. */
 template <int N>
-__global__ void __launch_bounds__(kLargeThreads) sum_large_kernel(const __grid_constant__ PeerParams p, const __grid_constant__ PeerRows rows, int64_t count) {
+__global__ void __launch_bounds__(kLargeThreads)
+    sum_large_kernel(const __grid_constant__ PeerParams p, const __grid_constant__ PeerRows rows, int64_t count) {
   wait_for_previous();
   Inbox &own = *p.inboxes[p.self];
   const uint32_t round = own.rounds[blockIdx.x] + 1;
@@ -148,7 +148,9 @@ __global__ void __launch_bounds__(kLargeThreads) sum_large_kernel(const __grid_c
 
 /* Each member writes its columns to all. */
 template <int N>
-__global__ void __launch_bounds__(kLargeThreads) gather_kernel(const __grid_constant__ PeerParams p, const float *x, const __grid_constant__ PeerRows out, int64_t out_stride, int64_t packs, int64_t rows) {
+__global__ void __launch_bounds__(kLargeThreads)
+    gather_kernel(const __grid_constant__ PeerParams p, const float *x, const __grid_constant__ PeerRows out, int64_t out_stride, int64_t packs,
+                  int64_t rows) {
   wait_for_previous();
   Inbox &own = *p.inboxes[p.self];
   const uint32_t round = own.rounds[blockIdx.x] + 1;
@@ -174,9 +176,7 @@ void load_kernels() {
 
 bool is_apart(const Backend *one, const Backend *other) { return one->index != other->index; }
 
-dim3 large_grid(int64_t threads) {
-  return dim3(static_cast<unsigned>(std::clamp<int64_t>(ceil_div(threads, kLargeThreads), 1, kLargeBlocks)));
-}
+dim3 large_grid(int64_t threads) { return dim3(static_cast<unsigned>(std::clamp<int64_t>(ceil_div(threads, kLargeThreads), 1, kLargeBlocks))); }
 
 }  // namespace
 
@@ -281,8 +281,8 @@ void Peers::all_gather(const std::vector<const float *> &x, const std::vector<fl
     Backend &member = *members_[i];
     backend_enter(member);
     with_pack<4>(fit, [&](auto n) {
-      launch(member, "Could not launch gather", gather_kernel<n()>, large_grid(rows * width / n()), kLargeThreads, 0, params(i), x[i], all, out_stride,
-             width / n(), rows);
+      launch(member, "Could not launch gather", gather_kernel<n()>, large_grid(rows * width / n()), kLargeThreads, 0, params(i), x[i], all,
+             out_stride, width / n(), rows);
     });
   }
 }

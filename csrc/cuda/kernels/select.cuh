@@ -50,9 +50,7 @@ struct Keys {
   __device__ Keys(const Source &source, int32_t count) : source(source), count(count) { load(0); }
 
   __device__ __forceinline__ int32_t chunk() const { return Items * Team::threads(); }
-  __device__ __forceinline__ int32_t place(int32_t base, int item) const {
-    return base + item * Team::threads() + static_cast<int32_t>(threadIdx.x);
-  }
+  __device__ __forceinline__ int32_t place(int32_t base, int item) const { return base + item * Team::threads() + static_cast<int32_t>(threadIdx.x); }
 
   __device__ __forceinline__ void load(int32_t base) {
 #pragma unroll
