@@ -18,9 +18,9 @@ namespace {
 constexpr int kThreads = kSelectThreads;
 constexpr int kTiles = 4; /* that a warp reads at once */
 constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
-constexpr int32_t kGathered = 4096;  /* keys: so many or fewer are passed to every block, which then chooses alone */
+constexpr int32_t kGathered = 2048;  /* keys: as many or fewer are passed to every block, which then chooses alone */
 constexpr int kKeyItems = 8;         /* keys per thread, where the blocks choose together */
-constexpr int32_t kPrefetchRows = 2048; /* of statistics, per block */
+constexpr int32_t kPrefetchRows = 512; /* of statistics, per block */
 
 /* Sizes of a launch, and of the room that a block's choice takes in shared memory. Units are pages, or groups of them. */
 struct ChoiceSizes {
@@ -39,7 +39,7 @@ struct SparseLaunch {
   PageChooseParams choose;
   DecodeLaunch attend;
   ChoiceSizes sizes;
-  int32_t room_bytes; /* of shared memory, for the choice and then for the ring; the chosen pages and the queries lie behind */
+  int32_t room_bytes; /* of shared memory, for the choice and then for the ring; the chosen pages lie behind */
 };
 
 /* Lowest and highest key that a warp has seen of those that take part. */
@@ -151,8 +151,7 @@ __device__ __forceinline__ void select_gathered(const uint32_t *from, int32_t co
   }
   span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
   if (count <= 4 * kThreads) select_here<4>(from, count, span.low, span.high, wanted, shared.block, certain, body);
-  else if (count <= 8 * kThreads) select_here<8>(from, count, span.low, span.high, wanted, shared.block, certain, body);
-  else select_here<16>(from, count, span.low, span.high, wanted, shared.block, certain, body);
+  else select_here<kGathered / kThreads>(from, count, span.low, span.high, wanted, shared.block, certain, body);
 }
 
 /* Passes this block's share of the keys, and the spans of its warps, to the others. One warp serves one block. */
@@ -178,20 +177,12 @@ __device__ __forceinline__ void prefetch_rows(const Level<T> &level, int32_t row
   prefetch_line(level.std + row);
 }
 
-/* All threads call; ends with a barrier. */
-template <int D>
-__device__ __forceinline__ void copy_queries(const float *from, int heads, float *queries) {
-  for (int i = threadIdx.x; i < heads * D; i += kThreads) queries[i] = from[i];
-  __syncthreads();
-}
-
-/* Fills `chosen` with k of more pages, the same in every block, and `queries` with those of the row. What does not depend on earlier
- * kernels comes before the wait for them.
- * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together. Returns the rows of statistics that the
- * cluster read. */
+/* Fills `chosen` with k of more pages, the same in every block. What does not depend on earlier kernels comes before the wait for them.
+ * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together, because passing them takes longer.
+ * Returns the rows of statistics that the cluster read. */
 template <typename T, int D>
 __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room,
-                                                const Chosen &chosen, float *queries, ChoiceShared &shared) {
+                                                const Chosen &chosen, ChoiceShared &shared) {
   const PageSelectParams &p = launch.choose.select;
   const PageScoreParams &score = launch.choose.score;
   const int32_t k = static_cast<int32_t>(p.k), blocks = launch.sizes.cluster;
@@ -227,11 +218,10 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   }
   cluster_sync(); /* from here on all blocks are there to be written to */
   wait_for_previous();
-  copy_queries<D>(queries_of(launch.attend, row), row.heads, queries);
   if (forced.best == 0) return 0;
 
   PlainQueries<T, D, 1> q;
-  load_queries(queries, row.heads, q);
+  load_queries(queries_of(launch.attend, row), row.heads, q);
 #pragma unroll 1
   for (bool last = shift == 0;; last = true) {
     if (gathered) clear_bins(shared.block);
@@ -341,14 +331,13 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   /* its pages */
   int32_t *lists = reinterpret_cast<int32_t *>(memory + launch.room_bytes), scored = 0;
   const Chosen chosen{lists, lists + p.k};
-  float *queries = reinterpret_cast<float *>(lists + 2 * p.k);
   row.count = min(pages, static_cast<int32_t>(p.k));
   if (pages > p.k) { /* in the memory that the ring takes later */
-    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, queries, shared);
+    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, shared);
   } else {
     for (int32_t i = threadIdx.x; i < pages; i += kThreads) chosen.logical[i] = i, chosen.physical[i] = physical_page(launch.attend, row, i);
     wait_for_previous();
-    copy_queries<D>(queries_of(launch.attend, row), row.heads, queries);
+    __syncthreads();
   }
 
   /* its answer */
@@ -362,7 +351,7 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   if (threadIdx.x >= kDecodeThreads) {
     if (rank == 0) report(launch, row, pages, scored, chosen.logical);
   } else if (row.begin < row.end) {
-    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, queries, memory, state);
+    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, queries_of(launch.attend, row), memory, state);
   }
   __syncthreads();
   const Merged merged = merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory));
@@ -392,7 +381,7 @@ ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
 /* Tries to launch with so many blocks per row; false when they would not all run at once. */
 template <typename T, typename Kv, int D>
 bool launch_size(Backend &backend, SparseLaunch params, int32_t size) {
-  const int64_t lists = 2 * params.choose.select.k * int64_t(sizeof(int32_t)) + kRowHeads * D * int64_t(sizeof(float)); /* and queries */
+  const int64_t lists = 2 * params.choose.select.k * int64_t(sizeof(int32_t));
   params.sizes = choice_sizes(params.choose, size);
   params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, ceil_div(choice_bytes(params.sizes), 16) * 16));
   if (params.room_bytes + lists > backend.shared_bytes - kStaticBytes) return false;
