@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertStrictEquals, a
 import { cacheShape, type PoolNeed } from "../../engine/pages/kv_pool.ts";
 import type { Engine } from "../../engine/engine.ts";
 import { PagesiftError } from "../../engine/errors.ts";
+import type { LoadedModel } from "../../engine/loaded_model.ts";
 import { checkCacheFits, checkWeightsFit, engineError, needOfKnown, needOfUnknown } from "../../engine/memory.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import { Request } from "../../engine/request.ts";
@@ -30,8 +31,10 @@ async function withHugeContext(body: (engine: Engine) => Promise<void>): Promise
   await body(engine);
 }
 
-function shapeOf(engine: Engine, need: PoolNeed, pageSize = 8): CacheShape {
-  return cacheShape(engine.config, { dtype: "f32" }, resolvePolicy({ pageSize }, engine.config.slidingWindows), need);
+/** Without `pageSize` with the engine's own policy, whose pages may come in groups. */
+function shapeOf(engine: Engine, need: PoolNeed, pageSize?: number): CacheShape {
+  const policy = pageSize ? resolvePolicy({ pageSize }, engine.config.slidingWindows) : engine.policy();
+  return cacheShape(engine.config, { dtype: "f32" }, policy, need);
 }
 
 /** The context that an error advises, in tokens. */
@@ -173,19 +176,19 @@ Deno.test("Engine reports a device that fails during a step as kind device", asy
 });
 
 /** What a batch needs whose requests have 100 tokens each in the cache. */
-function needOfBatch(engine: Engine, count: number, parallel?: number): PoolNeed {
+function needOfBatch(engine: Engine, loaded: LoadedModel, count: number, parallel?: number): PoolNeed {
   const limits = { eosTokenIds: [], maxContext: engine.config.maxContext };
   const requests = Array.from({ length: count }, (_, index) => {
     const ids = promptIds(MODEL, 100 + index).slice(index);
     return new Request(index, ids, { maxTokens: 1 }, engine.tokenizer.stream(), limits);
   });
-  return needOfKnown(loadedOf(engine), engine.policy(), requests, parallel);
+  return needOfKnown(loaded, engine.policy(), requests, parallel);
 }
 
 /** Bytes of the cache for a batch of which `parallel` requests run. */
-function bytesOfBatch(engine: Engine, count: number, parallel: number): number {
-  const shape = shapeOf(engine, needOfBatch(engine, count, parallel));
-  const { kv, statistics, scratch } = KvCache.measure(loadedOf(engine).device, shape);
+function bytesOfBatch(engine: Engine, loaded: LoadedModel, count: number, parallel: number): number {
+  const shape = shapeOf(engine, needOfBatch(engine, loaded, count, parallel));
+  const { kv, statistics, scratch } = KvCache.measure(loaded.device, shape);
   return kv + statistics + scratch;
 }
 
@@ -199,15 +202,18 @@ for (
 ) {
   Deno.test(`needOfKnown plans ${what}`, async () => {
     await using engine = await loadFixture(MODEL);
-    setFree(loadedOf(engine).device, free((count) => bytesOfBatch(engine, 40, count)));
-    assertEquals(needOfBatch(engine, 40).maxSequences, expected);
+    const loaded = loadedOf(engine);
+    setFree(loaded.device, free((count) => bytesOfBatch(engine, loaded, 40, count)));
+    assertEquals(needOfBatch(engine, loaded, 40).maxSequences, expected);
   });
 }
 
 Deno.test("needOfKnown plans what the caller says, whether it fits or not", async () => {
   await using engine = await loadFixture(MODEL);
-  setFree(loadedOf(engine).device, 60_000);
-  assertEquals([needOfBatch(engine, 40, 3), needOfBatch(engine, 2, 30)].map((need) => need.maxSequences), [3, 2]);
+  const loaded = loadedOf(engine);
+  setFree(loaded.device, 60_000);
+  const needs = [needOfBatch(engine, loaded, 40, 3), needOfBatch(engine, loaded, 2, 30)];
+  assertEquals(needs.map((need) => need.maxSequences), [3, 2]);
 });
 
 Deno.test("needOfUnknown plans as many requests of full length as the caller says", async () => {
