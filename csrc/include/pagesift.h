@@ -18,7 +18,8 @@
  * Contents   Indices in device memory (ids, slots, page tables, lengths, selections) are checked when they are used. The CPU build
  *            refuses the call. The CUDA build skips invalid indices, and the next call that waits returns PS_INVALID_ARGUMENT with the
  *            same message.
- *            A call refuses to overwrite the indices that it reads.
+ *            A call refuses to overwrite the indices that it reads. Page tables and lengths are written by ps_buffer_write, not by
+ *            operations: kernels read them while the operation before theirs still runs.
  * Tensors    Operations take views (ps_tensor) of buffers. Every view is checked against its buffer and against the shapes of the
  *            operation, in release builds too. Shapes are in brackets, outermost dimension first.
  *
