@@ -156,7 +156,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--page-size", type=int, default=8)
     parser.add_argument("--budget", type=int, default=512, help="tokens")
     parser.add_argument("--scorer", choices=[*SCORERS], default="unique", help="how pages are scored")
-    parser.add_argument("--way", choices=["groups", "coarse", "pages"], default="groups", help="what is scored first: groups of 8 pages, copies, or all pages")
+    parser.add_argument(
+        "--way",
+        choices=["groups", "coarse", "pages"],
+        default="groups",
+        help="what is scored first: groups of 8 pages, copies, or all pages",
+    )
     parser.add_argument("--order", choices=["shuffled", "scattered", "sorted"], default="shuffled", help="order of the physical pages")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--prefill", type=int, default=16384, help="tokens; 0 skips it")

@@ -74,7 +74,8 @@ class Contents:
 class OurCase:
     """A filled cache of the case's shape, and the operations as calls numbered from 0.
 
-    scorer: a name of SCORERS. way: how ps_page_choose scores, "groups" of 8 pages first, "coarse" copies of all pages first, or all "pages".
+    scorer: a name of SCORERS. way: how ps_page_choose scores: "groups" of 8 pages first, "coarse" copies of all pages first, or "pages",
+    every page.
     order: of the physical pages.
     """
 
