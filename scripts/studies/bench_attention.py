@@ -1,7 +1,8 @@
 """Decode and prefill attention of libpagesift_cuda.so against PyTorch SDPA, in one process and one run (docs/performance.md).
 
     python3 scripts/studies/bench_attention.py [--cases 80x32768,1x131072,1x4096,1x32768] [--scorer unique|diag]
-        [--way groups|coarse|pages] [--order shuffled|scattered|sorted] [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
+        [--way groups|coarse|pages] [--order shuffled|scattered|sorted]
+        [--rounds 31] [--prefill 16384] [--prefill-chunk 0] [--scan-gib 8] [--no-torch]
         [--library FILE] [--json FILE] [--peer-rows FILE]
 
 Ours and PyTorch's work are CUDA graphs of many calls that rotate over layers and queries, so that nothing is found in the L2 cache.
