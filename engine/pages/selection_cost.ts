@@ -35,18 +35,19 @@ interface Costs {
   bytesPerSecond: number;
   /** Of a layer besides its bytes, in seconds. */
   layer: number;
-  /** Of selecting in a layer: once, and per page and KV head of the sequence, in seconds. */
+  /** Of selecting in a layer: once, more for a scorer that reads variances, and per page and KV head of the sequence, in seconds. */
   selection: number;
+  variances: number;
   selectionPage: number;
 }
 
 /**
- * Fitted to `bench generate` on two cores with AVX-512 (SmolLM2, docs/notes/quantized.md) and on one H100 (SmolLM2 and the shape of
- * Qwen3 8B). On a GPU the KV heads of a row run side by side, so only the longest sequence counts.
+ * Fitted to `bench generate` on two cores with AVX-512 (SmolLM2, docs/notes/quantized.md) and on one H200 (SmolLM2 and the shapes of
+ * Llama 3.2 1B and Qwen3 8B). On a GPU the KV heads of a row run side by side, so only the longest sequence counts.
  */
 const COSTS: Readonly<Record<StepShape["backend"], Costs>> = {
-  cpu: { bytesPerSecond: 14.5e9, layer: 0, selection: 7e-6, selectionPage: 15e-9 },
-  cuda: { bytesPerSecond: 3.4e12, layer: 20e-6, selection: 8e-6, selectionPage: 0.2e-9 },
+  cpu: { bytesPerSecond: 14.5e9, layer: 0, selection: 7e-6, variances: 0, selectionPage: 15e-9 },
+  cuda: { bytesPerSecond: 4.1e12, layer: 35e-6, selection: 8e-6, variances: 8e-6, selectionPage: 0.2e-9 },
 };
 /** Selection leaves pages out, so it must save at least this share of a step. */
 const LEAST_GAIN = 0.1;
@@ -87,7 +88,8 @@ export function predictStep(
   const costs = COSTS[shape.backend];
   const pages = pagesOf(policy, lengths);
   const scoredPages = shape.backend === "cuda" ? Math.max(...pages) : pages.reduce((sum, count) => sum + count, 0);
-  const selection = costs.selection + scoredPages * shape.numKvHeads * costs.selectionPage;
+  const selection = costs.selection + (policy.scorer === "diag" ? costs.variances : 0) +
+    scoredPages * shape.numKvHeads * costs.selectionPage;
   const selectingLayers = selects ? countSparseLayers(policy) : 0;
   return stepReads(shape, policy, lengths, selects) / bytesPerSecond + policy.layers.length * costs.layer +
     selectingLayers * selection;
