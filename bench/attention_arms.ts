@@ -3,7 +3,7 @@ import type { Scorer } from "../engine/types.ts";
 import type { ScoreOptions, Selection, SelectOptions } from "../ffi/kv_cache.ts";
 import type { Counters } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import { copyRowBytes, kvRowBytes, statisticsRowBytes } from "../engine/pages/kv_type.ts";
+import { kvRowBytes, scoredBytes, statisticsRowBytes } from "../engine/pages/kv_type.ts";
 import { checkActivity } from "./activity.ts";
 import type { Arm } from "./arms.ts";
 import type { AttentionInputs } from "./attention_case.ts";
@@ -104,7 +104,7 @@ export class AttentionArms {
       calls,
       operation: (call) => cache.scorePages(...this.#place(call), tables, scores, this.#options(scorer)),
       check: () => {},
-      bytes: (counted) => this.#statisticsBytes(scorer, counted) / calls,
+      bytes: (counted) => scoredBytes(scorer, this.wanted, counted) / calls,
     };
   }
 
@@ -136,7 +136,7 @@ export class AttentionArms {
       },
       check: (counted) => checkActivity({ arm: "sparse", calls, rows: this.#rows, chosenPages: k }, counted),
       bytes: (counted) =>
-        (counted.pagesAttended * pageBytes(this.wanted) + this.#statisticsBytes(scorer, counted)) / calls,
+        (counted.pagesAttended * pageBytes(this.wanted) + scoredBytes(scorer, this.wanted, counted)) / calls,
     };
   }
 
@@ -172,11 +172,6 @@ export class AttentionArms {
   #part({ selected, counts }: Selection, call: number): Selection {
     const { batch } = this.wanted;
     return { selected: selected.rows(call * batch, batch), counts: counts.rows(call * batch, batch) };
-  }
-
-  #statisticsBytes(scorer: Scorer, { pagesScored, copiesScored }: Counters): number {
-    const { headDim, dtype } = this.wanted;
-    return pagesScored * statisticsRowBytes(scorer, headDim, dtype) + copiesScored * copyRowBytes(scorer, headDim);
   }
 
   #forced(): SelectOptions {

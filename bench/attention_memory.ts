@@ -1,6 +1,6 @@
 /** How much memory a case of `bench attention` needs, and over how many layers it can rotate. */
 import { PagesiftError } from "../engine/errors.ts";
-import { poolPages, statisticsFor } from "../engine/pages/kv_pool.ts";
+import { cacheStatistics, poolPages, statisticsFor } from "../engine/pages/kv_pool.ts";
 import { statisticsRowBytes } from "../engine/pages/kv_type.ts";
 import type { Device } from "../ffi/device.ts";
 import { PEAK_BYTES } from "./peak.ts";
@@ -20,7 +20,6 @@ const SHARE_OF_FREE = 0.8;
 
 /** The cache of a case with this many layers. */
 export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: Device, numLayers: number): CacheShape {
-  const statistics = statisticsFor(wanted.scorers);
   const groupPages = device.backend === "cuda" && plan.levels === 2 ? 8 : 0;
   return {
     numPages: poolPages(
@@ -36,7 +35,7 @@ export function caseShape(wanted: AttentionCase, plan: AttentionPlan, device: De
     headDim: wanted.headDim,
     pageSize: wanted.pageSize,
     dtype: wanted.dtype,
-    statistics: { ...statistics, coarse: statistics.variance && groupPages > 0 },
+    statistics: cacheStatistics(statisticsFor(wanted.scorers), groupPages),
     maxSequences: wanted.batch,
     groupPages,
   };

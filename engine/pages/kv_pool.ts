@@ -1,8 +1,8 @@
 import type { Device } from "../../ffi/device.ts";
 import { KvCache } from "../../ffi/kv_cache.ts";
-import type { CacheShape, Counters } from "../../ffi/structs.ts";
+import type { CacheShape, Counters, PageStatistics } from "../../ffi/structs.ts";
 import type { ModelConfig } from "../folder/config.ts";
-import { copyRowBytes, type KvFormat, kvRowBytes, statisticsRowBytes } from "./kv_type.ts";
+import { type KvFormat, kvRowBytes, scoredBytes } from "./kv_type.ts";
 import { type PagePolicy, PREFILL_TILE_TOKENS } from "./page_policy.ts";
 import { PageAllocator, pagesFor, pagesTaken } from "./page_table.ts";
 import { PrefixTree } from "./prefix_tree.ts";
@@ -29,6 +29,11 @@ export function statisticsFor(scorers: readonly string[]): ExtraStatistics {
   return { variance: scorers.includes("diag"), minMax: scorers.includes("quest") };
 }
 
+/** The statistics of a cache whose pages are allocated in groups: coarse copies too, for groups say too little for the scorer of variances. */
+export function cacheStatistics(read: ExtraStatistics, groupPages: number): PageStatistics {
+  return { ...read, coarse: read.variance && groupPages > 1 };
+}
+
 /** Physical pages for `numTokens` tokens of `numSequences` sequences, each of which may leave one group partly empty. */
 export function poolPages(numTokens: number, numSequences: number, pageSize: number, groupPages: number): number {
   return pagesTaken(numTokens, pageSize, groupPages) + numSequences * groupPages;
@@ -44,7 +49,7 @@ export function cacheShape(
 ): CacheShape {
   const { pageSize, groupPages } = policy;
   const own = statisticsFor([policy.scorer]);
-  const variance = own.variance || extra.variance;
+  const read = { variance: own.variance || extra.variance, minMax: own.minMax || extra.minMax };
   return {
     numPages: poolPages(need.totalTokens, need.maxSequences, pageSize, groupPages),
     maxPagesPerSequence: pagesFor(need.longestTokens, pageSize),
@@ -55,8 +60,7 @@ export function cacheShape(
     attentionScale: config.scales.attention,
     pageSize: policy.pageSize,
     ...kv,
-    // Groups say too little for the scorer that reads variances.
-    statistics: { variance, minMax: own.minMax || extra.minMax, coarse: variance && groupPages > 1 },
+    statistics: cacheStatistics(read, groupPages),
     maxSequences: need.maxSequences,
     groupPages: groupPages === 1 ? 0 : groupPages,
   };
@@ -172,9 +176,8 @@ export class KvPool implements Disposable {
   }
 
   /** Bytes of statistics that scoring read, by the counters. */
-  statisticsBytes({ scorer }: PagePolicy, { pagesScored, copiesScored }: Counters): number {
-    const { headDim, dtype } = this.shape;
-    return pagesScored * statisticsRowBytes(scorer, headDim, dtype) + copiesScored * copyRowBytes(scorer, headDim);
+  statisticsBytes({ scorer }: PagePolicy, counters: Counters): number {
+    return scoredBytes(scorer, this.shape, counters);
   }
 
   /** The largest number of bytes of keys and values that were in use at the same time, on all members of a group together. */

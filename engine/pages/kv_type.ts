@@ -1,4 +1,4 @@
-import type { CacheShape } from "../../ffi/structs.ts";
+import type { CacheShape, Counters } from "../../ffi/structs.ts";
 import type { Scorer } from "../types.ts";
 
 /** What keys and values are stored in: `auto` is the 16-bit or 32-bit type of the model; `q8` and `fp8` take half the memory of 16 bits. */
@@ -33,11 +33,20 @@ export function statisticsRowBytes(scorer: Scorer, headDim: number, dtype: Cache
 }
 
 /** Bytes that scoring the coarse copy of one page reads in one layer and KV head. */
-export function copyRowBytes(scorer: Scorer, headDim: number): number {
+function copyRowBytes(scorer: Scorer, headDim: number): number {
   const scaleBytes = 4;
   if (scorer !== "diag") return headDim + scaleBytes + 4;
   const codeBytes = 4 * (headDim <= 64 ? 4 : headDim <= 128 ? 8 : 16);
   return headDim + codeBytes + scaleBytes;
+}
+
+/** Bytes of statistics that scoring read in caches of these types, by the counters. */
+export function scoredBytes(
+  scorer: Scorer,
+  { headDim, dtype }: Pick<CacheShape, "headDim" | "dtype">,
+  { pagesScored, copiesScored }: Pick<Counters, "pagesScored" | "copiesScored">,
+): number {
+  return pagesScored * statisticsRowBytes(scorer, headDim, dtype) + copiesScored * copyRowBytes(scorer, headDim);
 }
 
 /** Bytes per number. */
