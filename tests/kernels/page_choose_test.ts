@@ -6,7 +6,7 @@ import type { CacheShape } from "../../ffi/structs.ts";
 import { SCORERS } from "../reference/page_score.ts";
 import { driftingKeys, joined, normals, queryNear } from "../support/cases.ts";
 import { assertIndexSetsEqual } from "../support/compare.ts";
-import { deviceTest } from "../support/device.ts";
+import { DEVICE_KIND, deviceTest } from "../support/device.ts";
 import { GRID, gridLengths } from "../support/grid.ts";
 import {
   appendAt,
@@ -225,6 +225,16 @@ for (const [name, { shape, lengths }] of Object.entries(WIDE_CASES)) {
     }
   });
 }
+
+deviceTest("choosePages scores coarse copies on CUDA for every scorer but quest, by the counters", (device) => {
+  const { paged, q } = build(device, WIDE, [1203], COARSE);
+  const scored = SCORERS.map((scorer) => {
+    const before = paged.cache.counters().copiesScored;
+    chosen(paged, q, { scorer, k: 8 });
+    return paged.cache.counters().copiesScored > before;
+  });
+  assertEquals(scored, SCORERS.map((scorer) => DEVICE_KIND === "cuda" && scorer !== "quest"));
+});
 
 deviceTest("choosePages with coarse copies misses few pages of a long sequence", (device) => {
   const { paged, q } = build(device, { ...WIDE, numKvHeads: 34, numQueryHeads: 34 }, [20_003], COARSE);
