@@ -77,6 +77,7 @@ void check_bad_index(Backend &backend) {
 }
 
 void wait(Backend &backend) {
+  backend.written.clear();
   check_cuda(cudaStreamSynchronize(backend.stream), "Could not finish the work on the GPU");
   check_bad_index(backend);
 }
@@ -92,6 +93,15 @@ void check_cuda(cudaError_t status, const char *what) {
   if (is_out_of_memory(status)) throw Error(PS_OUT_OF_MEMORY, text);
   if (is_sticky(status)) throw Error(PS_DEVICE_ERROR, text + "; the GPU's state is lost, start the program again");
   throw Error(PS_INTERNAL, text);
+}
+
+bool note_written(Backend &backend, const CacheView &cache, int32_t layer) {
+  bool at_rest = true;
+  for (const WrittenLayer &one : backend.written) {
+    at_rest &= one.keys != cache.keys || (one.layer != layer && one.layer != kAllLayers && layer != kAllLayers);
+  }
+  if (at_rest || layer == kAllLayers) backend.written.push_back({cache.keys, layer});
+  return at_rest;
 }
 
 void *scratch(Backend &backend, int64_t bytes) {
@@ -189,6 +199,7 @@ void memory_write(Backend &backend, void *target, const void *source, int64_t by
   enter(backend);
   /* From pageable memory: returns when the source may be used again, and takes its turn on the stream. */
   check_cuda(cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, backend.stream), "Could not copy to the GPU");
+  backend.written.clear();
 }
 
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes) {
@@ -293,10 +304,12 @@ void memory_read_rows(Backend &backend, void *target, int64_t target_pitch, cons
 
 void graph_begin(Backend &backend) {
   enter(backend);
+  backend.written.clear();
   check_cuda(cudaStreamBeginCapture(backend.stream, cudaStreamCaptureModeRelaxed), "Could not begin recording");
 }
 
 void *graph_end(Backend &backend) {
+  backend.written.clear();
   cudaGraph_t graph = nullptr;
   check_cuda(cudaStreamEndCapture(backend.stream, &graph), "Could not record the operations");
   cudaGraphExec_t executable = nullptr;
@@ -314,6 +327,7 @@ void *graph_end(Backend &backend) {
 void graph_launch(Backend &backend, void *graph) {
   enter(backend);
   check_cuda(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), backend.stream), "Could not launch the recorded operations");
+  backend.written.clear();
 }
 
 void graph_close(Backend &backend, void *graph) {

@@ -22,6 +22,13 @@ struct BadIndex {
 
 struct Cublas; /* matmul_cublas.cpp: its handle is made when a product first needs it */
 
+/* Pages of a layer that a kernel writes. */
+struct WrittenLayer {
+  const void *keys; /* of the cache */
+  int32_t layer;    /* or kAllLayers */
+};
+constexpr int32_t kAllLayers = -1;
+
 struct Backend {
   int index = 0;
   cudaStream_t stream = nullptr;
@@ -36,6 +43,7 @@ struct Backend {
   Cublas *cublas = nullptr;
   std::vector<void *> scratch_blocks; /* the last one is in use; recorded graphs may still refer to earlier ones */
   int64_t scratch_bytes = 0;
+  std::vector<WrittenLayer> written; /* by kernels that may still be under way when the next one starts early */
 };
 
 constexpr int64_t kStagingBytes = 1 << 16;
@@ -46,6 +54,10 @@ void check_cuda(cudaError_t status, const char *what);
 
 /* Device memory of at least `bytes` that one operation uses until its kernels are done; the next operation reuses it. */
 void *scratch(Backend &backend, int64_t bytes);
+
+/* Notes that a kernel which is about to be launched writes pages of a layer. Returns whether they are at rest until then: all kernels that
+ * wrote some are done before any kernel that is launched from now on begins, because a copy or the launch of a graph lies between. */
+bool note_written(Backend &backend, const CacheView &cache, int32_t layer);
 
 /* Throws where cuBLAS cannot be loaded, so that a device that lacks it is refused when it is opened and not in the middle of a prompt. */
 void require_cublas();

@@ -77,6 +77,7 @@ __global__ void __launch_bounds__(kStatisticsThreads) statistics_kernel(const __
 }  // namespace
 
 void append_kv(Backend &backend, const AppendKvParams &params) {
+  note_written(backend, params.cache, params.layer);
   const dim3 grid(static_cast<unsigned>(params.tokens), static_cast<unsigned>(params.cache.desc.num_kv_heads));
   const bool grouped = params.cache.group_mean && params.tokens <= kFewAppended;
   with_cache_types(params.cache.desc, [&](auto type, auto kv) {
@@ -89,6 +90,7 @@ void append_kv(Backend &backend, const AppendKvParams &params) {
 }
 
 void page_statistics(Backend &backend, const PageStatisticsParams &params) {
+  note_written(backend, params.cache, kAllLayers);
   const ps_cache_desc &desc = params.cache.desc;
   const dim3 grid(static_cast<unsigned>(desc.num_layers), static_cast<unsigned>(desc.num_kv_heads));
   with_cache_types(desc, [&](auto type, auto kv) {

@@ -158,6 +158,24 @@ __device__ __forceinline__ void for_keys(int count, const Key &key, const Body &
   }
 }
 
+/* The same of keys that are at hand; count is 1 to kAtOnce. */
+__device__ __forceinline__ Moments moments_of(const float (&keys)[kAtOnce], int count) {
+  const float origin = isfinite(keys[0]) ? keys[0] : 0;
+  float sum = 0, squares = 0, low = keys[0], high = keys[0];
+#pragma unroll
+  for (int i = 0; i < kAtOnce; i++) sum += i < count ? keys[i] - origin : 0.f;
+  const float mean = origin + sum / static_cast<float>(count);
+#pragma unroll
+  for (int i = 0; i < kAtOnce; i++) {
+    if (i >= count) continue;
+    const float distance = keys[i] - mean;
+    squares += distance * distance;
+    low = keys[i] < low || keys[i] != keys[i] ? keys[i] : low; /* NaN stays, as in the mean */
+    high = keys[i] > high || keys[i] != keys[i] ? keys[i] : high;
+  }
+  return {mean, squares / static_cast<float>(count), low, high};
+}
+
 template <typename Kv>
 __device__ Moments measure(const CacheView &cache, const PageRows<Kv> &page, int dim, int count) {
   const Layout layout(cache.desc);
@@ -187,26 +205,36 @@ __device__ __forceinline__ float store_statistic(void *pool, int64_t at, float n
   return to_float(*out);
 }
 
-/* Statistics of the first `count` keys of a page; every thread has written, or can see, the keys of its dimensions. T: of statistics. */
-template <typename T, typename Kv>
-__device__ void renew_statistics(const CacheView &cache, const PageRows<Kv> &page, int count, float *shared) {
-  float total = 0, mean[kNumbersAThread] = {}, variance[kNumbersAThread] = {};
+/* Stores the statistics of a page, from the moments of every dimension, and returns its spread. mean [kNumbersAThread] become this thread's
+ * means as stored. T: of statistics. */
+template <typename T, typename Kv, typename MomentsOf>
+__device__ float store_statistics(const CacheView &cache, const PageRows<Kv> &page, const MomentsOf &moments_of_dim, float (&mean)[kNumbersAThread],
+                                  float *shared) {
+  float total = 0, variance[kNumbersAThread] = {};
 #pragma unroll
   for (int i = 0; i < kNumbersAThread; i++) {
     const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim >= cache.desc.head_dim) continue;
-    const Moments moments = measure(cache, page, dim, count);
+    const Moments moments = moments_of_dim(i, dim);
     total += moments.variance;
     mean[i] = cache.mean_scale ? moments.mean : store_statistic<T>(cache.mean, page.row + dim, moments.mean);
     if (cache.variance) variance[i] = store_statistic<T>(cache.variance, page.row + dim, moments.variance);
     if (cache.min) store_statistic<T>(cache.min, page.row + dim, moments.low);
     if (cache.max) store_statistic<T>(cache.max, page.row + dim, moments.high);
   }
-  total = block_sum(total, shared);
-  if (threadIdx.x == 0) cache.std[page.single] = sqrtf(total);
+  const float std = sqrtf(block_sum(total, shared));
+  if (threadIdx.x == 0) cache.std[page.single] = std;
   __syncthreads();
   if (cache.mean_scale) store_f8(cache, page.row, page.single, mean, shared);
   if (cache.coarse) store_coarse(cache, page.single, mean, variance, shared);
+  return std;
+}
+
+/* Statistics of the first `count` keys of a page; every thread has written, or can see, the keys of its dimensions. */
+template <typename T, typename Kv>
+__device__ void renew_statistics(const CacheView &cache, const PageRows<Kv> &page, int count, float *shared) {
+  float mean[kNumbersAThread] = {};
+  store_statistics<T>(cache, page, [&](int, int dim) { return measure(cache, page, dim, count); }, mean, shared);
 }
 
 /* Where the call's tokens go in a page, or in the pages of a group. */

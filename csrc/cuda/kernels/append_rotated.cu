@@ -145,6 +145,88 @@ __global__ void __launch_bounds__(kStatisticsThreads) rotated_kernel(const __gri
   renew_group<T>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
 }
 
+/* One token, where no kernel under way writes pages of its layer: then its page's other keys and the statistics of the pages of its group are
+ * loaded while the previous kernel still runs, and behind it one trip to memory remains. */
+template <typename T, typename Kv, bool Grouped, int Packs>
+__global__ void __launch_bounds__(kStatisticsThreads) rotated_token_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index) {
+  constexpr int kDims = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread */
+  __shared__ float shared[kWarp];
+  __shared__ alignas(16) float rows[kWarps][Packs * kPackWidth];
+  let_next_start();
+  const AppendKvParams &append = p.append;
+  const CacheView &cache = append.cache;
+  const ps_cache_desc &desc = cache.desc;
+  const int head = static_cast<int>(blockIdx.y), d = desc.head_dim;
+  float *row = rows[threadIdx.x / kWarp];
+  if (head >= desc.num_kv_heads) {
+    wait_for_previous();
+    return rotate_queries<Packs>(p, 0, (head - desc.num_kv_heads) * kWarps, row);
+  }
+  const int64_t limit = desc.num_pages * desc.page_size;
+  const int32_t slot = append.slots[0];
+  if (slot < 0 || slot >= limit) {
+    wait_for_previous();
+    if (threadIdx.x == 0) note_bad_index(bad_index, kSlots, 0, slot, limit);
+    return;
+  }
+  const int32_t physical = slot / desc.page_size, place = slot % desc.page_size;
+  const PageRows<Kv> page = page_rows<Kv>(cache, append.layer, head, physical);
+  const Layout layout(desc);
+  float keys[kDims][kAtOnce] = {};
+#pragma unroll
+  for (int n = 0; n < kDims; n++) {
+    const int dim = threadIdx.x + n * kStatisticsThreads;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) keys[n][i] = dim < d && i < place ? to_float(page.keys[layout.inside(sizeof(Kv), i, dim)]) : 0.f;
+  }
+  GroupPages<kDims> pages;
+  if constexpr (Grouped) {
+    const Group group(cache, append.layer, head, physical);
+    pages.load(cache, group, group.full, T{});
+  }
+
+  wait_for_previous();
+  const int64_t first = int64_t(head) * d;
+  float values[kDims];
+#pragma unroll
+  for (int n = 0; n < kDims; n++) {
+    const int dim = threadIdx.x + n * kStatisticsThreads;
+    values[n] = dim < d ? append.v.row(0)[first + dim] : 0.f;
+  }
+  if (threadIdx.x < kWarp) rotate_head<Packs>(p, p.k.row(0) + first, p.k_norm, p.k_table.row(0), row);
+  __syncthreads();
+#pragma unroll
+  for (int n = 0; n < kDims; n++) {
+    const int dim = threadIdx.x + n * kStatisticsThreads;
+    if (dim >= d) continue;
+    const int64_t at = layout.inside(sizeof(Kv), place, dim);
+    Kv key;
+    store_number(&key, rows[0][dim]);
+    page.keys[at] = key;
+    store_number(page.values + at, values[n]);
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) keys[n][i] = i == place ? to_float(key) : keys[n][i];
+  }
+  float mean[kNumbersAThread] = {};
+  const float std = store_statistics<T>(cache, page, [&](int n, int) { return moments_of(keys[n < kDims ? n : 0], place + 1); }, mean, shared);
+  if constexpr (Grouped) {
+    const Group group(cache, append.layer, head, physical);
+#pragma unroll
+    for (int n = 0; n < kDims; n++) {
+#pragma unroll
+      for (int i = 0; i < kMaxGroupPages; i++) pages.mean[n][i] = i == group.full ? mean[n] : pages.mean[n][i];
+    }
+    if (static_cast<int>(threadIdx.x) == group.full) pages.std = std;
+    store_group<T>(cache, group, pages, place + 1, shared);
+  }
+}
+
+/* Whether the kernel for one token serves this call, if its pages are at rest. */
+bool is_one_token(const AppendRotatedParams &p) {
+  const CacheView &cache = p.append.cache;
+  return p.append.tokens == 1 && cache.desc.page_size <= kAtOnce && cache.mean_scale == nullptr;
+}
+
 /* Whether rows let themselves be read in packs, and fit the warps' memory. */
 bool fits(const AppendRotatedParams &p) {
   auto fits_norm = [](const Typed &weight) { return weight.data == nullptr || packs_row(weight, kNumbers); };
@@ -156,6 +238,7 @@ bool fits(const AppendRotatedParams &p) {
 
 void append_rotated(Backend &backend, const AppendRotatedParams &params) {
   if (!fits(params)) return append_rotated_parts(backend, params);
+  const bool at_rest = note_written(backend, params.append.cache, params.append.layer);
   const ps_cache_desc &desc = params.append.cache.desc;
   const dim3 grid(static_cast<unsigned>(params.append.tokens), static_cast<unsigned>(desc.num_kv_heads + ceil_div(desc.num_query_heads, kWarps)));
   const bool grouped = params.append.cache.group_mean, wide = desc.head_dim > kPackWidth;
@@ -163,6 +246,14 @@ void append_rotated(Backend &backend, const AppendRotatedParams &params) {
     using T = decltype(type);
     using Kv = decltype(kv);
     constexpr int kWide = kMostHeadDim / kPackWidth;
+    if constexpr (!kIsScaled<Kv>) {
+      if (at_rest && is_one_token(params)) {
+        auto *token_kernel = grouped ? wide ? rotated_token_kernel<T, Kv, true, kWide> : rotated_token_kernel<T, Kv, true, 1>
+                             : wide  ? rotated_token_kernel<T, Kv, false, kWide>
+                                     : rotated_token_kernel<T, Kv, false, 1>;
+        return launch(backend, "Could not launch append_rotated", token_kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index);
+      }
+    }
     auto *kernel = grouped ? wide ? rotated_kernel<T, Kv, true, kWide> : rotated_kernel<T, Kv, true, 1>
                    : wide  ? rotated_kernel<T, Kv, false, kWide>
                            : rotated_kernel<T, Kv, false, 1>;

@@ -248,6 +248,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   };
 #pragma unroll
   for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
+  let_next_start(); /* not sooner: a product behind this kernel requests its weights at once, and what is waited for here would come after them */
   uint32_t q[D / 16][4];
   const float factor = split_queries<Kv, D>(launch.params.scale, x, q);
 
@@ -287,7 +288,6 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
 template <typename Kv, int D, int Warps>
 __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ __align__(1024) unsigned char shared[];
-  let_next_start();
   RowPages row;
   if (!find_pages(launch, row)) {
     wait_for_previous(); /* every block, or the launch after this one could start before the one before it is done */

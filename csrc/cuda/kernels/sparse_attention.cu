@@ -308,7 +308,6 @@ template <typename T, typename Kv, int D>
 __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant__ SparseLaunch launch) {
   extern __shared__ __align__(1024) unsigned char memory[];
   __shared__ ChoiceShared shared;
-  let_next_start();
 
   /* the row */
   const DecodeAttentionParams &p = launch.attend.params;
