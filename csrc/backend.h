@@ -67,6 +67,8 @@ void page_score(Backend &backend, const PageScoreParams &params);
 void page_select(Backend &backend, const PageSelectParams &params);
 void page_choose(Backend &backend, const PageChooseParams &params);
 void decode_attention(Backend &backend, const DecodeAttentionParams &params);
+/* append_rotated, then decode_attention without a selection, of the same layer; the contents of q are undefined afterwards. */
+void append_attend(Backend &backend, const AppendRotatedParams &append, const DecodeAttentionParams &attend);
 void page_mass(Backend &backend, const PageMassParams &params);
 void sparse_attention(Backend &backend, const SparseAttentionParams &params);
 void prefill_choose(Backend &backend, const PrefillChooseParams &params);

@@ -43,7 +43,8 @@ export interface PrefillChunk {
 
 /** Inputs of a layer that both kinds of step share. */
 type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
-type Attend = (layer: number, views: ActivationViews) => void;
+/** Appends the keys and values of a layer to the cache, and attends. */
+type Attend = (layer: number, rotation: HeadRotation, views: ActivationViews) => void;
 
 /** Tokens that go through a block together. */
 interface Part {
@@ -179,7 +180,8 @@ export class Model {
     const parts = this.#split(chunk).map((some): Part => ({
       step: some,
       views: this.activations.views(some.ids.shape[0] ?? 1, some.start - chunk.start),
-      attend: (layer, { q, attended }) => {
+      attend: (layer, rotation, { q, k, v, attended }) => {
+        pool.cache.appendRotated(layer, rotation, q, k, v, some.slots);
         const { start, pageTable, selection } = some;
         const { prefill } = policy;
         if (!selection || !prefill?.layers[layer]) {
@@ -194,7 +196,7 @@ export class Model {
     }));
     try {
       for (let layer = 0; layer < this.config.numLayers; layer++) {
-        this.#layer(layer, pool, parts);
+        this.#layer(layer, parts);
         if (hooks.afterLayer) {
           finish(parts);
           hooks.afterLayer(layer, views.hidden);
@@ -211,13 +213,19 @@ export class Model {
   decode(pool: KvPool, policy: PagePolicy, step: DecodeStep, hooks: DecodeHooks = {}): Tensor {
     const views = this.#start(step);
     const decodeAttention = hooks.attend ?? policyAttention(pool, policy);
-    const attend: Attend = (layer, { q, attended }) => {
+    const attend: Attend = (layer, rotation, { q, k, v, attended }) => {
+      const { slots, sequences } = step;
+      if (!hooks.attend && !hooks.observer && !selects(policy, layer, step)) {
+        const options = { window: windowOf(policy, layer) };
+        return pool.cache.appendAttend(layer, rotation, { q, k, v, slots }, sequences, attended, options);
+      }
+      pool.cache.appendRotated(layer, rotation, q, k, v, slots);
       decodeAttention(layer, step, q, attended);
       hooks.observer?.afterAttention(layer, q, step);
     };
     const parts: Part[] = [{ step, views, attend }];
     for (let layer = 0; layer < this.config.numLayers; layer++) {
-      this.#layer(layer, pool, parts);
+      this.#layer(layer, parts);
       finish(parts);
       hooks.afterLayer?.(layer, views.hidden);
     }
@@ -282,11 +290,11 @@ export class Model {
   }
 
   /** From the normed hidden states of the previous layer to those for the next one, once all parts are finished. */
-  #layer(layer: number, pool: KvPool, parts: readonly Part[]): void {
+  #layer(layer: number, parts: readonly Part[]): void {
     const name = `layers.${layer}`;
     for (const part of parts) {
       finish([part]);
-      this.#attention(layer, name, pool, part);
+      this.#attention(layer, name, part);
     }
     for (const part of parts) {
       finish([part]);
@@ -294,14 +302,13 @@ export class Model {
     }
   }
 
-  #attention(layer: number, name: string, pool: KvPool, part: Part): void {
+  #attention(layer: number, name: string, part: Part): void {
     const { device, weights } = this;
-    const { views, step, attend } = part;
-    const { normed, qkv, q, k, v, delta } = views;
+    const { views, attend } = part;
+    const { normed, qkv, attendedFlat, delta } = views;
     linear(device, weights, `${name}.qkv`, normed, qkv);
-    pool.cache.appendRotated(layer, this.#rotation(layer, name, views), q, k, v, step.slots);
-    attend(layer, views);
-    linear(device, weights, `${name}.output`, views.attendedFlat, delta);
+    attend(layer, this.#rotation(layer, name, views), views);
+    linear(device, weights, `${name}.output`, attendedFlat, delta);
     this.#joinLater(`${name}.attention_post_norm`, part, this.#norms.get(`${name}.mlp_norm`));
   }
 
@@ -364,6 +371,11 @@ function scaleUnlessOne(device: Device, x: Tensor, factor: number): void {
 function windowOf(policy: PagePolicy, layer: number): number {
   const rule = policy.layers[layer];
   return rule?.kind === "window" ? rule.tokens : 0;
+}
+
+/** Whether a step selects pages in a layer. */
+function selects(policy: PagePolicy, layer: number, { selecting }: DecodeStep): boolean {
+  return policy.layers[layer]?.kind === "sparse" && selecting !== undefined;
 }
 
 /** Attention over the pages that the policy selects for a layer. */

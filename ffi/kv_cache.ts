@@ -201,6 +201,40 @@ export class KvCache extends Handle {
   }
 
   /**
+   * {@link appendRotated} of one token per sequence, then {@link attend} over all pages, in one call. The contents of q and k are undefined
+   * afterwards.
+   *
+   * @param sequences page tables, and lengths that count the appended tokens
+   * @param out f32 `[B, Hq, d]`, written
+   * @param options.window attends to this many latest tokens only; 0, the default, is all
+   */
+  appendAttend(
+    layer: number,
+    rotation: HeadRotation,
+    { q, k, v, slots }: { q: Tensor; k: Tensor; v: Tensor; slots: Tensor },
+    sequences: Sequences,
+    out: Tensor,
+    options: { scale?: number; window?: number } = {},
+  ): void {
+    this.device.check(
+      this.device.native.ps_append_attend(
+        this.pointer,
+        layer,
+        ...rotationArguments(rotation),
+        q.struct,
+        k.struct,
+        v.struct,
+        slots.struct,
+        options.scale ?? this.attentionScale,
+        options.window ?? 0,
+        sequences.pageTable.struct,
+        sequences.lengths.struct,
+        out.struct,
+      ),
+    );
+  }
+
+  /**
    * Attention of one query per sequence over the selected pages, or over all pages without a selection.
    *
    * @param layer from 0

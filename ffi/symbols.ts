@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 10;
+export const ABI_VERSION = 11;
 
 /** What a native call returned. */
 export enum Status {
@@ -345,6 +345,32 @@ export const symbols = {
    */
   ps_decode_attention: {
     parameters: ["pointer", "i32", "f32", "i32", "buffer", "buffer", "buffer", "buffer", "buffer", "buffer"],
+    result: "i32",
+  },
+  /**
+   * ps_append_rotated, then ps_decode_attention over all pages, in one call; `lengths` count the appended tokens. The contents of q and k are
+   * undefined afterwards. The other arguments are those of the two calls.
+   * (cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots, scale, window, page_table, lengths, out)
+   */
+  ps_append_attend: {
+    parameters: [
+      "pointer",
+      "i32",
+      "f32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "f32",
+      "i32",
+      "buffer",
+      "buffer",
+      "buffer",
+    ],
     result: "i32",
   },
   /**

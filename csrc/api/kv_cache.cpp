@@ -85,6 +85,37 @@ DecodeAttentionParams check_attend(const ps_cache &cache, int32_t layer, float s
   return params;
 }
 
+AppendRotatedParams check_append_rotated(const ps_cache &cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
+                                         const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k,
+                                         const ps_tensor *v, const ps_tensor *slots) {
+  check_layer(cache, layer);
+  const ps_cache_desc &desc = cache.here().desc;
+  const ps_device &device = *cache.device;
+  require((q_norm == nullptr) == (k_norm == nullptr), "Either both or neither of q_norm and k_norm must be NULL");
+  const Checked s = check_tensor(device, "slots", slots, kI32, {-1});
+  const int64_t tokens = s.shape[0];
+  const Checked a = check_tensor(device, "q", q, kF32, {tokens, desc.num_query_heads, desc.head_dim});
+  const Checked b = check_tensor(device, "k", k, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
+  const Checked c = check_tensor(device, "v", v, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
+  const Checked of_q = check_tensor(device, "q_table", q_table, kF32, {tokens, -1});
+  const Checked of_k = check_tensor(device, "k_table", k_table, kF32, {tokens, of_q.shape[1]});
+  require_apart("q", q, {slots});
+  require_apart("k", k, {slots});
+  require(of_q.shape[1] % 2 == 0 && of_q.shape[1] <= desc.head_dim, "q_table is wider than a head, or its width is odd");
+  auto norm = [&](const char *name, const ps_tensor *weight) {
+    return weight == nullptr ? Typed{} : check_tensor(device, name, weight, kFloats, {desc.head_dim}).typed();
+  };
+  return {{cache.here(), b.rows<const float>(), c.rows<const float>(), s.ints(), tokens, layer},
+                                           a.rows<float>(),
+                                           b.rows<float>(),
+                                           norm("q_norm", q_norm),
+                                           norm("k_norm", k_norm),
+                                           of_q.rows<const float>(),
+                                           of_k.rows<const float>(),
+                                           of_q.shape[1] / 2,
+                                           eps};
+}
+
 PageChooseParams check_choose(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                               const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                               const ps_tensor *selected, const ps_tensor *counts) {
@@ -159,32 +190,18 @@ int32_t ps_append_kv(ps_cache *cache, int32_t layer, const ps_tensor *k, const p
 int32_t ps_append_rotated(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm, const ps_tensor *q_table,
                           const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots) {
   return guard_each_child(cache, [&] {
-    check_layer(*cache, layer);
-    const ps_cache_desc &desc = cache->here().desc;
-    const ps_device &device = *cache->device;
-    require((q_norm == nullptr) == (k_norm == nullptr), "Either both or neither of q_norm and k_norm must be NULL");
-    const Checked s = check_tensor(device, "slots", slots, kI32, {-1});
-    const int64_t tokens = s.shape[0];
-    const Checked a = check_tensor(device, "q", q, kF32, {tokens, desc.num_query_heads, desc.head_dim});
-    const Checked b = check_tensor(device, "k", k, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
-    const Checked c = check_tensor(device, "v", v, kF32, {tokens, desc.num_kv_heads, desc.head_dim});
-    const Checked of_q = check_tensor(device, "q_table", q_table, kF32, {tokens, -1});
-    const Checked of_k = check_tensor(device, "k_table", k_table, kF32, {tokens, of_q.shape[1]});
-    require_apart("q", q, {slots});
-    require_apart("k", k, {slots});
-    require(of_q.shape[1] % 2 == 0 && of_q.shape[1] <= desc.head_dim, "q_table is wider than a head, or its width is odd");
-    auto norm = [&](const char *name, const ps_tensor *weight) {
-      return weight == nullptr ? Typed{} : check_tensor(device, name, weight, kFloats, {desc.head_dim}).typed();
-    };
-    append_rotated(*cache->device->backend, {{cache->here(), b.rows<const float>(), c.rows<const float>(), s.ints(), tokens, layer},
-                                             a.rows<float>(),
-                                             b.rows<float>(),
-                                             norm("q_norm", q_norm),
-                                             norm("k_norm", k_norm),
-                                             of_q.rows<const float>(),
-                                             of_k.rows<const float>(),
-                                             of_q.shape[1] / 2,
-                                             eps});
+    append_rotated(*cache->device->backend, check_append_rotated(*cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots));
+  });
+}
+
+int32_t ps_append_attend(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm, const ps_tensor *q_table,
+                         const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots, float scale,
+                         int32_t window, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *out) {
+  return guard_each_child(cache, [&] {
+    const AppendRotatedParams append = check_append_rotated(*cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots);
+    const DecodeAttentionParams attend = check_attend(*cache, layer, scale, window, q, page_table, lengths, nullptr, nullptr, out);
+    require_apart("out", out, {slots});
+    append_attend(*cache->device->backend, append, attend);
   });
 }
 

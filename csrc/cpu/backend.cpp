@@ -170,6 +170,11 @@ void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
   backend.kernels.decode_attention(backend.pool, params);
 }
 
+void append_attend(Backend &backend, const AppendRotatedParams &append, const DecodeAttentionParams &attend) {
+  append_rotated(backend, append);
+  decode_attention(backend, attend);
+}
+
 void page_mass(Backend &backend, const PageMassParams &params) {
   check_sequences(params.cache, params.sequences);
   backend.kernels.page_mass(backend.pool, params);

@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 10
+#define PS_ABI_VERSION 11
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -314,6 +314,11 @@ PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, fl
  * q, out [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; selected [B, Hk, k] i32 logical pages; counts [B, Hk] i32. */
 PS_API int32_t ps_decode_attention(ps_cache *cache, int32_t layer, float scale, int32_t window, const ps_tensor *q, const ps_tensor *page_table,
                                    const ps_tensor *lengths, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
+/* ps_append_rotated, then ps_decode_attention over all pages, in one call; `lengths` count the appended tokens. The contents of q and k are
+ * undefined afterwards. The other arguments are those of the two calls. */
+PS_API int32_t ps_append_attend(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm, const ps_tensor *q_table,
+                                const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v, const ps_tensor *slots,
+                                float scale, int32_t window, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *out);
 /* mass[b, h, p] = share of page p in the exact softmax of query head h over all pages, or over those of the last `window` tokens: the
  * attention that the page receives, which the scores only predict. Serves to inspect a decode step and is not part of one.
  * q [B, Hq, d] f32; page_table [B, M] i32; lengths [B] i32; mass [B, Hq, M] f32, written for p < P. */

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -339,6 +339,25 @@ SIGNATURES = {
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_append_attend": [
+        c.c_int32,
+        c.c_void_p,
+        c.c_int32,
+        c.c_float,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.c_float,
+        c.c_int32,
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),

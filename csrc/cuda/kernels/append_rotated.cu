@@ -5,73 +5,12 @@
  * takes all the call's keys of it, which its warps norm and rotate on their way. The other blocks take a few query heads of their token
  * each, a warp a head. */
 #include "../../append_rotated_parts.h"
-#include "append_kv.cuh"
-#include "pack.cuh"
+#include "append_rotated.cuh"
 
 namespace ps {
 namespace {
 
 constexpr int kWarps = kStatisticsThreads / kWarp;
-constexpr int kNumbers = 4;                /* of a head, in a lane's pack */
-constexpr int kPackWidth = kWarp * kNumbers; /* of a head, that a warp loads at once */
-constexpr int kMostHeadDim = 512;
-constexpr int64_t kFewAppended = 256;      /* more are a prompt, whose bytes count: the parts read and write in longer rows */
-
-__device__ __forceinline__ Pack<float, kNumbers> load_typed(const Typed &row, int64_t index) {
-  if (row.dtype == PS_F32) return load_pack<kNumbers>(static_cast<const float *>(row.data) + index);
-  if (row.dtype == PS_F16) return load_pack<kNumbers>(static_cast<const f16 *>(row.data) + index);
-  return load_pack<kNumbers>(static_cast<const bf16 *>(row.data) + index);
-}
-
-/* A head normed where there is a weight, and rotated, by one warp into its shared `row` [d]. Packs: d is at most that many times
- * kPackWidth. The arithmetic is that of rms_norm.cu and rope.cu. */
-template <int Packs>
-__device__ __forceinline__ void rotate_head(const AppendRotatedParams &p, const float *in, const Typed &weight, const float *table, float *row) {
-  using Numbers = Pack<float, kNumbers>;
-  const int d = p.append.cache.desc.head_dim, pairs = static_cast<int>(p.pairs), own = threadIdx.x % kWarp * kNumbers;
-  Numbers x[Packs] = {}, factors[Packs] = {}, cosines[Packs] = {}, sines[Packs] = {};
-#pragma unroll
-  for (int i = 0; i < Packs; i++) { /* all at once */
-    const int at = own + i * kPackWidth;
-    if (at < d) x[i] = load_pack<kNumbers>(in + at);
-    if (at < d && weight.data != nullptr) factors[i] = load_typed(weight, at);
-    if (at < pairs) cosines[i] = load_pack<kNumbers>(table + at), sines[i] = load_pack<kNumbers>(table + pairs + at);
-  }
-  if (weight.data != nullptr) {
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < Packs; i++) {
-#pragma unroll
-      for (int j = 0; j < kNumbers; j++) squares += x[i].value[j] * x[i].value[j];
-    }
-    const float scale = 1.f / sqrtf(warp_sum(squares) / static_cast<float>(d) + p.eps);
-#pragma unroll
-    for (int i = 0; i < Packs; i++) {
-#pragma unroll
-      for (int j = 0; j < kNumbers; j++) x[i].value[j] = x[i].value[j] * scale * factors[i].value[j];
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < Packs; i++) {
-    if (own + i * kPackWidth < d) store_pack<kNumbers>(row + own + i * kPackWidth, x[i]);
-  }
-  __syncwarp();
-#pragma unroll
-  for (int i = 0; i < Packs; i++) {
-    const int at = own + i * kPackWidth;
-    if (at >= pairs) continue;
-    Numbers a = load_pack<kNumbers>(row + at), b = load_pack<kNumbers>(row + pairs + at);
-#pragma unroll
-    for (int j = 0; j < kNumbers; j++) {
-      const float first = a.value[j], second = b.value[j];
-      a.value[j] = first * cosines[i].value[j] - second * sines[i].value[j];
-      b.value[j] = second * cosines[i].value[j] + first * sines[i].value[j];
-    }
-    store_pack<kNumbers>(row + at, a);
-    store_pack<kNumbers>(row + pairs + at, b);
-  }
-  __syncwarp();
-}
 
 template <int Packs>
 __device__ __forceinline__ void rotate_queries(const AppendRotatedParams &p, int64_t token, int first_head, float *row) {
@@ -145,99 +84,21 @@ __global__ void __launch_bounds__(kStatisticsThreads) rotated_kernel(const __gri
   renew_group<T>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
 }
 
-/* One token, where no kernel under way writes pages of its layer: then its page's other keys and the statistics of the pages of its group are
- * loaded while the previous kernel still runs, and behind it one trip to memory remains. */
 template <typename T, typename Kv, bool Grouped, int Packs>
 __global__ void __launch_bounds__(kStatisticsThreads) rotated_token_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index) {
-  constexpr int kDims = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread */
   __shared__ float shared[kWarp];
   __shared__ alignas(16) float rows[kWarps][Packs * kPackWidth];
+  const int head = static_cast<int>(blockIdx.y), num_kv_heads = p.append.cache.desc.num_kv_heads;
   let_next_start();
-  const AppendKvParams &append = p.append;
-  const CacheView &cache = append.cache;
-  const ps_cache_desc &desc = cache.desc;
-  const int head = static_cast<int>(blockIdx.y), d = desc.head_dim;
-  float *row = rows[threadIdx.x / kWarp];
-  if (head >= desc.num_kv_heads) {
-    wait_for_previous();
-    return rotate_queries<Packs>(p, 0, (head - desc.num_kv_heads) * kWarps, row);
-  }
-  const int64_t limit = desc.num_pages * desc.page_size;
-  const int32_t slot = append.slots[0];
-  if (slot < 0 || slot >= limit) {
-    wait_for_previous();
-    if (threadIdx.x == 0) note_bad_index(bad_index, kSlots, 0, slot, limit);
-    return;
-  }
-  const int32_t physical = slot / desc.page_size, place = slot % desc.page_size;
-  const PageRows<Kv> page = page_rows<Kv>(cache, append.layer, head, physical);
-  const Layout layout(desc);
-  float keys[kDims][kAtOnce] = {};
-#pragma unroll
-  for (int n = 0; n < kDims; n++) {
-    const int dim = threadIdx.x + n * kStatisticsThreads;
-#pragma unroll
-    for (int i = 0; i < kAtOnce; i++) keys[n][i] = dim < d && i < place ? to_float(page.keys[layout.inside(sizeof(Kv), i, dim)]) : 0.f;
-  }
-  GroupPages<kDims> pages;
-  if constexpr (Grouped) {
-    const Group group(cache, append.layer, head, physical);
-    pages.load(cache, group, group.full, T{});
-  }
-
+  if (head < num_kv_heads) return append_token<T, Kv, Grouped, Packs>(p, head, bad_index, rows[0], shared);
   wait_for_previous();
-  const int64_t first = int64_t(head) * d;
-  float values[kDims];
-#pragma unroll
-  for (int n = 0; n < kDims; n++) {
-    const int dim = threadIdx.x + n * kStatisticsThreads;
-    values[n] = dim < d ? append.v.row(0)[first + dim] : 0.f;
-  }
-  if (threadIdx.x < kWarp) rotate_head<Packs>(p, p.k.row(0) + first, p.k_norm, p.k_table.row(0), row);
-  __syncthreads();
-#pragma unroll
-  for (int n = 0; n < kDims; n++) {
-    const int dim = threadIdx.x + n * kStatisticsThreads;
-    if (dim >= d) continue;
-    const int64_t at = layout.inside(sizeof(Kv), place, dim);
-    Kv key;
-    store_number(&key, rows[0][dim]);
-    page.keys[at] = key;
-    store_number(page.values + at, values[n]);
-#pragma unroll
-    for (int i = 0; i < kAtOnce; i++) keys[n][i] = i == place ? to_float(key) : keys[n][i];
-  }
-  float mean[kNumbersAThread] = {};
-  const float std = store_statistics<T>(cache, page, [&](int n, int) { return moments_of(keys[n < kDims ? n : 0], place + 1); }, mean, shared);
-  if constexpr (Grouped) {
-    const Group group(cache, append.layer, head, physical);
-#pragma unroll
-    for (int n = 0; n < kDims; n++) {
-#pragma unroll
-      for (int i = 0; i < kMaxGroupPages; i++) pages.mean[n][i] = i == group.full ? mean[n] : pages.mean[n][i];
-    }
-    if (static_cast<int>(threadIdx.x) == group.full) pages.std = std;
-    store_group<T>(cache, group, pages, place + 1, shared);
-  }
-}
-
-/* Whether the kernel for one token serves this call, if its pages are at rest. */
-bool is_one_token(const AppendRotatedParams &p) {
-  const CacheView &cache = p.append.cache;
-  return p.append.tokens == 1 && cache.desc.page_size <= kAtOnce && cache.mean_scale == nullptr;
-}
-
-/* Whether rows let themselves be read in packs, and fit the warps' memory. */
-bool fits(const AppendRotatedParams &p) {
-  auto fits_norm = [](const Typed &weight) { return weight.data == nullptr || packs_row(weight, kNumbers); };
-  return p.append.tokens <= kFewAppended && p.append.cache.desc.head_dim <= kMostHeadDim && p.pairs % kNumbers == 0 && packs(p.q, kNumbers) &&
-         packs(p.k, kNumbers) && packs(p.q_table, kNumbers) && packs(p.k_table, kNumbers) && fits_norm(p.q_norm) && fits_norm(p.k_norm);
+  rotate_queries<Packs>(p, 0, (head - num_kv_heads) * kWarps, rows[threadIdx.x / kWarp]);
 }
 
 }  // namespace
 
 void append_rotated(Backend &backend, const AppendRotatedParams &params) {
-  if (!fits(params)) return append_rotated_parts(backend, params);
+  if (!can_rotate(params)) return append_rotated_parts(backend, params);
   const bool at_rest = note_written(backend, params.append.cache, params.append.layer);
   const ps_cache_desc &desc = params.append.cache.desc;
   const dim3 grid(static_cast<unsigned>(params.append.tokens), static_cast<unsigned>(desc.num_kv_heads + ceil_div(desc.num_query_heads, kWarps)));

@@ -221,11 +221,21 @@ __device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, int hea
   return {acc, maxima, totals};
 }
 
-/* Attends to the pages [row.begin, row.end) of the row's list: the first Warps warps share its tiles out in turn. `queries`: those of the
- * row's heads, [heads, D]. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, only the
- * page table is read. */
-template <typename Kv, int D, int Warps>
-__device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const float *queries, unsigned char *shared,
+/* Pages that earlier kernels have filled, and queries that they have left in memory: read when those kernels are done. */
+struct Settled {
+  static constexpr bool kReadsEarly = false;
+  const float *in_memory; /* [heads, D] */
+
+  __device__ __forceinline__ const float *queries() const { return in_memory; }
+  __device__ __forceinline__ void complete(int, uint32_t) const {}
+};
+
+/* Attends to the pages [row.begin, row.end) of the row's list: the first Warps warps share its tiles out in turn. `source.queries()` gives
+ * those of the row's heads, [heads, D], when earlier kernels are done; `source.complete(tile, address)` adds to a tile in the ring what the
+ * pages lack. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, the page table is
+ * read, and where kReadsEarly says so, pages. */
+template <typename Kv, int D, int Warps, typename Source>
+__device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const Source &source, unsigned char *shared,
                                              HeadState<D> &state) {
   using Tile = DecodeTile<Kv, D, Warps>;
   /* fill the ring */
@@ -235,9 +245,6 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes;
   TileBook<Warps> book;
   book.open(launch, row);
-  wait_for_previous();
-  float x[D / 16][4];
-  read_queries<Kv, D>(queries, row.heads, x);
   int counted[Tile::kStages][2]; /* which tokens of a slot's tile count */
   auto request = [&](int ordinal, int slot) {
     const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};
@@ -246,8 +253,15 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
     if (ordinal < tiles) request_tile<Kv, D>(launch, row, halves, ring + slot * Tile::kBytes);
     copy_commit();
   };
+  auto fill = [&] {
 #pragma unroll
-  for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
+    for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
+  };
+  if constexpr (Source::kReadsEarly) fill();
+  wait_for_previous();
+  float x[D / 16][4];
+  read_queries<Kv, D>(source.queries(), row.heads, x);
+  if constexpr (!Source::kReadsEarly) fill();
   let_next_start(); /* not sooner: a product behind this kernel requests its weights at once, and what is waited for here would come after them */
   uint32_t q[D / 16][4];
   const float factor = split_queries<Kv, D>(launch.params.scale, x, q);
@@ -263,6 +277,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
       if (ahead % (kWarp / 2) == 0) book.turn(launch, row, ahead);
       constexpr int kBefore = Tile::kStages - 1;
       request(ahead, (stage + kBefore) % Tile::kStages);
+      source.complete(warp + ordinal * Warps, ring + stage * Tile::kBytes);
       float s[4];
       const float *scales = reinterpret_cast<const float *>(shared + warp * Tile::kWarpBytes + stage * Tile::kBytes + 2 * Tile::kMatrixBytes);
       auto counts = [&](int i) { return HalfTile{0, counted[stage][i / 2]}.counts(2 * t + i % 2); };
@@ -294,7 +309,7 @@ __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_c
     return;
   }
   HeadState<D> state;
-  attend_pages<Kv, D, Warps>(launch, row, queries_of(launch, row), shared, state);
+  attend_pages<Kv, D, Warps>(launch, row, Settled{queries_of(launch, row)}, shared, state);
   __syncthreads();
   const Merged merged = merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared));
   finish_row(launch, row, merged.acc, merged.maxima, merged.totals);

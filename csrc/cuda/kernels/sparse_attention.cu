@@ -350,7 +350,7 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   if (threadIdx.x >= kDecodeThreads) {
     if (rank == 0) report(launch, row, pages, scored, chosen.logical);
   } else if (row.begin < row.end) {
-    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, queries_of(launch.attend, row), memory, state);
+    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Settled{queries_of(launch.attend, row)}, memory, state);
   }
   __syncthreads();
   const Merged merged = merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory));
