@@ -1,0 +1,173 @@
+"""What the parts of a decode step of one sequence cost on CUDA: its layers with some operations left out (docs/notes/gpu_step.md).
+
+    python3 scripts/studies/bench_step_parts.py [--shapes qwen3-0.6b,llama-3.2-1b,qwen3-8b] [--tokens 520] [--rounds 12]
+        [--library build/cuda/libpagesift_cuda.so]
+
+Weights are bf16 zeros. Every arm is a recorded graph of all layers; arms alternate. Prints the median us per layer of each. Requires NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from pagesift_ctypes import BF16, Cache, Device, Graph, Tensor
+
+EPS = 1e-6
+PAGE_TOKENS = 8
+GROUP_PAGES = 8
+LAUNCHES_PER_ROUND = 8
+
+
+@dataclass
+class Shape:
+    layers: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    intermediate: int
+    norms_heads: bool
+
+
+SHAPES = {
+    "qwen3-0.6b": Shape(28, 16, 8, 128, 1024, 3072, True),
+    "llama-3.2-1b": Shape(16, 32, 8, 64, 2048, 8192, False),
+    "qwen3-8b": Shape(36, 32, 8, 128, 4096, 12288, True),
+}
+
+
+def columns(tensor: Tensor, first: int, shape: tuple[int, ...]) -> Tensor:
+    """Some columns of a row of f32, in another shape."""
+    view = Tensor(tensor.buffer, first * 4, shape, tensor.dtype)
+    view.struct.row_stride = tensor.struct.row_stride
+    return view
+
+
+class Layers:
+    """The layers of a model of zeros and a cache of one sequence."""
+
+    def __init__(self, library: str, shape: Shape, tokens: int) -> None:
+        self.device, self.shape = Device(library), shape
+        tensor, heads = self.device.tensor, shape.query_heads + 2 * shape.kv_heads
+        pages = -(-tokens // (PAGE_TOKENS * GROUP_PAGES)) * GROUP_PAGES
+        self.cache = Cache(
+            self.device,
+            num_pages=pages,
+            max_pages_per_sequence=pages,
+            num_layers=shape.layers,
+            num_query_heads=shape.query_heads,
+            num_kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            page_size=PAGE_TOKENS,
+            dtype=BF16,
+            max_sequences=1,
+            group_pages=GROUP_PAGES,
+        )
+        d, width, inner, attended = shape.head_dim, shape.hidden, shape.intermediate, shape.query_heads * shape.head_dim
+        sizes = {"qkv": (heads * d, width), "output": (width, attended), "gate_up": (2 * inner, width), "down": (width, inner)}
+        norms = {"block_norm": (width,), "next_norm": (width,), "q_norm": (d,), "k_norm": (d,)}
+        self.weights = [{name: tensor(size, BF16) for name, size in {**sizes, **norms}.items()} for _ in range(shape.layers)]
+        self.hidden, self.normed, self.delta, self.product = tensor((1, width)), tensor((1, width)), tensor((1, width)), tensor((1, inner))
+        self.attended, self.qkv, self.gate_up, self.rope = (
+            tensor((1, attended)),
+            tensor((1, heads * d)),
+            tensor((1, 2 * inner)),
+            tensor((1, d)),
+        )
+        self.q = columns(self.qkv, 0, (1, shape.query_heads, d))
+        self.k = columns(self.qkv, attended, (1, shape.kv_heads, d))
+        self.v = columns(self.qkv, attended + shape.kv_heads * d, (1, shape.kv_heads, d))
+        self.out = Tensor(self.attended.buffer, 0, (1, shape.query_heads, d), self.attended.dtype)
+        self.gate, self.up = columns(self.gate_up, 0, (1, inner)), columns(self.gate_up, inner, (1, inner))
+        self.slots = self.device.upload(np.array([tokens - 1], np.int32))
+        self.table = self.device.upload(np.arange(pages, dtype=np.int32)[None])
+        self.lengths = self.device.upload(np.array([tokens], np.int32))
+
+    def call(self, name: str, *arguments: object) -> None:
+        """An operation of the library; tensors become their structs."""
+        found = [argument.struct if isinstance(argument, Tensor) else argument for argument in arguments]
+        self.device.check(getattr(self.device.library, name)(*found))
+
+    def append(self, layer: int, joined: bool) -> None:
+        weights, cache = self.weights[layer], self.cache.pointer
+        norms = (weights["q_norm"], weights["k_norm"]) if self.shape.norms_heads else (None, None)
+        rotated = (cache, layer, EPS, *norms, self.rope, self.rope, self.q, self.k, self.v, self.slots)
+        if joined:
+            self.call("ps_append_attend", *rotated, self.shape.head_dim**-0.5, 0, self.table, self.lengths, self.out)
+        else:
+            self.call("ps_append_rotated", *rotated)
+
+    def feed_forward(self, layer: int) -> None:
+        """From attention to the projections of the next layer."""
+        device, weights, following = self.device.pointer, self.weights[layer], self.weights[(layer + 1) % self.shape.layers]
+        self.call("ps_matmul", device, self.attended, weights["output"], None, self.delta)
+        self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["block_norm"], EPS, self.normed)
+        self.call("ps_matmul", device, self.normed, weights["gate_up"], None, self.gate_up)
+        self.call("ps_silu_mul", device, self.gate, self.up, self.product)
+        self.call("ps_matmul", device, self.product, weights["down"], None, self.delta)
+        self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["next_norm"], EPS, self.normed)
+        self.call("ps_matmul", device, self.normed, following["qkv"], None, self.qkv)
+
+    def step(self, append: bool = True, attend: bool = True, joined: bool = False, feed_forward: bool = True) -> None:
+        for layer in range(self.shape.layers):
+            if append or joined:
+                self.append(layer, joined)
+            if attend and not joined:
+                self.cache.attend(layer, self.q, self.table, self.lengths, self.out)
+            if feed_forward:
+                self.feed_forward(layer)
+
+    def record(self, arm: dict[str, bool]) -> Graph:
+        self.step(**arm)  # first unrecorded, for what it allocates
+        self.device.wait()
+        return self.device.record(lambda: self.step(**arm))
+
+    def close(self) -> None:
+        self.cache.close()
+        self.device.close()
+
+
+ARMS: dict[str, dict[str, bool]] = {
+    "append and attention joined": {"joined": True},
+    "one after the other": {},
+    "no append": {"append": False},
+    "no attention": {"attend": False},
+    "neither": {"append": False, "attend": False},
+    "only both, joined": {"joined": True, "feed_forward": False},
+    "only both, one after the other": {"feed_forward": False},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--tokens", type=int, default=520)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--library", default="build/cuda/libpagesift_cuda.so")
+    options = parser.parse_args()
+    for name in options.shapes.split(","):
+        layers = Layers(options.library, SHAPES[name], options.tokens)
+        graphs = {arm: layers.record(given) for arm, given in ARMS.items()}
+        seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        for _ in range(options.rounds):
+            for arm, graph in graphs.items():
+                graph.launch()
+                layers.device.wait()
+                start = time.perf_counter()
+                for _ in range(LAUNCHES_PER_ROUND):
+                    graph.launch()
+                layers.device.wait()
+                seconds[arm].append((time.perf_counter() - start) / LAUNCHES_PER_ROUND)
+        for arm, values in seconds.items():
+            print(f"{name}: {arm}: {statistics.median(values) / SHAPES[name].layers * 1e6:.2f} us per layer", flush=True)
+        for graph in graphs.values():
+            graph.close()
+        layers.close()
+
+
+if __name__ == "__main__":
+    main()
