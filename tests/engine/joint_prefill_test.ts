@@ -9,6 +9,7 @@ import type { GenerateRequest, PrefillProgress, SparseOptions } from "../../engi
 import { assertNumbersClose, assertSameBits } from "../support/compare.ts";
 import { DEVICE_KIND, HAS_TWO_DEVICES } from "../support/device.ts";
 import { add, collect, loadFixture, loadFolder, ModelCopy, type Outcome, promptIds } from "../support/fixture_model.ts";
+import { TempFolder } from "../support/temp_folder.ts";
 
 const MODEL = "llama-f32";
 const onCpu = DEVICE_KIND === "cpu" ? Deno.test : Deno.test.ignore;
@@ -83,7 +84,11 @@ for (const [model, options] of KINDS) {
 );
 
 /** Runs requests in a session and notes the tokens of every chunk. */
-async function chunksOf(session: Session, requests: readonly Request[]): Promise<number[]> {
+async function chunksOf(
+  session: Session,
+  requests: readonly Request[] | AsyncIterable<Request>,
+  onPiece: () => void = () => {},
+): Promise<number[]> {
   const { model } = session.loaded;
   const prefill = model.prefill.bind(model);
   const chunks: number[] = [];
@@ -91,13 +96,13 @@ async function chunksOf(session: Session, requests: readonly Request[]): Promise
     chunks.push(chunk.ids.shape[0] ?? 0);
     return prefill(pool, policy, chunk, hooks);
   };
-  for await (const _piece of session.generate(requests));
+  for await (const _piece of session.generate(requests)) onPiece();
   return chunks;
 }
 
-function requestsFor(engine: Engine, prompts: readonly number[][]): Request[] {
+function requestsFor(engine: Engine, prompts: readonly number[][], maxTokens = 2): Request[] {
   const limits = { eosTokenIds: [], maxContext: engine.config.maxContext };
-  return prompts.map((ids, index) => new Request(index, ids, { maxTokens: 2 }, engine.tokenizer.stream(), limits));
+  return prompts.map((ids, index) => new Request(index, ids, { maxTokens }, engine.tokenizer.stream(), limits));
 }
 
 onCpu("A chunk has the prompts that fit in 256 tokens, and longer and shorter ones are read alone", async () => {
@@ -105,6 +110,23 @@ onCpu("A chunk has the prompts that fit in 256 tokens, and longer and shorter on
   using session = openSession(engine);
   const prompts = differentPrompts([100, 100, 100, 16, 20, 300, 30]);
   assertEquals(await chunksOf(session, requestsFor(engine, prompts)), [200, 100, 16, 20, 300, 30]);
+});
+
+onCpu("While an answer waits, prompts that arrive are read up to 128 tokens at once", async () => {
+  await using engine = await loadFixture(MODEL);
+  using session = openSession(engine);
+  const [running, ...arriving] = requestsFor(engine, differentPrompts([20, 40, 40, 40, 40]), 40);
+  assert(running);
+  const { promise: hasPiece, resolve: onPiece } = Promise.withResolvers<void>();
+  async function* source(): AsyncGenerator<Request> {
+    yield running!;
+    await hasPiece;
+    yield* arriving;
+  }
+  const chunks = await chunksOf(session, source(), onPiece);
+  assertEquals(chunks.reduce((sum, tokens) => sum + tokens), 180);
+  assert(chunks.every((tokens) => tokens <= 128), chunks.join(", "));
+  assert(chunks.length < 5, chunks.join(", "));
 });
 
 Deno.test("A prompt that begins like another one of its chunk waits, and what they have in common is read once", async () => {
@@ -136,6 +158,20 @@ async function collectAll(engine: Engine, batch: GenerateRequest[], sparse: Spar
   for await (const piece of engine.generateBatch(batch, { sparse })) add(outcomes[piece.index]!, piece);
   return outcomes;
 }
+
+Deno.test("Prompts that are read together are saved, and loaded by another engine", async () => {
+  using folder = new TempFolder();
+  const batch = differentPrompts([100, 110]).map((prompt) => ({ prompt, options: { maxTokens: 5 } }));
+  const outcomes: Outcome[][] = [];
+  const loaded: (number | undefined)[] = [];
+  for (let round = 0; round < 2; round++) {
+    await using engine = await loadFixture(MODEL, { promptCache: { folder: folder.path } });
+    outcomes.push(await collectAll(engine, batch, {}));
+    loaded.push(engine.stats.promptCache?.loadedTokens);
+  }
+  assertEquals(outcomes[1], outcomes[0]);
+  assertEquals(loaded, [0, 128]);
+});
 
 Deno.test("A prompt whose logits are not finite ends alone, and names its own tokens and layer", async () => {
   const prompts = differentPrompts([30, 40, 50]);
