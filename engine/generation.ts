@@ -6,8 +6,9 @@ import type { Model, PrefillHooks } from "./model.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { densePolicy, type PagePolicy } from "./pages/page_policy.ts";
 import { byPrefix } from "./pages/prompt_order.ts";
+import type { Sequence } from "./pages/sequence.ts";
 import type { Prefill } from "./prefill.ts";
-import { NO_TOKEN, type Request } from "./request.ts";
+import { MAX_BATCH, NO_TOKEN, type Request } from "./request.ts";
 import { RequestQueue } from "./request_queue.ts";
 import type { RunStats } from "./run_stats.ts";
 import type { SavedPrompts } from "./saved_prompts.ts";
@@ -37,6 +38,18 @@ export interface RunContext {
   afterSelection?: PrefillHooks["afterSelection"];
 }
 
+/** A prompt that is being read. */
+interface OpenPrompt {
+  request: Request;
+  sequence: Sequence;
+  /** What is to be computed of it. */
+  ids: readonly number[];
+  /** Whether it is saved at the end. */
+  isSaved: boolean;
+  /** The first token after it, once it is sampled. */
+  firstId: number;
+}
+
 /** A chunk is read in this many parts while answers wait for it, so that they pause for less time. */
 const SHARED_CHUNK_PARTS = 4;
 
@@ -49,8 +62,8 @@ export class Generation {
   readonly #requests: RequestQueue;
   readonly #yieldToEventLoop: EventLoopYield;
   #active: Request[] = [];
-  /** The request whose prompt is being read. */
-  #starting: Request | undefined;
+  /** The requests whose prompts are being read. */
+  #starting: Request[] = [];
 
   constructor(readonly context: RunContext, requests: readonly Request[] | AsyncIterable<Request>) {
     this.#requests = new RequestQueue(Symbol.asyncIterator in requests ? requests : byPrefix(requests));
@@ -62,7 +75,7 @@ export class Generation {
     using requests = this.#requests;
     try {
       while (this.#active.length > 0 || await requests.wait(this.context.signal)) {
-        for (let next = this.#nextThatFits(); next; next = this.#nextThatFits()) yield* this.#start(next);
+        for (let group = this.#nextGroup(); group.length > 0; group = this.#nextGroup()) yield* this.#start(group);
         this.#active = this.#active.filter((request) => !request.finished);
         if (this.#active.length > 0) {
           await this.#yieldToEventLoop();
@@ -89,63 +102,135 @@ export class Generation {
   }
 
   get #started(): Request[] {
-    return this.#starting ? [...this.#active, this.#starting] : this.#active;
+    return [...this.#active, ...this.#starting];
   }
 
-  /** The first waiting request, taken off the queue, when the pool has room for it and for the active ones until all of them end. */
-  #nextThatFits(): Request | undefined {
+  /**
+   * Takes the next requests off the queue that fit, and opens their sequences: one, or several with short prompts that are read together.
+   * A request that begins like another one of them waits, so that it finds the common pages.
+   */
+  #nextGroup(): Request[] {
+    const { pool, policy, prefill } = this.context;
+    const group: Request[] = this.#starting = [];
+    let room = prefill.jointTokens(this.#chunkParts);
+    for (const request of this.#requests.ahead(MAX_BATCH)) {
+      if (!this.#fits(request)) break;
+      const { promptIds, given, givenTokens } = request;
+      const known = given ? 0 : pool.prefixes.countKnown(promptIds);
+      const tokens = promptIds.length - known;
+      const isShort = tokens <= room && prefill.isShort(policy, givenTokens + known, tokens);
+      if (group.length > 0 && !isShort) break;
+      if (!given && group.some((one) => !one.given && pool.prefixes.countCommon(promptIds, one.promptIds) > known)) {
+        continue;
+      }
+      this.#requests.take(request);
+      request.start(pool);
+      group.push(request);
+      if (!isShort) break;
+      room -= tokens;
+    }
+    return group;
+  }
+
+  /** Whether the pool has room for a request and for those that have started until all of them end. */
+  #fits(next: Request): boolean {
     const { pool, parallel = Infinity } = this.context;
-    const { next } = this.#requests;
-    const active = this.#active.filter((request) => !request.finished);
-    if (!next || active.length >= Math.min(parallel, pool.shape.maxSequences)) return undefined;
+    const started = this.#started.filter((request) => !request.finished);
+    if (started.length >= Math.min(parallel, pool.shape.maxSequences)) return false;
     const pages = (request: Request): number => pool.pagesTaken(longestTokens(request));
     const held = ({ sequence }: Request): number => pool.pagesTaken(sequence.length);
-    const reserved = active.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);
+    const reserved = started.reduce((sum, request) => sum + Math.max(0, pages(request) - held(request)), 0);
     const needed = pages(next) - (next.given ? held(next) : pool.prefixes.countUsed(next.promptIds));
-    return reserved + needed <= pool.allocator.numFree ? this.#requests.shift() : undefined;
+    return reserved + needed <= pool.allocator.numFree;
   }
 
-  /** Prefills a request and samples its first token. */
-  async *#start(request: Request): AsyncGenerator<BatchPiece> {
-    const { model, pool, policy, prefill, stats, savedPrompts, onPrefill } = this.context;
-    const totalTokens = request.promptIds.length;
-    let id = NO_TOKEN;
-    const started = performance.now();
-    let othersMs = 0;
-    const seconds = (): number => (performance.now() - started - othersMs) / 1000;
-    this.#starting = request;
-    request.start(pool);
-    const { sequence, promptIds } = request;
-    const usesSaved = savedPrompts !== undefined && (!request.given || sequence.length === 0);
-    if (usesSaved) await savedPrompts.load(pool, sequence, promptIds, this.#yieldToEventLoop);
-    const reusedTokens = request.given && !usesSaved ? 0 : sequence.length;
-    const hooks = { yieldToEventLoop: this.#yieldToEventLoop, afterSelection: this.context.afterSelection };
-    let chunkStarted = started;
-    const delays = (): boolean => this.#requests.arrives && this.#active.length > 0;
-    const parts = (): number => delays() ? SHARED_CHUNK_PARTS : 1;
-    for await (const chunk of prefill.chunks(sequence, promptIds.slice(reusedTokens), policy, hooks, parts)) {
-      const doneTokens = reusedTokens + chunk.doneTokens;
-      if (doneTokens === totalTokens) id = this.#sampleAfterPrompt(chunk.hidden, request);
-      onPrefill?.({ doneTokens, reusedTokens, totalTokens, seconds: seconds() }, request.index);
-      if (!delays() || doneTokens === totalTokens) continue;
-      await model.device.wait();
-      const chunkEnded = performance.now();
-      yield* this.#stepFor(chunkEnded - chunkStarted);
-      chunkStarted = performance.now();
-      othersMs += chunkStarted - chunkEnded;
-    }
+  /** Whether answers wait for the prompts that are read. */
+  get #delaysAnswers(): boolean {
+    return this.#requests.arrives && this.#active.length > 0;
+  }
+
+  get #chunkParts(): number {
+    return this.#delaysAnswers ? SHARED_CHUNK_PARTS : 1;
+  }
+
+  /** Prefills a group and samples the first token of each request. */
+  async *#start(group: readonly Request[]): AsyncGenerator<BatchPiece> {
+    const { model, pool, stats, savedPrompts } = this.context;
+    const clock = new Stopwatch();
+    const prompts: OpenPrompt[] = [];
+    for (const request of group) prompts.push(await this.#open(request));
+    const [only] = prompts;
+    if (only && prompts.length === 1) yield* this.#readAlone(only, clock);
+    else await this.#readTogether(prompts, clock);
     await model.device.wait();
-    const failure = id === NO_TOKEN ? numericError(await this.#badPlaceOfPrompt(request)) : undefined;
-    if (failure === undefined) {
-      if (!request.given) pool.prefixes.add(promptIds, sequence.pages, totalTokens);
-      if (usesSaved) savedPrompts.save(pool, sequence, promptIds);
-      stats.prefilled(totalTokens, reusedTokens, seconds());
+    const secondsPerToken = clock.seconds / prompts.reduce((sum, { ids }) => sum + ids.length, 0);
+    for (const { request, sequence, ids, firstId, isSaved } of prompts) {
+      const { promptIds } = request;
+      const failure = firstId === NO_TOKEN ? numericError(await this.#badPlaceOfPrompt(request)) : undefined;
+      if (failure === undefined) {
+        if (!request.given) pool.prefixes.add(promptIds, sequence.pages, promptIds.length);
+        if (isSaved) savedPrompts?.save(pool, sequence, promptIds);
+        stats.prefilled(promptIds.length, promptIds.length - ids.length, ids.length * secondsPerToken);
+      }
+      const piece = failure === undefined ? request.accept(firstId) : request.fail(failure);
+      // The next request may step the active ones before it has started.
+      if (!request.finished) this.#active.push(request);
+      this.#starting = this.#starting.filter((one) => one !== request);
+      yield this.#deliver(request, piece);
     }
-    const piece = failure === undefined ? request.accept(id) : request.fail(failure);
-    // The next request may step the active ones before it has started.
-    if (!request.finished) this.#active.push(request);
-    this.#starting = undefined;
-    yield this.#deliver(request, piece);
+  }
+
+  /** Loads what is saved of a prompt. */
+  async #open(request: Request): Promise<OpenPrompt> {
+    const { pool, savedPrompts } = this.context;
+    const { sequence, promptIds, given } = request;
+    const isSaved = savedPrompts !== undefined && (!given || sequence.length === 0);
+    if (isSaved) await savedPrompts.load(pool, sequence, promptIds, this.#yieldToEventLoop);
+    const reusedTokens = given && !isSaved ? 0 : sequence.length;
+    return { request, sequence, ids: promptIds.slice(reusedTokens), isSaved, firstId: NO_TOKEN };
+  }
+
+  /** Reads a prompt chunk by chunk; the active requests continue between the chunks if they would wait for long. */
+  async *#readAlone(prompt: OpenPrompt, clock: Stopwatch): AsyncGenerator<BatchPiece> {
+    const { model, policy, prefill } = this.context;
+    const { request, sequence, ids } = prompt;
+    let chunkSeconds = 0;
+    for await (
+      const { hidden, doneTokens } of prefill.chunks(sequence, ids, policy, this.#hooks, () => this.#chunkParts)
+    ) {
+      const isLast = doneTokens === ids.length;
+      if (isLast) {
+        [prompt.firstId = NO_TOKEN] = this.#sampleAfterPrompts(hidden.rows((hidden.shape[0] ?? 1) - 1, 1), [request]);
+      }
+      this.#report(prompt, doneTokens, clock);
+      if (!this.#delaysAnswers || isLast) continue;
+      await model.device.wait();
+      clock.stop();
+      yield* this.#stepFor(1000 * (clock.seconds - chunkSeconds));
+      chunkSeconds = clock.seconds;
+      clock.go();
+    }
+  }
+
+  /** Reads short prompts in one chunk. */
+  async #readTogether(prompts: OpenPrompt[], clock: Stopwatch): Promise<void> {
+    const { policy, prefill } = this.context;
+    const hidden = await prefill.together(prompts, policy, this.#hooks);
+    const ids = this.#sampleAfterPrompts(hidden, prompts.map(({ request }) => request));
+    prompts.forEach((prompt, index) => {
+      prompt.firstId = ids[index] ?? NO_TOKEN;
+      this.#report(prompt, prompt.ids.length, clock);
+    });
+  }
+
+  get #hooks(): PrefillHooks {
+    return { yieldToEventLoop: this.#yieldToEventLoop, afterSelection: this.context.afterSelection };
+  }
+
+  #report({ request, ids }: OpenPrompt, doneIds: number, { seconds }: Stopwatch): void {
+    const totalTokens = request.promptIds.length;
+    const reusedTokens = totalTokens - ids.length;
+    this.context.onPrefill?.({ doneTokens: reusedTokens + doneIds, reusedTokens, totalTokens, seconds }, request.index);
   }
 
   /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
@@ -216,11 +301,17 @@ export class Generation {
     return { ...piece, ...verification && { verification }, index: request.index };
   }
 
-  /** The first token after the prompt, from the hidden states of its last chunk; NO_TOKEN if no logit is finite. */
-  #sampleAfterPrompt(hidden: Tensor, request: Request): number {
+  /** The first token after each prompt, from the hidden states `[N, H]` of its last one; NO_TOKEN if no logit is finite. */
+  #sampleAfterPrompts(hidden: Tensor, requests: readonly Request[]): number[] {
     const { model } = this.context;
-    const logits = model.logits(hidden.rows((hidden.shape[0] ?? 1) - 1, 1));
-    return this.#sample(logits, model.best(logits), [request])[0] ?? NO_TOKEN;
+    // The CPU multiplies one token in another order than several, and an answer must not depend on the prompts that it was read with.
+    const rows = model.device.backend === "cpu" ? 1 : requests.length;
+    const ids: number[] = [];
+    for (let first = 0; first < requests.length; first += rows) {
+      const logits = model.logits(hidden.rows(first, rows));
+      ids.push(...this.#sample(logits, model.best(logits), requests.slice(first, first + rows)));
+    }
+    return ids;
   }
 
   /** One token for each row of logits, NO_TOKEN for a row without a finite best one. */
@@ -264,6 +355,25 @@ export class Generation {
     });
     const number = stats.snapshot().decodeSteps + 1;
     return finite.map((layers) => `at decode step ${number}, ${firstBadLayer(layers)}`);
+  }
+}
+
+/** Measures time, with pauses. */
+class Stopwatch {
+  #passedMs = 0;
+  #started: number | undefined = performance.now();
+
+  get seconds(): number {
+    return (this.#passedMs + (this.#started === undefined ? 0 : performance.now() - this.#started)) / 1000;
+  }
+
+  stop(): void {
+    this.#passedMs = 1000 * this.seconds;
+    this.#started = undefined;
+  }
+
+  go(): void {
+    this.#started = performance.now();
   }
 }
 

@@ -29,14 +29,21 @@ import { roundedTo } from "./rounding.ts";
 import type { RopeFrequencies } from "./folder/rope.ts";
 import type { Weights } from "./weights.ts";
 
-/** A run of tokens of one sequence that are processed together. i32 tensors `[T]`, `[T]`, `[T]`, `[M]`. */
+/** Tokens that are processed together, of one sequence or of several, one after another. i32 tensors `[T]`. */
 export interface PrefillChunk {
   ids: Tensor;
   positions: Tensor;
   slots: Tensor;
-  pageTable: Tensor;
+  runs: readonly PromptRun[];
+}
+
+/** Consecutive tokens of one sequence in a chunk. */
+export interface PromptRun {
+  count: number;
   /** Position of the first token. */
   start: number;
+  /** i32 `[M]` */
+  pageTable: Tensor;
   /** Memory for what its tiles select, where they do. */
   selection: Selection | undefined;
 }
@@ -177,23 +184,18 @@ export class Model {
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
   async prefill(pool: KvPool, policy: PagePolicy, chunk: PrefillChunk, hooks: PrefillHooks = {}): Promise<Tensor> {
     const views = this.#start(chunk);
-    const parts = this.#split(chunk).map((some): Part => ({
-      step: some,
-      views: this.activations.views(some.ids.shape[0] ?? 1, some.start - chunk.start),
-      attend: (layer, rotation, { q, k, v, attended }) => {
+    let done = 0;
+    const parts = this.#split(chunk).map((some): Part => {
+      const count = some.ids.shape[0] ?? 1;
+      const own = this.activations.views(count, done);
+      done += count;
+      const reads = promptReads(some.runs, own);
+      const attend: Attend = (layer, rotation, { q, k, v }) => {
         pool.cache.appendRotated(layer, rotation, q, k, v, some.slots);
-        const { start, pageTable, selection } = some;
-        const { prefill } = policy;
-        if (!selection || !prefill?.layers[layer]) {
-          pool.cache.attendPrefill(layer, start, q, pageTable, attended, { window: windowOf(policy, layer) });
-          return;
-        }
-        const options = { ...policy, recentPages: prefill.recentPages, tileTokens: PREFILL_TILE_TOKENS };
-        pool.cache.choosePromptPages(layer, start, q, pageTable, selection, options);
-        pool.cache.attendPrefillSparse(layer, start, q, pageTable, selection, attended, options);
-        hooks.afterSelection?.(layer, selection, start);
-      },
-    }));
+        for (const read of reads) attendPrompt(pool, policy, layer, read, hooks.afterSelection);
+      };
+      return { step: some, views: own, attend };
+    });
     try {
       for (let layer = 0; layer < this.config.numLayers; layer++) {
         this.#layer(layer, parts);
@@ -273,20 +275,17 @@ export class Model {
 
   /** A chunk in halves where devices share the model, so that one half is computed while the sums of the other travel. */
   #split(chunk: PrefillChunk): PrefillChunk[] {
-    const { ids, positions, slots, start, selection } = chunk;
+    const { ids, positions, slots, runs } = chunk;
     const [count = 1] = ids.shape;
     if (this.device.members === 1 || this.#experts || count < MIN_SPLIT_TOKENS[this.device.backend]) return [chunk];
-    const middle = Math.floor((start + count / 2) / PREFILL_TILE_TOKENS) * PREFILL_TILE_TOKENS;
-    return [[start, middle], [middle, start + count]].map(([from = 0, to = 0]) => {
-      const rows = (tensor: Tensor): Tensor => tensor.rows(from - start, to - from);
-      const tiles = Math.ceil(to / PREFILL_TILE_TOKENS) - Math.floor(from / PREFILL_TILE_TOKENS);
-      return {
-        ...chunk,
-        ...{ ids: rows(ids), positions: rows(positions), slots: rows(slots), start: from },
-        selection: selection &&
-          { selected: selection.selected.rows(0, tiles), counts: selection.counts.rows(0, tiles) },
-      };
+    const [first, second] = halves(runs, count / 2);
+    const middle = first.reduce((sum, run) => sum + run.count, 0);
+    if (middle === 0) return [chunk];
+    const part = (from: number, tokens: number, own: PromptRun[]): PrefillChunk => ({
+      ...{ ids: ids.rows(from, tokens), positions: positions.rows(from, tokens), slots: slots.rows(from, tokens) },
+      runs: own,
     });
+    return [part(0, middle, first), part(middle, count - middle, second)];
   }
 
   /** From the normed hidden states of the previous layer to those for the next one, once all parts are finished. */
@@ -366,6 +365,64 @@ function finish(parts: readonly Part[]): void {
 
 function scaleUnlessOne(device: Device, x: Tensor, factor: number): void {
   if (factor !== 1) scale(device, x, factor);
+}
+
+/** A run with the rows of its tokens in q and in the attended values, f32 `[T, Hq, d]`. */
+interface PromptRead extends PromptRun {
+  q: Tensor;
+  attended: Tensor;
+}
+
+function promptReads(runs: readonly PromptRun[], { q, attended }: ActivationViews): PromptRead[] {
+  let done = 0;
+  return runs.map((run) => {
+    const first = done;
+    done += run.count;
+    return { ...run, q: q.rows(first, run.count), attended: attended.rows(first, run.count) };
+  });
+}
+
+/** Attention of a run, over the pages that its tiles select where they do. */
+function attendPrompt(
+  pool: KvPool,
+  policy: PagePolicy,
+  layer: number,
+  { start, pageTable, selection, q, attended }: PromptRead,
+  afterSelection: PrefillHooks["afterSelection"],
+): void {
+  const { prefill } = policy;
+  if (!selection || !prefill?.layers[layer]) {
+    pool.cache.attendPrefill(layer, start, q, pageTable, attended, { window: windowOf(policy, layer) });
+    return;
+  }
+  const options = { ...policy, recentPages: prefill.recentPages, tileTokens: PREFILL_TILE_TOKENS };
+  pool.cache.choosePromptPages(layer, start, q, pageTable, selection, options);
+  pool.cache.attendPrefillSparse(layer, start, q, pageTable, selection, attended, options);
+  afterSelection?.(layer, selection, start);
+}
+
+/** Runs before and from about the `middle`th token on. The one that contains it is cut at a tile, or goes to the second half. */
+function halves(runs: readonly PromptRun[], middle: number): [first: PromptRun[], second: PromptRun[]] {
+  const first: PromptRun[] = [];
+  const second: PromptRun[] = [];
+  let done = 0;
+  for (const run of runs) {
+    const wanted = middle - done;
+    const tileEnd = Math.floor((run.start + wanted) / PREFILL_TILE_TOKENS) * PREFILL_TILE_TOKENS;
+    const before = wanted >= run.count ? run.count : Math.max(0, tileEnd - run.start);
+    if (before > 0) first.push(cutRun(run, 0, before));
+    if (before < run.count) second.push(cutRun(run, before, run.count - before));
+    done += run.count;
+  }
+  return [first, second];
+}
+
+function cutRun(run: PromptRun, from: number, count: number): PromptRun {
+  const start = run.start + from;
+  const tiles = Math.ceil((start + count) / PREFILL_TILE_TOKENS) - Math.floor(start / PREFILL_TILE_TOKENS);
+  const { selected, counts } = run.selection ?? {};
+  const selection = selected && counts && { selected: selected.rows(0, tiles), counts: counts.rows(0, tiles) };
+  return { ...run, start, count, selection };
 }
 
 function windowOf(policy: PagePolicy, layer: number): number {

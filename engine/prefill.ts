@@ -1,7 +1,8 @@
 import type { Selection } from "../ffi/cache_options.ts";
+import { embedding } from "../ffi/ops.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
-import type { Model, PrefillHooks } from "./model.ts";
+import type { Model, PrefillHooks, PromptRun } from "./model.ts";
 import { type TensorNeed, tensorsOwnedBy } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
 import { type PagePolicy, PREFILL_TILE_TOKENS, tileSelects } from "./pages/page_policy.ts";
@@ -10,6 +11,18 @@ import type { Sequence } from "./pages/sequence.ts";
 
 /** Called after every chunk with its normed hidden states `[T, H]`, which the next chunk overwrites, and the tokens done. */
 export type OnChunk = (hidden: Tensor, doneTokens: number) => void;
+
+/** Tokens to append to a sequence. */
+export interface PromptPart {
+  sequence: Sequence;
+  ids: readonly number[];
+}
+
+/**
+ * Tokens of a prompt, and of all prompts together, that may be read in one chunk. The CPU multiplies 17 to 256 tokens alike, so there a
+ * prompt gets the bits that it gets alone. A GPU reads as many as a chunk has.
+ */
+const JOINT_TOKENS = { cpu: { fewest: 17, most: 256 }, cuda: { fewest: 1, most: Infinity } } as const;
 
 /**
  * Tokens of the next of `tokens` tokens at position `start`, such that the last chunk is not too short either. Chunks end with a tile where
@@ -29,11 +42,11 @@ export function nextChunk(policy: PagePolicy, start: number, tokens: number, chu
 /** The tensors of {@link Prefill}. */
 export function prefillNeeds(
   chunkTokens: number,
-  { maxPagesPerSequence }: CacheShape,
-): Record<"numbers" | "pageTable", TensorNeed> {
+  { maxSequences, maxPagesPerSequence }: CacheShape,
+): Record<"numbers" | "pageTables", TensorNeed> {
   return {
     numbers: { dtype: "i32", shape: [3, chunkTokens] },
-    pageTable: { dtype: "i32", shape: [maxPagesPerSequence] },
+    pageTables: { dtype: "i32", shape: [maxSequences * maxPagesPerSequence] },
   };
 }
 
@@ -41,7 +54,8 @@ export function prefillNeeds(
 export class Prefill implements Disposable {
   /** i32 `[3, C]`: ids, positions, slots of a chunk */
   readonly #numbers: Tensor;
-  readonly #pageTable: Tensor;
+  /** Those of the prompts of a chunk, one after another. */
+  readonly #pageTables: Tensor;
   readonly #chunkTokens: number;
   readonly #owned: DisposableStack;
   /** What tiles select, by the number of pages. */
@@ -51,9 +65,9 @@ export class Prefill implements Disposable {
     using owned = new DisposableStack();
     const createTensor = tensorsOwnedBy(owned, model.device);
     this.#chunkTokens = model.activations.maxTokens;
-    const { numbers, pageTable } = prefillNeeds(this.#chunkTokens, pool.shape);
+    const { numbers, pageTables } = prefillNeeds(this.#chunkTokens, pool.shape);
     this.#numbers = createTensor(numbers.dtype, numbers.shape);
-    this.#pageTable = createTensor(pageTable.dtype, pageTable.shape);
+    this.#pageTables = createTensor(pageTables.dtype, pageTables.shape);
     this.#owned = owned.move();
   }
 
@@ -85,33 +99,58 @@ export class Prefill implements Disposable {
         doneTokens +
           nextChunk(policy, sequence.length, ids.length - doneTokens, Math.ceil(this.#chunkTokens / parts())),
       );
-      const hidden = await this.#runChunk(sequence, chunk, policy, hooks);
+      const hidden = await this.#runChunk([{ sequence, ids: chunk }], policy, hooks);
       doneTokens += chunk.length;
       yield { hidden, doneTokens };
     }
   }
 
-  async #runChunk(
-    sequence: Sequence,
-    ids: readonly number[],
-    policy: PagePolicy,
-    hooks: PrefillHooks,
-  ): Promise<Tensor> {
-    const start = sequence.length;
-    const count = ids.length;
+  /** Tokens of prompts that {@link together} reads at once. @param parts in which chunks are read */
+  jointTokens(parts: number): number {
+    return Math.min(JOINT_TOKENS[this.model.device.backend].most, Math.ceil(this.#chunkTokens / parts));
+  }
+
+  /** Whether the next `tokens` of a prompt, from position `start` on, may be read together with other prompts. */
+  isShort(policy: PagePolicy, start: number, tokens: number): boolean {
+    const { fewest } = JOINT_TOKENS[this.model.device.backend];
+    return tokens >= fewest && nextChunk(policy, start, tokens, this.jointTokens(1)) === tokens;
+  }
+
+  /** Appends short prompts in one chunk, {@link jointTokens} at most. Returns the normed hidden states `[N, H]` of the last token of each. */
+  async together(prompts: readonly PromptPart[], policy: PagePolicy, hooks: PrefillHooks): Promise<Tensor> {
+    const hidden = await this.#runChunk(prompts, policy, hooks);
+    let end = 0;
+    const rows = this.#numbers.flat(0, prompts.length);
+    rows.write(Int32Array.from(prompts, ({ ids }) => (end += ids.length) - 1));
+    const last = this.model.activations.views(prompts.length).delta;
+    embedding(this.model.device, rows, hidden, last);
+    return last;
+  }
+
+  /** Appends the ids of all prompts in one chunk. Returns the normed hidden states `[T, H]` of all their tokens. */
+  async #runChunk(prompts: readonly PromptPart[], policy: PagePolicy, hooks: PrefillHooks): Promise<Tensor> {
+    const count = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
     const numbers = new Int32Array(3 * count);
-    numbers.set(ids);
-    for (let index = 0; index < count; index++) numbers[count + index] = start + index;
-    numbers.set(sequence.extend(count), 2 * count);
+    const runs: PromptRun[] = [];
+    let row = 0;
+    let numPages = 0;
+    for (const { sequence, ids } of prompts) {
+      const start = sequence.length;
+      numbers.set(ids, row);
+      for (let index = 0; index < ids.length; index++) numbers[count + row + index] = start + index;
+      numbers.set(sequence.extend(ids.length), 2 * count + row);
+      const pageTable = this.#pageTables.flat(numPages, sequence.pages.length);
+      runs.push({ count: ids.length, start, pageTable, selection: this.#selection(policy, start, ids.length) });
+      row += ids.length;
+      numPages += sequence.pages.length;
+    }
     this.#numbers.write(numbers);
-    this.#pageTable.write(Int32Array.from(sequence.pages));
+    this.#pageTables.write(Int32Array.from(prompts.flatMap(({ sequence }) => sequence.pages)));
     const chunk = {
       ids: this.#numbers.flat(0, count),
       positions: this.#numbers.flat(count, count),
       slots: this.#numbers.flat(2 * count, count),
-      pageTable: this.#pageTable.rows(0, sequence.pages.length),
-      start,
-      selection: this.#selection(policy, start, count),
+      runs,
     };
     return await this.model.prefill(this.pool, policy, chunk, hooks);
   }

@@ -33,11 +33,22 @@ export class RequestQueue implements Disposable {
     return this.#waiting[0];
   }
 
+  /** Up to `count` next requests, of those that have arrived. */
+  ahead(count: number): Request[] {
+    return this.#waiting.slice(0, count);
+  }
+
   /** Takes the next request off the queue. */
   shift(): Request | undefined {
-    const request = this.#waiting.shift();
-    this.#wakeSource();
+    const [request] = this.#waiting;
+    if (request) this.take(request);
     return request;
+  }
+
+  /** Takes a waiting request off the queue. */
+  take(request: Request): void {
+    this.#waiting.splice(this.#waiting.indexOf(request), 1);
+    this.#wakeSource();
   }
 
   /** Waits for a request, the end or the abort of the signal. False at the end. @throws what the source threw, after its requests */

@@ -74,7 +74,7 @@ export interface PrefillProgress {
   reusedTokens: number;
   /** Prompt tokens. */
   totalTokens: number;
-  /** Time since prefill started. */
+  /** Time since prefill started: of the prompt, or of the short prompts that are read together. */
   seconds: number;
 }
 
@@ -196,7 +196,7 @@ export interface EngineStats {
   reusedTokens: number;
   /** Prompt tokens that prefill processed. */
   prefillTokens: number;
-  /** Time in prefill. */
+  /** Time in prefill. Prompts that are read together count once. */
   prefillSeconds: number;
   /** Tokens that decode steps generated. */
   decodeTokens: number;

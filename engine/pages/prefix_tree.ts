@@ -1,4 +1,5 @@
 import type { PageAllocator, Retainer } from "./page_table.ts";
+import { commonPrefix } from "./prompt_order.ts";
 
 /**
  * Tokens of a prompt that are always computed, and the least of a prefill chunk where a prompt has as many. The CPU multiplies fewer tokens
@@ -66,6 +67,19 @@ export class PrefixTree implements Retainer {
     const path = this.#sharedPath(ids);
     this.#use(path.at(-1));
     return path.flatMap(({ page }) => Array.from({ length: this.allocator.groupPages }, (_, index) => page + index));
+  }
+
+  /** Tokens of that beginning. */
+  countKnown(ids: readonly number[]): number {
+    return this.#sharedPath(ids).length * this.blockTokens;
+  }
+
+  /** Tokens that a prompt could begin with if all of another one were known. */
+  countCommon(ids: readonly number[], other: readonly number[]): number {
+    const most = Math.min(commonPrefix(ids, other), ids.length - MIN_CHUNK_TOKENS);
+    let blocks = Math.max(0, Math.floor(most / this.blockTokens));
+    while (blocks * this.blockTokens % this.reading.multiple > 0) blocks--;
+    return blocks * this.blockTokens;
   }
 
   /** Pages of that beginning that sequences already use, and that cost nothing to use again. */
