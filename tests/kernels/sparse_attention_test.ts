@@ -104,3 +104,36 @@ for (const value of [0.25, NaN, -0]) {
     assertIndexSetsEqual(selectionRows(selection), [wanted, wanted]);
   });
 }
+
+/** So many KV heads that the CUDA build chooses by coarse copies, and attends to rows that are chosen while it still chooses for others. */
+const WIDE: PagedShape = { ...SHAPE, numKvHeads: 40, numQueryHeads: 80, headDim: 64 };
+const COARSE = { statistics: { variance: true, minMax: false, coarse: true } } as const;
+
+/** What changes the number of blocks that read a row, or whether a row is chosen for at all. */
+const WIDE_CASES: Record<string, Case> = {
+  "rows in several splits": { lengths: [1203] },
+  "rows in one split": { lengths: [700, 1203] },
+  "rows of two blocks of query heads": { shape: { numQueryHeads: 480 }, lengths: [1203] },
+  "sequences beside one that is read whole": { lengths: [1203, 60, 9, 900] },
+};
+
+for (const [name, { shape: changes, lengths, k = 16 }] of Object.entries(WIDE_CASES)) {
+  deviceTest(
+    `attendSparse with coarse copies gives the pages and the bits of its parts, twice, for ${name}`,
+    (device) => {
+      const shape = { ...WIDE, ...changes };
+      const random = new Random(lengths.length);
+      const parts = lengths.map((tokens) => randomSequence(random, shape, tokens));
+      const q = joined(parts.map(({ keys }) => queryNear(random, keys, shape)));
+      const paged = buildUnrounded(device, shape, parts, random, { maxSequences: lengths.length, ...COARSE });
+      const options = { scorer: "diag", k } as const;
+      const selection = choose(paged, q, options);
+      const out = attend(paged, q, { selection });
+      for (let step = 0; step < 2; step++) {
+        const found = attendSparse(paged, q, options);
+        assertIndexSetsEqual(selectionRows(found.selection), selectionRows(selection));
+        assertSameBits(found.out, out);
+      }
+    },
+  );
+}

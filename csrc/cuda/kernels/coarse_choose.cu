@@ -2,12 +2,16 @@
  * statistics, and the best of those are chosen.
  *
  * Bound by the copies it reads: d + 8 bytes per page and KV head for unique, 1.25 d + 4 for diag, instead of 2 d + 4 and 4 d. One block per
- * multiprocessor takes row after row. Its scoring warps only read and score; the others choose among the row before, so that the memory is
- * busy all the time. */
+ * multiprocessor takes row after row. Its scoring warps only read and score; the others choose among the row before. Copies arrive through
+ * rings that run on into the next row, so that the memory is busy all the time. */
 #include "coarse_choose.h"
 
-#include "coarse_score.cuh"
+#include <utility>
+
+#include "coarse_keys.cuh"
+#include "coarse_stream.cuh"
 #include "page_score.h"
+#include "prefetch.cuh"
 #include "select.cuh"
 
 namespace ps {
@@ -16,23 +20,17 @@ namespace {
 /* The warps of a block; the registers of large heads allow fewer. Choosing ones come first. */
 template <int D>
 struct Roles {
-  static constexpr int kChoosing = 4, kScoring = D <= 128 ? 12 : 8;
-  static constexpr int kThreads = (kChoosing + kScoring) * kWarp;
-  static constexpr int kTiles = 2; /* that a scoring warp has under way */
+  static constexpr int kChoosing = 6, kScoring = D <= 128 ? 13 : 8;
+  static constexpr int kThreads = (kChoosing + kScoring + 1) * kWarp; /* the last warp prepares queries */
   using Team = FirstThreads<kChoosing * kWarp>;
+  using Keys = RunKeys<(4096 / Team::threads() + 3) / 4 * 4, Team>;
 };
 
-constexpr int kItems = 16;  /* keys per thread */
-constexpr int kBuffers = 2; /* rows of keys: one is filled while the other is read */
+constexpr int kCandidateItems = 4; /* keys per thread */
+constexpr int kMostBuffers = 2;                /* rows of keys: one is filled while the other is read, where both fit */
 constexpr int64_t kMostCandidates = 4096;
-/* Pages that are scored again, per page that is wanted: all that matter are among them on the keys of real models (docs/notes/statistics.md).
- * Up to k more are taken where the cut is found sooner. */
-constexpr int kCandidates = 2;
-
-PS_HOST_DEVICE constexpr int64_t most_candidates(int64_t k) { return (kCandidates + 1) * k; }
-
 /* Barriers 0 and 1 are those of the block and of the choosing warps. */
-constexpr int kFilled = 2, kEmptied = kFilled + kBuffers;
+constexpr int kFilled = 2, kEmptied = kFilled + kMostBuffers;
 
 template <int Threads>
 __device__ __forceinline__ void barrier_wait(int id) {
@@ -43,41 +41,8 @@ __device__ __forceinline__ void barrier_arrive(int id) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "n"(Threads) : "memory");
 }
 
-struct CoarseLaunch {
-  PageChooseParams params;
-  BadIndex *bad_index;
-  int64_t rows;
-};
-
-/* A row (sequence and KV head), as both roles see it. */
-struct CoarseRow {
-  int64_t row, sequence, head, table_offset;
-  const int32_t *table;
-  const float *q;
-  int32_t pages, all; /* of the row; that can be chosen, from forced.first on */
-  Forced forced;
-  bool coarse; /* so many that they are scored by the copies first */
-};
-
-__device__ __forceinline__ CoarseRow find_row(const CoarseLaunch &launch, int64_t row) {
-  const PageSelectParams &p = launch.params.select;
-  const PageScoreParams &score = launch.params.score;
-  const ps_cache_desc &desc = p.cache.desc;
-  CoarseRow out;
-  out.row = row;
-  out.sequence = row / desc.num_kv_heads;
-  out.head = row % desc.num_kv_heads;
-  out.table_offset = out.sequence * score.sequences.table_stride;
-  out.table = score.sequences.page_table + out.table_offset;
-  out.q = score.q.row(out.sequence) + out.head * (desc.num_query_heads / desc.num_kv_heads) * desc.head_dim;
-  const int32_t length = checked_length(launch.bad_index, p.sequences, out.sequence, desc.page_size);
-  out.pages = (length + desc.page_size - 1) / desc.page_size;
-  out.forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
-  out.all = out.pages - out.forced.first - out.forced.last;
-  out.coarse = out.pages > p.k && out.forced.best > 0 && out.all > most_candidates(p.k);
-  return out;
-}
-
+template <int D, Kind Score>
+using Ring = CoarseRing<D, Score, Roles<D>::kScoring>;
 /* A page with a coarse score that is not a number is scored again. */
 __device__ __forceinline__ uint32_t coarse_key(float score) { return score != score ? 0xffffffffu : ordered_key(score); }
 
@@ -87,133 +52,194 @@ __device__ __forceinline__ uint32_t join_keys(uint32_t a, uint32_t b) {
   return a == kNan || b == kNan ? kNan : max(a, b);
 }
 
-/* Keys of `count` pages by the scores of all heads of the row, by `warps` warps. prepare(first, heads) loads the queries of so many heads from
- * `first` on, while the first rows are under way. */
-template <int Tiles, typename Scorer, typename PageOf, typename KeyOf, typename Prepare>
-__device__ __forceinline__ void make_keys(const Scorer &scorer, const CoarseLaunch &launch, const CoarseRow &row, int warp, int warps, int32_t count,
-                                          const PageOf &page_of, const KeyOf &key_of, const Prepare &prepare, uint32_t *keys) {
-  const ps_cache_desc &desc = launch.params.score.cache.desc;
-  const int group = desc.num_query_heads / desc.num_kv_heads;
-  auto look_up = [&](int32_t i) { return row.table[page_of(i)]; };
-  auto check = [&](int32_t i, int32_t page) {
-    return checked_index(launch.bad_index, kPageTable, row.table_offset + page_of(i), page, desc.num_pages);
-  };
-  for (int first = 0; first < group; first += kScoreHeads) {
-    score_pages<Tiles>(
-        scorer, warp, warps, count, look_up, check, [&] { prepare(first, min(group - first, kScoreHeads)); },
-        [&](int32_t i, float score) {
-          const uint32_t key = key_of(score);
-          keys[i] = first == 0 ? key : join_keys(key, keys[i]);
-        });
-  }
-}
-
 /* Fills the buffers with the keys of one row after the other. */
 template <int D, Kind Score>
-__device__ __forceinline__ void score_rows(const CoarseLaunch &launch, uint32_t *buffers) {
+__device__ __forceinline__ void score_rows(const CoarseLaunch &launch, uint32_t *buffers, unsigned char *rings,
+                                           const SharedCoarseQueries<D, Score> *prepared) {
+  constexpr int kThreads = Roles<D>::kThreads, kWarps = Roles<D>::kScoring;
   const PageScoreParams &score = launch.params.score;
-  constexpr int kThreads = Roles<D>::kThreads;
-  const int warp = threadIdx.x / kWarp - Roles<D>::kChoosing;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp - Roles<D>::kChoosing, t = lane % 4;
+  const int own = tile_row(lane / 4) + t % 2 * kHalfTile; /* the page of a tile whose score this lane stores */
+  CoarseScorer<D, Score> scorer;
+  Ring<D, Score> ring(launch, rings, warp);
   int turn = 0;
   for (int64_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
     const CoarseRow row = find_row(launch, at);
     if (!row.coarse) continue;
-    const int buffer = turn % kBuffers;
-    if (turn >= kBuffers) barrier_wait<kThreads>(kEmptied + buffer);
-    CoarseScorer<D, Score> scorer(score, row.head);
-    make_keys<Roles<D>::kTiles>(
-        scorer, launch, row, warp, Roles<D>::kScoring, row.all, [&](int32_t i) { return row.forced.first + i; }, coarse_key,
-        [&](int first, int heads) { scorer.load_queries(row.q + first * D, heads); }, buffers + buffer * score.sequences.max_pages);
+    const int buffer = turn % launch.buffers;
+    uint32_t *keys = buffers + buffer * launch.buffer_words;
+    barrier_wait<kThreads>(kEmptied + buffer);
+    for (int first = 0; first < row.heads; first += kScoreHeads) {
+      const int heads = min(row.heads - first, kScoreHeads);
+      if (first == 0) prepared[buffer].read(scorer.q);
+      else load_queries(score, row.q + first * D, heads, scorer.q);
+      for (int32_t page = warp * kCoarseTile + own; page - own < row.pages; page += kWarps * kCoarseTile) {
+        const float2 scores = scorer.score(ring.next(), heads);
+        if (t < 2 && page < row.pages) {
+          const uint32_t key = page >= row.forced.first && page < row.pages - row.forced.last ? coarse_key(t == 0 ? scores.x : scores.y) : 0;
+          uint32_t &of_page = keys[Roles<D>::Keys::key_place(page)];
+          of_page = first == 0 ? key : join_keys(key, of_page);
+        }
+      }
+    }
     barrier_arrive<kThreads>(kFilled + buffer);
     turn++;
   }
-  for (int left = max(0, turn - kBuffers); left < turn; left++) barrier_wait<kThreads>(kEmptied + left % kBuffers);
+  for (int left = turn; left < turn + launch.buffers; left++) barrier_wait<kThreads>(kEmptied + left % launch.buffers);
 }
 
-/* Chooses the pages of one row after the other. */
+/* Pages of a row that are scored again. */
+struct Candidates {
+  int32_t *logical, *physical;
+  uint32_t *keys;
+};
+__device__ __forceinline__ Candidates candidates_at(uint32_t *lists, int64_t most) {
+  return {reinterpret_cast<int32_t *>(lists), reinterpret_cast<int32_t *>(lists + most), lists + 2 * most};
+}
+
+/* Goes to the next row after `at` that is scored by copies; false where there is none. */
+__device__ __forceinline__ bool find_coarse_row(const CoarseLaunch &launch, int64_t &at, CoarseRow &row) {
+  for (at += gridDim.x; at < launch.rows; at += gridDim.x) {
+    row = find_row(launch, at);
+    if (row.coarse) return true;
+  }
+  return false;
+}
+
+/* Prepares queries, so that the other warps do not wait for them: by one warp. While row n is chosen among, those of row n + 1 for those who
+ * choose, and those of the row that takes its buffer for those who score. */
 template <typename T, int D, Kind Score>
-__device__ __forceinline__ void choose_rows(const CoarseLaunch &launch, const uint32_t *buffers, int32_t *candidates, uint32_t *keys,
-                                            SelectShared &shared, SharedColumns<D> &columns) {
+__device__ __forceinline__ void prepare_rows(const CoarseLaunch &launch, ExactQueries<D> *exact, SharedCoarseQueries<D, Score> *prepared) {
+  constexpr int kThreads = Roles<D>::kThreads;
+  const PageScoreParams &score = launch.params.score;
+  int64_t next = int64_t(blockIdx.x) - gridDim.x, ahead = next;
+  CoarseRow row;
+  auto prepare = [&](int buffer) {
+    if (find_coarse_row(launch, ahead, row)) {
+      CoarseQueries<D, Score> own;
+      load_queries(score, row.q, min(row.heads, kScoreHeads), own);
+      prepared[buffer].write(own);
+    }
+    barrier_arrive<kThreads>(kEmptied + buffer);
+  };
+  for (int buffer = 0; buffer < launch.buffers; buffer++) prepare(buffer);
+  bool has_next = find_coarse_row(launch, next, row);
+  for (int turn = 0; has_next; turn++) {
+    write_queries<T, D, Score>(row.q, min(row.heads, kScoreHeads), exact[turn % 2]);
+    const int buffer = turn % launch.buffers;
+    barrier_wait<kThreads>(kFilled + buffer);
+    prepare(buffer);
+    has_next = find_coarse_row(launch, next, row);
+  }
+}
+
+template <int D, Kind Score>
+struct CoarseShared {
+  SelectShared select;
+  ExactQueries<D> exact[2];
+  SharedCoarseQueries<D, Score> prepared[kMostBuffers];
+};
+
+/* Chooses the pages of a row; `turn` counts those that were scored by copies. */
+template <typename T, int D, Kind Score>
+__device__ __forceinline__ void choose_row(const CoarseLaunch &launch, int64_t at, int &turn, const uint32_t *buffers, const Candidates &candidates,
+                                           SelectShared &shared, ExactQueries<D> *exact) {
   using Team = typename Roles<D>::Team;
   constexpr int kThreads = Roles<D>::kThreads;
   const PageSelectParams &p = launch.params.select;
   const PageScoreParams &score = launch.params.score;
-  const ps_cache_desc &desc = p.cache.desc;
   const int32_t k = static_cast<int32_t>(p.k);
-  const int group = desc.num_query_heads / desc.num_kv_heads;
-  int turn = 0;
-  for (int64_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
-    const CoarseRow row = find_row(launch, at);
-    if (at > 0) count_selection(p, row.pages, false);
-    int32_t *out = p.selected + at * k;
-    if (row.pages <= k) {
-      take_all<Team>(row.pages, out, p.counts + at);
-      continue;
-    }
-    write_forced<Team>(row.forced, row.pages, k, out);
-    if (threadIdx.x == 0) p.counts[at] = k;
-    if (row.forced.best == 0) continue;
+  const CoarseRow row = find_row(launch, at);
+  if (at > 0) count_selection(p, row.pages, false);
+  int32_t *out = p.selected + at * k;
+  if (row.pages <= k) return take_all<Team>(row.pages, out, p.counts + at);
+  write_forced<Team>(row.forced, row.pages, k, out);
+  if (threadIdx.x == 0) p.counts[at] = k;
+  if (row.forced.best == 0) return;
 
-    ExactScorer<T, D, Score, Team> scorer(score, row.head, columns);
-    scorer.load_queries(row.q, min(group, kScoreHeads));
-    int32_t taken = row.all;
-    if (row.coarse) {
-      const int buffer = turn % kBuffers;
-      const uint32_t *coarse_keys = buffers + buffer * score.sequences.max_pages;
-      barrier_wait<kThreads>(kFilled + buffer);
-      auto key = [&](int32_t i) { return coarse_keys[i]; };
-      Keys<kItems, decltype(key), Team> held(key, row.all);
-      const Cut cut = find_cut(held, kCandidates * k, shared, k);
-      write_taken(held, cut, [&](int32_t i) { return row.forced.first + i; }, candidates, shared); /* ends with a barrier */
-      barrier_arrive<kThreads>(kEmptied + buffer);
-      taken = cut.count;
-      turn++;
-    } else {
-      for (int32_t i = threadIdx.x; i < row.all; i += Team::threads()) candidates[i] = row.forced.first + i;
-      Team::sync();
-    }
-
-    make_keys<1>(
-        scorer, launch, row, threadIdx.x / kWarp, Roles<D>::kChoosing, taken, [&](int32_t i) { return candidates[i]; }, ordered_key,
-        [&](int first, int heads) {
-          if (first > 0) scorer.load_queries(row.q + first * D, heads);
-        },
-        keys);
-    if (threadIdx.x == 0) {
-      add_to_counter(p.cache.counters->pages_scored, taken);
-      if (row.coarse) add_to_counter(p.cache.counters->copies_scored, row.all);
-    }
+  const int slot = row.coarse ? turn % 2 : (turn + 1) % 2; /* one is being prepared for the next row with copies */
+  const ExactScorer<T, D, Score, Team> scorer(score, row.head, exact[slot]);
+  auto share_queries = [&](int first) {
     Team::sync();
-    auto key = [&](int32_t i) { return keys[i]; };
-    Keys<kItems, decltype(key), Team> held(key, taken);
-    const Cut cut = find_cut(held, row.forced.best, shared);
-    write_taken(held, cut, [&](int32_t i) { return candidates[i]; }, out + row.forced.first, shared);
+    if (threadIdx.x < kWarp) write_queries<T, D, Score>(row.q + first * D, min(row.heads - first, kScoreHeads), exact[slot]);
+    Team::sync();
+  };
+  int32_t taken = row.all;
+  if (row.coarse) {
+    const int buffer = turn % launch.buffers;
+    barrier_wait<kThreads>(kFilled + buffer);
+    typename Roles<D>::Keys held(buffers + buffer * launch.buffer_words, row.pages);
+    const Cut cut = find_cut(held, kCandidates * k, shared, k);
+    write_taken(held, cut, candidates.logical, shared);
+    barrier_arrive<kThreads>(kEmptied + buffer);
+    taken = cut.count;
+    turn++;
+  } else {
+    for (int32_t i = threadIdx.x; i < row.all; i += Team::threads()) candidates.logical[i] = row.forced.first + i;
+    Team::sync();
   }
-}
+  for (int32_t i = threadIdx.x; i < taken; i += Team::threads()) {
+    const int32_t physical = checked_page(launch.bad_index, row.table, row.table_offset, candidates.logical[i], p.cache.desc.num_pages);
+    scorer.prefetch(physical);
+    candidates.physical[i] = physical;
+  }
+  Team::sync();
 
-template <int D>
-struct CoarseShared {
-  SelectShared select;
-  SharedColumns<D> columns;
-};
+  for (int first = 0; first < row.heads; first += kScoreHeads) {
+    if (first > 0 || !row.coarse) share_queries(first);
+    scorer.score_pages(candidates.physical, taken, min(row.heads - first, kScoreHeads), [&](int32_t i, float of_page) {
+      const uint32_t key = ordered_key(of_page);
+      candidates.keys[i] = first == 0 ? key : join_keys(key, candidates.keys[i]);
+    });
+  }
+  if (threadIdx.x == 0) {
+    add_to_counter(p.cache.counters->pages_scored, taken);
+    if (row.coarse) add_to_counter(p.cache.counters->copies_scored, row.pages);
+  }
+  Team::sync();
+  auto key = [&](int32_t i) { return candidates.keys[i]; };
+  Keys<kCandidateItems, decltype(key), Team> held(key, taken);
+  const Cut cut = find_cut(held, row.forced.best, shared);
+  write_taken(held, cut, [&](int32_t i) { return candidates.logical[i]; }, out + row.forced.first, shared);
+}
 
 template <typename T, int D, Kind Score>
 __global__ void __launch_bounds__(Roles<D>::kThreads, 1) coarse_kernel(const __grid_constant__ CoarseLaunch launch) {
-  extern __shared__ uint4 memory[]; /* CoarseShared, then candidates of one row, their keys, keys of two rows */
-  CoarseShared<D> &shared = *reinterpret_cast<CoarseShared<D> *>(memory);
+  extern __shared__ uint4 memory[]; /* CoarseShared, rings, keys of rows, candidates of one row, their places and keys */
+  CoarseShared<D, Score> &shared = *reinterpret_cast<CoarseShared<D, Score> *>(memory);
   wait_for_previous();
+  if (launch.flags.ready != nullptr) let_next_start(); /* not before: attention of the step before takes back what it was waiting for */
   if (blockIdx.x == 0) count_selection(launch.params.select, find_row(launch, 0).pages, true);
   const int64_t most = most_candidates(launch.params.select.k);
-  uint32_t *candidates = reinterpret_cast<uint32_t *>(&shared + 1), *buffers = candidates + 2 * most;
-  if (threadIdx.x / kWarp >= Roles<D>::kChoosing) score_rows<D, Score>(launch, buffers);
-  else choose_rows<T, D, Score>(launch, buffers, reinterpret_cast<int32_t *>(candidates), candidates + most, shared.select, shared.columns);
+  unsigned char *rings = reinterpret_cast<unsigned char *>(&shared + 1);
+  uint32_t *buffers = reinterpret_cast<uint32_t *>(rings + launch.stages * Roles<D>::kScoring * Ring<D, Score>::kSlotBytes),
+           *lists = buffers + launch.buffers * launch.buffer_words;
+  const int warp = threadIdx.x / kWarp;
+  if (warp == Roles<D>::kChoosing + Roles<D>::kScoring) return prepare_rows<T, D, Score>(launch, shared.exact, shared.prepared);
+  if (warp >= Roles<D>::kChoosing) return score_rows<D, Score>(launch, buffers, rings, shared.prepared);
+  const Candidates candidates = candidates_at(lists, most);
+  for (int buffer = 0; buffer < launch.buffers; buffer++) barrier_arrive<Roles<D>::kThreads>(kEmptied + buffer);
+  int turn = 0;
+  for (int64_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
+    choose_row<T, D, Score>(launch, at, turn, buffers, candidates, shared.select, shared.exact);
+    if (launch.flags.ready == nullptr) continue;
+    Roles<D>::Team::sync();
+    if (threadIdx.x == 0) announce(launch.flags, at);
+  }
 }
 
 template <typename T, int D, Kind Score>
-bool launch_coarse(Backend &backend, const CoarseLaunch &params) {
-  const int64_t keys = 2 * most_candidates(params.params.select.k) + kBuffers * params.params.score.sequences.max_pages;
-  const int64_t bytes = int64_t(sizeof(CoarseShared<D>)) + keys * int64_t(sizeof(uint32_t));
+bool launch_coarse(Backend &backend, CoarseLaunch params) {
+  params.buffer_words = Roles<D>::Keys::key_place(static_cast<int32_t>(params.params.score.sequences.max_pages) + 4) / 4 * 4;
+  int64_t bytes = 0;
+  for (const auto [buffers, stages] : {std::pair{kMostBuffers, kMostStages}, {1, kMostStages}, {1, kFewestStages}}) {
+    params.buffers = buffers, params.stages = stages;
+    bytes = int64_t(sizeof(CoarseShared<D, Score>)) + int64_t(stages) * Roles<D>::kScoring * Ring<D, Score>::kSlotBytes +
+            (int64_t(buffers) * params.buffer_words + 3 * most_candidates(params.params.select.k)) * int64_t(sizeof(uint32_t));
+    if (bytes <= backend.shared_bytes) break;
+  }
   if (bytes > backend.shared_bytes) return false;
+  if (params.flags.ready) leave_no_cache("Could not launch page_choose", coarse_kernel<T, D, Score>);
   const unsigned blocks = static_cast<unsigned>(std::min<int64_t>(params.rows, backend.multiprocessors));
   launch(backend, "Could not launch page_choose", coarse_kernel<T, D, Score>, dim3(blocks), dim3(Roles<D>::kThreads), bytes, params);
   return true;
@@ -237,13 +263,13 @@ bool launch_kind(Backend &backend, const CoarseLaunch &params) {
 
 }  // namespace
 
-bool coarse_choose(Backend &backend, const PageChooseParams &params) {
+bool coarse_choose(Backend &backend, const PageChooseParams &params, RowFlags flags) {
   const PageScoreParams &p = params.score;
   const int64_t rows = p.sequences.sequences * p.cache.desc.num_kv_heads, k = params.select.k;
   if (p.cache.coarse == nullptr || p.scorer == PS_QUEST || !has_fast_score(p.cache.desc)) return false;
   if (most_candidates(k) > kMostCandidates || p.sequences.max_pages < 2 * most_candidates(k)) return false;
   if (4 * rows < backend.multiprocessors) return false; /* a block per row would leave too much of the device idle */
-  const CoarseLaunch launch_params{params, backend.bad_index, rows};
+  const CoarseLaunch launch_params{params, backend.bad_index, rows, 0, 0, 0, flags};
   return p.cache.desc.dtype == PS_F16 ? launch_kind<f16>(backend, launch_params) : launch_kind<bf16>(backend, launch_params);
 }
 

@@ -1,11 +1,28 @@
-/* Selection by coarse copies of the statistics, for page_choose.cu. */
+/* Selection by coarse copies of the statistics, for page_choose.cu and sparse_attention.cu. */
 #pragma once
 
 #include "../backend.h"
 
 namespace ps {
 
+/* What tells another launch, row by row, that pages are chosen while other rows are still to be: every block that reads a row takes 1 off. */
+struct RowFlags {
+  int32_t *ready;  /* [rows], zero, or nullptr */
+  int32_t readers; /* blocks that read a row */
+};
+
+/* All shared memory for a kernel whose blocks share multiprocessors with those of another. */
+template <typename... Params>
+void leave_no_cache(const char *what, void (*kernel)(Params...)) {
+  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared),
+             what);
+}
+
+/* Whether pages are chosen by statistics of groups, which come before coarse copies. */
+bool chooses_by_groups(const PageChooseParams &params);
+
 /* Chooses pages by the coarse copies, and by the statistics of the best of them; false, and nothing done, where that does not pay. */
-bool coarse_choose(Backend &backend, const PageChooseParams &params);
+bool coarse_choose(Backend &backend, const PageChooseParams &params, RowFlags flags = {});
 
 }  // namespace ps

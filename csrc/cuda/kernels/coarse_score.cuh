@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../../coarse_statistics.h"
+#include "prefetch.cuh"
 #include "score_tile.cuh"
 
 namespace ps {
@@ -41,30 +42,45 @@ __device__ __forceinline__ float2 largest_of_heads(const float (&scores)[4], int
   return {of_page[0], of_page[1]};
 }
 
-/* Queries as columns of the product, plain and squared, high parts and what rounding left; in shared memory, since the pages that are under
- * way take the registers. */
+/* Queries of up to kScoreHeads heads in shared memory, as columns of products with the statistics: plain and squared, high parts and what
+ * rounding left; and what every lane multiplies its two heads' products by. */
 template <int D>
-struct SharedColumns {
+struct ExactQueries {
   uint2 parts[2][2][D / 16][kWarp];
+  float2 factors[2][kWarp], lengths[kWarp];
 };
+
+template <typename T, int D>
+__device__ __forceinline__ void write_columns(const float *queries, int heads, Form form, ExactQueries<D> &out) {
+  const int lane = threadIdx.x % kWarp, which = form == Form::kSquare;
+  QueryRows<D> rows; /* of a product with pages as columns: high parts and what rounding left */
+  const float length = load_query_rows<T, D>(queries, heads, form, rows);
+#pragma unroll
+  for (int step = 0; step < D / 16; step++) {
+    out.parts[which][0][step][lane] = {rows.a[step][0], rows.a[step][2]};
+    out.parts[which][1][step][lane] = {rows.a[step][1], rows.a[step][3]};
+  }
+  out.factors[which][lane] = of_heads(rows.factor);
+  if (form == Form::kPlain) out.lengths[lane] = of_heads(length);
+}
+
+/* By one warp. */
+template <typename T, int D, Kind Score>
+__device__ __forceinline__ void write_queries(const float *queries, int heads, ExactQueries<D> &out) {
+  if constexpr (Score == Kind::kDiag) write_columns<T, D>(queries, heads, Form::kSquare, out);
+  write_columns<T, D>(queries, heads, Form::kPlain, out);
+}
 
 /* Scores by the statistics in the dtype of the cache, for up to kScoreHeads heads. Used by the threads of one team. */
 template <typename T, int D, Kind Score, typename Team>
 struct ExactScorer {
   static constexpr bool kDiag = Score == Kind::kDiag;
-  struct Page { /* as this lane reads it */
-    uint4 mean[D / 32], variance[kDiag ? D / 32 : 1];
-    float std;
-  };
-
-  SharedColumns<D> &shared;
+  const ExactQueries<D> &shared;
   const T *means, *variances;
   const float *std;
-  float2 factors, square_factors, lengths;
   float lambda;
-  int heads;
 
-  __device__ __forceinline__ ExactScorer(const PageScoreParams &p, int64_t head, SharedColumns<D> &shared) : shared(shared) {
+  __device__ __forceinline__ ExactScorer(const PageScoreParams &p, int64_t head, const ExactQueries<D> &shared) : shared(shared) {
     const int64_t row = first_row(p, head);
     means = static_cast<const T *>(p.cache.mean) + row * D;
     variances = kDiag ? static_cast<const T *>(p.cache.variance) + row * D : nullptr;
@@ -72,65 +88,64 @@ struct ExactScorer {
     lambda = spread_weight(p);
   }
 
-  __device__ __forceinline__ float2 share_columns(const float *queries, Form form, int which) {
-    QueryRows<D> rows; /* of a product with pages as columns: high parts and what rounding left */
-    const float length = load_query_rows<T, D>(queries, heads, form, rows);
-    if (threadIdx.x < kWarp) {
+  /* Brings a page's statistics to the L2 cache. */
+  __device__ __forceinline__ void prefetch(int32_t row) const {
+    constexpr int kLine = 128 / static_cast<int>(sizeof(T));
 #pragma unroll
-      for (int step = 0; step < D / 16; step++) {
-        shared.parts[which][0][step][threadIdx.x] = {rows.a[step][0], rows.a[step][2]};
-        shared.parts[which][1][step][threadIdx.x] = {rows.a[step][1], rows.a[step][3]};
-      }
+    for (int i = 0; i < D; i += kLine) {
+      prefetch_line(means + int64_t(row) * D + i);
+      if constexpr (kDiag) prefetch_line(variances + int64_t(row) * D + i);
     }
-    lengths = of_heads(length);
-    return of_heads(rows.factor);
+    if constexpr (!kDiag) prefetch_line(std + row);
   }
 
-  /* All threads of the team call; begins and ends with a barrier. */
-  __device__ __forceinline__ void load_queries(const float *queries, int count) {
-    heads = count;
-    Team::sync();
-    if constexpr (kDiag) square_factors = share_columns(queries, Form::kSquare, 1);
-    factors = share_columns(queries, Form::kPlain, 0);
-    Team::sync();
-  }
-
-  __device__ __forceinline__ void load(int32_t row, Page &out) const {
-    const int64_t own = int64_t(row) * D + threadIdx.x % 4 * 8;
+  /* out += products of rows first and next with the queries of form `which`. */
+  __device__ __forceinline__ void multiply(float (&out)[4], const T *numbers, int32_t first, int32_t next, int which) const {
+    const int lane = threadIdx.x % kWarp, dim = lane % 4 * 8;
+    uint4 of_first[D / 32], of_next[D / 32];
 #pragma unroll
     for (int j = 0; j < D / 32; j++) {
-      out.mean[j] = load_eight(means + own + 32 * j);
-      if constexpr (kDiag) out.variance[j] = load_eight(variances + own + 32 * j);
+      of_first[j] = load_eight(numbers + int64_t(first) * D + dim + 32 * j);
+      of_next[j] = load_eight(numbers + int64_t(next) * D + dim + 32 * j);
     }
-    if constexpr (!kDiag) out.std = std[row];
-  }
-
-  __device__ __forceinline__ void multiply(float (&out)[4], const uint4 *of_g, const uint4 *of_next, int which) const {
-    const int lane = threadIdx.x % kWarp;
 #pragma unroll
     for (int j = 0; j < D / 32; j++) {
-      const uint4 a = of_g[j], b = of_next[j];
+      const uint4 a = of_first[j], b = of_next[j];
 #pragma unroll
       for (int part = 0; part < 2; part++) {
-        const uint2 first = shared.parts[which][part][2 * j][lane], second = shared.parts[which][part][2 * j + 1][lane];
-        multiply_add<T>(out, {a.x, b.x, a.y, b.y}, first.x, first.y);
-        multiply_add<T>(out, {a.z, b.z, a.w, b.w}, second.x, second.y);
+        const uint2 low = shared.parts[which][part][2 * j][lane], high = shared.parts[which][part][2 * j + 1][lane];
+        multiply_add<T>(out, {a.x, b.x, a.y, b.y}, low.x, low.y);
+        multiply_add<T>(out, {a.z, b.z, a.w, b.w}, high.x, high.y);
       }
     }
   }
 
-  /* Scores of pages g and g + 8 of the tile. */
-  __device__ __forceinline__ float2 score(const Page (&pages)[2]) const {
-    float out[4] = {}, squared[4] = {};
-    multiply(out, pages[0].mean, pages[1].mean, 0);
-    if constexpr (kDiag) multiply(squared, pages[0].variance, pages[1].variance, 1);
+  /* Scores of two rows of statistics. */
+  __device__ __forceinline__ float2 score(int32_t first, int32_t next, int heads) const {
+    const int lane = threadIdx.x % kWarp;
+    const float2 factors = shared.factors[0][lane], square_factors = shared.factors[1][lane], lengths = shared.lengths[lane];
+    float out[4] = {}, squared[4] = {}, spreads[2];
+    if constexpr (!kDiag) spreads[0] = std[first], spreads[1] = std[next];
+    multiply(out, means, first, next, 0);
+    if constexpr (kDiag) multiply(squared, variances, first, next, 1);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const bool odd = i % 2;
-      const float spread = kDiag ? sqrtf(squared[i] * (odd ? square_factors.y : square_factors.x)) : pages[i / 2].std * (odd ? lengths.y : lengths.x);
+      const float spread = kDiag ? sqrtf(squared[i] * (odd ? square_factors.y : square_factors.x)) : spreads[i / 2] * (odd ? lengths.y : lengths.x);
       out[i] = out[i] * (odd ? factors.y : factors.x) + lambda * spread;
     }
     return largest_of_heads(out, heads);
+  }
+
+  /* Scores the pages of `count` rows of statistics, dealt out in tiles to the warps of the team. emit(i, score). */
+  template <typename Emit>
+  __device__ __forceinline__ void score_pages(const int32_t *rows, int32_t count, int heads, const Emit &emit) const {
+    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4, warp = threadIdx.x / kWarp, warps = Team::threads() / kWarp;
+    for (int32_t first = warp * kCoarseTile; first < count; first += warps * kCoarseTile) {
+      const float2 scores = score(rows[min(first + g, count - 1)], rows[min(first + kHalfTile + g, count - 1)], heads);
+      const int32_t i = first + t % 2 * kHalfTile + g;
+      if (t < 2 && i < count) emit(i, t == 0 ? scores.x : scores.y);
+    }
   }
 };
 
@@ -141,16 +156,111 @@ __device__ __forceinline__ float square_root(float x) {
   return out;
 }
 
-/* What the codes of variances stand for, in a register; else it is made anew for every use. */
-__device__ __forceinline__ uint32_t held_levels() {
-  uint32_t out;
-  asm volatile("mov.b32 %0, %1;" : "=r"(out) : "n"(kVarianceLevels));
-  return out;
+/* What the codes of variances stand for, in a register: the compiler makes a constant anew for every use. */
+__device__ __forceinline__ uint32_t held_levels() { return __shfl_sync(kAllLanes, kVarianceLevels, threadIdx.x); }
+
+/* A tile of coarse copies in shared memory: the rows that a score reads, then their scales, then (not for diag) the pages' std. */
+template <int D, Kind Score>
+struct CoarseTile {
+  static constexpr bool kDiag = Score == Kind::kDiag;
+  static constexpr int kRowBytes = coarse_row_bytes(D, kDiag);
+  static constexpr int kScales = kCoarseTile * kRowBytes, kStd = kScales + kCoarseTile * 4;
+  static constexpr int kBytes = kStd + (kDiag ? 0 : kCoarseTile * 4);
+};
+
+/* Row of a tile that lane group g reads first (8 more: second). Neighbours are swapped so that two groups, which read together, use all banks
+ * for rows of 160 bytes. */
+__device__ __forceinline__ int tile_row(int g) { return (g & 4) | (g & 1) << 1 | (g >> 1 & 1); }
+
+/* What a lane knows of the queries of up to kScoreHeads heads, in 8 bits, to score coarse copies. */
+template <int D, Kind Score>
+struct CoarseQueries {
+  static constexpr bool kDiag = Score == Kind::kDiag;
+  static constexpr int kSteps = D / 32; /* products of 32 dimensions, 8 of a lane */
+  uint2 plain[kSteps], squares[kDiag ? kSteps : 1];
+  float2 factors, spread_factors; /* of the lane's two heads; the latter for diag of squares, else |q|, with the weight of the spread */
+};
+
+/* A column of bytes, and what they were divided by; NaN where a query is not finite, so that every page is scored again. x: this lane's
+ * dimensions. */
+template <int Numbers>
+__device__ __forceinline__ float quantize(const float (&x)[Numbers], float most, uint2 (&out)[Numbers / 8]) {
+  float largest = 0;
+#pragma unroll
+  for (int i = 0; i < Numbers; i += 4) {
+    largest = max_nan(max_nan(largest, max_nan(fabsf(x[i]), fabsf(x[i + 1]))), max_nan(fabsf(x[i + 2]), fabsf(x[i + 3])));
+  }
+  largest = max_nan(largest, __shfl_xor_sync(kAllLanes, largest, 1));
+  largest = max_nan(largest, __shfl_xor_sync(kAllLanes, largest, 2));
+  const float up = largest > 0 && isfinite(largest) ? most / largest : 0.f;
+  auto four = [&](int i) {
+    auto byte = [up](float number) { return static_cast<uint32_t>(__float2int_rn(number * up)) & 0xff; };
+    return byte(x[i]) | byte(x[i + 1]) << 8 | byte(x[i + 2]) << 16 | byte(x[i + 3]) << 24;
+  };
+#pragma unroll
+  for (int i = 0; i < Numbers / 8; i++) out[i] = {four(8 * i), four(8 * i + 4)};
+  return isfinite(largest) ? largest / most : NAN;
 }
+
+template <int D, Kind Score>
+__device__ __forceinline__ void load_queries(const PageScoreParams &p, const float *queries, int heads, CoarseQueries<D, Score> &out) {
+  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+  const float *own = queries + (g < heads ? g : 0) * D; /* lanes of heads that do not exist make columns that nobody looks at */
+  const float lambda = spread_weight(p);
+  float x[D / 4], sum = 0;
+#pragma unroll
+  for (int n = 0; n < D / 4; n += 4) {
+    const float4 four = *reinterpret_cast<const float4 *>(own + coarse_dim(D, t, n));
+    x[n] = four.x, x[n + 1] = four.y, x[n + 2] = four.z, x[n + 3] = four.w;
+  }
+  out.factors = of_heads(quantize(x, 127.f, out.plain));
+#pragma unroll
+  for (int n = 0; n < D / 4; n += 4) {
+#pragma unroll
+    for (int i = n; i < n + 4; i++) x[i] *= x[i];
+    sum += x[n] + x[n + 1] + x[n + 2] + x[n + 3];
+  }
+  if constexpr (Score == Kind::kDiag) {
+    out.spread_factors = of_heads(quantize(x, 255.f, out.squares) / 255.f * lambda * lambda);
+  } else {
+    sum += __shfl_xor_sync(kAllLanes, sum, 1);
+    sum += __shfl_xor_sync(kAllLanes, sum, 2);
+    out.spread_factors = of_heads(lambda * sqrtf(sum));
+  }
+}
+
+/* The same of all lanes in shared memory. */
+template <int D, Kind Score>
+struct SharedCoarseQueries {
+  using Own = CoarseQueries<D, Score>;
+  uint2 words[Own::kSteps * (Own::kDiag ? 2 : 1) + 2][kWarp];
+
+  __device__ __forceinline__ void write(const Own &own) {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int i = 0; i < Own::kSteps; i++) {
+      words[2 + i][lane] = own.plain[i];
+      if constexpr (Own::kDiag) words[2 + Own::kSteps + i][lane] = own.squares[i];
+    }
+    words[0][lane] = {__float_as_uint(own.factors.x), __float_as_uint(own.factors.y)};
+    words[1][lane] = {__float_as_uint(own.spread_factors.x), __float_as_uint(own.spread_factors.y)};
+  }
+  __device__ __forceinline__ void read(Own &own) const {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int i = 0; i < Own::kSteps; i++) {
+      own.plain[i] = words[2 + i][lane];
+      if constexpr (Own::kDiag) own.squares[i] = words[2 + Own::kSteps + i][lane];
+    }
+    own.factors = {__uint_as_float(words[0][lane].x), __uint_as_float(words[0][lane].y)};
+    own.spread_factors = {__uint_as_float(words[1][lane].x), __uint_as_float(words[1][lane].y)};
+  }
+};
 
 /* Scores by the coarse copies, with the queries in 8 bits too: what that loses is less than the copies lack. Every warp for itself. */
 template <int D, Kind Score>
 struct CoarseScorer {
+  using Tile = CoarseTile<D, Score>;
   static constexpr bool kDiag = Score == Kind::kDiag;
   static constexpr int kSteps = D / 32; /* products of 32 dimensions, 8 of a lane */
   static constexpr int kWords = D / 16; /* of a lane's means */
@@ -158,116 +268,60 @@ struct CoarseScorer {
   struct Page {
     uint32_t means[kWords];
     uint32_t codes[kDiag ? kCodeWords : 1];
-    uint32_t scales;
-    float std;
+    uint32_t scales, std;
   };
 
-  uint2 plain[kSteps], squares[kDiag ? kSteps : 1];
-  const uint8_t *means, *codes; /* this lane's first of a row */
-  const uint32_t *scales;
-  const float *std;
-  float2 factors, square_factors, lengths; /* the latter two with the weight of the spread */
-  float lambda;
-  uint32_t levels;
-  int heads, row_bytes;
+  CoarseQueries<D, Score> q;
+  uint32_t levels, mean_place, code_place, scale_place; /* the latter of row tile_row(g) in a tile */
 
-  __device__ __forceinline__ CoarseScorer(const PageScoreParams &p, int64_t head) {
-    const int64_t row = first_row(p, head);
-    row_bytes = coarse_row_bytes(D, kDiag || p.cache.variance != nullptr);
-    means = p.cache.coarse + row * row_bytes + threadIdx.x % 4 * coarse_piece(D);
-    codes = p.cache.coarse + row * row_bytes + D + threadIdx.x % 4 * coarse_word_bytes(D);
-    levels = held_levels();
-    scales = p.cache.coarse_scale + row;
-    std = p.cache.std + row;
-    lambda = spread_weight(p);
-  }
-
-  /* A column of bytes, and what they were divided by; NaN where a query is not finite, so that every page is scored again. four(n): the
-   * numbers at places n to n + 3 of the lane; read twice, since the pages that are under way take the registers. */
-  template <typename Four>
-  static __device__ __forceinline__ float quantize(const Four &four, float most, uint2 (&out)[kSteps]) {
-    float largest = 0;
-#pragma unroll
-    for (int word = 0; word < kWords; word++) {
-      const float4 x = four(4 * word);
-      largest = max_nan(max_nan(largest, max_nan(fabsf(x.x), fabsf(x.y))), max_nan(fabsf(x.z), fabsf(x.w)));
-    }
-    largest = max_nan(largest, __shfl_xor_sync(kAllLanes, largest, 1));
-    largest = max_nan(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-    const float up = largest > 0 && isfinite(largest) ? most / largest : 0.f;
-    auto byte = [up](float x) { return static_cast<uint32_t>(__float2int_rn(x * up)) & 0xff; };
-#pragma unroll
-    for (int word = 0; word < kWords; word++) {
-      const float4 x = four(4 * word);
-      (word % 2 == 0 ? out[word / 2].x : out[word / 2].y) = byte(x.x) | byte(x.y) << 8 | byte(x.z) << 16 | byte(x.w) << 24;
-    }
-    return isfinite(largest) ? largest / most : NAN;
-  }
-
-  __device__ __forceinline__ void load_queries(const float *queries, int count) {
-    heads = count;
-    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-    const float *own = queries + (g < heads ? g : 0) * D; /* lanes of heads that do not exist make columns that nobody looks at */
-    auto four = [&](int n) { return *reinterpret_cast<const float4 *>(own + coarse_dim(D, t, n)); };
-    auto squared = [&](int n) {
-      const float4 x = four(n);
-      return make_float4(x.x * x.x, x.y * x.y, x.z * x.z, x.w * x.w);
-    };
-    factors = of_heads(quantize(four, 127.f, plain));
-    if constexpr (kDiag) {
-      square_factors = of_heads(quantize(squared, 255.f, squares) / 255.f * lambda * lambda);
-    } else {
-      float sum = 0;
-#pragma unroll
-      for (int word = 0; word < kWords; word++) {
-        const float4 x = squared(4 * word);
-        sum += x.x + x.y + x.z + x.w;
-      }
-      sum += __shfl_xor_sync(kAllLanes, sum, 1);
-      sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      lengths = of_heads(lambda * sqrtf(sum));
-    }
+  __device__ __forceinline__ CoarseScorer() : levels(held_levels()) {
+    const int t = threadIdx.x % 4, row = tile_row(threadIdx.x % kWarp / 4);
+    mean_place = row * Tile::kRowBytes + t * coarse_piece(D);
+    code_place = row * Tile::kRowBytes + D + t * coarse_word_bytes(D);
+    scale_place = Tile::kScales + 4 * row;
   }
 
   template <int Bytes>
-  static __device__ __forceinline__ void load_words(const uint8_t *from, uint32_t *out) {
-    if constexpr (Bytes == 4) {
-      *out = __ldg(reinterpret_cast<const uint32_t *>(from));
-    } else if constexpr (Bytes == 8) {
-      const uint2 words = __ldg(reinterpret_cast<const uint2 *>(from));
-      out[0] = words.x, out[1] = words.y;
-    } else {
-      const uint4 words = __ldg(reinterpret_cast<const uint4 *>(from));
-      out[0] = words.x, out[1] = words.y, out[2] = words.z, out[3] = words.w;
-    }
+  static __device__ __forceinline__ void read_words(uint32_t address, uint32_t *out) {
+    if constexpr (Bytes == 4) asm volatile("ld.shared.u32 %0, [%1];" : "=r"(out[0]) : "r"(address));
+    else if constexpr (Bytes == 8) asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(out[0]), "=r"(out[1]) : "r"(address));
+    else asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(address));
   }
 
-  __device__ __forceinline__ void load(int32_t row, Page &out) const {
+  /* This lane's part of row tile_row(g), or of the one 8 rows below. */
+  __device__ __forceinline__ void read(uint32_t tile, int half, Page &out) const {
     constexpr int kPiece = coarse_piece(D);
-    const uint32_t place = row;
-    const uint64_t offset = uint64_t(place) * static_cast<uint32_t>(kDiag ? coarse_row_bytes(D, true) : row_bytes);
+    const uint32_t row = half * kHalfTile;
 #pragma unroll
-    for (int i = 0; i < D / 4 / kPiece; i++) load_words<kPiece>(means + offset + 4 * i * kPiece, out.means + i * kPiece / 4);
-    if constexpr (kDiag) load_words<4 * kCodeWords>(codes + offset, out.codes);
-    else out.std = std[place];
-    out.scales = scales[place];
+    for (int i = 0; i < D / 4 / kPiece; i++) {
+      read_words<kPiece>(tile + mean_place + row * Tile::kRowBytes + 4 * i * kPiece, out.means + i * kPiece / 4);
+    }
+    if constexpr (kDiag) read_words<4 * kCodeWords>(tile + code_place + row * Tile::kRowBytes, out.codes);
+    else read_words<4>(tile + scale_place + Tile::kStd - Tile::kScales + 4 * row, &out.std);
+    read_words<4>(tile + scale_place + 4 * row, &out.scales);
   }
 
-  /* Eight codes, the low half of `codes`, as the bytes that they stand for. */
-  __device__ __forceinline__ uint2 widen(uint32_t packed) const {
-    return {__byte_perm(levels, 0, packed & 0x3333), __byte_perm(levels, 0, packed >> 2 & 0x3333)};
-  }
-
-  /* Scores of pages g and g + 8 of the tile. */
-  __device__ __forceinline__ float2 score(const Page (&pages)[2]) const {
+  /* Scores of rows tile_row(g) and 8 more of the tile at a shared address. */
+  __device__ __forceinline__ float2 score(uint32_t tile, int heads) const {
+    Page pages[2];
+    read(tile, 0, pages[0]);
+    read(tile, 1, pages[1]);
     int32_t sums[4] = {}, squared[4] = {};
     const Page &a = pages[0], &b = pages[1];
 #pragma unroll
     for (int step = 0; step < kSteps; step++) {
-      multiply_bytes<true>(sums, {a.means[2 * step], b.means[2 * step], a.means[2 * step + 1], b.means[2 * step + 1]}, plain[step]);
-      if constexpr (kDiag) {
-        const uint2 of_a = widen(a.codes[step / 2] >> (step % 2 * 16)), of_b = widen(b.codes[step / 2] >> (step % 2 * 16));
-        multiply_bytes<false>(squared, {of_a.x, of_b.x, of_a.y, of_b.y}, squares[step]);
+      multiply_bytes<true>(sums, {a.means[2 * step], b.means[2 * step], a.means[2 * step + 1], b.means[2 * step + 1]}, q.plain[step]);
+    }
+    if constexpr (kDiag) {
+#pragma unroll
+      for (int word = 0; word < kCodeWords; word++) {
+        const uint32_t even_a = a.codes[word] & 0x33333333u, odd_a = a.codes[word] >> 2 & 0x33333333u;
+        const uint32_t even_b = b.codes[word] & 0x33333333u, odd_b = b.codes[word] >> 2 & 0x33333333u;
+#pragma unroll
+        for (int half = 0; half < 2 && 2 * word + half < kSteps; half++) {
+          auto widen = [&](uint32_t packed) { return __byte_perm(levels, 0, packed >> 16 * half); };
+          multiply_bytes<false>(squared, {widen(even_a), widen(even_b), widen(odd_a), widen(odd_b)}, q.squares[2 * word + half]);
+        }
       }
     }
     float out[4];
@@ -275,50 +329,13 @@ struct CoarseScorer {
     for (int i = 0; i < 4; i++) {
       const bool odd = i % 2;
       const uint32_t scale = pages[i / 2].scales;
-      const float spread =
-          kDiag ? square_root(static_cast<float>(squared[i]) * ((odd ? square_factors.y : square_factors.x) * __uint_as_float(scale & 0xffff0000u)))
-                : pages[i / 2].std * (odd ? lengths.y : lengths.x);
-      out[i] = fmaf(static_cast<float>(sums[i]), (odd ? factors.y : factors.x) * __uint_as_float(scale << 16), spread);
+      const float spread = kDiag ? square_root(static_cast<float>(squared[i]) *
+                                               ((odd ? q.spread_factors.y : q.spread_factors.x) * __uint_as_float(scale & 0xffff0000u)))
+                                 : __uint_as_float(pages[i / 2].std) * (odd ? q.spread_factors.y : q.spread_factors.x);
+      out[i] = fmaf(static_cast<float>(sums[i]), (odd ? q.factors.y : q.factors.x) * __uint_as_float(scale << 16), spread);
     }
     return largest_of_heads(out, heads);
   }
 };
-
-/* Scores `count` pages, at least one, in tiles that are dealt out to `warps` warps, of which each has Tiles under way. look_up(i): what the page
- * table has for page i, one round before check(i, that) gives its row of statistics; a check at once would wait for the table. ready() is
- * called once, while the first rows are under way. emit(i, score). */
-template <int Tiles, typename Scorer, typename LookUp, typename Check, typename Ready, typename Emit>
-__device__ __forceinline__ void score_pages(const Scorer &scorer, int warp, int warps, int32_t count, const LookUp &look_up, const Check &check,
-                                            const Ready &ready, const Emit &emit) {
-  const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-  auto page_of = [&](int32_t round, int i, int half) { return (round + i * warps + warp) * kCoarseTile + half * kHalfTile + g; };
-  int32_t next[Tiles][2];
-  typename Scorer::Page pages[Tiles][2];
-  auto look_ahead = [&](int32_t round, int i) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) next[i][half] = look_up(min(page_of(round, i, half), count - 1));
-  };
-  auto load = [&](int32_t round, int i) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) scorer.load(check(min(page_of(round, i, half), count - 1), next[i][half]), pages[i][half]);
-  };
-#pragma unroll
-  for (int i = 0; i < Tiles; i++) look_ahead(0, i);
-#pragma unroll
-  for (int i = 0; i < Tiles; i++) load(0, i);
-#pragma unroll
-  for (int i = 0; i < Tiles; i++) look_ahead(Tiles * warps, i);
-  ready();
-  for (int32_t round = 0; round == 0 || (round + warp) * kCoarseTile < count; round += Tiles * warps) {
-#pragma unroll
-    for (int i = 0; i < Tiles; i++) { /* a tile is read while the others are scored; beyond the last page: the last again, without use */
-      const float2 scores = scorer.score(pages[i]);
-      const int32_t page = page_of(round, i, t % 2);
-      if (t < 2 && page < count) emit(page, t == 0 ? scores.x : scores.y);
-      load(round + Tiles * warps, i);
-      look_ahead(round + 2 * Tiles * warps, i);
-    }
-  }
-}
 
 }  // namespace ps

@@ -27,6 +27,7 @@ template <typename Kv, int D, int Warps>
 bool launch_mma(Backend &backend, const DecodeLaunch &params) {
   const int64_t shared_bytes = DecodeTile<Kv, D, Warps>::shared_bytes(backend.capability);
   if (shared_bytes + kDecodeStaticBytes > backend.shared_bytes) return false;
+  if (params.ready) leave_no_cache("Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps>);
   launch(backend, "Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps>, dim3(params.rows * params.most_splits), dim3(Warps * kWarp),
          shared_bytes, params);
   return true;
@@ -64,7 +65,7 @@ int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
     parts = std::max(parts, rows * splits_of(tokens, rows));
   }
   const int64_t partials = parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
-  return prefill_scratch_bytes(desc) + arrivals_bytes(all_rows) + partials;
+  return prefill_scratch_bytes(desc) + 2 * arrivals_bytes(all_rows) + partials;
 }
 
 DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params) {
@@ -77,13 +78,20 @@ DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &para
   launch.most_splits = static_cast<int32_t>(splits_of(pages * desc.page_size, launch.rows));
   char *scratch = static_cast<char *>(params.cache.scratch) + prefill_scratch_bytes(desc);
   launch.arrivals = reinterpret_cast<int32_t *>(scratch);
-  launch.partials = reinterpret_cast<float *>(scratch + arrivals_bytes(most_rows(desc)));
+  launch.partials = reinterpret_cast<float *>(scratch + 2 * arrivals_bytes(most_rows(desc)));
   return launch;
 }
 
-void decode_attention(Backend &backend, const DecodeAttentionParams &params) {
-  const DecodeLaunch launch = describe_decode(backend, params);
-  with_kv_type(params.cache.desc, [&](auto kv) { launch_head_dim<decltype(kv)>(backend, launch); });
+RowFlags describe_flags(const DecodeLaunch &launch) {
+  const ps_cache_desc &desc = launch.params.cache.desc;
+  char *arrivals = reinterpret_cast<char *>(launch.arrivals);
+  return {reinterpret_cast<int32_t *>(arrivals + arrivals_bytes(most_rows(desc))), launch.most_splits * static_cast<int32_t>(row_blocks(desc))};
 }
+
+void decode_attention(Backend &backend, const DecodeLaunch &launch) {
+  with_kv_type(launch.params.cache.desc, [&](auto kv) { launch_head_dim<decltype(kv)>(backend, launch); });
+}
+
+void decode_attention(Backend &backend, const DecodeAttentionParams &params) { decode_attention(backend, describe_decode(backend, params)); }
 
 }  // namespace ps

@@ -6,6 +6,7 @@
 
 #include "../common.cuh"
 #include "../layout.cuh"
+#include "coarse_choose.h"
 
 namespace ps {
 
@@ -36,12 +37,16 @@ struct DecodeLaunch {
   DecodeAttentionParams params;
   float *partials;    /* [rows, most_splits, kRowHeads, d + kPartialExtra] */
   int32_t *arrivals;  /* [rows], zero between launches */
+  int32_t *ready;     /* nullptr, or RowFlags (coarse_choose.h) of the launch before, which may still run; [rows], zero between launches */
   BadIndex *bad_index;
   int32_t rows, most_splits; /* of this launch */
 };
 
 /* What a launch needs beside the checked parameters. */
 DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params);
+void decode_attention(Backend &backend, const DecodeLaunch &launch);
+/* Starts beside the launch that chooses its pages, if that sets these flags. */
+RowFlags describe_flags(const DecodeLaunch &launch);
 
 /* One block's share of the work. */
 struct RowPages {
@@ -52,6 +57,19 @@ struct RowPages {
   int32_t row, split, splits, begin, end; /* places of the list that this block reads */
   int32_t heads, page_shift; /* a page holds 1 << page_shift tokens */
 };
+
+/* Waits until the launch before has chosen the row's pages, and takes 1 off its flag. All threads of the block call. */
+__device__ inline void wait_until_ready(int32_t *flag) {
+  if (threadIdx.x == 0) {
+    int32_t is_set = 0;
+    while (!is_set) {
+      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(is_set) : "l"(__cvta_generic_to_global(flag)) : "memory");
+      if (!is_set) __nanosleep(200);
+    }
+    atomicSub(flag, 1);
+  }
+  __syncthreads();
+}
 
 /* Fills in the block's share; false when it has none. Waits for the kernels before this one only where one of them wrote the list:
  * lengths and page tables come from copies alone. */
@@ -67,6 +85,7 @@ __device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
   out.first_query_head = out.head * group + first_head;
   out.heads = min(kRowHeads, group - first_head);
   out.page_shift = __ffs(desc.page_size) - 1;
+  if (launch.ready != nullptr) wait_until_ready(launch.ready + pair);
   out.length = checked_length(launch.bad_index, p.sequences, out.sequence, desc.page_size);
   if (out.length == 0) return false;
   out.table = p.sequences.page_table + out.sequence * p.sequences.table_stride;
@@ -76,7 +95,7 @@ __device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
   out.count = pages - out.first_page;
   out.selected = out.physical = nullptr;
   if (p.selected != nullptr) {
-    wait_for_previous();
+    if (launch.ready == nullptr) wait_for_previous();
     out.selected = p.selected + static_cast<int64_t>(pair) * p.k;
     out.count = p.counts[pair];
     if (out.count < 1 || out.count > p.k) {

@@ -258,7 +258,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
     for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
   };
   if constexpr (Source::kReadsEarly) fill();
-  wait_for_previous();
+  if (launch.ready == nullptr) wait_for_previous();
   float x[D / 16][4];
   read_queries<Kv, D>(source.queries(), row.heads, x);
   if constexpr (!Source::kReadsEarly) fill();
@@ -313,6 +313,7 @@ __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_c
   __syncthreads();
   const Merged merged = merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared));
   finish_row(launch, row, merged.acc, merged.maxima, merged.totals);
+  if (launch.ready != nullptr) wait_for_previous();
 }
 
 }  // namespace ps

@@ -141,6 +141,8 @@ void launch_choose(Backend &backend, const ChooseLaunch &params) {
          dim3(threads), (params.groups + keys) * int64_t(sizeof(uint32_t)), params);
 }
 
+int64_t most_groups(const PageChooseParams &params) { return groups_wanted(params.select, ceil_div(params.score.sequences.max_pages, kGroupPages)); }
+
 template <typename T>
 void launch_head_dim(Backend &backend, const ChooseLaunch &params) {
   switch (params.params.score.cache.desc.head_dim) {
@@ -153,19 +155,22 @@ void launch_head_dim(Backend &backend, const ChooseLaunch &params) {
 
 }  // namespace
 
+bool chooses_by_groups(const PageChooseParams &params) {
+  const PageScoreParams &p = params.score;
+  return p.cache.group_mean && !p.cache.mean_scale && has_fast_score(p.cache.desc) && most_groups(params) <= kMostGroups &&
+         (p.scorer == PS_UNIQUE || p.scorer == PS_MEAN);
+}
+
 void page_choose(Backend &backend, const PageChooseParams &params) {
   const PageScoreParams &p = params.score;
-  const int64_t groups = groups_wanted(params.select, ceil_div(p.sequences.max_pages, kGroupPages));
-  const bool two_levels = p.cache.group_mean && !p.cache.mean_scale && has_fast_score(p.cache.desc) && groups <= kMostGroups &&
-                          (p.scorer == PS_UNIQUE || p.scorer == PS_MEAN);
-  if (!two_levels) {
+  if (!chooses_by_groups(params)) {
     if (coarse_choose(backend, params)) return;
     page_score(backend, p);
     page_select(backend, params.select);
     return;
   }
   /* The many groups of few rows are scored by more blocks than there are rows. */
-  const int64_t all = ceil_div(p.sequences.max_pages, kGroupPages);
+  const int64_t all = ceil_div(p.sequences.max_pages, kGroupPages), groups = most_groups(params);
   const bool many_rows = p.sequences.sequences * p.cache.desc.num_kv_heads >= kManyRows;
   const bool scores_groups = all <= (many_rows ? kMostGroups * kGroupPages : kFewGroups);
   if (!scores_groups && groups < all) {

@@ -12,7 +12,7 @@ namespace ps {
 constexpr int kBins = 256;
 constexpr int kMostPasses = 4; /* 32 bits, 8 a pass */
 constexpr int kMostWarps = 32;
-constexpr int kMostItems = 16; /* keys per thread */
+constexpr int kMostItems = 16; /* keys per thread of the largest block */
 
 /* The threads that select together: the whole block, or its first Threads, which then meet at a barrier of their own. */
 struct WholeBlock {
@@ -21,7 +21,7 @@ struct WholeBlock {
 };
 template <int Threads>
 struct FirstThreads {
-  static __device__ __forceinline__ int threads() { return Threads; }
+  static PS_HOST_DEVICE constexpr int threads() { return Threads; }
   static __device__ __forceinline__ void sync() { asm volatile("bar.sync 1, %0;" ::"n"(Threads) : "memory"); }
 };
 
@@ -42,7 +42,6 @@ __device__ __forceinline__ uint32_t ordered_key(float score) {
 template <int Items, typename Source, typename OfTeam = WholeBlock>
 struct Keys {
   using Team = OfTeam;
-  static_assert(Items <= kMostItems, "The counts of more rounds do not fit SelectShared");
   const Source &source;
   const int32_t count;
   uint32_t held[Items];
@@ -182,23 +181,22 @@ __device__ __forceinline__ void visit_taken(Keys<Items, Source, Team> &keys, Cut
   int32_t written = 0, ties_seen = 0;
   for (int32_t base = 0; base < keys.count; base += keys.chunk()) {
     if (keys.count > keys.chunk()) keys.load(base);
-    unsigned above[Items], equal[Items];
 #pragma unroll
     for (int i = 0; i < Items; i++) {
-      above[i] = __ballot_sync(kAllLanes, keys.held[i] > cut.key);
-      equal[i] = __ballot_sync(kAllLanes, keys.held[i] == cut.key);
-      if (lane == 0) shared.before[i * warps + warp] = __popc(above[i]) | __popc(equal[i]) << 16;
+      const unsigned above = __ballot_sync(kAllLanes, keys.held[i] > cut.key), equal = __ballot_sync(kAllLanes, keys.held[i] == cut.key);
+      if (lane == 0) shared.before[i * warps + warp] = __popc(above) | __popc(equal) << 16;
     }
     Team::sync();
     if (threadIdx.x < kWarp) scan_counts(Items * warps, shared);
     Team::sync();
 #pragma unroll
-    for (int i = 0; i < Items; i++) {
+    for (int i = 0; i < Items; i++) { /* to keep the votes of all rounds would take too many registers */
+      const bool is_above = keys.held[i] > cut.key, equals = keys.held[i] == cut.key;
+      const unsigned above = __ballot_sync(kAllLanes, is_above), equal = __ballot_sync(kAllLanes, equals);
       const uint32_t before = shared.before[i * warps + warp];
-      const int32_t ties = ties_seen + static_cast<int32_t>(before >> 16) + __popc(equal[i] & below);
-      const bool is_above = above[i] >> lane & 1, is_tie = (equal[i] >> lane & 1) && ties < cut.ties;
-      const int32_t place = written + static_cast<int32_t>(before & 0xffff) + __popc(above[i] & below) + min(ties, cut.ties) -
-                            min(ties_seen, cut.ties);
+      const int32_t ties = ties_seen + static_cast<int32_t>(before >> 16) + __popc(equal & below);
+      const bool is_tie = equals && ties < cut.ties;
+      const int32_t place = written + static_cast<int32_t>(before & 0xffff) + __popc(above & below) + min(ties, cut.ties) - min(ties_seen, cut.ties);
       if (is_above || is_tie) body(place, keys.place(base, i));
     }
     const int32_t more_above = shared.all & 0xffff, more_ties = shared.all >> 16;

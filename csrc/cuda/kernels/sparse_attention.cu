@@ -421,10 +421,22 @@ bool launch_as_clusters(Backend &backend, const SparseAttentionParams &params) {
   return false;
 }
 
+/* Launches attention beside the choice, row by row, where that is made by coarse copies: blocks that read a row's pages share
+ * multiprocessors with those that choose for the next rows. */
+bool launch_side_by_side(Backend &backend, const SparseAttentionParams &params) {
+  if (backend.capability < 90 || chooses_by_groups(params.choose)) return false;
+  DecodeLaunch attend = describe_decode(backend, params.attend);
+  const RowFlags flags = describe_flags(attend);
+  if (!coarse_choose(backend, params.choose, flags)) return false;
+  attend.ready = flags.ready;
+  decode_attention(backend, attend);
+  return true;
+}
+
 }  // namespace
 
 void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
-  if (launch_as_clusters(backend, params)) return;
+  if (launch_as_clusters(backend, params) || launch_side_by_side(backend, params)) return;
   page_choose(backend, params.choose);
   decode_attention(backend, params.attend);
 }
