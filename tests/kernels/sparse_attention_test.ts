@@ -109,11 +109,11 @@ for (const value of [0.25, NaN, -0]) {
 const WIDE: PagedShape = { ...SHAPE, numKvHeads: 40, numQueryHeads: 80, headDim: 64 };
 const COARSE = { statistics: { variance: true, minMax: false, coarse: true } } as const;
 
-/** What changes the number of blocks that read a row, or whether a row is chosen for at all. */
+/** What changes whether attention starts beside the choice, which blocks read a row, or whether a row is chosen for at all. */
 const WIDE_CASES: Record<string, Case> = {
-  "rows in several splits": { lengths: [1203] },
-  "rows in one split": { lengths: [700, 1203] },
-  "rows of two blocks of query heads": { shape: { numQueryHeads: 480 }, lengths: [1203] },
+  "fewer rows than multiprocessors": { lengths: [1203] },
+  "more rows than multiprocessors": { lengths: [700, 1203, 300, 900] },
+  "rows of two blocks of query heads": { shape: { numQueryHeads: 480 }, lengths: [1203, 300, 400, 350] },
   "sequences beside one that is read whole": { lengths: [1203, 60, 9, 900] },
 };
 

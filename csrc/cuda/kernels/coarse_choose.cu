@@ -17,18 +17,22 @@
 namespace ps {
 namespace {
 
-/* The warps of a block; the registers of large heads allow fewer. Choosing ones come first. */
+constexpr int kHeldKeys = 4096; /* by all choosing threads at once */
+
+/* The warps of a block; the registers of large heads allow fewer. Choosing ones come first. Five warps per scheduler leave 96 registers each: what
+ * hardly runs is not inlined, because a spilled register costs a trip to the L2 cache where shared memory has taken the L1 cache. */
 template <int D>
 struct Roles {
-  static constexpr int kChoosing = 6, kScoring = D <= 128 ? 13 : 8;
+  static constexpr int kChoosing = D <= 128 ? 8 : 6, kScoring = D <= 128 ? 11 : 8;
   static constexpr int kThreads = (kChoosing + kScoring + 1) * kWarp; /* the last warp prepares queries */
   using Team = FirstThreads<kChoosing * kWarp>;
-  using Keys = RunKeys<(4096 / Team::threads() + 3) / 4 * 4, Team>;
+  using Keys = RunKeys<(kHeldKeys / Team::threads() + 3) / 4 * 4, Team>;
 };
 
 constexpr int kCandidateItems = 4; /* keys per thread */
-constexpr int kMostBuffers = 2;                /* rows of keys: one is filled while the other is read, where both fit */
+constexpr int kMostBuffers = 2;    /* rows of keys: one is filled while the other is read, where both fit */
 constexpr int64_t kMostCandidates = 4096;
+
 /* Barriers 0 and 1 are those of the block and of the choosing warps. */
 constexpr int kFilled = 2, kEmptied = kFilled + kMostBuffers;
 
@@ -43,6 +47,7 @@ __device__ __forceinline__ void barrier_arrive(int id) {
 
 template <int D, Kind Score>
 using Ring = CoarseRing<D, Score, Roles<D>::kScoring>;
+
 /* A page with a coarse score that is not a number is scored again. */
 __device__ __forceinline__ uint32_t coarse_key(float score) { return score != score ? 0xffffffffu : ordered_key(score); }
 
@@ -52,27 +57,33 @@ __device__ __forceinline__ uint32_t join_keys(uint32_t a, uint32_t b) {
   return a == kNan || b == kNan ? kNan : max(a, b);
 }
 
+/* Queries of a row, for its passes of kScoreHeads heads. */
+constexpr int kMostPasses = 2;
+static_assert(kFastHeads <= kMostPasses * kScoreHeads, "Rows have more query heads than passes");
+template <int D, Kind Score>
+struct PreparedQueries {
+  SharedCoarseQueries<D, Score> passes[kMostPasses];
+};
+
 /* Fills the buffers with the keys of one row after the other. */
 template <int D, Kind Score>
 __device__ __forceinline__ void score_rows(const CoarseLaunch &launch, uint32_t *buffers, unsigned char *rings,
-                                           const SharedCoarseQueries<D, Score> *prepared) {
+                                           const PreparedQueries<D, Score> *prepared) {
   constexpr int kThreads = Roles<D>::kThreads, kWarps = Roles<D>::kScoring;
-  const PageScoreParams &score = launch.params.score;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp - Roles<D>::kChoosing, t = lane % 4;
   const int own = tile_row(lane / 4) + t % 2 * kHalfTile; /* the page of a tile whose score this lane stores */
   CoarseScorer<D, Score> scorer;
   Ring<D, Score> ring(launch, rings, warp);
   int turn = 0;
-  for (int64_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
+  for (int32_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
     const CoarseRow row = find_row(launch, at);
     if (!row.coarse) continue;
     const int buffer = turn % launch.buffers;
     uint32_t *keys = buffers + buffer * launch.buffer_words;
     barrier_wait<kThreads>(kEmptied + buffer);
-    for (int first = 0; first < row.heads; first += kScoreHeads) {
-      const int heads = min(row.heads - first, kScoreHeads);
-      if (first == 0) prepared[buffer].read(scorer.q);
-      else load_queries(score, row.q + first * D, heads, scorer.q);
+    for (int first = 0; first < launch.group; first += kScoreHeads) {
+      const int heads = min(launch.group - first, kScoreHeads);
+      prepared[buffer].passes[first / kScoreHeads].read(scorer.q);
       for (int32_t page = warp * kCoarseTile + own; page - own < row.pages; page += kWarps * kCoarseTile) {
         const float2 scores = scorer.score(ring.next(), heads);
         if (t < 2 && page < row.pages) {
@@ -98,7 +109,7 @@ __device__ __forceinline__ Candidates candidates_at(uint32_t *lists, int64_t mos
 }
 
 /* Goes to the next row after `at` that is scored by copies; false where there is none. */
-__device__ __forceinline__ bool find_coarse_row(const CoarseLaunch &launch, int64_t &at, CoarseRow &row) {
+__device__ __forceinline__ bool find_coarse_row(const CoarseLaunch &launch, int32_t &at, CoarseRow &row) {
   for (at += gridDim.x; at < launch.rows; at += gridDim.x) {
     row = find_row(launch, at);
     if (row.coarse) return true;
@@ -106,26 +117,34 @@ __device__ __forceinline__ bool find_coarse_row(const CoarseLaunch &launch, int6
   return false;
 }
 
+/* Not inlined: it would take the registers of roles that hardly need it. */
+template <typename T, int D, Kind Score>
+__device__ __noinline__ void share_queries(const float *queries, int heads, ExactQueries<D> *out) {
+  write_queries<T, D, Score>(queries, heads, *out);
+}
+
 /* Prepares queries, so that the other warps do not wait for them: by one warp. While row n is chosen among, those of row n + 1 for those who
  * choose, and those of the row that takes its buffer for those who score. */
 template <typename T, int D, Kind Score>
-__device__ __forceinline__ void prepare_rows(const CoarseLaunch &launch, ExactQueries<D> *exact, SharedCoarseQueries<D, Score> *prepared) {
+__device__ __forceinline__ void prepare_rows(const CoarseLaunch &launch, ExactQueries<D> *exact, PreparedQueries<D, Score> *prepared) {
   constexpr int kThreads = Roles<D>::kThreads;
   const PageScoreParams &score = launch.params.score;
-  int64_t next = int64_t(blockIdx.x) - gridDim.x, ahead = next;
+  int32_t next = static_cast<int32_t>(blockIdx.x) - static_cast<int32_t>(gridDim.x), ahead = next;
   CoarseRow row;
   auto prepare = [&](int buffer) {
     if (find_coarse_row(launch, ahead, row)) {
-      CoarseQueries<D, Score> own;
-      load_queries(score, row.q, min(row.heads, kScoreHeads), own);
-      prepared[buffer].write(own);
+      for (int first = 0; first < launch.group; first += kScoreHeads) {
+        CoarseQueries<D, Score> own;
+        load_queries(score, row.q + first * D, min(launch.group - first, kScoreHeads), own);
+        prepared[buffer].passes[first / kScoreHeads].write(own);
+      }
     }
     barrier_arrive<kThreads>(kEmptied + buffer);
   };
   for (int buffer = 0; buffer < launch.buffers; buffer++) prepare(buffer);
   bool has_next = find_coarse_row(launch, next, row);
   for (int turn = 0; has_next; turn++) {
-    write_queries<T, D, Score>(row.q, min(row.heads, kScoreHeads), exact[turn % 2]);
+    share_queries<T, D, Score>(row.q, min(launch.group, kScoreHeads), exact + turn % 2);
     const int buffer = turn % launch.buffers;
     barrier_wait<kThreads>(kFilled + buffer);
     prepare(buffer);
@@ -137,12 +156,12 @@ template <int D, Kind Score>
 struct CoarseShared {
   SelectShared select;
   ExactQueries<D> exact[2];
-  SharedCoarseQueries<D, Score> prepared[kMostBuffers];
+  PreparedQueries<D, Score> prepared[kMostBuffers];
 };
 
 /* Chooses the pages of a row; `turn` counts those that were scored by copies. */
 template <typename T, int D, Kind Score>
-__device__ __forceinline__ void choose_row(const CoarseLaunch &launch, int64_t at, int &turn, const uint32_t *buffers, const Candidates &candidates,
+__device__ __forceinline__ void choose_row(const CoarseLaunch &launch, int32_t at, int &turn, const uint32_t *buffers, const Candidates &candidates,
                                            SelectShared &shared, ExactQueries<D> *exact) {
   using Team = typename Roles<D>::Team;
   constexpr int kThreads = Roles<D>::kThreads;
@@ -151,19 +170,14 @@ __device__ __forceinline__ void choose_row(const CoarseLaunch &launch, int64_t a
   const int32_t k = static_cast<int32_t>(p.k);
   const CoarseRow row = find_row(launch, at);
   if (at > 0) count_selection(p, row.pages, false);
-  int32_t *out = p.selected + at * k;
+  int32_t *out = p.selected + int64_t(at) * k;
   if (row.pages <= k) return take_all<Team>(row.pages, out, p.counts + at);
   write_forced<Team>(row.forced, row.pages, k, out);
   if (threadIdx.x == 0) p.counts[at] = k;
   if (row.forced.best == 0) return;
 
   const int slot = row.coarse ? turn % 2 : (turn + 1) % 2; /* one is being prepared for the next row with copies */
-  const ExactScorer<T, D, Score, Team> scorer(score, row.head, exact[slot]);
-  auto share_queries = [&](int first) {
-    Team::sync();
-    if (threadIdx.x < kWarp) write_queries<T, D, Score>(row.q + first * D, min(row.heads - first, kScoreHeads), exact[slot]);
-    Team::sync();
-  };
+  const ExactScorer<T, D, Score, Team> scorer(score, row.statistics, exact[slot]);
   int32_t taken = row.all;
   if (row.coarse) {
     const int buffer = turn % launch.buffers;
@@ -179,15 +193,20 @@ __device__ __forceinline__ void choose_row(const CoarseLaunch &launch, int64_t a
     Team::sync();
   }
   for (int32_t i = threadIdx.x; i < taken; i += Team::threads()) {
-    const int32_t physical = checked_page(launch.bad_index, row.table, row.table_offset, candidates.logical[i], p.cache.desc.num_pages);
+    const int32_t physical =
+        checked_page(launch.bad_index, row.table, row.table - score.sequences.page_table, candidates.logical[i], p.cache.desc.num_pages);
     scorer.prefetch(physical);
     candidates.physical[i] = physical;
   }
   Team::sync();
 
-  for (int first = 0; first < row.heads; first += kScoreHeads) {
-    if (first > 0 || !row.coarse) share_queries(first);
-    scorer.score_pages(candidates.physical, taken, min(row.heads - first, kScoreHeads), [&](int32_t i, float of_page) {
+  for (int first = 0; first < launch.group; first += kScoreHeads) {
+    if (first > 0 || !row.coarse) {
+      Team::sync();
+      if (threadIdx.x < kWarp) share_queries<T, D, Score>(row.q + first * D, min(launch.group - first, kScoreHeads), exact + slot);
+      Team::sync();
+    }
+    scorer.score_pages(candidates.physical, taken, min(launch.group - first, kScoreHeads), [&](int32_t i, float of_page) {
       const uint32_t key = ordered_key(of_page);
       candidates.keys[i] = first == 0 ? key : join_keys(key, candidates.keys[i]);
     });
@@ -220,7 +239,7 @@ __global__ void __launch_bounds__(Roles<D>::kThreads, 1) coarse_kernel(const __g
   const Candidates candidates = candidates_at(lists, most);
   for (int buffer = 0; buffer < launch.buffers; buffer++) barrier_arrive<Roles<D>::kThreads>(kEmptied + buffer);
   int turn = 0;
-  for (int64_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
+  for (int32_t at = blockIdx.x; at < launch.rows; at += gridDim.x) {
     choose_row<T, D, Score>(launch, at, turn, buffers, candidates, shared.select, shared.exact);
     if (launch.flags.ready == nullptr) continue;
     Roles<D>::Team::sync();
@@ -240,7 +259,7 @@ bool launch_coarse(Backend &backend, CoarseLaunch params) {
   }
   if (bytes > backend.shared_bytes) return false;
   if (params.flags.ready) leave_no_cache("Could not launch page_choose", coarse_kernel<T, D, Score>);
-  const unsigned blocks = static_cast<unsigned>(std::min<int64_t>(params.rows, backend.multiprocessors));
+  const unsigned blocks = static_cast<unsigned>(std::min(params.rows, backend.multiprocessors));
   launch(backend, "Could not launch page_choose", coarse_kernel<T, D, Score>, dim3(blocks), dim3(Roles<D>::kThreads), bytes, params);
   return true;
 }
@@ -269,7 +288,15 @@ bool coarse_choose(Backend &backend, const PageChooseParams &params, RowFlags fl
   if (p.cache.coarse == nullptr || p.scorer == PS_QUEST || !has_fast_score(p.cache.desc)) return false;
   if (most_candidates(k) > kMostCandidates || p.sequences.max_pages < 2 * most_candidates(k)) return false;
   if (4 * rows < backend.multiprocessors) return false; /* a block per row would leave too much of the device idle */
-  const CoarseLaunch launch_params{params, backend.bad_index, rows, 0, 0, 0, flags};
+  const ps_cache_desc &desc = p.cache.desc;
+  CoarseLaunch launch_params{};
+  launch_params.params = params;
+  launch_params.bad_index = backend.bad_index;
+  launch_params.first_row = p.layer * int64_t(desc.num_kv_heads) * desc.num_pages;
+  launch_params.rows = static_cast<int32_t>(rows);
+  launch_params.heads = desc.num_kv_heads;
+  launch_params.group = desc.num_query_heads / desc.num_kv_heads;
+  launch_params.flags = flags;
   return p.cache.desc.dtype == PS_F16 ? launch_kind<f16>(backend, launch_params) : launch_kind<bf16>(backend, launch_params);
 }
 

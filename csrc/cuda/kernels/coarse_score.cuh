@@ -17,11 +17,6 @@ enum class Kind { kSpread, kDiag };
 
 __device__ __forceinline__ float spread_weight(const PageScoreParams &p) { return p.scorer == PS_MEAN ? 0.f : p.lambda; }
 
-/* First row of statistics of a layer and KV head. */
-__device__ __forceinline__ int64_t first_row(const PageScoreParams &p, int64_t head) {
-  return (p.layer * int64_t(p.cache.desc.num_kv_heads) + head) * p.cache.desc.num_pages;
-}
-
 /* A number of head g, seen for the two heads whose scores the lane has: 2t and 2t + 1. */
 __device__ __forceinline__ float2 of_heads(float own) {
   float out[2];
@@ -80,8 +75,8 @@ struct ExactScorer {
   const float *std;
   float lambda;
 
-  __device__ __forceinline__ ExactScorer(const PageScoreParams &p, int64_t head, const ExactQueries<D> &shared) : shared(shared) {
-    const int64_t row = first_row(p, head);
+  /* row: of statistics, of the KV head's first page. */
+  __device__ __forceinline__ ExactScorer(const PageScoreParams &p, int64_t row, const ExactQueries<D> &shared) : shared(shared) {
     means = static_cast<const T *>(p.cache.mean) + row * D;
     variances = kDiag ? static_cast<const T *>(p.cache.variance) + row * D : nullptr;
     std = p.cache.std + row;

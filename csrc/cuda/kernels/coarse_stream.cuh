@@ -30,7 +30,8 @@ constexpr int kMostStages = 3, kFewestStages = 2; /* tiles in a ring */
 struct CoarseLaunch {
   PageChooseParams params;
   BadIndex *bad_index;
-  int64_t rows;
+  int64_t first_row;             /* of statistics of the layer */
+  int32_t rows, heads, group;    /* rows; KV heads; query heads of each */
   int32_t buffers, buffer_words; /* rows of keys */
   int32_t stages;                /* tiles in a ring */
   RowFlags flags;
@@ -38,26 +39,24 @@ struct CoarseLaunch {
 
 /* A row (sequence and KV head), as all roles see it. */
 struct CoarseRow {
-  int64_t sequence, head, table_offset;
+  int64_t statistics; /* of its first page */
   const int32_t *table;
   const float *q;
-  int32_t heads, pages, all; /* query heads; pages of the row; those that can be chosen, from forced.first on */
+  int32_t pages, all; /* pages of the row; those that can be chosen, from forced.first on */
   Forced forced;
   bool coarse; /* so many that they are scored by the copies first */
 };
 
-__device__ __forceinline__ CoarseRow find_row(const CoarseLaunch &launch, int64_t row) {
+__device__ __forceinline__ CoarseRow find_row(const CoarseLaunch &launch, int32_t row) {
   const PageSelectParams &p = launch.params.select;
   const PageScoreParams &score = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
   CoarseRow out;
-  out.sequence = static_cast<int32_t>(row) / desc.num_kv_heads;
-  out.head = static_cast<int32_t>(row) % desc.num_kv_heads;
-  out.heads = desc.num_query_heads / desc.num_kv_heads;
-  out.table_offset = out.sequence * score.sequences.table_stride;
-  out.table = score.sequences.page_table + out.table_offset;
-  out.q = score.q.row(out.sequence) + out.head * out.heads * desc.head_dim;
-  const int32_t length = checked_length(launch.bad_index, p.sequences, out.sequence, desc.page_size);
+  const int32_t sequence = row / launch.heads, head = row - sequence * launch.heads;
+  out.statistics = launch.first_row + head * desc.num_pages;
+  out.table = score.sequences.page_table + sequence * score.sequences.table_stride;
+  out.q = score.q.row(sequence) + head * launch.group * desc.head_dim;
+  const int32_t length = checked_length(launch.bad_index, p.sequences, sequence, desc.page_size);
   out.pages = (length + desc.page_size - 1) / desc.page_size;
   out.forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
   out.all = out.pages - out.forced.first - out.forced.last;
@@ -121,9 +120,9 @@ struct CoarseRing {
       const CoarseRow row = find_row(launch, at);
       table = row.table;
       pages = row.coarse ? row.pages : 0;
-      passes = (row.heads + kScoreHeads - 1) / kScoreHeads;
+      passes = (launch.group + kScoreHeads - 1) / kScoreHeads;
       const CacheView &cache = launch.params.score.cache;
-      const int64_t rows = first_row(launch.params.score, row.head);
+      const int64_t rows = row.statistics;
       copies = cache.coarse + rows * row_bytes();
       scales = (Tile::kDiag || lane < kCoarseTile ? cache.coarse_scale : reinterpret_cast<const uint32_t *>(cache.std)) + rows;
     } while (page - lane % kCoarseTile >= pages);

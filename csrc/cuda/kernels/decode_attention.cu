@@ -23,19 +23,23 @@ void launch_generic(Backend &backend, const DecodeLaunch &params) {
          decode_generic_shared_bytes(params.params.cache.desc.head_dim), params);
 }
 
-template <typename Kv, int D, int Warps>
+template <typename Kv, int D, int Warps, int MostStages = 4>
 bool launch_mma(Backend &backend, const DecodeLaunch &params) {
-  const int64_t shared_bytes = DecodeTile<Kv, D, Warps>::shared_bytes(backend.capability);
+  const int64_t shared_bytes = DecodeTile<Kv, D, Warps, MostStages>::shared_bytes(backend.capability);
   if (shared_bytes + kDecodeStaticBytes > backend.shared_bytes) return false;
-  if (params.ready) leave_no_cache("Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps>);
-  launch(backend, "Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps>, dim3(params.rows * params.most_splits), dim3(Warps * kWarp),
-         shared_bytes, params);
+  if (params.ready) leave_no_cache("Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps, MostStages>);
+  launch(backend, "Could not launch decode_attention", decode_mma_kernel<Kv, D, Warps, MostStages>, dim3(params.rows * params.most_splits),
+         dim3(Warps * kWarp), shared_bytes, params);
   return true;
 }
 
 template <typename Kv, int D>
 void launch_mma(Backend &backend, const DecodeLaunch &params) {
   if (params.rows <= kFewRows && launch_mma<Kv, D, kFewRowsWarps>(backend, params)) return;
+  if constexpr (D == 96 || D == 128) { /* three blocks share a multiprocessor then, instead of two */
+    const bool many = params.params.selected && params.rows > 2 * backend.multiprocessors;
+    if (many && launch_mma<Kv, D, kDecodeWarps, kShortRing>(backend, params)) return;
+  }
   if (launch_mma<Kv, D, kDecodeWarps>(backend, params)) return;
   launch_generic<Kv>(backend, params); /* heads of 256 on 8.6 and 8.9 */
 }

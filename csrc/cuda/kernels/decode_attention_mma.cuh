@@ -234,10 +234,10 @@ struct Settled {
  * those of the row's heads, [heads, D], when earlier kernels are done; `source.complete(tile, address)` adds to a tile in the ring what the
  * pages lack. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, the page table is
  * read, and where kReadsEarly says so, pages. */
-template <typename Kv, int D, int Warps, typename Source>
+template <typename Kv, int D, int Warps, int MostStages = 4, typename Source>
 __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const Source &source, unsigned char *shared,
                                              HeadState<D> &state) {
-  using Tile = DecodeTile<Kv, D, Warps>;
+  using Tile = DecodeTile<Kv, D, Warps, MostStages>;
   /* fill the ring */
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, t = lane % 4;
   const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
@@ -300,7 +300,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   copy_wait<0>();
 }
 
-template <typename Kv, int D, int Warps>
+template <typename Kv, int D, int Warps, int MostStages>
 __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ __align__(1024) unsigned char shared[];
   RowPages row;
@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_c
     return;
   }
   HeadState<D> state;
-  attend_pages<Kv, D, Warps>(launch, row, Settled{queries_of(launch, row)}, shared, state);
+  attend_pages<Kv, D, Warps, MostStages>(launch, row, Settled{queries_of(launch, row)}, shared, state);
   __syncthreads();
   const Merged merged = merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared));
   finish_row(launch, row, merged.acc, merged.maxima, merged.totals);

@@ -13,13 +13,16 @@ constexpr int kTileTokens = 16;
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 constexpr int kFewRowsWarps = 8; /* of blocks that have a multiprocessor to themselves, where their rings fit */
 
+/* Tiles in a warp's ring where many blocks read few pages each. */
+constexpr int kShortRing = 2;
+
 /* Tiles in a warp's ring. GPUs before 9.0 may have 99 KiB of shared memory per block. */
 PS_HOST_DEVICE constexpr int decode_stages(int head_dim, int capability) {
   return head_dim <= 64 ? 4 : head_dim <= 96 ? 3 : head_dim <= 128 && capability >= 90 ? 3 : 2;
 }
 
 /* Numbers of 8 bits are copied in pairs, as numbers of 16 bits of half as many dimensions. */
-template <typename Kv, int D, int Warps = kDecodeWarps>
+template <typename Kv, int D, int Warps = kDecodeWarps, int MostStages = 4>
 struct DecodeTile {
   static constexpr bool kScaled = kIsScaled<Kv>;
   static constexpr int kRow = kScaled ? D / 2 : D; /* 16-bit numbers of a token */
@@ -29,12 +32,15 @@ struct DecodeTile {
   static constexpr int kMatrixBytes = 2 * kHalfBytes;
   static constexpr int kScaleBytes = kScaled ? 2 * kTileTokens * 4 : 0;
   static constexpr int kBytes = 2 * kMatrixBytes + kScaleBytes; /* keys, values, then scales of keys and scales of values */
-  static constexpr int kStages = decode_stages(D, kCapability);
+  static constexpr PS_HOST_DEVICE int stages(int capability) {
+    return decode_stages(D, capability) < MostStages ? decode_stages(D, capability) : MostStages;
+  }
+  static constexpr int kStages = stages(kCapability);
   static constexpr int kWarpBytes = kStages * kBytes;
   static constexpr int kMergeBytes = Warps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
   static constexpr int kSharedBytes = Warps * kWarpBytes > kMergeBytes ? Warps * kWarpBytes : kMergeBytes;
   /* Of a block, on a device of any capability. */
-  static int64_t shared_bytes(int capability) { return std::max(int64_t(Warps) * decode_stages(D, capability) * kBytes, int64_t(kMergeBytes)); }
+  static int64_t shared_bytes(int capability) { return std::max(int64_t(Warps) * stages(capability) * kBytes, int64_t(kMergeBytes)); }
   static_assert(kRow % 32 == 0, "A warp copies units of at least 512 bytes, one chunk a lane");
 };
 

@@ -14,7 +14,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 PS_HOST_DEVICE constexpr int tiles_at_once(int head_dim) { return head_dim <= 128 ? 4 : 2; } /* as many as fit the registers */
-constexpr int kFastHeads = 16;
 
 /* What a launch scores: 1 << unit_shift logical pages are one row of statistics, 1 or the pages of a group. */
 struct ScoreLaunch {

@@ -5,6 +5,8 @@
 
 namespace ps {
 
+constexpr int kFastHeads = 16; /* most query heads per KV head of scores on tensor cores */
+
 /* Whether statistics of this cache are scored on tensor cores. */
 bool has_fast_score(const ps_cache_desc &desc);
 

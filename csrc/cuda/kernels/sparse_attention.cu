@@ -421,10 +421,11 @@ bool launch_as_clusters(Backend &backend, const SparseAttentionParams &params) {
   return false;
 }
 
-/* Launches attention beside the choice, row by row, where that is made by coarse copies: blocks that read a row's pages share
- * multiprocessors with those that choose for the next rows. */
+/* Launches attention beside the choice, row by row, where that is made by coarse copies and multiprocessors are not all done at once: they
+ * then begin to attend while others still choose. */
 bool launch_side_by_side(Backend &backend, const SparseAttentionParams &params) {
-  if (backend.capability < 90 || chooses_by_groups(params.choose)) return false;
+  const int64_t rows = params.choose.score.sequences.sequences * params.choose.score.cache.desc.num_kv_heads;
+  if (backend.capability < 90 || rows <= backend.multiprocessors || chooses_by_groups(params.choose)) return false;
   DecodeLaunch attend = describe_decode(backend, params.attend);
   const RowFlags flags = describe_flags(attend);
   if (!coarse_choose(backend, params.choose, flags)) return false;
