@@ -117,13 +117,7 @@ export class KvCache extends Handle {
    * @param scores f32 `[B, Hk, M]`, written for the pages of each sequence
    * @param options scorer and weight of the spread
    */
-  scorePages(
-    layer: number,
-    q: Tensor,
-    sequences: Sequences,
-    scores: Tensor,
-    options: ScoreOptions = {},
-  ): void {
+  scorePages(layer: number, q: Tensor, sequences: Sequences, scores: Tensor, options: ScoreOptions = {}): void {
     const { pageTable, lengths } = sequences;
     this.device.check(
       this.device.native.ps_page_score(

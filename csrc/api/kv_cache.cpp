@@ -106,14 +106,14 @@ AppendRotatedParams check_append_rotated(const ps_cache &cache, int32_t layer, f
     return weight == nullptr ? Typed{} : check_tensor(device, name, weight, kFloats, {desc.head_dim}).typed();
   };
   return {{cache.here(), b.rows<const float>(), c.rows<const float>(), s.ints(), tokens, layer},
-                                           a.rows<float>(),
-                                           b.rows<float>(),
-                                           norm("q_norm", q_norm),
-                                           norm("k_norm", k_norm),
-                                           of_q.rows<const float>(),
-                                           of_k.rows<const float>(),
-                                           of_q.shape[1] / 2,
-                                           eps};
+          a.rows<float>(),
+          b.rows<float>(),
+          norm("q_norm", q_norm),
+          norm("k_norm", k_norm),
+          of_q.rows<const float>(),
+          of_k.rows<const float>(),
+          of_q.shape[1] / 2,
+          eps};
 }
 
 PageChooseParams check_choose(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,

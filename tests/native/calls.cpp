@@ -320,7 +320,12 @@ void Calls::append(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer
       const ps_tensor *qn = norms ? tensor(PS_F32, {width}) : nullptr, *kn = norms ? tensor(PS_F32, {width}) : nullptr;
       const ps_tensor *qt = tensor(PS_F32, {rows, rotated}), *kt = tensor(PS_F32, {rows, rotated});
       const ps_tensor *q = tensor(PS_F32, {rows, d.num_query_heads, width});
-      return check(ps_append_rotated(c, layer, bytes_.number(), qn, kn, qt, kt, q, keys(), keys(), tensor(PS_I32, {rows})));
+      const ps_tensor *k = keys(), *v = keys(), *slots = tensor(PS_I32, {rows});
+      if (bytes_.below(2)) return check(ps_append_rotated(c, layer, bytes_.number(), qn, kn, qt, kt, q, k, v, slots));
+      const ps_tensor *table = tensor(PS_I32, {rows, 1 + bytes_.below(8)}), *lengths = tensor(PS_I32, {rows});
+      const ps_tensor *out = tensor(PS_F32, {rows, d.num_query_heads, width});
+      const int32_t window = int32_t(bytes_.mostly(0));
+      return check(ps_append_attend(c, layer, bytes_.number(), qn, kn, qt, kt, q, k, v, slots, bytes_.number(), window, table, lengths, out));
     }
     case 1: return check(ps_page_statistics(c, int32_t(bytes_.mostly(bytes_.below(8))), int32_t(bytes_.mostly(1 + bytes_.below(8)))));
     case 2: {

@@ -56,7 +56,7 @@ __device__ void store_group(const CacheView &cache, const Group &group, const Gr
   for (int n = 0; n < Dims; n++) {
     const int dim = threadIdx.x + n * kStatisticsThreads;
     if (dim >= desc.head_dim) continue;
-    const float(&of_page)[kMaxGroupPages] = pages.mean[n];
+    const float (&of_page)[kMaxGroupPages] = pages.mean[n];
     const float base = isfinite(of_page[0]) ? of_page[0] : 0; /* equal pages give exactly their mean */
     float sum = 0;
 #pragma unroll
