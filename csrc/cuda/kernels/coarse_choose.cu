@@ -251,7 +251,7 @@ template <typename T, int D, Kind Score>
 bool launch_coarse(Backend &backend, CoarseLaunch params) {
   params.buffer_words = Roles<D>::Keys::key_place(static_cast<int32_t>(params.params.score.sequences.max_pages) + 4) / 4 * 4;
   int64_t bytes = 0;
-  for (const auto [buffers, stages] : {std::pair{kMostBuffers, kMostStages}, {1, kMostStages}, {1, kFewestStages}}) {
+  for (const auto &[buffers, stages] : {std::pair{kMostBuffers, kMostStages}, {1, kMostStages}, {1, kFewestStages}}) {
     params.buffers = buffers, params.stages = stages;
     bytes = int64_t(sizeof(CoarseShared<D, Score>)) + int64_t(stages) * Roles<D>::kScoring * Ring<D, Score>::kSlotBytes +
             (int64_t(buffers) * params.buffer_words + 3 * most_candidates(params.params.select.k)) * int64_t(sizeof(uint32_t));
