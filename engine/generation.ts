@@ -7,7 +7,7 @@ import type { KvPool } from "./pages/kv_pool.ts";
 import { densePolicy, type PagePolicy } from "./pages/page_policy.ts";
 import { byPrefix } from "./pages/prompt_order.ts";
 import type { Sequence } from "./pages/sequence.ts";
-import type { Prefill } from "./prefill.ts";
+import { jointGroups, type Prefill } from "./prefill.ts";
 import { MAX_BATCH, NO_TOKEN, type Request } from "./request.ts";
 import { RequestQueue } from "./request_queue.ts";
 import type { RunStats } from "./run_stats.ts";
@@ -212,15 +212,18 @@ export class Generation {
     }
   }
 
-  /** Reads short prompts in one chunk. */
+  /** Reads short prompts in one chunk, or in a few. */
   async #readTogether(prompts: OpenPrompt[], clock: Stopwatch): Promise<void> {
-    const { policy, prefill } = this.context;
-    const hidden = await prefill.together(prompts, policy, this.#hooks);
-    const ids = this.#sampleAfterPrompts(hidden, prompts.map(({ request }) => request));
-    prompts.forEach((prompt, index) => {
-      prompt.firstId = ids[index] ?? NO_TOKEN;
-      this.#report(prompt, prompt.ids.length, clock);
-    });
+    const { model, policy, prefill } = this.context;
+    for (const indices of jointGroups(model.device.backend, prompts.map(({ ids }) => ids.length))) {
+      const group = prompts.filter((_, index) => indices.includes(index));
+      const hidden = await prefill.together(group, policy, this.#hooks);
+      const ids = this.#sampleAfterPrompts(hidden, group.map(({ request }) => request));
+      group.forEach((prompt, index) => {
+        prompt.firstId = ids[index] ?? NO_TOKEN;
+        this.#report(prompt, prompt.ids.length, clock);
+      });
+    }
   }
 
   get #hooks(): PrefillHooks {

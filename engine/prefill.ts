@@ -1,4 +1,5 @@
 import type { Selection } from "../ffi/cache_options.ts";
+import type { Device } from "../ffi/device.ts";
 import { embedding } from "../ffi/ops.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { Tensor } from "../ffi/tensor.ts";
@@ -18,11 +19,35 @@ export interface PromptPart {
   ids: readonly number[];
 }
 
+/** Counts of tokens, from and to. */
+type Range = readonly [from: number, to: number];
+
 /**
- * Tokens of a prompt, and of all prompts together, that may be read in one chunk. The CPU multiplies 17 to 256 tokens alike, so there a
- * prompt gets the bits that it gets alone. A GPU reads as many as a chunk has.
+ * Tokens that products round alike, so that a prompt may be read together with others: each of them, and all together, have so many. On the CPU a
+ * prompt then gets the bits that it gets alone; on CUDA, sums may differ in their order.
  */
-const JOINT_TOKENS = { cpu: { fewest: 17, most: 256 }, cuda: { fewest: 1, most: Infinity } } as const;
+const ALIKE: Readonly<Record<Device["backend"], readonly Range[]>> = {
+  cpu: [[17, 256]],
+  cuda: [[17, 64], [257, Infinity]],
+};
+
+function isAlike(backend: Device["backend"], tokens: number): boolean {
+  return ALIKE[backend].some(([from, to]) => tokens >= from && tokens <= to);
+}
+
+/** Prompts in the order given, in groups that are read together: one, or several where all would be rounded unlike each. @param counts tokens of each */
+export function jointGroups(backend: Device["backend"], counts: readonly number[]): number[][] {
+  const all = counts.map((_, index) => index);
+  const sum = (group: readonly number[]): number => group.reduce((total, index) => total + (counts[index] ?? 0), 0);
+  if (isAlike(backend, sum(all))) return [all];
+  const groups: number[][] = [];
+  for (const index of all) {
+    const last = groups.at(-1);
+    if (last && isAlike(backend, sum([...last, index]))) last.push(index);
+    else groups.push([index]);
+  }
+  return groups;
+}
 
 /**
  * Tokens of the next of `tokens` tokens at position `start`, such that the last chunk is not too short either. Chunks end with a tile where
@@ -107,13 +132,14 @@ export class Prefill implements Disposable {
 
   /** Tokens of prompts that {@link together} reads at once. @param parts in which chunks are read */
   jointTokens(parts: number): number {
-    return Math.min(JOINT_TOKENS[this.model.device.backend].most, Math.ceil(this.#chunkTokens / parts));
+    const most = Math.max(...ALIKE[this.model.device.backend].map(([, to]) => to));
+    return Math.min(most, Math.ceil(this.#chunkTokens / parts));
   }
 
   /** Whether the next `tokens` of a prompt, from position `start` on, may be read together with other prompts. */
   isShort(policy: PagePolicy, start: number, tokens: number): boolean {
-    const { fewest } = JOINT_TOKENS[this.model.device.backend];
-    return tokens >= fewest && nextChunk(policy, start, tokens, this.jointTokens(1)) === tokens;
+    return isAlike(this.model.device.backend, tokens) &&
+      nextChunk(policy, start, tokens, this.jointTokens(1)) === tokens;
   }
 
   /** Appends short prompts in one chunk, {@link jointTokens} at most. Returns the normed hidden states `[N, H]` of the last token of each. */

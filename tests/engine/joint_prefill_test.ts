@@ -1,7 +1,7 @@
 /** Short prompts that are read in one chunk: which ones, and that each gives what it gives alone. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Engine, EngineOptions } from "../../engine/engine.ts";
-import { Prefill } from "../../engine/prefill.ts";
+import { jointGroups, Prefill } from "../../engine/prefill.ts";
 import { Request } from "../../engine/request.ts";
 import { Random } from "../../engine/sample/random.ts";
 import type { Session } from "../../engine/session.ts";
@@ -46,6 +46,19 @@ async function readPrompts(
   }
   return numbers;
 }
+
+Deno.test("prompts on a GPU are read together where products round all of their tokens alike", () => {
+  assertEquals(jointGroups("cuda", [20, 44]), [[0, 1]]);
+  assertEquals(jointGroups("cuda", [20, 44, 60, 17]), [[0, 1], [2], [3]]);
+  assertEquals(jointGroups("cuda", [64, 64, 64, 65]), [[0, 1, 2, 3]]);
+  assertEquals(jointGroups("cuda", [20, 300]), [[0, 1]]);
+  assertEquals(jointGroups("cuda", [2048]), [[0]]);
+});
+
+Deno.test("prompts of up to 256 tokens are read together on the CPU", () => {
+  assertEquals(jointGroups("cpu", [17, 100, 139]), [[0, 1, 2]]);
+  assertEquals(jointGroups("cpu", [300]), [[0]]);
+});
 
 const KINDS: readonly [model: string, options: EngineOptions][] = [
   [MODEL, {}],
