@@ -148,7 +148,9 @@ Deno.test("A prompt that begins like another one of its chunk waits, and what th
   const [common, one, other, third] = differentPrompts([64, 20, 21, 40]);
   assert(common && one && other && third);
   const prompts = [[...common, ...one], [...common, ...other], third];
-  assertEquals(await chunksOf(session, requestsFor(engine, prompts)), [84 + 40, 21]);
+  // A GPU reads 84 tokens alone: its products round 65 to 256 of them unlike fewer or more.
+  const wanted = DEVICE_KIND === "cpu" ? [84 + 40, 21] : [84, 21 + 40];
+  assertEquals(await chunksOf(session, requestsFor(engine, prompts)), wanted);
 });
 
 Deno.test("Requests read together give what each gives alone, with tiles that select and without", async () => {
