@@ -2,10 +2,11 @@ import type { PageAllocator, Retainer } from "./page_table.ts";
 import { commonPrefix } from "./prompt_order.ts";
 
 /**
- * Tokens of a prompt that are always computed, and the least of a prefill chunk where a prompt has as many. The CPU multiplies fewer tokens
- * in another order, so with less a prompt that begins with known tokens could differ in its last bits from the same prompt alone.
+ * Tokens of a prompt that are always computed, and the least of a prefill chunk where a prompt has as many. Products of fewer tokens add up in
+ * another order, and those of up to 16 round less with AMX, so with less a prompt that begins with known tokens could differ in its last bits from the
+ * same prompt alone.
  */
-export const MIN_CHUNK_TOKENS = 16;
+export const MIN_CHUNK_TOKENS = 17;
 
 /** A group of pages, and the tokens in it. The tokens before it are those of its parents. */
 interface Block {

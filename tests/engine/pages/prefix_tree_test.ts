@@ -41,6 +41,13 @@ Deno.test("PrefixTree.find leaves the last tokens of a prompt to be computed", (
   assertEquals(made.tree.find(ids(0, 40)), pages.slice(0, Math.floor((40 - MIN_CHUNK_TOKENS) / PAGE_SIZE)));
 });
 
+Deno.test("PrefixTree.find leaves more tokens than those that AMX multiplies unlike the rest", () => {
+  const made = makeTree();
+  const pages = remember(made, ids(0, 48));
+  assertEquals(made.tree.find(ids(0, 48 + 16)), pages.slice(0, 5));
+  assertEquals(made.tree.find(ids(0, 48 + 17)), pages);
+});
+
 Deno.test("PrefixTree shares whole groups of pages only", () => {
   const { allocator, tree } = makeTree(16, 8);
   const prompt = ids(0, 64 + 40);
