@@ -3,7 +3,7 @@
  * the change relative to the first one and the divergence (KL) from it.
  *
  *     deno run -A scripts/studies/loss.ts MODEL … [--weights auto,q8_0] [--kv-type auto,q8,fp8] [--prefill off,1024] [--text FILE]
- *         [--tokens 2000] [--last 512] [--device cpu|cuda]
+ *         [--tokens 2000] [--last 512] [--device cpu|cuda] [--adapter DIR]
  *
  * A prefill gives the logits. The loss is that of the last tokens, or of all from the second one on, in nats; the interval of a change is of
  * 95 %, from the differences of single tokens.
@@ -53,7 +53,9 @@ function meanOf(values: readonly number[]): number {
 }
 
 async function main(): Promise<void> {
-  const flags = parseArgs(Deno.args, { string: ["weights", "kv-type", "prefill", "text", "tokens", "last", "device"] });
+  const flags = parseArgs(Deno.args, {
+    string: ["weights", "kv-type", "prefill", "text", "tokens", "last", "device", "adapter"],
+  });
   const formats = String(flags.weights ?? "auto").split(",") as WeightFormat[];
   const kvTypes = String(flags["kv-type"] ?? "auto").split(",") as KvType[];
   const budgets = String(flags.prefill ?? "off").split(",");
@@ -61,13 +63,15 @@ async function main(): Promise<void> {
   const tokens = Number(flags.tokens ?? 2000);
   const last = Number(flags.last ?? tokens - 1);
   const device = (flags.device ?? "cpu") as DeviceChoice;
+  const { adapter } = flags;
   print(`commit ${await commit()}, ${tokens} tokens of ${basename(text)}`);
   let first: Predictions | undefined;
   for (const model of flags._.map(String)) {
     for (const weights of formats) {
       for (const kvType of kvTypes) {
         for (const budget of budgets) {
-          await using engine = await Engine.load(model, { device, weights, kvType, sparse: prefillOf(budget) });
+          const sparse = prefillOf(budget);
+          await using engine = await Engine.load(model, { device, weights, kvType, sparse, ...adapter && { adapter } });
           const { vocabSize } = engine.config;
           const ids = proseIds(engine, text, tokens);
           const logits = await lastLogits(engine, ids, last + 1);
