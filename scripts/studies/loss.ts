@@ -63,7 +63,7 @@ async function main(): Promise<void> {
   const tokens = Number(flags.tokens ?? 2000);
   const last = Number(flags.last ?? tokens - 1);
   const device = (flags.device ?? "cpu") as DeviceChoice;
-  const { adapter } = flags;
+  const adapter = flags.adapter === undefined ? {} : { adapter: String(flags.adapter) };
   print(`commit ${await commit()}, ${tokens} tokens of ${basename(text)}`);
   let first: Predictions | undefined;
   for (const model of flags._.map(String)) {
@@ -71,7 +71,7 @@ async function main(): Promise<void> {
       for (const kvType of kvTypes) {
         for (const budget of budgets) {
           const sparse = prefillOf(budget);
-          await using engine = await Engine.load(model, { device, weights, kvType, sparse, ...adapter && { adapter } });
+          await using engine = await Engine.load(model, { device, weights, kvType, sparse, ...adapter });
           const { vocabSize } = engine.config;
           const ids = proseIds(engine, text, tokens);
           const logits = await lastLogits(engine, ids, last + 1);
