@@ -216,7 +216,7 @@ export class Generation {
   async #readTogether(prompts: OpenPrompt[], clock: Stopwatch): Promise<void> {
     const { model, policy, prefill } = this.context;
     for (const indices of jointGroups(model.device.backend, prompts.map(({ ids }) => ids.length))) {
-      const group = prompts.filter((_, index) => indices.includes(index));
+      const group = indices.flatMap((index) => prompts[index] ?? []);
       const hidden = await prefill.together(group, policy, this.#hooks);
       const ids = this.#sampleAfterPrompts(hidden, group.map(({ request }) => request));
       group.forEach((prompt, index) => {

@@ -48,14 +48,13 @@ export interface PromptRun {
   selection: Selection | undefined;
 }
 
-/** Inputs of a layer that both kinds of step share. */
-type Step = Pick<PrefillChunk, "ids" | "positions" | "slots">;
+/** What the model starts from in both kinds of step. */
+type Step = Pick<PrefillChunk, "ids" | "positions">;
 /** Appends the keys and values of a layer to the cache, and attends. */
 type Attend = (layer: number, rotation: HeadRotation, views: ActivationViews) => void;
 
 /** Tokens that go through a block together. */
 interface Part {
-  readonly step: Step;
   readonly views: ActivationViews;
   readonly attend: Attend;
   /** What is left of the last block: see {@link finish}. */
@@ -194,7 +193,7 @@ export class Model {
         pool.cache.appendRotated(layer, rotation, q, k, v, some.slots);
         for (const read of reads) attendPrompt(pool, policy, layer, read, hooks.afterSelection);
       };
-      return { step: some, views: own, attend };
+      return { views: own, attend };
     });
     try {
       for (let layer = 0; layer < this.config.numLayers; layer++) {
@@ -217,7 +216,7 @@ export class Model {
     const decodeAttention = hooks.attend ?? policyAttention(pool, policy);
     const attend: Attend = (layer, rotation, { q, k, v, attended }) => {
       const { slots, sequences } = step;
-      if (!hooks.attend && !hooks.observer && !selects(policy, layer, step)) {
+      if (!hooks.attend && !hooks.observer && !selectionOf(policy, layer, step)) {
         const options = { window: windowOf(policy, layer) };
         return pool.cache.appendAttend(layer, rotation, { q, k, v, slots }, sequences, attended, options);
       }
@@ -225,7 +224,7 @@ export class Model {
       decodeAttention(layer, step, q, attended);
       hooks.observer?.afterAttention(layer, q, step);
     };
-    const parts: Part[] = [{ step, views, attend }];
+    const parts: Part[] = [{ views, attend }];
     for (let layer = 0; layer < this.config.numLayers; layer++) {
       this.#layer(layer, parts);
       finish(parts);
@@ -430,18 +429,19 @@ function windowOf(policy: PagePolicy, layer: number): number {
   return rule?.kind === "window" ? rule.tokens : 0;
 }
 
-/** Whether a step selects pages in a layer. */
-function selects(policy: PagePolicy, layer: number, { selecting }: DecodeStep): boolean {
-  return policy.layers[layer]?.kind === "sparse" && selecting !== undefined;
+/** What a step selects pages with in a layer, if it selects. */
+function selectionOf(policy: PagePolicy, layer: number, { selecting }: DecodeStep): DecodeStep["selecting"] {
+  return policy.layers[layer]?.kind === "sparse" ? selecting : undefined;
 }
 
 /** Attention over the pages that the policy selects for a layer. */
 function policyAttention(pool: KvPool, policy: PagePolicy): DecodeAttention {
-  return (layer, { sequences, selecting }, q, out) => {
-    if (policy.layers[layer]?.kind === "sparse" && selecting) {
-      pool.cache.attendSparse(layer, q, sequences, selecting, out, policy);
+  return (layer, step, q, out) => {
+    const selection = selectionOf(policy, layer, step);
+    if (selection) {
+      pool.cache.attendSparse(layer, q, step.sequences, selection, out, policy);
     } else {
-      pool.cache.attend(layer, q, sequences, out, { window: windowOf(policy, layer) });
+      pool.cache.attend(layer, q, step.sequences, out, { window: windowOf(policy, layer) });
     }
   };
 }

@@ -35,7 +35,11 @@ function isAlike(backend: Device["backend"], tokens: number): boolean {
   return ALIKE[backend].some(([from, to]) => tokens >= from && tokens <= to);
 }
 
-/** Prompts in the order given, in groups that are read together: one, or several where all would be rounded unlike each. @param counts tokens of each */
+/**
+ * Indices of prompts, in groups that are read together: all in one group if products round their total as they round each prompt, and otherwise
+ * runs of neighbours of which that is true, and single prompts.
+ * @param counts tokens of each prompt
+ */
 export function jointGroups(backend: Device["backend"], counts: readonly number[]): number[][] {
   const all = counts.map((_, index) => index);
   const sum = (group: readonly number[]): number => group.reduce((total, index) => total + (counts[index] ?? 0), 0);

@@ -28,11 +28,6 @@ export class RequestQueue implements Disposable {
     return this.#arriving !== undefined;
   }
 
-  /** The next request, if it has arrived. */
-  get next(): Request | undefined {
-    return this.#waiting[0];
-  }
-
   /** Up to `count` next requests, of those that have arrived. */
   ahead(count: number): Request[] {
     return this.#waiting.slice(0, count);
