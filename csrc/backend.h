@@ -49,6 +49,7 @@ void rope_table(Backend &backend, const RopeTableParams &params);
 void rope(Backend &backend, const RopeParams &params);
 void silu_mul(Backend &backend, const GatedParams &params);
 void matmul(Backend &backend, const MatmulParams &params);
+void fused_matmul(Backend &backend, const FusedMatmulParams &params);
 void add(Backend &backend, const AddParams &params);
 void argmax(Backend &backend, const ArgmaxParams &params);
 void sample(Backend &backend, const SampleParams &params);

@@ -93,6 +93,16 @@ struct MatmulParams {
   int64_t tokens, inputs, outputs;
 };
 
+/* The norm of x, a product, and its ending. */
+struct FusedMatmulParams {
+  MatmulParams matmul; /* out: [tokens, outputs / 2] where the ending multiplies gates */
+  Typed norm;          /* [inputs], data may be nullptr */
+  float eps;
+  ps_ending ending;
+  Rows<float> normed;  /* [tokens, inputs], scratch; with a norm */
+  Rows<float> product; /* [tokens, outputs], scratch; unless the ending is PS_STORE */
+};
+
 struct AddParams {
   Rows<float> x;       /* [tokens, width], in place */
   Rows<const float> y; /* [tokens, width] */

@@ -9,6 +9,7 @@ import {
   embedding,
   geluMul,
   matmul,
+  type ProductJoins,
   rmsNorm,
   ropeTable,
   scale,
@@ -20,7 +21,7 @@ import type { ModelConfig } from "./folder/config.ts";
 import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { EventLoopYield } from "./event_loop.ts";
 import { expertNeeds, Experts } from "./experts.ts";
-import { linear } from "./linear.ts";
+import { isWhole, linear } from "./linear.ts";
 import { normNeeds, NormWeights } from "./norm_weights.ts";
 import { needBytes, type TensorNeed } from "./owned_tensors.ts";
 import type { KvPool } from "./pages/kv_pool.ts";
@@ -57,6 +58,8 @@ type Attend = (layer: number, rotation: HeadRotation, views: ActivationViews) =>
 interface Part {
   readonly views: ActivationViews;
   readonly attend: Attend;
+  /** Whether they are the one token of a decode step, whose products take in what surrounds them. */
+  readonly oneToken: boolean;
   /** What is left of the last block: see {@link finish}. */
   finish?: (() => void) | undefined;
 }
@@ -183,6 +186,7 @@ export class Model {
   /** Appends a chunk to the cache. Returns the normed hidden states `[T, H]`. */
   async prefill(pool: KvPool, policy: PagePolicy, chunk: PrefillChunk, hooks: PrefillHooks = {}): Promise<Tensor> {
     const views = this.#start(chunk);
+    this.#norm(views, -1);
     let done = 0;
     const parts = this.#split(chunk).map((some): Part => {
       const count = some.ids.shape[0] ?? 1;
@@ -193,7 +197,7 @@ export class Model {
         pool.cache.appendRotated(layer, rotation, q, k, v, some.slots);
         for (const read of reads) attendPrompt(pool, policy, layer, read, hooks.afterSelection);
       };
-      return { views: own, attend };
+      return { views: own, attend, oneToken: false };
     });
     try {
       for (let layer = 0; layer < this.config.numLayers; layer++) {
@@ -224,12 +228,15 @@ export class Model {
       decodeAttention(layer, step, q, attended);
       hooks.observer?.afterAttention(layer, q, step);
     };
-    const parts: Part[] = [{ views, attend }];
+    const part: Part = { views, attend, oneToken: step.ids.shape[0] === 1 };
+    const joins = this.#joinsSums(part);
+    if (!joins) this.#norm(views, -1);
     for (let layer = 0; layer < this.config.numLayers; layer++) {
-      this.#layer(layer, parts);
-      finish(parts);
+      this.#layer(layer, [part]);
+      finish([part]);
       hooks.afterLayer?.(layer, views.hidden);
     }
+    if (joins) this.#norm(views, this.config.numLayers - 1);
     return views.normed;
   }
 
@@ -260,7 +267,6 @@ export class Model {
     const { attentionScaling: scale, positionBeta, positionOrigin } = this.#frequencies;
     embedding(this.device, step.ids, this.weights.get("embedding.weight"), views.hidden);
     scaleUnlessOne(this.device, views.hidden, this.#embeddingScale);
-    rmsNorm(this.device, views.hidden, this.#normBehind(-1), this.config.rmsNormEps, views.normed);
     ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta: 0, positionOrigin: 1 }, views.keyRope);
     if (positionBeta !== 0) {
       ropeTable(this.device, step.positions, this.#invFreq, { scale, positionBeta, positionOrigin }, views.queryRope);
@@ -287,6 +293,20 @@ export class Model {
     return [part(0, middle, first), part(middle, count - middle, second)];
   }
 
+  /**
+   * Whether products of the residual stream norm it, and those that end a block add to it, instead of operations of their own. Not where
+   * something else comes between: sums over devices, norms behind a block, a factor, experts.
+   */
+  #joinsSums({ oneToken }: Part): boolean {
+    const { postNorms, scales } = this.config;
+    return oneToken && this.device.members === 1 && !postNorms && scales.residual === 1 && !this.#experts;
+  }
+
+  /** The norm of the residual stream after a layer, for the next one or for the logits. */
+  #norm({ hidden, normed }: ActivationViews, layer: number): void {
+    rmsNorm(this.device, hidden, this.#normBehind(layer), this.config.rmsNormEps, normed);
+  }
+
   /** From the normed hidden states of the previous layer to those for the next one, once all parts are finished. */
   #layer(layer: number, parts: readonly Part[]): void {
     const name = `layers.${layer}`;
@@ -303,11 +323,19 @@ export class Model {
   #attention(layer: number, name: string, part: Part): void {
     const { device, weights } = this;
     const { views, attend } = part;
-    const { normed, qkv, attendedFlat, delta } = views;
-    linear(device, weights, `${name}.qkv`, normed, qkv);
+    const { hidden, normed, qkv, attendedFlat, delta } = views;
+    const joins = this.#joinsSums(part);
+    if (joins) linear(device, weights, `${name}.qkv`, hidden, qkv, this.#withNorm(`${name}.attention_norm`, views));
+    else linear(device, weights, `${name}.qkv`, normed, qkv);
     attend(layer, this.#rotation(layer, name, views), views);
+    if (joins) return linear(device, weights, `${name}.output`, attendedFlat, hidden, adding(delta));
     linear(device, weights, `${name}.output`, attendedFlat, delta);
     this.#joinLater(`${name}.attention_post_norm`, part, this.#norms.get(`${name}.mlp_norm`));
+  }
+
+  /** A product of the residual stream, normed. */
+  #withNorm(name: string, { normed }: ActivationViews): ProductJoins {
+    return { norm: { weight: this.#norms.get(name), eps: this.config.rmsNormEps, scratch: normed } };
   }
 
   /** delta = down(activation(gate(normed)) * up(normed)), or experts: the block behind attention. */
@@ -316,10 +344,19 @@ export class Model {
     const { hidden, normed, gateUp, gate, up, product, delta } = part.views;
     if (this.#experts && config.moe?.sparseLayers[layer]) {
       this.#experts.addTo(name, part.views);
-      return rmsNorm(device, hidden, this.#normBehind(layer), config.rmsNormEps, normed);
+      return this.#norm(part.views, layer);
     }
-    linear(device, weights, `${name}.gate_up`, normed, gateUp);
-    (config.hiddenAct === "silu" ? siluMul : geluMul)(device, gate, up, product);
+    const joins = this.#joinsSums(part), isSilu = config.hiddenAct === "silu";
+    const normJoined = joins ? this.#withNorm(`${name}.mlp_norm`, part.views) : {};
+    const x = joins ? hidden : normed;
+    if (part.oneToken && isWhole(weights, `${name}.gate_up`)) {
+      const ending = { kind: isSilu ? "silu_mul" : "gelu_mul", scratch: gateUp } as const;
+      linear(device, weights, `${name}.gate_up`, x, product, { ...normJoined, ending });
+    } else {
+      linear(device, weights, `${name}.gate_up`, x, gateUp, normJoined);
+      (isSilu ? siluMul : geluMul)(device, gate, up, product);
+    }
+    if (joins) return linear(device, weights, `${name}.down`, product, hidden, adding(delta));
     linear(device, weights, `${name}.down`, product, delta);
     this.#joinLater(`${name}.mlp_post_norm`, part, this.#normBehind(layer));
   }
@@ -352,6 +389,11 @@ export class Model {
     const next = layer + 1;
     return this.#norms.get(next < this.config.numLayers ? `layers.${next}.attention_norm` : "norm");
   }
+}
+
+/** A product that is added to out. @param scratch as long as out */
+function adding(scratch: Tensor): ProductJoins {
+  return { ending: { kind: "add", scratch } };
 }
 
 /** Ends what the last block of each part began. */

@@ -88,6 +88,43 @@ export function matmul(device: Device, x: Tensor, weight: Tensor, bias: Tensor |
   );
 }
 
+/** What surrounds a product in {@link fusedMatmul}. Scratch memory is f32; its contents are undefined afterwards. */
+export interface ProductJoins {
+  /** Norms x before. weight `[K]`; scratch `[T, K]` */
+  norm?: { weight: Tensor; eps: number; scratch: Tensor } | undefined;
+  /** Adds the product to out, or multiplies its second half by an activation of the first, the gate. scratch `[T, N]` */
+  ending?: { kind: "add" | "silu_mul" | "gelu_mul"; scratch: Tensor } | undefined;
+}
+
+/**
+ * {@link rmsNorm}, {@link matmul}, and {@link add}, {@link siluMul} or {@link geluMul} in one call: on CUDA, one launch for one token.
+ *
+ * @param out `[T, N]`, or `[T, N / 2]` where the ending multiplies gates; none of the other tensors
+ */
+export function fusedMatmul(
+  device: Device,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | undefined,
+  out: Tensor,
+  { norm, ending }: ProductJoins,
+): void {
+  device.check(
+    device.native.ps_fused_matmul(
+      device.pointer,
+      x.struct,
+      norm?.weight.struct ?? null,
+      norm?.eps ?? 0,
+      weight.struct,
+      bias?.struct ?? null,
+      ENUMS.ps_ending[ending?.kind ?? "store"],
+      norm?.scratch.struct ?? null,
+      ending?.scratch.struct ?? null,
+      out.struct,
+    ),
+  );
+}
+
 /** x += y, both `[T, n]`. */
 export function add(device: Device, x: Tensor, y: Tensor): void {
   device.check(device.native.ps_add(device.pointer, x.struct, y.struct));

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 11;
+export const ABI_VERSION = 12;
 
 /** What a native call returned. */
 export enum Status {
@@ -33,6 +33,7 @@ export const ENUMS = {
   },
   ps_kv_type: { dtype: 0, q8: 1, fp8: 2 },
   ps_scorer: { unique: 0, diag: 1, quest: 2, mean: 3 },
+  ps_ending: { store: 0, add: 1, silu_mul: 2, gelu_mul: 3 },
   ps_statistics: { variance: 1, min_max: 2, f8: 4, coarse: 8 },
   ps_cache_field: { keys: 0, values: 1, mean: 2, std: 3, var: 4, min: 5, max: 6 },
 } as const;
@@ -207,6 +208,17 @@ export const symbols = {
    * (device, x, weight, bias, out)
    */
   ps_matmul: { parameters: ["pointer", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
+  /**
+   * ps_rms_norm of x by `norm`, then ps_matmul, then what `ending` says, in one call: what surrounds the products of a decode step. norm [K] and
+   * normed [T, K], both NULL or neither; product [T, N], NULL for PS_STORE. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N], for
+   * PS_SILU_MUL and PS_GELU_MUL [T, N / 2]. out is none of the others. `normed` and `product` are scratch: their contents are undefined
+   * afterwards. The CUDA build computes one token in one launch.
+   * (device, x, norm, eps, weight, bias, ending, normed, product, out)
+   */
+  ps_fused_matmul: {
+    parameters: ["pointer", "buffer", "buffer", "f32", "buffer", "buffer", "i32", "buffer", "buffer", "buffer"],
+    result: "i32",
+  },
   /**
    * x += y. x, y [T, n].
    * (device, x, y)

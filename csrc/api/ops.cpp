@@ -20,6 +20,18 @@ GatedParams check_gated(const ps_device &device, const ps_tensor *gate, const ps
   return {g.rows<const float>(), u.rows<const float>(), o.rows<float>(), g.shape[0], g.shape[1]};
 }
 
+/* The operands of a product, with so many outputs for each number of out. */
+MatmulParams check_product(const ps_device &device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out,
+                           int64_t outputs_per_number) {
+  const Checked w = check_tensor(device, "weight", weight, kWeights, {-1, -1});
+  const Checked a = check_tensor(device, "x", x, kF32, {-1, w.shape[1]});
+  require(w.shape[0] % outputs_per_number == 0, "weight has an odd number of rows: there is a gate without a partner");
+  const Checked o = check_tensor(device, "out", out, kF32, {a.shape[0], w.shape[0] / outputs_per_number});
+  Typed b{nullptr, 0, PS_F32};
+  if (bias != nullptr) b = check_tensor(device, "bias", bias, kFloats, {w.shape[0]}).typed();
+  return {a.rows<const float>(), w.typed(), b, o.rows<float>(), a.shape[0], w.shape[1], w.shape[0]};
+}
+
 }  // namespace
 
 extern "C" {
@@ -82,13 +94,27 @@ int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_tensor *u
 }
 
 int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out) {
+  return guard_each(device, [&] { matmul(*device->backend, check_product(*device, x, weight, bias, out, 1)); });
+}
+
+int32_t ps_fused_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *norm, float eps, const ps_tensor *weight, const ps_tensor *bias,
+                        int32_t ending, const ps_tensor *normed, const ps_tensor *product, const ps_tensor *out) {
   return guard_each(device, [&] {
-    const Checked w = check_tensor(*device, "weight", weight, kWeights, {-1, -1});
-    const Checked a = check_tensor(*device, "x", x, kF32, {-1, w.shape[1]});
-    const Checked o = check_tensor(*device, "out", out, kF32, {a.shape[0], w.shape[0]});
-    Typed b{nullptr, 0, PS_F32};
-    if (bias != nullptr) b = check_tensor(*device, "bias", bias, kFloats, {w.shape[0]}).typed();
-    matmul(*device->backend, {a.rows<const float>(), w.typed(), b, o.rows<float>(), a.shape[0], w.shape[1], w.shape[0]});
+    require(ending >= PS_STORE && ending <= PS_GELU_MUL, "The ending is unknown");
+    require((norm == nullptr) == (normed == nullptr), "norm and normed must both be NULL or neither");
+    require((ending == PS_STORE) == (product == nullptr), "product must be NULL for PS_STORE, and for no other ending");
+    const bool gated = ending == PS_SILU_MUL || ending == PS_GELU_MUL;
+    FusedMatmulParams params{check_product(*device, x, weight, bias, out, gated ? 2 : 1), {nullptr, 0, PS_F32}, eps, ps_ending(ending), {}, {}};
+    const MatmulParams &matmul = params.matmul;
+    if (norm != nullptr) {
+      params.norm = check_tensor(*device, "norm", norm, kFloats, {matmul.inputs}).typed();
+      params.normed = check_tensor(*device, "normed", normed, kF32, {matmul.tokens, matmul.inputs}).rows<float>();
+    }
+    if (product != nullptr) params.product = check_tensor(*device, "product", product, kF32, {matmul.tokens, matmul.outputs}).rows<float>();
+    const float *const target = matmul.out.data;
+    require(target != matmul.x.data && target != params.normed.data && target != params.product.data, "out must be none of x, normed and product");
+    require(params.normed.data == nullptr || params.normed.data != matmul.x.data, "normed must not be x");
+    fused_matmul(*device->backend, params);
   });
 }
 

@@ -1,5 +1,6 @@
 /* The CPU build of csrc/backend.h: checks the index arrays (ids, slots, page tables), then runs the kernels. */
 #include "../append_rotated_parts.h"
+#include "../fused_matmul_parts.h"
 #include "../backend.h"
 #include "../block_formats.h"
 
@@ -126,6 +127,7 @@ void matmul(Backend &backend, const MatmulParams &params) {
   const bool blocks = is_block_format(params.weight.dtype);
   (blocks ? backend.kernels.matmul_quantized : backend.kernels.matmul)(backend.pool, params);
 }
+void fused_matmul(Backend &backend, const FusedMatmulParams &params) { fused_matmul_parts(backend, params); }
 void add(Backend &backend, const AddParams &params) { backend.kernels.add(backend.pool, params); }
 void argmax(Backend &backend, const ArgmaxParams &params) { backend.kernels.argmax(backend.pool, params); }
 void sample(Backend &backend, const SampleParams &params) { backend.kernels.sample(backend.pool, params); }

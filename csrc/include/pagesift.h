@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 11
+#define PS_ABI_VERSION 12
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -87,6 +87,14 @@ typedef enum ps_kv_type {
   PS_KV_FP8 = 2    /* e4m3 */
 } ps_kv_type;
 typedef enum ps_scorer { PS_UNIQUE = 0, PS_DIAG = 1, PS_QUEST = 2, PS_MEAN = 3 } ps_scorer;
+
+/* What ps_fused_matmul does with a product. */
+typedef enum ps_ending {
+  PS_STORE = 0,
+  PS_ADD = 1,      /* adds it to out */
+  PS_SILU_MUL = 2, /* ps_silu_mul of its first half, the gate, and its second half */
+  PS_GELU_MUL = 3  /* ps_gelu_mul of them */
+} ps_ending;
 
 /* Statistics that a cache stores besides the mean and the standard deviation, which it always stores. */
 typedef enum ps_statistics {
@@ -247,6 +255,12 @@ PS_API int32_t ps_silu_mul(ps_device *device, const ps_tensor *gate, const ps_te
  * bf16 (16 bits) for 17 to 256 tokens, and is rounded to bf16 for more, also for bf16 weights. On arm64 with bf16 instructions, both are
  * rounded to bf16 for more than 256 tokens only. */
 PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight, const ps_tensor *bias, const ps_tensor *out);
+/* ps_rms_norm of x by `norm`, then ps_matmul, then what `ending` says, in one call: what surrounds the products of a decode step. norm [K] and
+ * normed [T, K], both NULL or neither; product [T, N], NULL for PS_STORE. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N], for
+ * PS_SILU_MUL and PS_GELU_MUL [T, N / 2]. out is none of the others. `normed` and `product` are scratch: their contents are undefined
+ * afterwards. The CUDA build computes one token in one launch. */
+PS_API int32_t ps_fused_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *norm, float eps, const ps_tensor *weight,
+                               const ps_tensor *bias, int32_t ending, const ps_tensor *normed, const ps_tensor *product, const ps_tensor *out);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
 /* The index of the largest number of each row, the lowest index on ties; -1 for a row with a NaN or an infinite maximum.

@@ -20,6 +20,7 @@ EPS = 1e-6
 PAGE_TOKENS = 8
 GROUP_PAGES = 8
 LAUNCHES_PER_ROUND = 8
+STORE, ADD, SILU_MUL = 0, 1, 2  # ps_ending
 
 
 @dataclass
@@ -101,6 +102,19 @@ class Layers:
         else:
             self.call("ps_append_rotated", *rotated)
 
+    def fused_feed_forward(self, layer: int) -> None:
+        """The same with norms, sums and activations in the products."""
+        device, weights, following = self.device.pointer, self.weights[layer], self.weights[(layer + 1) % self.shape.layers]
+
+        def fused(x: Tensor, norm: Tensor | None, weight: Tensor, ending: int, product: Tensor | None, out: Tensor) -> None:
+            normed = self.normed if norm else None
+            self.call("ps_fused_matmul", device, x, norm, EPS, weight, None, ending, normed, product, out)
+
+        fused(self.attended, None, weights["output"], ADD, self.delta, self.hidden)
+        fused(self.hidden, weights["block_norm"], weights["gate_up"], SILU_MUL, self.gate_up, self.product)
+        fused(self.product, None, weights["down"], ADD, self.delta, self.hidden)
+        fused(self.hidden, weights["next_norm"], following["qkv"], STORE, None, self.qkv)
+
     def feed_forward(self, layer: int) -> None:
         """From attention to the projections of the next layer."""
         device, weights, following = self.device.pointer, self.weights[layer], self.weights[(layer + 1) % self.shape.layers]
@@ -112,13 +126,15 @@ class Layers:
         self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["next_norm"], EPS, self.normed)
         self.call("ps_matmul", device, self.normed, following["qkv"], None, self.qkv)
 
-    def step(self, append: bool = True, attend: bool = True, joined: bool = False, feed_forward: bool = True) -> None:
+    def step(self, append: bool = True, attend: bool = True, joined: bool = False, feed_forward: bool = True, fused: bool = False) -> None:
         for layer in range(self.shape.layers):
             if append or joined:
                 self.append(layer, joined)
             if attend and not joined:
                 self.cache.attend(layer, self.q, self.table, self.lengths, self.out)
-            if feed_forward:
+            if fused:
+                self.fused_feed_forward(layer)
+            elif feed_forward:
                 self.feed_forward(layer)
 
     def record(self, arm: dict[str, bool]) -> Graph:
@@ -132,6 +148,8 @@ class Layers:
 
 
 ARMS: dict[str, dict[str, bool]] = {
+    "products fused, append and attention joined": {"joined": True, "fused": True},
+    "products fused, neither append nor attention": {"append": False, "attend": False, "fused": True},
     "append and attention joined": {"joined": True},
     "one after the other": {},
     "no append": {"append": False},

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 11
+ABI_VERSION = 12
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -32,6 +32,10 @@ UNIQUE = 0
 DIAG = 1
 QUEST = 2
 MEAN = 3
+STORE = 0
+ADD = 1
+SILU_MUL = 2
+GELU_MUL = 3
 STATISTICS_VARIANCE = 1
 STATISTICS_MIN_MAX = 2
 STATISTICS_F8 = 4
@@ -220,6 +224,19 @@ SIGNATURES = {
         c.c_int32,
         c.c_void_p,
         c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_fused_matmul": [
+        c.c_int32,
+        c.c_void_p,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.c_float,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.c_int32,
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),

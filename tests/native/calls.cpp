@@ -176,12 +176,12 @@ ps_tensor *Calls::tensor(int32_t dtype, std::initializer_list<int64_t> shape) {
 }
 
 void Calls::one() {
-  const int which = bytes_.below(50);
+  const int which = bytes_.below(51);
   used_ = 0;
   if (bytes_.seldom()) bytes_.below(2) ? on_devices() : on_missing();
   else if (which < 10) on_handles(which);
-  else if (which < 30) on_tensors(which - 10);
-  else on_cache(which - 30);
+  else if (which < 31) on_tensors(which - 10);
+  else on_cache(which - 31);
 }
 
 void Calls::on_handles(int which) {
@@ -265,6 +265,15 @@ void Calls::on_tensors(int which) {
       return check(ps_matmul(d, plain(), tensor(weights, {other, width}), bytes_.below(2) ? nullptr : tensor(weights, {other}),
                              tensor(PS_F32, {rows, other})));
     case 7: return check(ps_add(d, plain(), plain()));
+    case 19: {
+      const int32_t ending = int32_t(bytes_.mostly(bytes_.below(4)));
+      const bool normed = bytes_.below(2), gated = ending == PS_SILU_MUL || ending == PS_GELU_MUL;
+      const int64_t outputs = gated ? 2 * other : other;
+      return check(ps_fused_matmul(d, plain(), normed ? tensor(bytes_.below(3), {width}) : nullptr, bytes_.number(),
+                                   tensor(weights, {outputs, width}), bytes_.below(2) ? nullptr : tensor(weights, {outputs}), ending,
+                                   normed ? plain() : nullptr, ending == PS_STORE ? nullptr : tensor(PS_F32, {rows, outputs}),
+                                   tensor(PS_F32, {rows, other})));
+    }
     case 8: return check(ps_argmax(d, plain(), tensor(PS_I32, {rows})));
     case 9: return check(ps_sample(d, plain(), tensor(PS_F32, {rows, 4}), tensor(PS_F32, {rows}), tensor(PS_I32, {rows})));
     case 10: {
@@ -295,7 +304,11 @@ void Calls::write_weight(ps_device *d, int64_t rows) {
                         bytes_.seldom() ? bytes_.below(int(bytes)) : bytes));
   const int64_t tokens = 1 + bytes_.below(12);
   if (bytes_.below(2)) check(ps_embedding(d, tensor(PS_I32, {tokens}), tensor(dtype, {rows, width}), tensor(PS_F32, {tokens, width})));
-  else check(ps_matmul(d, tensor(PS_F32, {tokens, width}), tensor(dtype, {rows, width}), nullptr, tensor(PS_F32, {tokens, rows})));
+  else if (bytes_.below(2))
+    check(ps_matmul(d, tensor(PS_F32, {tokens, width}), tensor(dtype, {rows, width}), nullptr, tensor(PS_F32, {tokens, rows})));
+  else
+    check(ps_fused_matmul(d, tensor(PS_F32, {1, width}), tensor(PS_F32, {width}), 1e-6f, tensor(dtype, {rows, width}), nullptr, PS_ADD,
+                          tensor(PS_F32, {1, width}), tensor(PS_F32, {1, rows}), tensor(PS_F32, {1, rows})));
 }
 
 void Calls::on_cache(int which) {

@@ -70,7 +70,7 @@ struct Scene {
   ps_cache *cache = nullptr;
   ps_buffer *numbers = nullptr, *floats = nullptr;
   ps_tensor slots, table, row, rows, lengths, selected, counts, drawn, experts; /* i32 */
-  ps_tensor x, scores, out, wide, other, square, product, settings, draws, shares, weight, halves, frequencies, turns, addend, normed, blocks;
+  ps_tensor x, scores, out, wide, other, square, product, settings, draws, shares, weight, halves, frequencies, turns, addend, normed, blocks, summed;
 
   /* Whether all of it could be made. */
   bool open();
@@ -118,7 +118,7 @@ void Scene::make_views() {
   weight = view(floats, PS_F32, 0, 16, 1, 1, 1), halves = view(floats, PS_F32, 4096, 1, 16, 1, 2);
   frequencies = view(floats, PS_F32, 0, 8, 1, 1, 1), turns = view(floats, PS_F32, 65536, 4, 16, 1, 2);
   addend = view(floats, PS_F32, 0, 4, 16, 1, 2), normed = view(floats, PS_F32, 4096, 4, 16, 1, 2);
-  blocks = view(floats, PS_Q8_0, 131072, 8, 512, 1, 2);
+  blocks = view(floats, PS_Q8_0, 131072, 8, 512, 1, 2), summed = view(floats, PS_F32, 66048, 4, 8, 1, 2);
 }
 
 void Scene::close() {
@@ -153,6 +153,7 @@ const Operation kOperations[] = {
     [](Scene &s) { return ps_prefill_choose(s.cache, 0, PS_UNIQUE, 0.5f, 1, 2, 0.25f, 64, 128, &s.x, &s.row, &s.selected, &s.counts); },
     [](Scene &s) { return ps_sparse_prefill_attention(s.cache, 0, 0.25f, 64, 128, &s.x, &s.row, &s.selected, &s.counts, &s.out); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.square, nullptr, &s.product); },
+    [](Scene &s) { return ps_fused_matmul(s.device, &s.wide, nullptr, 1e-6f, &s.square, nullptr, PS_ADD, nullptr, &s.product, &s.summed); },
     [](Scene &s) { return write_blocks(s); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.blocks, nullptr, &s.product); },
     [](Scene &s) { return ps_sample(s.device, &s.wide, &s.settings, &s.draws, &s.drawn); },

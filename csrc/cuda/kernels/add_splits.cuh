@@ -33,10 +33,10 @@ struct Share {
   }
 };
 
-/* out = bias + the sums of all splits, in order: 4 bytes per split and output from the L2 cache. sums [splits, tokens, p.outputs]; of each
- * row the first `outputs`. */
+/* out = bias + the sums of all splits, in order, added to what is there if `adds`: 4 bytes per split and output from the L2 cache.
+ * sums [splits, tokens, p.outputs]; of each row the first `outputs`. */
 static __global__ void __launch_bounds__(kRowThreads)
-    add_splits_kernel(const __grid_constant__ MatmulParams p, const float *sums, int splits, int64_t outputs) {
+    add_splits_kernel(const __grid_constant__ MatmulParams p, const float *sums, int splits, int64_t outputs, bool adds) {
   let_next_start(); /* a few small blocks: they are out of its way */
   wait_for_previous();
   const Place place = place_of_thread<1>(outputs);
@@ -46,12 +46,13 @@ static __global__ void __launch_bounds__(kRowThreads)
   float total = 0;
 #pragma unroll 8
   for (int split = 0; split < splits; split++) total += sum[split * step];
-  p.out.row(place.row)[place.column] = total + bias_at(p.bias, place.column);
+  float *out = p.out.row(place.row) + place.column;
+  *out = (adds ? *out : 0.f) + (total + bias_at(p.bias, place.column));
 }
 
-static inline void add_splits(Backend &backend, const MatmulParams &params, const float *sums, int splits, int64_t outputs) {
+static inline void add_splits(Backend &backend, const MatmulParams &params, const float *sums, int splits, int64_t outputs, bool adds) {
   launch(backend, "Could not launch the sums of matmul", add_splits_kernel, chunk_grid(params.tokens, outputs, 1), kRowThreads, 0, params, sums,
-         splits, outputs);
+         splits, outputs, adds);
 }
 
 }  // namespace ps

@@ -5,6 +5,22 @@
 
 namespace ps {
 
+struct Silu {
+  static __device__ __forceinline__ float of(float x) {
+    const float limited = max_nan(x, -88.f); /* e^88 is the last power that is finite */
+    return limited / (expf(-limited) + 1.f);
+  }
+};
+
+/* The tanh form. (1 + tanh(u)) / 2 = 1 / (1 + e^-2u) needs one exponential and keeps the digits of small results. */
+struct Gelu {
+  static __device__ __forceinline__ float of(float x) {
+    const float limited = max_nan(x, -10.f); /* gelu(-10) is -1e-37, and e^-2u is finite up to there */
+    const float twice_u = limited * fmaf(limited * limited, 0.0713548162726009f, 1.5957691216057308f);
+    return limited / (expf(-twice_u) + 1.f);
+  }
+};
+
 template <typename Activation, int N>
 __global__ void __launch_bounds__(kRowThreads) gated_kernel(GatedParams p) {
   wait_for_previous();

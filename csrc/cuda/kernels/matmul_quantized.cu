@@ -79,9 +79,17 @@ Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t t
   throw Error(PS_UNSUPPORTED, "The shared memory of this GPU is too small for products with weights in blocks");
 }
 
+template <typename F>
+int64_t stages_of(const MatmulParams &params) {
+  return ceil_div(params.inputs / F::kInputs, int64_t(kStageRegions<F>));
+}
+
+/* Tiles that blocks share out: of gated products, pairs of tiles. */
+int64_t tiles_of(const MatmulParams &params, const Joins &joins) { return params.outputs / kTileRows / (joins.gated() ? 2 : 1); }
+
 template <typename F, int Columns, bool OneToken>
-void launch_tiles(Backend &backend, const MatmulParams &params) {
-  const int64_t regions = params.inputs / F::kInputs, stages = ceil_div(regions, kStageRegions<F>), tiles = params.outputs / kTileRows;
+void launch_tiles(Backend &backend, const MatmulParams &params, const Joins &joins) {
+  const int64_t regions = params.inputs / F::kInputs, stages = stages_of<F>(params), tiles = tiles_of(params, joins);
   const Plan plan = make_plan<F, Columns>(backend, params.tokens, stages, tiles);
   const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? prepared_bytes<F>(subs, params.tokens) : 0;
   const int64_t sum_bytes = plan.splits > 1 ? plan.splits * params.tokens * params.outputs * int64_t(sizeof(float)) : 0;
@@ -96,18 +104,18 @@ void launch_tiles(Backend &backend, const MatmulParams &params) {
   const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
   const TileLayout layout{bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(regions)};
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
-  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns, OneToken>, grid, kThreads<F>, plan.shared_bytes, params, shares, layout,
-         rounded);
-  if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows);
+  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns, OneToken>, grid, kThreads<F>, plan.shared_bytes, params, joins, shares,
+         layout, rounded);
+  if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows, joins.ending == PS_ADD);
 }
 
 template <typename F>
 void multiply(Backend &backend, const MatmulParams &params) {
   const int64_t tiled = params.outputs / kTileRows * kTileRows;
   if (tiled > 0) {
-    if (params.tokens == 1) launch_tiles<F, 1, true>(backend, params);
-    else if (params.tokens <= kColumnTokens) launch_tiles<F, 1, false>(backend, params);
-    else launch_tiles<F, 2, false>(backend, params);
+    if (params.tokens == 1) launch_tiles<F, 1, true>(backend, params, {});
+    else if (params.tokens <= kColumnTokens) launch_tiles<F, 1, false>(backend, params, {});
+    else launch_tiles<F, 2, false>(backend, params, {});
   }
   if (tiled == params.outputs) return;
   const BlockRows rows(params.weight, params.outputs, params.inputs);
@@ -122,6 +130,25 @@ void matmul_quantized(Backend &backend, const MatmulParams &params) {
     using F = decltype(format);
     multiply<F>(backend, params);
   });
+}
+
+bool fused_matmul_quantized(Backend &backend, const FusedMatmulParams &params) {
+  const MatmulParams &matmul = params.matmul;
+  const Joins joins{params.norm.data, params.norm.dtype, params.eps, params.ending};
+  if (matmul.tokens != 1 || matmul.outputs % (joins.gated() ? 2 * kTileRows : kTileRows) != 0) return false;
+  if (joins.norm != nullptr && !packs_row(params.norm, 4)) return false;
+  if (joins.gated() && bytes_of_numbers(matmul.weight.dtype, matmul.weight.stride) * matmul.outputs > INT32_MAX) return false;
+  bool done = false;
+  with_format(matmul.weight.dtype, [&](auto format) {
+    using F = decltype(format);
+    const int64_t stages = stages_of<F>(matmul);
+    const Plan plan = make_plan<F, 1>(backend, 1, stages, tiles_of(matmul, joins));
+    if (plan.splits > 1 && (joins.norm != nullptr || joins.gated())) return; /* a block then sees a part of x only */
+    if (joins.norm != nullptr && !keeps_own_x<F>(stages)) return;
+    launch_tiles<F, 1, true>(backend, matmul, joins);
+    done = true;
+  });
+  return done;
 }
 
 void dequantize_rows(Backend &backend, const MatmulParams &params, int64_t first, int64_t rows, void *out) {

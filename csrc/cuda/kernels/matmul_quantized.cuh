@@ -10,6 +10,9 @@
  * of 1024, and what that adds to a product, 1024 times the sum of x, is where the sum of a sub-block starts, negative. The sum is multiplied
  * by the sub-block's scale in f32. Where two weights share a byte, the upper one counts 16 times, and its x is a sixteenth.
  *
+ * Of one token, the product may take in its norm and its ending (joins.cuh). A gated block takes a tile of gates, then the tile of the numbers
+ * that they multiply.
+ *
  * A product of one token needs one of an instruction's 8 columns. Where a region has 8 sub-blocks with 6-bit scales, column g then takes the x
  * of sub-block g, and of what the weights of sub-block s give, column s counts: a lane reads x once, and scales two sub-blocks instead of 8. */
 #pragma once
@@ -245,22 +248,25 @@ __device__ __forceinline__ Operands load_operands(const uint8_t *region, int sub
 }
 
 /* Where in the share a warp's copies stand: what this lane copies next, and how many bytes of the tile lie from there on. */
-template <typename F>
+template <typename F, bool Turns>
 struct QuantizedStream {
   const uint8_t *source;
-  int64_t to_next_tile; /* from the warp's last stage of a tile to its first of the next one */
+  int to_next_tile; /* bytes from the warp's last stage of a tile to its first of the next one */
+  int to_tile_after; /* the same for the tile after that: gates and the numbers that they multiply take turns */
   int left, left_of_tile, step, steps, tiles;
 
   static constexpr int kStep = kWarps<F> * kStageBytes<F>;
 
-  /* A warp with `count` stages per tile, from stage `first` on. */
+  /* A warp with `count` stages per tile, from stage `first` on. to_partner: bytes from gates to the numbers that they multiply, or 0. */
   __device__ __forceinline__ QuantizedStream(const void *weights, int64_t tile_stride, int tile_bytes, int first_tile, int tile_count, int first,
-                                             int count)
+                                             int count, int to_partner)
       : step(0), steps(count), tiles(count > 0 ? tile_count : 0) {
     const int lane_bytes = static_cast<int>(threadIdx.x) % kWarp * 16, begin = first * kStageBytes<F> + lane_bytes;
     source = static_cast<const uint8_t *>(weights) + first_tile * tile_stride + begin;
     left = left_of_tile = tile_bytes - begin;
-    to_next_tile = tile_stride - int64_t(count - 1) * kStep;
+    const int back = (count - 1) * kStep, to_next = static_cast<int>(tile_stride);
+    to_next_tile = (to_partner == 0 ? to_next : to_partner) - back;
+    to_tile_after = to_next - to_partner - back;
   }
 
   __device__ __forceinline__ bool active() const { return tiles > 0; }
@@ -277,6 +283,10 @@ struct QuantizedStream {
     } else {
       source += to_next_tile, left = left_of_tile;
       step = 0, tiles--;
+      if constexpr (Turns) {
+        const int next = to_tile_after;
+        to_tile_after = to_next_tile, to_next_tile = next;
+      }
     }
   }
 };
@@ -348,15 +358,18 @@ __device__ __forceinline__ void multiply_stage(const uint8_t *stage, const Prepa
 /* out = x * weight^T + bias for `Columns` times 8 tokens at most, or for one. The chunks of `shares` are stages. */
 template <typename F, int Columns, bool OneToken>
 __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarps<F> : 1)
-    quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Shares shares, const __grid_constant__ TileLayout layout,
-                     const __grid_constant__ PreparedX rounded) {
+    quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Joins joins, const __grid_constant__ Shares shares,
+                     const __grid_constant__ TileLayout layout, const __grid_constant__ PreparedX rounded) {
   extern __shared__ uint4 shared[];
   constexpr bool kSubsAreColumns = OneToken && F::kScales == Scales::kSixBits;
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = OneToken ? 1 : static_cast<int>(p.tokens);
   const int own_stages = share.chunks > warp ? (share.chunks - warp + kWarps<F> - 1) / kWarps<F> : 0;
-  QuantizedStream<F> stream(p.weight.data, layout.stride, layout.regions * F::kRegionBytes, share.first_tile, share.end_tile - share.first_tile,
-                            share.first_chunk + warp, own_stages);
+  const bool gated = OneToken && joins.gated();
+  const int turns = (share.end_tile - share.first_tile) * (gated ? 2 : 1); /* tiles of weights */
+  const int to_partner = gated ? static_cast<int>(p.outputs / 2 / kTileRows * layout.stride) : 0;
+  QuantizedStream<F, OneToken> stream(p.weight.data, layout.stride, layout.regions * F::kRegionBytes, share.first_tile, turns,
+                                      share.first_chunk + warp, own_stages, to_partner);
   uint8_t *const ring = reinterpret_cast<uint8_t *>(shared) + warp * kStages<F, Columns> * kStageBytes<F>;
   const uint32_t copies = shared_address(ring) + lane * 16;
 #pragma unroll
@@ -369,8 +382,12 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
   const PreparedX x = place_x<F>(memory, subs, tokens);
   float *const all_partials = reinterpret_cast<float *>(memory + prepared_bytes<F>(subs, tokens)), *partial = all_partials;
   __shared__ float own_undo[Columns == 1 ? kWarps<F> : 1][kColumnTokens];
+  __shared__ float own_squares[OneToken ? kWarps<F> : 1];
+  __shared__ float norm_factors[kTileRows], gates[kTileRows]; /* of each thread that stores: registers are for the weights */
+  if constexpr (OneToken) joins.prefetch(p.inputs);
   wait_for_previous();
-  if constexpr (Columns == 1) prepare_own_x<F, OneToken>(p, share.first_chunk, own_stages, x, own_undo[warp]);
+  if constexpr (Columns == 1)
+    prepare_own_x<F, OneToken>(p, joins, share.first_chunk, own_stages, x, own_undo[warp], &own_squares[OneToken ? warp : 0]);
   else copy_x<F>(rounded, share.first_chunk * kStageSubs<F>, subs, tokens, x);
 
   /* Columns past the tokens compute the last one once more; they are not stored. */
@@ -382,7 +399,10 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     for (int i = 0; i < 2; i++) sum_tokens[column][i] = min(column * kColumnTokens + lane % 4 * 2 + i, tokens - 1);
   }
   int slot = 0;
-  for (int tile = share.first_tile; tile < share.end_tile; tile++) {
+  for (int turn = 0; turn < turns; turn++) {
+    const int tile = share.first_tile + (gated ? turn / 2 : turn);
+    const bool adds = OneToken && joins.ending == PS_ADD && shares.sums == nullptr && threadIdx.x < kTileRows;
+    const float before = adds ? p.out.data[int64_t(tile) * kTileRows + threadIdx.x] : 0.f; /* asked for early */
     float sums[Columns][4] = {}, own_rows[2] = {};
     for (int stage = 0; stage < own_stages; stage++) {
       copy_wait<kStages<F, Columns> - 1>();
@@ -399,7 +419,7 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     }
     /* partial [warps, tokens, kSumStride] */
     const int warp_sums = tokens * kSumStride;
-    if constexpr (Columns == 1) partial = all_partials + (tile - share.first_tile) % 2 * kWarps<F> * warp_sums;
+    if constexpr (Columns == 1) partial = all_partials + turn % 2 * kWarps<F> * warp_sums;
     if constexpr (kSubsAreColumns) {
 #pragma unroll
       for (int row = 0; row < 2; row++) {
@@ -427,7 +447,16 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
       float total = 0;
 #pragma unroll
       for (int w = 0; w < kWarps<F>; w++) total += partial[w * warp_sums + token * kSumStride + row];
-      if (shares.sums == nullptr) p.out.row(token)[n] = total + bias_at(p.bias, n);
+      if constexpr (OneToken) {
+        if (turn == 0) norm_factors[row] = norm_scale<kWarps<F>>(joins, own_squares, p.inputs);
+        total *= norm_factors[row];
+      }
+      if (gated) {
+        const bool second = turn % 2 != 0;
+        const float own = total + bias_at(p.bias, second ? p.outputs / 2 + n : n);
+        if (second) p.out.data[n] = activate(joins.ending, gates[row]) * own;
+        else gates[row] = own;
+      } else if (shares.sums == nullptr) p.out.row(token)[n] = before + (total + bias_at(p.bias, n));
       else shares.sums[(int64_t(blockIdx.y) * tokens + token) * p.outputs + n] = total;
     }
     if constexpr (Columns > 1) __syncthreads(); /* `partial` is free again */

@@ -145,22 +145,33 @@ auto stream_kernel_of(int depth) {
   return depth == 10 ? stream_kernel<W, 10> : depth == 7 ? stream_kernel<W, 7> : stream_kernel<W, 5>;
 }
 
-void stream(Backend &backend, const MatmulParams &params, const Plan &plan) {
+void stream(Backend &backend, const MatmulParams &params, const Joins &joins, const Plan &plan) {
   float *sums = nullptr;
   if (plan.splits > 1) sums = static_cast<float *>(scratch(backend, plan.splits * params.tokens * params.outputs * int64_t(sizeof(float))));
   const Shares shares(ceil_div(params.inputs, kChunk), plan.splits, ceil_div(params.outputs, kTileOutputs), plan.groups, sums);
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
   const auto kernel = params.weight.dtype == PS_BF16 ? stream_kernel_of<bf16>(plan.depth) : stream_kernel_of<f16>(plan.depth);
-  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, alone_bytes(backend, plan.shared_bytes), params, shares);
+  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, alone_bytes(backend, plan.shared_bytes), params, joins, shares);
   if (plan.splits == 1) return;
-  add_splits(backend, params, sums, plan.splits, params.outputs);
+  add_splits(backend, params, sums, plan.splits, params.outputs, joins.ending == PS_ADD);
 }
 
 }  // namespace
 
 void matvec(Backend &backend, const MatmulParams &params) {
   if (!can_stream(params)) return plain(backend, params);
-  stream(backend, params, make_plan(backend, params));
+  stream(backend, params, {}, make_plan(backend, params));
+}
+
+bool fused_matvec(Backend &backend, const FusedMatmulParams &params) {
+  const MatmulParams &matmul = params.matmul;
+  const Joins joins{params.norm.data, params.norm.dtype, params.eps, params.ending};
+  if (matmul.tokens != 1 || !can_stream(matmul) || (joins.norm != nullptr && !packs_row(params.norm, 8))) return false;
+  if (joins.gated() && matmul.outputs % kTileOutputs != 0) return false;
+  const Plan plan = make_plan(backend, matmul);
+  if (plan.splits > 1 && (joins.norm != nullptr || joins.gated())) return false; /* a block then sees a part of x only */
+  stream(backend, matmul, joins, plan);
+  return true;
 }
 
 }  // namespace ps

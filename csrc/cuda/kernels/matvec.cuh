@@ -10,6 +10,9 @@ constexpr int64_t kFewTokens = 8; /* columns of the smallest tensor core instruc
 /* out = x * weight^T + bias for 1 to kFewTokens tokens. */
 void matvec(Backend &backend, const MatmulParams &params);
 
+/* fused_matmul of one token in one launch, or two where x is long. Returns false, with nothing done, where that is not possible. */
+bool fused_matvec(Backend &backend, const FusedMatmulParams &params);
+
 /* The bias of an output, 0 without one. */
 __device__ __forceinline__ float bias_at(const Typed &bias, int64_t index) {
   if (bias.data == nullptr) return 0;

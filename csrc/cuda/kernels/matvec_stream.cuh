@@ -9,6 +9,9 @@
  * weights, the next kernel may start. Blocks of a small kernel fit beside this one. Where the next product's block follows this one, it
  * requests its first weights at once, so that the memory has work while other blocks end and the next x is computed.
  *
+ * Of one token, the product may take in what surrounds it (joins.cuh). Each block multiplies x by the norm's weights as it splits it, and the
+ * outputs by the norm's factor, for which no thread waits. A tile of a gated block has 8 gates and the 8 numbers that they multiply.
+ *
  * The instruction multiplies 16 rows by 8 columns. 8 rows of weights are its columns, for a lane's 16 bytes then are its operands as
  * they lie; its rows are two parts of x of each token. A lane holds 8 consecutive inputs where the instruction expects pairs 2t and
  * 2t + 8; weights and x are permuted alike, so the sum is the same. Tensor cores round sums down, so each chunk starts from zero and is
@@ -16,6 +19,7 @@
 #pragma once
 
 #include "add_splits.cuh"
+#include "joins.cuh"
 #include "matvec_split.cuh"
 #include "mma.cuh"
 
@@ -46,13 +50,15 @@ __device__ __forceinline__ void write_slot(uint32_t address, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w));
 }
 
-/* Splits the share's x into parts, [chunks, slots, tokens, 4 lanes] at `target`, and for f16 writes what undoes the scale of every
- * chunk, [chunks, tokens]. */
+/* Splits the share's x, times the norm's weights, into parts, [chunks, slots, tokens, 4 lanes] at `target`, and for f16 writes what undoes
+ * the scale of every chunk, [chunks, tokens]. Returns the sum of squares of the numbers that this thread split, with a norm. */
 template <typename W>
-__device__ __forceinline__ void prepare_x(const MatmulParams &p, const Share &share, uint32_t target, float *undo) {
+__device__ __forceinline__ float prepare_x(const MatmulParams &p, const Joins &joins, const Share &share, uint32_t target, float *undo) {
   const int tokens = static_cast<int>(p.tokens), pieces = tokens * share.chunks * kLanesAToken;
+  float squares = 0;
   for (int first = 0; first < pieces; first += kStreamThreads * kXLoads) {
     uint4 loaded[kXLoads][2];
+    NormFactors<8> factors[kXLoads] = {}; /* zeros past the last input: what happens to be there could be NaN */
     int chunk[kXLoads], token[kXLoads];
     const int lane = threadIdx.x % kLanesAToken;
 #pragma unroll
@@ -65,6 +71,7 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const Share &sh
       const uint4 *x = reinterpret_cast<const uint4 *>(p.x.row(token[load]) + k);
       loaded[load][0] = valid ? x[0] : uint4{};
       loaded[load][1] = valid ? x[1] : uint4{};
+      if (joins.norm != nullptr && valid) factors[load].load(joins, k);
     }
 #pragma unroll
     for (int load = 0; load < kXLoads; load++) {
@@ -75,6 +82,7 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const Share &sh
         x[4 * half] = __uint_as_float(loaded[load][half].x), x[4 * half + 1] = __uint_as_float(loaded[load][half].y);
         x[4 * half + 2] = __uint_as_float(loaded[load][half].z), x[4 * half + 3] = __uint_as_float(loaded[load][half].w);
       }
+      if (joins.norm != nullptr) squares += factors[load].apply(joins, x);
       const float own_undo = std::is_same<W, f16>::value ? scale_x(x) : 1.f;
       if (token[load] >= tokens) continue;
       if (std::is_same<W, f16>::value && lane == 0) undo[chunk[load] * tokens + token[load]] = own_undo;
@@ -87,6 +95,7 @@ __device__ __forceinline__ void prepare_x(const MatmulParams &p, const Share &sh
       }
     }
   }
+  return squares;
 }
 
 /* A lane's part of the sums of a tile. [2]: rows of weights 0 to 7 and 8 to 15. */
@@ -127,15 +136,19 @@ struct Stream {
   const MatmulParams &p;
   const Share &share;
   const int first_k, end_k, inputs; /* this lane's first input, where those of the share end, and all */
+  const int tile_rows;              /* from one tile to the next */
+  const int64_t half_rows;          /* from a half of a tile to the other */
   const W *rows[2];                 /* of the tile, this lane's */
   int tile, k;
 
-  __device__ __forceinline__ Stream(const MatmulParams &params, const Share &share_of_block)
+  __device__ __forceinline__ Stream(const MatmulParams &params, const Joins &joins, const Share &share_of_block)
       : p(params),
         share(share_of_block),
         first_k((share.first_chunk + static_cast<int>(threadIdx.x) / kWarp) * kChunk + threadIdx.x % kLanesAToken * 8),
         end_k((share.first_chunk + share.chunks) * kChunk),
         inputs(static_cast<int>(p.inputs)),
+        tile_rows(joins.gated() ? kTileOutputs / 2 : kTileOutputs),
+        half_rows(joins.gated() ? p.outputs / 2 : kTileOutputs / 2),
         tile(share.first_tile),
         k(first_k) {
     if (first_k >= end_k) tile = share.end_tile; /* nothing for this warp */
@@ -148,7 +161,7 @@ struct Stream {
   __device__ __forceinline__ void start_tile() {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int64_t row = int64_t(tile) * kTileOutputs + half * 8 + threadIdx.x % kWarp / kLanesAToken, last = p.outputs - 1;
+      const int64_t row = int64_t(tile) * tile_rows + half * half_rows + threadIdx.x % kWarp / kLanesAToken, last = p.outputs - 1;
       rows[half] = static_cast<const W *>(p.weight.data) + (row < last ? row : last) * p.weight.stride;
     }
   }
@@ -167,9 +180,11 @@ struct Stream {
   }
 };
 
-/* Adds up what the warps found for a tile, always in the same order, and stores it. partial [warps, tokens, 16]: of one tile in two. */
+/* Adds up what the warps found for a tile, always in the same order, and stores it. partial [warps, tokens, 16]: of one tile in two.
+ * before: what stands where the thread's output goes, for PS_ADD; scale: of the norm. */
 template <typename W>
-__device__ __forceinline__ void store_tile(const MatmulParams &p, float *splits, float *partial, const Sums<W> &sums, int tile) {
+__device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &joins, float *splits, float *partial, const Sums<W> &sums, int tile,
+                                           float before, float scale) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, tokens = static_cast<int>(p.tokens);
   if (lane / 4 < tokens) {
     float *own = partial + (warp * tokens + lane / 4) * kTileOutputs + lane % 4 * 2;
@@ -183,20 +198,30 @@ __device__ __forceinline__ void store_tile(const MatmulParams &p, float *splits,
   float total = 0;
 #pragma unroll
   for (int w = 0; w < kStreamWarps; w++) total += partial[w * tokens * kTileOutputs + place];
-  if (splits == nullptr) p.out.row(token)[n] = total + bias_at(p.bias, n);
-  else splits[(int64_t(blockIdx.y) * tokens + token) * p.outputs + n] = total;
+  if (joins.gated()) {
+    constexpr int kHalf = kTileOutputs / 2;
+    const int64_t column = int64_t(tile) * kHalf + place % kHalf;
+    const float own = total * scale + bias_at(p.bias, place < kHalf ? column : p.outputs / 2 + column);
+    const float up = __shfl_down_sync((1u << kTileOutputs) - 1, own, kHalf);
+    if (place < kHalf) p.out.data[column] = activate(joins.ending, own) * up;
+  } else if (splits == nullptr) {
+    p.out.row(token)[n] = before + (total * scale + bias_at(p.bias, n));
+  } else {
+    splits[(int64_t(blockIdx.y) * tokens + token) * p.outputs + n] = total;
+  }
 }
 
 /* No operation writes 16-bit numbers to a buffer, so the weights are there before the previous kernel is done: the ring is filled
  * with them while it still runs. x may be its result. */
 template <typename W, int Depth>
 __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
-    stream_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Shares shares) {
+    stream_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Joins joins, const __grid_constant__ Shares shares) {
   static_assert(sizeof(W) == 2, "A slot holds the 8 inputs that a lane of the instruction takes, and only 16-bit weights may be read early");
   static_assert(kFewTokens * kTileOutputs <= kStreamThreads, "One thread adds up one output of a tile");
   extern __shared__ uint4 shared[];
   const Share share(shares);
-  Stream<W> stream(p, share);
+  __shared__ float squares[kStreamWarps];
+  Stream<W> stream(p, joins, share);
   constexpr uint32_t kStageBytes = ring_bytes(1);
   const uint32_t ring = shared_address(shared) + threadIdx.x * kSlotBytes, ring_end = ring + Depth * kStageBytes;
 #pragma unroll
@@ -209,9 +234,15 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
   char *const after_x = reinterpret_cast<char *>(shared) + ring_bytes(Depth) + x_bytes(share.chunks, tokens, kParts<W>);
   float *const undos = reinterpret_cast<float *>(after_x);
   float *partial = reinterpret_cast<float *>(after_x + (std::is_same<W, f16>::value ? undo_bytes(share.chunks, tokens) : 0));
+  joins.prefetch(p.inputs);
   wait_for_previous();
-  prepare_x<W>(p, share, x_slots, undos);
+  const float own_squares = prepare_x<W>(p, joins, share, x_slots, undos);
+  if (joins.norm != nullptr) {
+    const float sum = warp_sum(own_squares);
+    if (lane == 0) squares[warp] = sum;
+  }
   __syncthreads();
+  const float scale = norm_scale<kStreamWarps>(joins, squares, p.inputs);
 
   /* Rows past the tokens compute the last one once more; they are not stored. */
   const int token = lane / 4 < tokens ? lane / 4 : tokens - 1;
@@ -221,6 +252,9 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
   int flip = 0;
   for (int tile = share.first_tile; tile < share.end_tile; tile++) {
     Sums<W> sums;
+    const int64_t own_output = int64_t(tile) * kTileOutputs + threadIdx.x;
+    const bool adds = joins.ending == PS_ADD && shares.sums == nullptr && threadIdx.x < kTileOutputs && own_output < p.outputs;
+    const float before = adds ? p.out.data[own_output] : 0.f; /* of one token: asked for early */
     uint32_t x_address = own_x;
     for (int chunk = warp; chunk < share.chunks; chunk += kStreamWarps, x_address += step_bytes) {
       copy_wait<Depth - 1>();
@@ -236,7 +270,7 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
       if (slots == ring_end) slots = ring;
       sums.add(weights, x, undo);
     }
-    store_tile<W>(p, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile);
+    store_tile<W>(p, joins, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile, before, scale);
     flip ^= 1;
   }
 }

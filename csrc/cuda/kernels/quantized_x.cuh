@@ -2,6 +2,7 @@
  * the products of weights that are unpacked by halves (matmul_quantized.cuh). Bound by latency: every block of a product reads x. */
 #pragma once
 
+#include "joins.cuh"
 #include "matmul_quantized.h"
 #include "matvec_split.cuh"
 #include "quantized.cuh"
@@ -161,9 +162,27 @@ __device__ __forceinline__ void copy_x(const PreparedX &rounded, int first_sub, 
 /* Pieces of x of a token that a lane keeps between the search for the largest number and rounding: 12,288 inputs for 16 warps. */
 constexpr int kOwnPieces = 3;
 
-/* Puts the x of a warp's own stages into shared memory, with scales of its own: no warp waits for another. undo [tokens]. */
+/* Whether the norm of a product with so many stages can be joined: a lane must keep all of its x. */
+template <typename F>
+constexpr bool keeps_own_x(int64_t stages) {
+  return (stages + kWarps<F> - 1) / kWarps<F> * kStageSubs<F> * 4 <= kOwnPieces * kWarp;
+}
+
+/* Multiplies four numbers by the norm's weights from input k on, and returns the sum of their squares before. */
+__device__ __forceinline__ float apply_norm(const Joins &joins, int64_t k, float4 &four) {
+  NormFactors<4> factors;
+  factors.load(joins, k);
+  float x[4] = {four.x, four.y, four.z, four.w};
+  const float squares = factors.apply(joins, x);
+  four = {x[0], x[1], x[2], x[3]};
+  return squares;
+}
+
+/* Puts the x of a warp's own stages into shared memory, with scales of its own: no warp waits for another. undo [tokens]. Of one token, x
+ * is multiplied by the norm's weights, and `squares` becomes the warp's sum of squares. */
 template <typename F, bool OneToken>
-__device__ __forceinline__ void prepare_own_x(const MatmulParams &p, int first_stage, int own_stages, const PreparedX &x, float *undo) {
+__device__ __forceinline__ void prepare_own_x(const MatmulParams &p, const Joins &joins, int first_stage, int own_stages, const PreparedX &x,
+                                              float *undo, float *squares) {
   const ScaledX source(p);
   const int tokens = OneToken ? 1 : static_cast<int>(p.tokens), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int pieces = own_stages * kStageSubs<F> * 4;
@@ -180,7 +199,19 @@ __device__ __forceinline__ void prepare_own_x(const MatmulParams &p, int first_s
       if (i * kWarp >= pieces) break;
       const int piece = i * kWarp + lane;
       const int64_t k = input_of(piece);
-      if (piece < pieces && k < p.inputs) own[i][0] = source.four(token, k), own[i][1] = source.four(token, k + 16);
+      if (piece >= pieces || k >= p.inputs) continue;
+      own[i][0] = source.four(token, k), own[i][1] = source.four(token, k + 16);
+    }
+    if (OneToken && joins.norm != nullptr) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kOwnPieces; i++) {
+        const int piece = i * kWarp + lane;
+        if (piece >= pieces || input_of(piece) >= p.inputs) continue;
+        sum += apply_norm(joins, input_of(piece), own[i][0]) + apply_norm(joins, input_of(piece) + 16, own[i][1]);
+      }
+      sum = warp_sum(sum);
+      if (lane == 0) *squares = sum;
     }
     for (int piece = kOwnPieces * kWarp + lane; piece < pieces; piece += kWarp) {
       const int64_t k = input_of(piece);
