@@ -3,7 +3,7 @@ import { PagesiftError } from "../engine/errors.ts";
 import { cacheStatistics, poolPages, statisticsFor } from "../engine/pages/kv_pool.ts";
 import { statisticsRowBytes } from "../engine/pages/kv_type.ts";
 import type { Device } from "../ffi/device.ts";
-import { PEAK_BYTES } from "./peak.ts";
+import { peakBytes } from "./peak.ts";
 import { cacheBytes, largestThat } from "../engine/memory.ts";
 import { cacheSplit, sizeText, waysText } from "./memory.ts";
 import type { CacheShape } from "../ffi/structs.ts";
@@ -52,8 +52,9 @@ export function planLayers(wanted: AttentionCase, plan: AttentionPlan, device: D
   const smallestBudget = Math.min(...wanted.budgets) / wanted.pageSize;
   const touched = rows * (pagesOf(wanted) * least + smallestBudget * pageBytes(wanted));
   const layers = Math.min(LAYERS.most, Math.max(LAYERS.least, Math.ceil(ROTATED_BYTES / touched)));
-  const { availableBytes, backend } = device.describe();
-  const room = (availableBytes - PEAK_BYTES[backend]) * SHARE_OF_FREE;
+  const info = device.describe();
+  const { availableBytes } = info;
+  const room = (availableBytes - peakBytes(info)) * SHARE_OF_FREE;
   for (let count = layers; count >= LAYERS.least; count--) {
     if (cacheBytes(device, caseShape(wanted, plan, device, count)) <= room) return count;
   }

@@ -173,16 +173,10 @@ async function benchDecode(bench: Bench, steps: number): Promise<Row[]> {
 /** Steps of one arm after the depth. @throws {Error} if the native counters contradict the arm */
 async function decodeTurn(bench: Bench, arm: ReadingArm, steps: number): Promise<TurnTimes> {
   const { model, session, sequences } = bench;
-  let ids = sequences.map((_, row) => (row * 7919 + 1) % model.loaded.config.vocabSize);
-  const step = (): void => {
-    ids = Array.from(session.step(sequences, ids, arm.policy).best.readInts());
-    if (ids.some((id) => id < 0)) {
-      throw new PagesiftError("numeric", "A decode step computed logits that are not finite; check the weights");
-    }
-  };
-  for (let count = 0; count < WARMUP_STEPS; count++) step();
+  const ids = sequences.map((_, row) => (row * 7919 + 1) % model.loaded.config.vocabSize);
+  const warm = await runSteps(bench, arm, ids, WARMUP_STEPS);
   const before = session.counters();
-  const seconds = await timed(steps, step, bench.yieldToEventLoop);
+  const { seconds } = await runSteps(bench, arm, warm.ids, steps);
   const counted = countedBetween(before, session.counters());
   checkSelections(arm.name, steps * countSparseLayers(arm.policy), counted);
   return { step: seconds, queued: timeQueued(bench, arm, steps), counted };
@@ -199,16 +193,41 @@ function timeQueued({ model, session }: Bench, { policy }: ReadingArm, steps: nu
   return (performance.now() - started) / 1000 / steps;
 }
 
-/** Seconds per step, without the event loop turns between steps. */
-async function timed(steps: number, work: () => void, yieldToEventLoop: EventLoopYield): Promise<number> {
-  let seconds = 0;
+/**
+ * Appends tokens to all sequences, `steps` of them to each. One sequence decodes as in `generate`: where the device can, a step starts before the
+ * token of the one before is read.
+ *
+ * @param ids the first tokens
+ * @returns the tokens behind the last step, and seconds per step
+ */
+async function runSteps(
+  { session, sequences, yieldToEventLoop }: Bench,
+  { policy }: ReadingArm,
+  ids: readonly number[],
+  steps: number,
+): Promise<{ ids: readonly number[]; seconds: number }> {
+  const ahead = sequences.length === 1 ? session.aheadSteps(policy) : undefined;
+  const step = ahead
+    ? (count: number): readonly number[] => {
+      if (count === 0) ahead.start(sequences, ids);
+      if (count + 1 < steps) ahead.start(sequences, undefined);
+      return ahead.finish();
+    }
+    : (): readonly number[] => Array.from(session.step(sequences, ids, policy).best.readInts());
+  let [seconds, outside] = [0, 0];
   for (let count = 0; count < steps; count++) {
     const started = performance.now();
-    work();
+    ids = step(count);
     seconds += (performance.now() - started) / 1000;
+    if (ids.some((id) => id < 0)) {
+      throw new PagesiftError("numeric", "A decode step computed logits that are not finite; check the weights");
+    }
+    const paused = performance.now();
     await yieldToEventLoop();
+    outside += (performance.now() - paused) / 1000;
   }
-  return seconds / steps;
+  // The event loop's turns do not count, unless the device worked meanwhile.
+  return { ids, seconds: (seconds + (ahead ? outside : 0)) / steps };
 }
 
 function decodeRow(

@@ -5,7 +5,7 @@ import type { Device } from "../ffi/device.ts";
 import type { CacheShape } from "../ffi/structs.ts";
 import type { PlannedModel } from "./bench_model.ts";
 import { caseNeed, decodeArms, type GenerateCase, type GeneratePlan } from "./generate_plan.ts";
-import { PEAK_BYTES } from "./peak.ts";
+import { peakBytes } from "./peak.ts";
 import { cacheBytes, largestThat } from "../engine/memory.ts";
 import { cacheSplit, sizeText, waysText } from "./memory.ts";
 
@@ -24,8 +24,9 @@ function shapeOfCase(
 
 /** @throws {PagesiftError} of kind "memory" with the split, and the batch or depth that would fit */
 export function checkGenerateFits(device: Device, plan: GeneratePlan, planned: PlannedModel): void {
-  const { availableBytes, backend } = device.describe();
-  const room = (availableBytes - PEAK_BYTES[backend]) * SHARE_OF_FREE;
+  const info = device.describe();
+  const { availableBytes, backend } = info;
+  const room = (availableBytes - peakBytes(info)) * SHARE_OF_FREE;
   const shapeOf = (one: GenerateCase): CacheShape => shapeOfCase(plan, one, planned, backend === "cuda");
   const fits = (one: GenerateCase): boolean => cacheBytes(device, shapeOf(one)) + planned.weightBytes <= room;
   const wrong = plan.cases.find((one) => !fits(one));

@@ -29,6 +29,10 @@ void *memory_allocate(Backend &backend, int64_t bytes); /* zeroed */
 void memory_free(Backend &backend, void *memory, int64_t bytes);
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes);
 void memory_read(Backend &backend, void *target, const void *source, int64_t bytes);
+constexpr int64_t kLetterBytes = 1024; /* of a read that is started and finished later */
+constexpr int kMostLetters = 4;        /* such reads at once; they end in the order in which they began */
+void memory_read_start(Backend &backend, const void *source, int64_t bytes);
+void memory_read_finish(Backend &backend, void *target, int64_t bytes);
 /* Runs task(index) for every index in [0, count) on the processors, in any order, several at a time. Tasks must not throw. */
 void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task);
 /* Rows of `width` bytes, which begin `pitch` bytes apart. */

@@ -76,18 +76,23 @@ export class DecodeBatch implements Disposable {
     this.#owned = owned.move();
   }
 
-  /** Appends one token to each sequence and describes the step. */
-  advance(sequences: readonly Sequence[], ids: readonly number[]): DecodeStep {
+  /**
+   * Appends one token to each sequence and describes the step.
+   *
+   * @param ids of the tokens; undefined where the step before leaves them in its `ids` ({@link AheadSteps})
+   */
+  advance(sequences: readonly Sequence[], ids: readonly number[] | undefined): DecodeStep {
     const count = sequences.length;
     if (this.#staging.length !== 4 * count) this.#staging = new Int32Array(4 * count);
     sequences.forEach((sequence, row) => {
       const [slot = 0] = sequence.extend(1);
-      this.#staging[row] = ids[row] ?? 0;
+      this.#staging[row] = ids?.[row] ?? 0;
       this.#staging[count + row] = sequence.length - 1;
       this.#staging[2 * count + row] = slot;
       this.#staging[3 * count + row] = sequence.length;
     });
-    this.#numbers.write(this.#staging);
+    if (ids) this.#numbers.write(this.#staging);
+    else this.#numbers.flat(count, 3 * count).write(this.#staging.subarray(count));
     this.#writePageTable(sequences);
     const selects = this.selects(sequences.map((sequence) => sequence.length));
     return this.#describe(count, selects);

@@ -11,6 +11,7 @@ export class Decoder implements Disposable {
   readonly batch: DecodeBatch;
   readonly #runner: StepRunner;
   #denseRunner: StepRunner | undefined;
+  #aheadRunner: StepRunner | undefined;
 
   constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {
     const shape = stepShapeOf(model, pool, policy);
@@ -35,13 +36,20 @@ export class Decoder implements Disposable {
     return this.#denseRunner.run(step);
   }
 
+  /** Computes a step of {@link batch} whose most likely tokens become its `ids`, those of the next step. */
+  computeAhead(step: DecodeStep): StepResult {
+    this.#aheadRunner ??= new StepRunner(this.model, this.pool, this.policy, true);
+    return this.#aheadRunner.run(step);
+  }
+
   /** Starts the latest step again if it was recorded; see {@link StepRunner.replay}. */
   replay(): boolean {
-    return this.#runner.replay();
+    return (this.#aheadRunner ?? this.#runner).replay();
   }
 
   [Symbol.dispose](): void {
     this.#denseRunner?.[Symbol.dispose]();
+    this.#aheadRunner?.[Symbol.dispose]();
     this.#runner[Symbol.dispose]();
     this.batch[Symbol.dispose]();
   }

@@ -1,4 +1,5 @@
 import type { Tensor } from "../ffi/tensor.ts";
+import { AheadSteps, type StepSampling } from "./ahead_steps.ts";
 import type { DecodeStep, StepObserver } from "./decode_batch.ts";
 import type { Decoder } from "./decoder.ts";
 import { Aborted, type EventLoopYield, eventLoopYield } from "./event_loop.ts";
@@ -64,8 +65,15 @@ export class Generation {
   #active: Request[] = [];
   /** The requests whose prompts are being read. */
   #starting: Request[] = [];
+  /** Steps of a single request, which start before the host has read the token before. */
+  readonly #ahead: AheadSteps;
+  /** The request that they belong to, while any are under way. */
+  #aheadRequest: Request | undefined;
+  /** When the latest of them gave its token, in ms. */
+  #aheadEndMs = 0;
 
   constructor(readonly context: RunContext, requests: readonly Request[] | AsyncIterable<Request>) {
+    this.#ahead = new AheadSteps(context.decoder);
     this.#requests = new RequestQueue(Symbol.asyncIterator in requests ? requests : byPrefix(requests));
     this.#yieldToEventLoop = eventLoopYield(context.signal);
   }
@@ -96,6 +104,7 @@ export class Generation {
       }
       this.context.stats.finished("aborted");
     } finally {
+      this.#dropAhead();
       for (const request of this.#started) request.release();
       await this.context.savedPrompts?.finish();
     }
@@ -247,7 +256,8 @@ export class Generation {
 
   /** One token for each active request. */
   #step(): BatchPiece[] {
-    const pieces = [...this.#endStarved(), ...this.#decode()];
+    // A step that runs ahead has its page.
+    const pieces = [...(this.#aheadRequest ? [] : this.#endStarved()), ...this.#decode()];
     this.#active = this.#active.filter((request) => !request.finished);
     return pieces;
   }
@@ -274,7 +284,9 @@ export class Generation {
 
   /** One step of all active requests. */
   #decode(): BatchPiece[] {
-    if (this.#active.length === 0) return [];
+    const [only] = this.#active;
+    if (!only) return [];
+    if (this.#aheadRequest || this.#canRunAhead) return [this.#decodeAhead(this.#aheadRequest ?? only)];
     const { decoder, policy, stats, observer, verifier } = this.context;
     const started = performance.now();
     const requests = this.#active;
@@ -295,8 +307,56 @@ export class Generation {
     });
   }
 
+  /**
+   * Whether steps may start ahead: those of a single request, on a device that works on while the host reads, if all that follows from logits is
+   * decided there.
+   */
+  get #canRunAhead(): boolean {
+    const { model, observer, verifier } = this.context;
+    const [only] = this.#active;
+    const isAlone = this.#active.length === 1 && only?.sampler.deviceSettings !== undefined;
+    return isAlone && model.canRunAhead && !observer && !verifier;
+  }
+
+  /** The next token of a request. Starts the step behind it first, where the token is not certain to be the last one. */
+  #decodeAhead(request: Request): BatchPiece {
+    const { sampler, stats } = this.context;
+    const sampling: StepSampling | undefined = request.greedy ? undefined : { sampler, samplers: [request.sampler] };
+    const { sequence } = request;
+    const startedMs = this.#aheadRequest ? this.#aheadEndMs : performance.now();
+    if (!this.#aheadRequest) this.#ahead.start([sequence], [request.lastId], sampling);
+    const contextTokens = sequence.length;
+    const goesOn = this.#canRunAhead && request.goesOn && this.#starved() === undefined;
+    if (goesOn) this.#ahead.start([sequence], undefined, sampling);
+    this.#aheadRequest = goesOn ? request : undefined;
+    const [id = NO_TOKEN] = this.#ahead.finish();
+    this.#aheadEndMs = performance.now();
+    const error = id === NO_TOKEN ? this.#errorAhead(request) : undefined;
+    stats.decoded(error === undefined ? 1 : 0, (this.#aheadEndMs - startedMs) / 1000);
+    stats.contextReached(contextTokens);
+    return this.#deliver(request, error === undefined ? request.accept(id) : request.fail(error));
+  }
+
+  /** Drops the step that was started behind the last token of a request. It did run, so it counts as a step. */
+  #dropAhead(): void {
+    if (!this.#aheadRequest) return;
+    this.#ahead.drop();
+    this.#aheadRequest = undefined;
+    this.context.stats.decoded(0, 0);
+  }
+
+  /** Runs the step again that gave no token. */
+  #errorAhead(request: Request): string {
+    const { decoder, pool, policy } = this.context;
+    this.#ahead.drop();
+    this.#aheadRequest = undefined;
+    pool.truncate(request.sequence, request.sequence.length - 1);
+    return numericError(this.#badPlacesOfStep(decoder.batch.advance([request.sequence], [request.lastId]), policy)[0]);
+  }
+
   #deliver(request: Request, piece: Piece): BatchPiece {
     if (piece.finish) {
+      if (request === this.#aheadRequest) this.#dropAhead();
       request.release();
       this.context.stats.finished(piece.finish);
     }

@@ -7,8 +7,8 @@ import {
   allReduceStart,
   argmax,
   embedding,
+  fusedMatmul,
   geluMul,
-  matmul,
   type ProductJoins,
   rmsNorm,
   ropeTable,
@@ -214,7 +214,7 @@ export class Model {
     return views.normed;
   }
 
-  /** Appends one token per sequence to the cache. Returns the normed hidden states `[B, H]`. */
+  /** Appends one token per sequence to the cache. Returns the logits `[B, V]`. */
   decode(pool: KvPool, policy: PagePolicy, step: DecodeStep, hooks: DecodeHooks = {}): Tensor {
     const views = this.#start(step);
     const decodeAttention = hooks.attend ?? policyAttention(pool, policy);
@@ -236,23 +236,25 @@ export class Model {
       finish([part]);
       hooks.afterLayer?.(layer, views.hidden);
     }
-    if (joins) this.#norm(views, this.config.numLayers - 1);
-    return views.normed;
+    return joins ? this.#project(views.hidden, this.#withNorm("norm", views)) : this.logits(views.normed);
   }
 
   /** Logits `[T, V]` of up to {@link maxLogitRows}, or as many as are reserved, normed hidden states. */
   logits(hidden: Tensor): Tensor {
-    const rows = this.#logits.rows(0, hidden.shape[0] ?? 1);
+    return this.#project(hidden);
+  }
+
+  #project(x: Tensor, joins: ProductJoins = {}): Tensor {
+    const rows = this.#logits.rows(0, x.shape[0] ?? 1);
     const own = this.#ownLogits?.rows(0, rows.shape[0] ?? 1);
-    matmul(this.device, hidden, this.#output, undefined, own ?? rows);
+    fusedMatmul(this.device, x, this.#output, undefined, own ?? rows, joins);
     if (own) allGather(this.device, own, rows);
     scaleUnlessOne(this.device, rows, this.config.scales.logits);
     return rows;
   }
 
-  /** The most likely token of every row of logits, i32 `[T]`, -1 if the logits are not finite. */
-  best(logits: Tensor): Tensor {
-    const best = this.#best.rows(0, logits.shape[0] ?? 1);
+  /** The most likely token of every row of logits, i32 `[T]`, -1 if the logits are not finite. @param best where they go */
+  best(logits: Tensor, best = this.#best.rows(0, logits.shape[0] ?? 1)): Tensor {
     argmax(this.device, logits, best);
     return best;
   }
@@ -260,6 +262,11 @@ export class Model {
   /** Whether a decode step can be recorded: it must not read back, as the routing of experts does. */
   get canRecord(): boolean {
     return this.#experts === undefined && this.device.records;
+  }
+
+  /** Whether a decode step can start before the host has read the token of the step before. */
+  get canRunAhead(): boolean {
+    return this.canRecord && this.device.members === 1;
   }
 
   #start(step: Step): ActivationViews {

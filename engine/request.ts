@@ -88,6 +88,11 @@ export class Request {
     return this.history.at(-1) ?? NO_TOKEN;
   }
 
+  /** Whether a token that is computed now, beyond those that were accepted, is not the last one because of a limit. */
+  get goesOn(): boolean {
+    return this.#numGenerated + 1 < this.maxTokens && this.sequence.length + 1 < this.limits.maxContext;
+  }
+
   /** Adds a sampled token and returns the piece that becomes visible with it. */
   accept(id: number): Piece {
     this.history.push(id);

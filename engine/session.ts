@@ -12,6 +12,7 @@ import type { Sequence } from "./pages/sequence.ts";
 import { type OnChunk, Prefill } from "./prefill.ts";
 import type { Request } from "./request.ts";
 import { type EngineFacts, RunStats } from "./run_stats.ts";
+import { AheadSteps } from "./ahead_steps.ts";
 import { NativeSampler } from "./sample/native_sampler.ts";
 import type { StepObserver } from "./decode_batch.ts";
 import type { StepResult } from "./step_runner.ts";
@@ -140,6 +141,11 @@ export class Session implements Disposable {
   ): StepResult {
     using _lock = this.loaded.lock();
     return this.#decoder(policy).run(sequences, ids, hooks);
+  }
+
+  /** Steps that start before the token before is read, as those of a single answer do; undefined where the device cannot. For measuring. */
+  aheadSteps(policy: PagePolicy = this.policy): AheadSteps | undefined {
+    return this.loaded.model.canRunAhead ? new AheadSteps(this.#decoder(policy)) : undefined;
   }
 
   /** Starts the latest recorded step under a policy again, for measuring. False if the device did not record it. */

@@ -19,7 +19,8 @@ export class StepRunner implements Disposable {
   #last: DecodeStep | undefined;
   #recorded: { graph: Graph; result: StepResult } | undefined;
 
-  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy) {}
+  /** @param feedsBack whether the most likely tokens become the `ids` of the step, so that the next one can start without the host */
+  constructor(readonly model: Model, readonly pool: KvPool, readonly policy: PagePolicy, readonly feedsBack = false) {}
 
   run(step: DecodeStep, hooks?: DecodeHooks): StepResult {
     if (hooks) return this.#start(step, hooks);
@@ -43,8 +44,8 @@ export class StepRunner implements Disposable {
 
   #start(step: DecodeStep, hooks: DecodeHooks = {}): StepResult {
     const { model, pool, policy } = this;
-    const logits = model.logits(model.decode(pool, policy, step, hooks));
-    return { logits, best: model.best(logits) };
+    const logits = model.decode(pool, policy, step, hooks);
+    return { logits, best: model.best(logits, this.feedsBack ? step.ids : undefined) };
   }
 
   #record(step: DecodeStep): { graph: Graph; result: StepResult } {

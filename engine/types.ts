@@ -40,7 +40,7 @@ export interface SparseOptions {
    * so from the position on where it is faster, if the model or the caller sets `prefillBudgetTokens`; `off` reads all pages. Default `off`.
    */
   prefill?: "auto" | "on" | "off";
-  /** Tokens before its own that a tile of a prompt reads per KV head and layer, a multiple of the page size. Default 2,048. */
+  /** Tokens before its own that a tile of a prompt reads per KV head and layer, a multiple of the page size. Default 4,096. */
   prefillBudgetTokens?: number;
 }
 

@@ -170,6 +170,16 @@ export class Device extends Handle {
   }
 
   /**
+   * Waits for the oldest read that was started ({@link DeviceBuffer.startRead}) and fills `target`, which is as long, but not for work that
+   * was started after it.
+   *
+   * @throws {NativeError} when no read of this length was started, or earlier work of the device failed
+   */
+  finishRead(target: ArrayBufferView<ArrayBuffer>): void {
+    this.check(this.native.ps_read_finish(this.pointer, bytesOf(target), BigInt(target.byteLength)));
+  }
+
+  /**
    * Records the operations that `work` starts instead of running them. {@link Graph.launch} replays them with one call; they read
    * positions, lengths and tables from device memory at every replay. `work` must not allocate, copy or wait.
    *
@@ -257,6 +267,16 @@ export class DeviceBuffer extends Handle {
     this.device.check(
       this.device.native.ps_buffer_read(this.pointer, BigInt(offsetBytes), bytesOf(target), BigInt(target.byteLength)),
     );
+  }
+
+  /**
+   * Starts to read 1 to 1,024 bytes, for {@link Device.finishRead}. Work that is started afterwards does not delay it; at most 4 reads are
+   * under way per device.
+   *
+   * @throws {NativeError} when the buffer ends before, or more reads are under way
+   */
+  startRead(bytes: number, offsetBytes = 0): void {
+    this.device.check(this.device.native.ps_read_start(this.pointer, BigInt(offsetBytes), BigInt(bytes)));
   }
 
   /** Reads the whole buffer as fast as the device can and returns the exclusive or of its 32-bit words. Measures read bandwidth. */

@@ -136,6 +136,17 @@ export const symbols = {
   /** (buffer, offset_bytes, target, bytes) */
   ps_buffer_read: { parameters: ["pointer", "i64", "buffer", "i64"], result: "i32" },
   /**
+   * Starts to read 1 to 1,024 bytes for ps_read_finish. Work that is started afterwards does not delay it. At most 4 reads are under way per device.
+   * (buffer, offset_bytes, bytes)
+   */
+  ps_read_start: { parameters: ["pointer", "i64", "i64"], result: "i32" },
+  /**
+   * Waits for the oldest read that was started, and writes its bytes, as many, to target. An index that an operation refused is reported as by
+   * ps_buffer_read, except a token id of -1: that is what ps_argmax and ps_sample write for a row without a token, and the next step reads.
+   * (device, target, bytes)
+   */
+  ps_read_finish: { parameters: ["pointer", "buffer", "i64"], result: "i32" },
+  /**
    * Reads the whole buffer as fast as the device can and writes the exclusive or of its 32-bit words to `out`, to measure bandwidth.
    * (buffer, out)
    */

@@ -90,6 +90,11 @@ export class Tensor {
     return out;
   }
 
+  /** Starts to read a contiguous tensor of up to 1,024 bytes, for {@link Device.finishRead}. */
+  startRead(): void {
+    this.buffer.startRead(this.#count * 4, this.offsetBytes);
+  }
+
   get #count(): number {
     return this.shape.reduce((product, size) => product * size, 1);
   }

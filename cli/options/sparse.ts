@@ -50,7 +50,7 @@ export const prefillOptions = {
     group: "Sparse attention",
     range: { min: 1 },
     fallback: undefined,
-    fallbackText: "2048, or the model's own",
+    fallbackText: "4096, or the model's own",
     help: "Tokens before its own that a tile of the prompt reads per KV head, a multiple of the page size",
   }),
 };

@@ -166,6 +166,29 @@ int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset, void *target, int64_t 
   });
 }
 
+int32_t ps_read_start(ps_buffer *buffer, int64_t offset, int64_t bytes) {
+  return ps::guard_child(buffer, [&] {
+    ps_device &device = *buffer->device;
+    ps::require_running(device);
+    ps::require(bytes >= 1 && bytes <= ps::kLetterBytes, "A read that is finished later has ", bytes, " bytes, expected 1 to ", ps::kLetterBytes);
+    ps::require(device.reads.size() < size_t(ps::kMostLetters), "Too many reads are under way; finish one first");
+    ps::check_range(*buffer, offset, buffer, bytes);
+    ps::memory_read_start(*device.backend, buffer->here() + offset, bytes);
+    device.reads.push_back(bytes);
+  });
+}
+
+int32_t ps_read_finish(ps_device *device, void *target, int64_t bytes) {
+  return ps::guard(device, [&] {
+    ps::require_running(*device);
+    ps::require(!device->reads.empty(), "No read was started");
+    ps::require(target != nullptr, "The target of the read is NULL");
+    ps::require(bytes == device->reads.front(), "The oldest read has ", device->reads.front(), " bytes, not ", bytes);
+    device->reads.pop_front();
+    ps::memory_read_finish(*device->backend, target, bytes);
+  });
+}
+
 int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out) {
   return ps::guard_child(buffer, [&] {
     ps::require_running(*buffer->device);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <string>
@@ -45,6 +46,7 @@ struct ps_device {
   ps_status poison = PS_OK;                   /* a device error is permanent */
   char poison_message[ps::kMessageBytes] = ""; /* its text */
   bool recording = false;
+  std::deque<int64_t> reads; /* bytes of those that were started and not finished, oldest first */
 };
 
 namespace ps {

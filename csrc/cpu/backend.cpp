@@ -1,12 +1,14 @@
 /* The CPU build of csrc/backend.h: checks the index arrays (ids, slots, page tables), then runs the kernels. */
 #include "../append_rotated_parts.h"
-#include "../fused_matmul_parts.h"
 #include "../backend.h"
 #include "../block_formats.h"
+#include "../fused_matmul_parts.h"
 
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <system_error>
+#include <vector>
 
 #include "isa.h"
 #include "layout.h"
@@ -19,6 +21,7 @@ namespace ps {
 struct Backend {
   const Kernels &kernels;
   ThreadPool pool;
+  std::deque<std::vector<char>> letters; /* reads that were started and not finished */
 };
 
 const ps_backend kBackendKind = PS_BACKEND_CPU;
@@ -30,7 +33,7 @@ Backend *backend_open(const ps_device_options &options) {
   if (options.num_threads < 0 || options.num_threads > 1024) throw Error(PS_INVALID_ARGUMENT, "num_threads must be from 0 to 1024");
   const int threads = options.num_threads > 0 ? options.num_threads : usable_processors();
   try {
-    return new Backend{choose_kernels(), ThreadPool(threads)};
+    return new Backend{choose_kernels(), ThreadPool(threads), {}};
   } catch (const std::system_error &) {
     throw Error(PS_OUT_OF_MEMORY, "The system cannot start " + std::to_string(threads) + " threads; request fewer (--threads)");
   }
@@ -50,6 +53,16 @@ void backend_wait(Backend &) {}
 
 void memory_write(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
 void memory_read(Backend &, void *target, const void *source, int64_t bytes) { std::memcpy(target, source, static_cast<size_t>(bytes)); }
+
+void memory_read_start(Backend &backend, const void *source, int64_t bytes) {
+  const char *from = static_cast<const char *>(source);
+  backend.letters.emplace_back(from, from + bytes);
+}
+
+void memory_read_finish(Backend &backend, void *target, int64_t bytes) {
+  std::memcpy(target, backend.letters.front().data(), static_cast<size_t>(bytes));
+  backend.letters.pop_front();
+}
 
 void run_on_host(Backend &backend, int64_t count, const std::function<void(int64_t)> &task) {
   backend.pool.parallel_for(count, [&](int64_t index, int) { task(index); });

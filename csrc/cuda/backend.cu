@@ -22,6 +22,8 @@ namespace {
 
 const char *const kIndexNames[] = {"", "ids", "rows", "slots", "page_table", "lengths", "selected", "counts"};
 constexpr int kOldestCapability = 80;
+constexpr int32_t kNoToken = -1; /* of ps_argmax and ps_sample */
+constexpr int64_t kSmallBytes = 4096; /* of a copy to the GPU that goes through page-locked memory */
 
 bool is_out_of_memory(cudaError_t status) { return status == cudaErrorMemoryAllocation; }
 
@@ -76,10 +78,24 @@ void check_bad_index(Backend &backend) {
                                        (bad.array == kLengths ? " tokens" : ""));
 }
 
-void wait(Backend &backend) {
+void synchronize(Backend &backend) {
   backend.written.clear();
   check_cuda(cudaStreamSynchronize(backend.stream), "Could not finish the work on the GPU");
+  backend.outbox_bytes = 0;
+}
+
+void wait(Backend &backend) {
+  synchronize(backend);
   check_bad_index(backend);
+}
+
+/* Keeps what a small copy to the GPU reads until the GPU has read it. */
+const void *post(Backend &backend, const void *source, int64_t bytes) {
+  if (backend.outbox_bytes + bytes > kStagingBytes) synchronize(backend);
+  char *posted = backend.outbox + backend.outbox_bytes;
+  std::memcpy(posted, source, static_cast<size_t>(bytes));
+  backend.outbox_bytes += bytes;
+  return posted;
 }
 
 void enter(Backend &backend) { check_cuda(cudaSetDevice(backend.index), "Could not use the GPU"); }
@@ -139,6 +155,10 @@ Backend *backend_open(const ps_device_options &options) {
              "Could not allocate page-locked memory");
   *backend->bad_index = {};
   check_cuda(cudaHostAlloc(&backend->staging, kStagingBytes, cudaHostAllocDefault), "Could not allocate page-locked memory");
+  check_cuda(cudaHostAlloc(reinterpret_cast<void **>(&backend->outbox), kStagingBytes, cudaHostAllocDefault),
+             "Could not allocate page-locked memory");
+  check_cuda(cudaHostAlloc(reinterpret_cast<void **>(&backend->letters), kMostLetters * kLetterBytes, cudaHostAllocDefault),
+             "Could not allocate page-locked memory");
   return backend.release();
 }
 
@@ -148,6 +168,11 @@ void backend_close(Backend *backend) {
   if (backend->cublas) close_cublas(backend->cublas);
   for (void *block : backend->scratch_blocks) cudaFree(block);
   cudaFreeHost(backend->staging);
+  cudaFreeHost(backend->outbox);
+  cudaFreeHost(backend->letters);
+  for (cudaEvent_t event : backend->arrived) {
+    if (event) cudaEventDestroy(event);
+  }
   for (void *memory : backend->transfer) cudaFreeHost(memory);
   for (cudaEvent_t event : backend->transferred) {
     if (event) cudaEventDestroy(event);
@@ -197,7 +222,9 @@ void memory_free(Backend &backend, void *memory, int64_t) {
 
 void memory_write(Backend &backend, void *target, const void *source, int64_t bytes) {
   enter(backend);
-  /* From pageable memory: returns when the source may be used again, and takes its turn on the stream. */
+  /* Returns when the source may be used again; the copy takes its turn on the stream. The system takes 20 us to copy a few numbers from
+   * pageable memory, which a decode step would wait for. */
+  if (bytes <= kSmallBytes) source = post(backend, source, bytes);
   check_cuda(cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, backend.stream), "Could not copy to the GPU");
   backend.written.clear();
 }
@@ -208,6 +235,28 @@ void memory_read(Backend &backend, void *target, const void *source, int64_t byt
   check_cuda(cudaMemcpyAsync(landing, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, backend.stream), "Could not copy from the GPU");
   wait(backend);
   if (landing != target) std::memcpy(target, landing, static_cast<size_t>(bytes));
+}
+
+void memory_read_start(Backend &backend, const void *source, int64_t bytes) {
+  enter(backend);
+  const unsigned place = backend.started_letters % kMostLetters;
+  if (backend.arrived[place] == nullptr) {
+    check_cuda(cudaEventCreateWithFlags(&backend.arrived[place], cudaEventDisableTiming), "Could not create an event");
+  }
+  check_cuda(cudaMemcpyAsync(backend.letters + place * kLetterBytes, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, backend.stream),
+             "Could not copy from the GPU");
+  check_cuda(cudaEventRecord(backend.arrived[place], backend.stream), "Could not copy from the GPU");
+  backend.written.clear();
+  backend.started_letters++;
+}
+
+void memory_read_finish(Backend &backend, void *target, int64_t bytes) {
+  enter(backend);
+  const unsigned place = backend.finished_letters++ % kMostLetters;
+  check_cuda(cudaEventSynchronize(backend.arrived[place]), "Could not finish the work on the GPU");
+  std::memcpy(target, backend.letters + place * kLetterBytes, static_cast<size_t>(bytes));
+  if (backend.bad_index->array == kIds && backend.bad_index->value == kNoToken) *backend.bad_index = {};
+  check_bad_index(backend);
 }
 
 void run_on_host(Backend &, int64_t count, const std::function<void(int64_t)> &task) {

@@ -37,7 +37,12 @@ struct Backend {
   int shared_bytes = 0;        /* largest dynamic shared memory of a block */
   char name[64] = {};
   BadIndex *bad_index = nullptr; /* page-locked main memory, which kernels write */
-  void *staging = nullptr;       /* page-locked main memory for small copies, kStagingBytes */
+  void *staging = nullptr;       /* page-locked main memory for small copies from the GPU, kStagingBytes */
+  char *outbox = nullptr;        /* the same for small copies to the GPU */
+  int64_t outbox_bytes = 0;      /* of it that copies may still read */
+  char *letters = nullptr;       /* page-locked main memory for reads that are finished later, kMostLetters of kLetterBytes */
+  cudaEvent_t arrived[kMostLetters] = {}; /* when each is there */
+  unsigned started_letters = 0, finished_letters = 0;
   void *transfer[2] = {};        /* page-locked main memory for large copies, kTransferBytes each, allocated by the first of them */
   cudaEvent_t transferred[2] = {}; /* when the GPU is done with each */
   Cublas *cublas = nullptr;

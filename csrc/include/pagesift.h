@@ -208,6 +208,11 @@ PS_API int32_t ps_buffer_create(ps_device *device, int64_t bytes, ps_buffer **ou
 PS_API int32_t ps_buffer_close(ps_buffer *buffer);
 PS_API int32_t ps_buffer_write(ps_buffer *buffer, int64_t offset_bytes, const void *source, int64_t bytes);
 PS_API int32_t ps_buffer_read(ps_buffer *buffer, int64_t offset_bytes, void *target, int64_t bytes);
+/* Starts to read 1 to 1,024 bytes for ps_read_finish. Work that is started afterwards does not delay it. At most 4 reads are under way per device. */
+PS_API int32_t ps_read_start(ps_buffer *buffer, int64_t offset_bytes, int64_t bytes);
+/* Waits for the oldest read that was started, and writes its bytes, as many, to target. An index that an operation refused is reported as by
+ * ps_buffer_read, except a token id of -1: that is what ps_argmax and ps_sample write for a row without a token, and the next step reads. */
+PS_API int32_t ps_read_finish(ps_device *device, void *target, int64_t bytes);
 /* Reads the whole buffer as fast as the device can and writes the exclusive or of its 32-bit words to `out`, to measure bandwidth. */
 PS_API int32_t ps_buffer_scan(ps_buffer *buffer, uint32_t *out);
 

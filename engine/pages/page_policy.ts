@@ -64,7 +64,7 @@ export const DEFAULT_SPARSE = {
   recentPages: 2,
   denseLayers: 0,
   prefill: "off",
-  prefillBudgetTokens: 2048,
+  prefillBudgetTokens: 4096,
 } as const satisfies SparseOptions;
 
 /** Default levels of scoring, for models without `sparsity.json`: groups miss pages, coarse copies do not (docs/notes/statistics.md). */

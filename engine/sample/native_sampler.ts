@@ -35,13 +35,18 @@ export class NativeSampler implements Disposable {
    * has no device settings it is the most likely token, and no number of the sampler's is used up.
    */
   sample(logits: Tensor, samplers: readonly Sampler[]): number[] {
+    const ids = this.#ids.rows(0, samplers.length);
+    this.start(logits, samplers, ids);
+    return Array.from(ids.readInts());
+  }
+
+  /** The same without waiting: the tokens go to `ids`, i32 `[B]`. */
+  start(logits: Tensor, samplers: readonly Sampler[], ids: Tensor): void {
     const count = samplers.length;
     const best = [1, 1, 0, 1];
     this.#settings.write(Float32Array.from(samplers.flatMap(({ deviceSettings }) => deviceSettings ?? best)));
     this.#draws.write(Float32Array.from(samplers, (one) => one.deviceSettings ? one.nextDraw() : 0));
-    const ids = this.#ids.rows(0, count);
     sample(this.device, logits, this.#settings.rows(0, count), this.#draws.rows(0, count), ids);
-    return Array.from(ids.readInts());
   }
 
   [Symbol.dispose](): void {

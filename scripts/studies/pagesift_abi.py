@@ -163,6 +163,8 @@ SIGNATURES = {
         c.c_int64,
     ],
     "ps_buffer_read": [c.c_int32, c.c_void_p, c.c_int64, c.c_void_p, c.c_int64],
+    "ps_read_start": [c.c_int32, c.c_void_p, c.c_int64, c.c_int64],
+    "ps_read_finish": [c.c_int32, c.c_void_p, c.c_void_p, c.c_int64],
     "ps_buffer_scan": [c.c_int32, c.c_void_p, c.POINTER(c.c_uint32)],
     "ps_graph_begin": [c.c_int32, c.c_void_p],
     "ps_graph_end": [c.c_int32, c.c_void_p, c.POINTER(c.c_void_p)],

@@ -49,7 +49,7 @@ function stepAlone(
   { loaded: { model }, pool, policy, sequences, batch }: Run,
   ids: number[],
 ): Float32Array<ArrayBuffer> {
-  return model.logits(model.decode(pool, policy, batch.advance(sequences, ids))).readFloats();
+  return model.decode(pool, policy, batch.advance(sequences, ids)).readFloats();
 }
 
 /** Every step gives the bits of the same step run alone, and counts the same. Returns how often pages were selected. */

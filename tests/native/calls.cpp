@@ -196,7 +196,10 @@ void Calls::on_handles(int which) {
     case 3: return bytes_.below(8) ? make_cache() : check(ps_cache_close(cache()));
     case 4: return check(ps_buffer_write(buffer(), bytes_.mostly(8), bytes_.seldom() ? nullptr : text, bytes_.seldom() ? -1 : bytes_.below(100)));
     case 5: return check(ps_buffer_read(buffer(), bytes_.mostly(8), bytes_.seldom() ? nullptr : text, bytes_.below(100)));
-    case 6: return check(ps_buffer_scan(buffer(), bytes_.seldom() ? nullptr : &word));
+    case 6:
+      if (bytes_.below(2)) return check(ps_buffer_scan(buffer(), bytes_.seldom() ? nullptr : &word));
+      check(ps_read_start(buffer(), bytes_.mostly(8), bytes_.seldom() ? bytes_.edge() : 4));
+      return check(ps_read_finish(device(), bytes_.seldom() ? nullptr : text, bytes_.seldom() ? bytes_.edge() : 4));
     case 7: return check(ps_error_message(bytes_.seldom() ? nullptr : text, int32_t(bytes_.below(120)) - 3));
     case 8: return check(ps_device_describe(device(), bytes_.seldom() ? nullptr : &info));
     default:

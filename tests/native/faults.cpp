@@ -174,6 +174,11 @@ const Operation kOperations[] = {
       return ps_buffer_scan(s.floats, &word);
     },
     [](Scene &s) {
+      uint32_t word;
+      const int32_t started = ps_read_start(s.numbers, 0, sizeof word);
+      return started == PS_OK ? ps_read_finish(s.device, &word, sizeof word) : started;
+    },
+    [](Scene &s) {
       ps_counters counters;
       return ps_cache_counters(s.cache, &counters);
     },

@@ -181,10 +181,10 @@ struct Stream {
 };
 
 /* Adds up what the warps found for a tile, always in the same order, and stores it. partial [warps, tokens, 16]: of one tile in two.
- * before: what stands where the thread's output goes, for PS_ADD; scale: of the norm. */
+ * before: what stands where the thread's output goes, for PS_ADD; squares [warps]: sums of x, with a norm. */
 template <typename W>
 __device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &joins, float *splits, float *partial, const Sums<W> &sums, int tile,
-                                           float before, float scale) {
+                                           float before, const float *squares) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, tokens = static_cast<int>(p.tokens);
   if (lane / 4 < tokens) {
     float *own = partial + (warp * tokens + lane / 4) * kTileOutputs + lane % 4 * 2;
@@ -198,6 +198,7 @@ __device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &j
   float total = 0;
 #pragma unroll
   for (int w = 0; w < kStreamWarps; w++) total += partial[w * tokens * kTileOutputs + place];
+  const float scale = norm_scale<kStreamWarps>(joins, squares, p.inputs);
   if (joins.gated()) {
     constexpr int kHalf = kTileOutputs / 2;
     const int64_t column = int64_t(tile) * kHalf + place % kHalf;
@@ -237,12 +238,11 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
   joins.prefetch(p.inputs);
   wait_for_previous();
   const float own_squares = prepare_x<W>(p, joins, share, x_slots, undos);
-  if (joins.norm != nullptr) {
+  __syncthreads();
+  if (joins.norm != nullptr) { /* added up by threads that store tiles, after the barrier in store_tile */
     const float sum = warp_sum(own_squares);
     if (lane == 0) squares[warp] = sum;
   }
-  __syncthreads();
-  const float scale = norm_scale<kStreamWarps>(joins, squares, p.inputs);
 
   /* Rows past the tokens compute the last one once more; they are not stored. */
   const int token = lane / 4 < tokens ? lane / 4 : tokens - 1;
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
       if (slots == ring_end) slots = ring;
       sums.add(weights, x, undo);
     }
-    store_tile<W>(p, joins, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile, before, scale);
+    store_tile<W>(p, joins, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile, before, squares);
     flip ^= 1;
   }
 }

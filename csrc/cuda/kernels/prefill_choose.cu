@@ -1,227 +1,26 @@
 /* The pages before each tile of a prompt that its tokens attend to.
  *
- * Rows are the query heads of a KV head's group of the sampled tokens of a tile. Two launches multiply them with the statistics of all pages
- * that compete: the first sums e^score for each row, the second adds each page's shares over the rows. Multiplying twice costs less
- * than storing the scores of all rows. The third launch takes the best pages, with the code of page_select. Bound by arithmetic:
- * 4 d operations per row and page (8 d for diag and quest), 16 / 128 of the rows, and 1 / S of the keys of dense attention. */
-#include "../layout.cuh"
-#include "mma.cuh"
-#include "select.cuh"
+ * Rows are the query heads of a KV head's group of the sampled tokens of a tile. They are multiplied twice with the statistics of all pages
+ * that compete: first to sum e^score for each row, then to add each page's shares over the rows. Multiplying twice costs less than
+ * storing the scores of all rows. Then the best pages are taken, with the code of page_select. Bound by arithmetic: 4 d operations per row
+ * and page (8 d for diag and quest), 16 / 128 of the rows, and 1 / S of the keys of dense attention.
+ *
+ * A cluster of blocks does all of it for a tile and KV head in one launch. Where there are no clusters, and for f32 and other shapes, each of
+ * the three steps is a launch. */
+#include "prefill_choose.cuh"
 
 #include <algorithm>
 
 namespace ps {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kRowBlock = 64;   /* rows that a warp multiplies at once */
-constexpr int kTilePages = 16;  /* pages that a warp multiplies at once */
-constexpr int kRoundPages = kWarps * kTilePages;
-constexpr int64_t kStaticSharedBytes = kWarps * kRowBlock * 8; /* of the kernel that sums */
-constexpr int kMostGroup = 16;  /* query heads of a KV head that the fast kernel takes */
-constexpr float kLog2E = 1.4426950408889634f;
-
-/* A row's part of sum(2^score) over a block's pages: largest score, and sum relative to it. */
-struct Share {
-  float largest, sum;
-};
-
-struct ChooseLaunch {
-  PrefillChooseParams p;
-  BadIndex *bad_index;
-  Share *shares;  /* [tiles, Hk, chunks, rows] */
-  float *scores;  /* [tiles, Hk, pages] */
-  int32_t chunks, chunk_pages, rows, pages;
-};
-
-/* A tile of the prompt and a KV head, and the pages that compete. */
-struct PromptRow {
-  int64_t index;
-  int32_t head, group, token, tokens, samples, rows;
-  int32_t before, first, end; /* pages before the tile; those from first to end compete */
-};
-
-__device__ __forceinline__ PromptRow prompt_row(const PrefillChooseParams &p, int64_t index) {
-  const ps_cache_desc &desc = p.cache.desc;
-  const int64_t tile = index / desc.num_kv_heads;
-  PromptRow row;
-  row.index = index;
-  row.head = static_cast<int32_t>(index % desc.num_kv_heads);
-  row.group = desc.num_query_heads / desc.num_kv_heads;
-  row.token = static_cast<int32_t>(p.tiles.first(tile));
-  row.tokens = static_cast<int32_t>(p.tiles.end(tile)) - row.token;
-  row.samples = static_cast<int32_t>(sampled_tokens(row.tokens));
-  row.rows = row.samples * row.group;
-  row.before = static_cast<int32_t>((p.tiles.start + row.token) / desc.page_size);
-  const Forced forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
-  row.first = forced.first;
-  row.end = row.before > p.k ? row.before - forced.last : row.first;
-  return row;
-}
-
-__device__ __forceinline__ const float *row_query(const PrefillChooseParams &p, const PromptRow &row, int32_t r) {
-  const int64_t token = row.token + sampled_token(row.tokens, r / row.group);
-  return p.q.row(token) + (int64_t(row.head) * row.group + r % row.group) * p.cache.desc.head_dim;
-}
-
-__device__ __forceinline__ float exp2_fast(float x) {
-  float out;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
-  return out;
-}
-
-/* Leaves out NaN. */
-__device__ __forceinline__ void add_score(Share &share, float score) {
-  if (!(score > -INFINITY)) return;
-  const float largest = fmaxf(share.largest, score);
-  share.sum = share.sum * exp2_fast(share.largest - largest) + exp2_fast(score - largest);
-  share.largest = largest;
-}
-
-__device__ __forceinline__ void add_share(Share &share, const Share &other) {
-  if (other.sum == 0) return;
-  const float largest = fmaxf(share.largest, other.largest);
-  share.sum = share.sum * exp2_fast(share.largest - largest) + other.sum * exp2_fast(other.largest - largest);
-  share.largest = largest;
-}
-
-/* log2 of a row's sum over all chunks; infinite for a row that does not exist, so that its shares are 0. */
-__device__ __forceinline__ float row_total(const ChooseLaunch &launch, const PromptRow &row, int32_t r) {
-  if (r >= row.rows) return INFINITY;
-  Share all{-INFINITY, 0};
-  for (int chunk = 0; chunk < launch.chunks; chunk++) add_share(all, launch.shares[(row.index * launch.chunks + chunk) * launch.rows + r]);
-  return all.largest + log2f(all.sum);
-}
-
-/* The queries of a tile in shared memory, in 16 bits, and what belongs to each. */
-template <typename T, int D>
-struct ChooseShared {
-  static constexpr int kPitch = D + 32; /* numbers from row to row, so that 8 lanes read two rows without bank conflicts */
-  T *first, *second;                    /* [rows, kPitch]: the query, or its positive part; its squares, or its negative part */
-  float *factor, *spread, *total;       /* [rows] */
-
-  static PS_HOST_DEVICE int64_t bytes(int64_t rows, bool two) { return rows * (kPitch * 2 * (two ? 2 : 1) + 3 * int64_t(sizeof(float))); }
-
-  __device__ ChooseShared(unsigned char *memory, int32_t rows, bool two) {
-    factor = reinterpret_cast<float *>(memory);
-    spread = factor + rows;
-    total = spread + rows;
-    first = reinterpret_cast<T *>(total + rows);
-    second = two ? first + rows * kPitch : first;
-  }
-};
-
-/* A power of two per row keeps queries, and their squares, in the range of 16 bits. */
-template <typename T, int D, bool kTwo>
-__device__ __forceinline__ void load_rows(const ChooseLaunch &launch, const PromptRow &row, ChooseShared<T, D> &shared) {
-  const PrefillChooseParams &p = launch.p;
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const bool quest = p.scorer == PS_QUEST;
-  for (int r = warp; r < launch.rows; r += kWarps) {
-    const bool used = r < row.rows;
-    const float *q = row_query(p, row, used ? r : 0);
-    float x[D / kWarp], largest = 0, squares = 0;
-#pragma unroll
-    for (int i = 0; i < D / kWarp; i++) {
-      x[i] = used ? q[i * kWarp + lane] : 0.f;
-      squares += x[i] * x[i];
-      largest = fmaxf(largest, fabsf(x[i]));
-    }
-    squares = warp_sum(squares);
-    largest = warp_max_nan(largest);
-    const int exponent = largest > 0 && isfinite(largest) ? ilogbf(largest) : 0;
-    const float down = ldexpf(1.f, -exponent);
-#pragma unroll
-    for (int i = 0; i < D / kWarp; i++) {
-      const float small = x[i] * down, positive = small > 0 ? small : 0;
-      store_number(shared.first + r * ChooseShared<T, D>::kPitch + i * kWarp + lane, quest ? positive : small);
-      if constexpr (kTwo) store_number(shared.second + r * ChooseShared<T, D>::kPitch + i * kWarp + lane, quest ? small - positive : small * small);
-    }
-    if (lane == 0) {
-      shared.factor[r] = ldexpf(1.f, exponent);
-      shared.spread[r] = p.scorer == PS_UNIQUE ? p.lambda * sqrtf(squares) : 0.f;
-    }
-  }
-}
-
-/* 16 pages of statistics as this lane (g, t) reads them: 8 numbers of pages g and g + 8 at a time. The order of dimensions does not matter to
- * a dot product, so the queries are read to match. */
-template <typename T, int D>
-struct PageTile {
-  uint4 low[D / 32], high[D / 32];
-
-  __device__ __forceinline__ void load(const T *rows, const int32_t (&physical)[2]) {
-    const int t = threadIdx.x % 4;
-#pragma unroll
-    for (int j = 0; j < D / 32; j++) {
-      low[j] = __ldg(reinterpret_cast<const uint4 *>(rows + int64_t(physical[0]) * D + 32 * j + 8 * t));
-      high[j] = __ldg(reinterpret_cast<const uint4 *>(rows + int64_t(physical[1]) * D + 32 * j + 8 * t));
-    }
-  }
-
-  /* out[n]: scores of pages g, g + 8 and rows 8 n + 2 t, 8 n + 2 t + 1 */
-  __device__ __forceinline__ void multiply(const T *queries, float (&out)[kRowBlock / 8][4]) const {
-    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
-#pragma unroll
-    for (int n = 0; n < kRowBlock / 8; n++) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) out[n][i] = 0.f;
-    }
-#pragma unroll
-    for (int j = 0; j < D / 32; j++) {
-      const uint32_t a[2][4] = {{low[j].x, high[j].x, low[j].y, high[j].y}, {low[j].z, high[j].z, low[j].w, high[j].w}};
-#pragma unroll
-      for (int n = 0; n < kRowBlock / 8; n++) {
-        const uint4 b = *reinterpret_cast<const uint4 *>(queries + (8 * n + g) * ChooseShared<T, D>::kPitch + 32 * j + 8 * t);
-        multiply_add<T>(out[n], a[0], b.x, b.y);
-        multiply_add<T>(out[n], a[1], b.z, b.w);
-      }
-    }
-  }
-};
-
-/* What a launch reads of a KV head: rows of statistics of all physical pages. */
-template <typename T>
-struct HeadStatistics {
-  const T *first, *second;
-  const float *std;
-
-  __device__ HeadStatistics(const PrefillChooseParams &p, int32_t head) {
-    const Layout layout(p.cache.desc);
-    const int64_t offset = layout.vector(p.layer, head, 0);
-    const bool quest = p.scorer == PS_QUEST;
-    first = static_cast<const T *>(quest ? p.cache.max : p.cache.mean) + offset;
-    second = p.scorer == PS_DIAG ? static_cast<const T *>(p.cache.variance) + offset : quest ? static_cast<const T *>(p.cache.min) + offset : nullptr;
-    std = p.cache.std + layout.page(p.layer, head, 0);
-  }
-};
-
-/* kSums: writes shares; otherwise scores. kTwo: two rows of statistics per page, diag and quest. Grid: chunks x (tiles x KV heads). */
+/* Multiplies the rows with pages [begin, end). kSums: writes this block's shares; otherwise scores. kTwo: two rows of statistics per page,
+ * diag and quest. */
 template <typename T, int D, bool kTwo, bool kSums>
-__global__ void __launch_bounds__(kThreads) prompt_score_kernel(const __grid_constant__ ChooseLaunch launch) {
-  extern __shared__ __align__(16) unsigned char dynamic_shared[];
-  let_next_start();
-  wait_for_previous();
+__device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const PromptRow &row, const ChooseShared<T, D> &shared, int32_t begin,
+                                            int32_t end, Share *shares) {
   const PrefillChooseParams &p = launch.p;
-  const PromptRow row = prompt_row(p, blockIdx.y);
-  const int32_t begin = row.first + static_cast<int32_t>(blockIdx.x) * launch.chunk_pages, end = min(begin + launch.chunk_pages, row.end);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
-  ChooseShared<T, D> shared(dynamic_shared, launch.rows, kTwo);
-  Share *shares = launch.shares + (row.index * launch.chunks + blockIdx.x) * launch.rows;
-  if (begin >= end) {
-    if (kSums && row.end > row.first) {
-      for (int r = threadIdx.x; r < launch.rows; r += kThreads) shares[r] = {-INFINITY, 0};
-    }
-    return;
-  }
-  load_rows<T, D, kTwo>(launch, row, shared);
-  if constexpr (!kSums) {
-    for (int r = threadIdx.x; r < launch.rows; r += kThreads) shared.total[r] = row_total(launch, row, r);
-    if (threadIdx.x == 0) add_to_counter(p.cache.counters->prompt_pages_scored, end - begin);
-  }
-  __syncthreads();
-
   const HeadStatistics<T> statistics(p, row.head);
   const float scale = p.scale * kLog2E;
   /* The outer loop is one round where scores are written, because a page's score is a sum over all rows. */
@@ -293,6 +92,79 @@ __global__ void __launch_bounds__(kThreads) prompt_score_kernel(const __grid_con
       __syncthreads();
     }
   }
+}
+
+/* Each row's sum over all pages, to shared memory. */
+template <typename T, int D>
+__device__ __forceinline__ void load_totals(const ChooseLaunch &launch, const PromptRow &row, ChooseShared<T, D> &shared) {
+  for (int r = threadIdx.x; r < launch.rows; r += kThreads) shared.total[r] = row_total(launch, row, r);
+}
+
+/* One of the two multiplications. Grid: chunks x (tiles x KV heads). */
+template <typename T, int D, bool kTwo, bool kSums>
+__global__ void __launch_bounds__(kThreads) prompt_score_kernel(const __grid_constant__ ChooseLaunch launch) {
+  extern __shared__ __align__(16) unsigned char dynamic_shared[];
+  let_next_start();
+  wait_for_previous();
+  const PromptRow row = prompt_row(launch.p, blockIdx.y);
+  const int32_t begin = row.first + static_cast<int32_t>(blockIdx.x) * launch.chunk_pages, end = min(begin + launch.chunk_pages, row.end);
+  ChooseShared<T, D> shared(dynamic_shared, launch.rows, kTwo);
+  Share *shares = launch.shares + (row.index * launch.chunks + blockIdx.x) * launch.rows;
+  if (begin >= end) {
+    if (kSums && row.end > row.first) {
+      for (int r = threadIdx.x; r < launch.rows; r += kThreads) shares[r] = {-INFINITY, 0};
+    }
+    return;
+  }
+  load_rows<T, D, kTwo>(launch, row, shared);
+  if constexpr (!kSums) {
+    load_totals(launch, row, shared);
+    if (threadIdx.x == 0) add_to_counter(launch.p.cache.counters->prompt_pages_scored, end - begin);
+  }
+  __syncthreads();
+  score_pages<T, D, kTwo, kSums>(launch, row, shared, begin, end, shares);
+}
+
+/* All of it. Grid: clusters of `chunks` blocks, one for each tile and KV head. */
+template <typename T, int D, bool kTwo>
+__global__ void __launch_bounds__(kThreads, kTwo ? 1 : 2) prompt_choose_kernel(const __grid_constant__ ChooseLaunch launch) {
+  extern __shared__ __align__(16) unsigned char dynamic_shared[];
+  __shared__ SelectShared select;
+  __shared__ ClusterShared cluster;
+  let_next_start();
+  wait_for_previous();
+  const PrefillChooseParams &p = launch.p;
+  const PromptRow row = prompt_row(p, blockIdx.x / launch.chunks);
+  const int32_t rank = static_cast<int32_t>(cluster_rank()), k = static_cast<int32_t>(p.k);
+  int32_t *out = p.selected + row.index * k;
+  if (row.before <= k) { /* in all blocks of the cluster */
+    if (rank == 0) take_all(row.before, out, p.counts + row.index);
+    return;
+  }
+  const Forced forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
+  if (rank == 0) write_forced(forced, row.before, k, out);
+  if (rank == 0 && threadIdx.x == 0) p.counts[row.index] = k;
+  if (forced.best == 0) return;
+
+  const int32_t rounds = (row.end - row.first + kRoundPages - 1) / kRoundPages, share = (rounds + launch.chunks - 1) / launch.chunks * kRoundPages;
+  const int32_t begin = min(row.first + rank * share, row.end), end = min(begin + share, row.end);
+  ChooseShared<T, D> shared(dynamic_shared, launch.rows, kTwo);
+  load_rows<T, D, kTwo>(launch, row, shared);
+  if (threadIdx.x == 0) add_to_counter(p.cache.counters->prompt_pages_scored, end - begin);
+  __syncthreads();
+  score_pages<T, D, kTwo, true>(launch, row, shared, begin, end, launch.shares + (row.index * launch.chunks + rank) * launch.rows);
+  cluster_sync(); /* all shares are there */
+  load_totals(launch, row, shared);
+  __syncthreads();
+  score_pages<T, D, kTwo, false>(launch, row, shared, begin, end, nullptr);
+  __syncthreads(); /* this block's scores are there */
+  const float *scores = launch.scores + row.index * launch.pages + begin;
+  auto key = [&](int32_t i) { return ordered_key(scores[i]); };
+  Keys<kMostItems, decltype(key)> keys(key, end - begin);
+  select_in_cluster(
+      keys, forced.best, launch.chunks, select, cluster, [](const Interval &) {},
+      [&](int32_t place, int32_t i) { out[forced.first + place] = begin + i; });
+  cluster_sync(); /* nobody's memory goes away while others read it */
 }
 
 /* The same for any dtype, head and group size: a warp per page, plain arithmetic. Dynamic shared memory: shares [kWarps, rows]. */
@@ -372,24 +244,36 @@ __global__ void __launch_bounds__(1024) prompt_select_kernel(const __grid_consta
   write_taken(keys, cut, [&](int32_t i) { return row.first + i; }, out + forced.first, shared);
 }
 
-/* Returns whether the queries fit the shared memory. */
+enum class Done { kNothing, kScores, kAll };
+
+/* One launch for all of it, where clusters can run. */
 template <typename T, int D, bool kTwo>
-bool score_fast(Backend &backend, const ChooseLaunch &launch_params, dim3 grid) {
+bool choose_in_clusters(Backend &backend, ChooseLaunch launch_params, int64_t index_rows, int64_t bytes) {
+  if (backend.capability < 90) return false;
+  while (launch_params.chunks > kMostBlocks) launch_params.chunks /= 2;
+  return launch_clusters_together(backend, "Could not launch prefill_choose", prompt_choose_kernel<T, D, kTwo>, index_rows, 1, launch_params.chunks,
+                                  dim3(kThreads), bytes, launch_params);
+}
+
+/* Does what it can, if the queries fit the shared memory. */
+template <typename T, int D, bool kTwo>
+Done score_fast(Backend &backend, const ChooseLaunch &launch_params, dim3 grid) {
   const int64_t bytes = ChooseShared<T, D>::bytes(launch_params.rows, kTwo);
-  if (bytes + kStaticSharedBytes > backend.shared_bytes) return false;
+  if (bytes + kStaticSharedBytes > backend.shared_bytes) return Done::kNothing;
+  if (choose_in_clusters<T, D, kTwo>(backend, launch_params, grid.y, bytes)) return Done::kAll;
   launch(backend, "Could not launch prefill_choose", prompt_score_kernel<T, D, kTwo, true>, grid, dim3(kThreads), bytes, launch_params);
   launch(backend, "Could not launch prefill_choose", prompt_score_kernel<T, D, kTwo, false>, grid, dim3(kThreads), bytes, launch_params);
-  return true;
+  return Done::kScores;
 }
 
 template <typename T, int D>
-bool score_fast(Backend &backend, const ChooseLaunch &launch_params, dim3 grid) {
+Done score_fast(Backend &backend, const ChooseLaunch &launch_params, dim3 grid) {
   const bool two = launch_params.p.scorer == PS_DIAG || launch_params.p.scorer == PS_QUEST;
   return two ? score_fast<T, D, true>(backend, launch_params, grid) : score_fast<T, D, false>(backend, launch_params, grid);
 }
 
 template <typename T>
-bool score_with_tensor_cores(Backend &backend, const ChooseLaunch &launch_params, dim3 grid) {
+Done score_with_tensor_cores(Backend &backend, const ChooseLaunch &launch_params, dim3 grid) {
   if constexpr (!std::is_same<T, float>::value) {
     switch (launch_params.p.cache.desc.head_dim) {
       case 64: return score_fast<T, 64>(backend, launch_params, grid);
@@ -399,7 +283,7 @@ bool score_with_tensor_cores(Backend &backend, const ChooseLaunch &launch_params
       default: break;
     }
   }
-  return false;
+  return Done::kNothing;
 }
 
 }  // namespace
@@ -410,8 +294,9 @@ void prefill_choose(Backend &backend, const PrefillChooseParams &params) {
   const int64_t index_rows = params.tiles.count() * desc.num_kv_heads, group = desc.num_query_heads / desc.num_kv_heads;
   const int64_t pages = (params.tiles.start + params.tiles.tokens) / desc.page_size + 1;
   const int64_t rows = ceil_div(kSampledTokens * group, int64_t(kRowBlock)) * kRowBlock;
-  /* about four blocks per multiprocessor, each of whole rounds */
-  const int64_t wanted = ceil_div(pages * index_rows, 4 * int64_t(backend.multiprocessors)), most = ceil_div(pages, int64_t(kRoundPages));
+  /* each block takes whole rounds */
+  const int64_t wanted = ceil_div(pages * index_rows, kBlocksPerMultiprocessor * backend.multiprocessors),
+                most = ceil_div(pages, int64_t(kRoundPages));
   const int64_t rounds = std::max<int64_t>(1, std::min(most, ceil_div(wanted, int64_t(kRoundPages))));
   ChooseLaunch launch_params{params, backend.bad_index, nullptr, nullptr, 0, 0, 0, 0};
   launch_params.chunk_pages = static_cast<int32_t>(rounds * kRoundPages);
@@ -424,13 +309,16 @@ void prefill_choose(Backend &backend, const PrefillChooseParams &params) {
   launch_params.scores = reinterpret_cast<float *>(memory + shares_bytes);
 
   const dim3 grid(static_cast<unsigned>(launch_params.chunks), static_cast<unsigned>(index_rows));
+  Done done = Done::kNothing;
   with_dtype(desc.dtype, [&](auto type) {
     using T = decltype(type);
-    if (group <= kMostGroup && score_with_tensor_cores<T>(backend, launch_params, grid)) return;
+    if (group <= kMostGroup) done = score_with_tensor_cores<T>(backend, launch_params, grid);
+    if (done != Done::kNothing) return;
     const int64_t bytes = kWarps * rows * int64_t(sizeof(Share));
     launch(backend, "Could not launch prefill_choose", prompt_score_generic<T, true>, grid, dim3(kThreads), bytes, launch_params);
     launch(backend, "Could not launch prefill_choose", prompt_score_generic<T, false>, grid, dim3(kThreads), bytes, launch_params);
   });
+  if (done == Done::kAll) return;
   const dim3 block(pages <= 2048 ? 128 : pages <= 4096 ? 256 : pages <= 8192 ? 512 : 1024);
   launch(backend, "Could not launch prefill_choose", prompt_select_kernel, dim3(static_cast<unsigned>(index_rows)), block, 0, launch_params);
 }

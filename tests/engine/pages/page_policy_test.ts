@@ -165,7 +165,7 @@ Deno.test("exceedsBudget is true from the first token of the first page too many
 
 Deno.test("resolvePolicy reads prompts by tiles in prefill mode on, in all layers but those of windows and dense layers", () => {
   const { prefill } = resolvePolicy({ prefill: "on", denseLayers: 1 }, [0, 0, 512]);
-  assertEquals(prefill, { budgetPages: 256, recentPages: 32, fromTokens: 0, layers: [false, true, false] });
+  assertEquals(prefill, { budgetPages: 512, recentPages: 32, fromTokens: 0, layers: [false, true, false] });
 });
 
 Deno.test("resolvePolicy keeps prompts dense in prefill mode auto unless a budget is set", () => {

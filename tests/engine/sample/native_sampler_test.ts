@@ -20,17 +20,17 @@ const FILTERS: Record<string, SamplingOptions> = {
 
 /** Ids of a generation, and the logits from which each was drawn on the device. */
 async function generate(options: GenerateOptions): Promise<{ ids: number[]; logits: Float32Array[] }> {
-  const { sample } = NativeSampler.prototype;
+  const { start } = NativeSampler.prototype;
   const logits: Float32Array[] = [];
-  NativeSampler.prototype.sample = function (rows, samplers): number[] {
+  NativeSampler.prototype.start = function (rows, samplers, ids): void {
     logits.push(rows.readFloats());
-    return sample.call(this, rows, samplers);
+    start.call(this, rows, samplers, ids);
   };
   try {
     await using engine = await loadFixture(MODEL);
     return { ids: (await collect(engine.generate(promptIds(MODEL, 20), options))).ids, logits };
   } finally {
-    NativeSampler.prototype.sample = sample;
+    NativeSampler.prototype.start = start;
   }
 }
 
