@@ -46,3 +46,20 @@ deviceTest("argmax finds the maximum at every place of a row", (device) => {
   const rows = Float32Array.from({ length: 40 * 40 }, (_, i) => Math.floor(i / 40) === i % 40 ? 1 : 0);
   assertEquals(argmaxOf(device, rows, 40), Array.from({ length: 40 }, (_, i) => i));
 });
+
+for (const width of [40_000, 40_001]) {
+  deviceTest(`argmax of a long row of ${width}, which several blocks may share, is that of one block`, (device) => {
+    const long = (changes: Record<number, number>): Float32Array<ArrayBuffer> => {
+      const numbers = new Float32Array(width);
+      for (const [index, value] of Object.entries(changes)) numbers[Number(index)] = value;
+      return numbers;
+    };
+    for (let index = 3; index < width; index += 1999) {
+      assertEquals(argmaxOf(device, long({ [index]: 1 }), width), [index]);
+    }
+    assertEquals(argmaxOf(device, long({ 39_999: 5, 20_000: 5, 4097: 5 }), width), [4097]);
+    assertEquals(argmaxOf(device, long({ 39_999: 5, 4097: NaN }), width), [-1]);
+    assertEquals(argmaxOf(device, long({ 30_000: Infinity }), width), [-1]);
+    assertEquals(argmaxOf(device, new Float32Array(width).fill(-Infinity), width), [-1]);
+  });
+}
