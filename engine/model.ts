@@ -254,7 +254,7 @@ export class Model {
   }
 
   /** The most likely token of every row of logits, i32 `[T]`, -1 if the logits are not finite. @param best where they go */
-  best(logits: Tensor, best = this.#best.rows(0, logits.shape[0] ?? 1)): Tensor {
+  best(logits: Tensor, best: Tensor = this.#best.rows(0, logits.shape[0] ?? 1)): Tensor {
     argmax(this.device, logits, best);
     return best;
   }

@@ -181,10 +181,10 @@ struct Stream {
 };
 
 /* Adds up what the warps found for a tile, always in the same order, and stores it. partial [warps, tokens, 16]: of one tile in two.
- * before: what stands where the thread's output goes, for PS_ADD; squares [warps]: sums of x, with a norm. */
+ * before: what stands where the thread's output goes, for PS_ADD; scale: of the norm, which the first tile finds from squares [warps]. */
 template <typename W>
 __device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &joins, float *splits, float *partial, const Sums<W> &sums, int tile,
-                                           float before, const float *squares) {
+                                           float before, const float *squares, float &scale) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, tokens = static_cast<int>(p.tokens);
   if (lane / 4 < tokens) {
     float *own = partial + (warp * tokens + lane / 4) * kTileOutputs + lane % 4 * 2;
@@ -198,7 +198,7 @@ __device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &j
   float total = 0;
 #pragma unroll
   for (int w = 0; w < kStreamWarps; w++) total += partial[w * tokens * kTileOutputs + place];
-  const float scale = norm_scale<kStreamWarps>(joins, squares, p.inputs);
+  if (squares != nullptr) scale = norm_scale<kStreamWarps>(joins, squares, p.inputs);
   if (joins.gated()) {
     constexpr int kHalf = kTileOutputs / 2;
     const int64_t column = int64_t(tile) * kHalf + place % kHalf;
@@ -250,6 +250,7 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
   const uint32_t own_x = x_slots + warp * kParts<W> * slot_bytes + (token * kLanesAToken + lane % 4) * kSlotBytes;
   uint32_t slots = ring;
   int flip = 0;
+  float scale = 1;
   for (int tile = share.first_tile; tile < share.end_tile; tile++) {
     Sums<W> sums;
     const int64_t own_output = int64_t(tile) * kTileOutputs + threadIdx.x;
@@ -270,7 +271,8 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
       if (slots == ring_end) slots = ring;
       sums.add(weights, x, undo);
     }
-    store_tile<W>(p, joins, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile, before, squares);
+    store_tile<W>(p, joins, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile, before,
+                  tile == share.first_tile ? squares : nullptr, scale);
     flip ^= 1;
   }
 }
