@@ -69,7 +69,7 @@ export class Generation {
   readonly #ahead: AheadSteps;
   /** The request that they belong to, while any are under way. */
   #aheadRequest: Request | undefined;
-  /** When the latest of them gave its token, in ms. */
+  /** When the latest of them gave its token, or the reading of a prompt paused them last, in ms. */
   #aheadEndMs = 0;
 
   constructor(readonly context: RunContext, requests: readonly Request[] | AsyncIterable<Request>) {
@@ -172,6 +172,7 @@ export class Generation {
     if (only && prompts.length === 1) yield* this.#readAlone(only, clock);
     else await this.#readTogether(prompts, clock);
     await model.device.wait();
+    this.#aheadEndMs = performance.now();
     const secondsPerToken = clock.seconds / prompts.reduce((sum, { ids }) => sum + ids.length, 0);
     for (const { request, sequence, ids, firstId, isSaved } of prompts) {
       const { promptIds } = request;
@@ -248,6 +249,7 @@ export class Generation {
   /** Steps of the active requests for about as long as a chunk of another prompt took, so that both get half of the device. */
   async *#stepFor(milliseconds: number): AsyncGenerator<BatchPiece> {
     const end = performance.now() + milliseconds;
+    this.#aheadEndMs = performance.now();
     do {
       await this.#yieldToEventLoop();
       for (const piece of this.#step()) yield piece;
