@@ -28,6 +28,7 @@ import type { KvPool } from "./pages/kv_pool.ts";
 import { type PagePolicy, PREFILL_TILE_TOKENS } from "./pages/page_policy.ts";
 import { roundedTo } from "./rounding.ts";
 import type { RopeFrequencies } from "./folder/rope.ts";
+import { halves, type PromptRun } from "./prompt_runs.ts";
 import type { Weights } from "./weights.ts";
 
 /** Tokens that are processed together, of one sequence or of several, one after another. i32 tensors `[T]`. */
@@ -36,17 +37,6 @@ export interface PrefillChunk {
   positions: Tensor;
   slots: Tensor;
   runs: readonly PromptRun[];
-}
-
-/** Consecutive tokens of one sequence in a chunk. */
-export interface PromptRun {
-  count: number;
-  /** Position of the first token. */
-  start: number;
-  /** i32 `[M]` */
-  pageTable: Tensor;
-  /** Memory for what its tiles select, where they do. */
-  selection: Selection | undefined;
 }
 
 /** What the model starts from in both kinds of step. */
@@ -330,14 +320,31 @@ export class Model {
   #attention(layer: number, name: string, part: Part): void {
     const { device, weights } = this;
     const { views, attend } = part;
-    const { hidden, normed, qkv, attendedFlat, delta } = views;
-    const joins = this.#joinsSums(part);
-    if (joins) linear(device, weights, `${name}.qkv`, hidden, qkv, this.#withNorm(`${name}.attention_norm`, views));
-    else linear(device, weights, `${name}.qkv`, normed, qkv);
+    const { qkv, attendedFlat } = views;
+    const { x, joins } = this.#blockInput(`${name}.attention_norm`, part);
+    linear(device, weights, `${name}.qkv`, x, qkv, joins);
     attend(layer, this.#rotation(layer, name, views), views);
-    if (joins) return linear(device, weights, `${name}.output`, attendedFlat, hidden, adding(delta));
-    linear(device, weights, `${name}.output`, attendedFlat, delta);
-    this.#joinLater(`${name}.attention_post_norm`, part, this.#norms.get(`${name}.mlp_norm`));
+    const nextNorm = this.#norms.get(`${name}.mlp_norm`);
+    this.#endBlock(`${name}.output`, attendedFlat, part, `${name}.attention_post_norm`, nextNorm);
+  }
+
+  /** What a block multiplies first: the normed hidden states, or the residual stream with the norm for its product to take in. */
+  #blockInput(norm: string, part: Part): { x: Tensor; joins: ProductJoins } {
+    const { views } = part;
+    return this.#joinsSums(part)
+      ? { x: views.hidden, joins: this.#withNorm(norm, views) }
+      : { x: views.normed, joins: {} };
+  }
+
+  /** The last product of a block, and its sum into the residual stream: in the product, or later. */
+  #endBlock(name: string, x: Tensor, part: Part, postNorm: string, nextNorm: Tensor): void {
+    const { device, weights } = this;
+    const { hidden, delta } = part.views;
+    if (this.#joinsSums(part)) {
+      return linear(device, weights, name, x, hidden, { ending: { kind: "add", scratch: delta } });
+    }
+    linear(device, weights, name, x, delta);
+    this.#joinLater(postNorm, part, nextNorm);
   }
 
   /** A product of the residual stream, normed. */
@@ -348,24 +355,21 @@ export class Model {
   /** delta = down(activation(gate(normed)) * up(normed)), or experts: the block behind attention. */
   #feedForward(layer: number, name: string, part: Part): void {
     const { device, weights, config } = this;
-    const { hidden, normed, gateUp, gate, up, product, delta } = part.views;
+    const { gateUp, gate, up, product } = part.views;
     if (this.#experts && config.moe?.sparseLayers[layer]) {
       this.#experts.addTo(name, part.views);
       return this.#norm(part.views, layer);
     }
-    const joins = this.#joinsSums(part), isSilu = config.hiddenAct === "silu";
-    const normJoined = joins ? this.#withNorm(`${name}.mlp_norm`, part.views) : {};
-    const x = joins ? hidden : normed;
+    const isSilu = config.hiddenAct === "silu";
+    const { x, joins } = this.#blockInput(`${name}.mlp_norm`, part);
     if (part.oneToken && isWhole(weights, `${name}.gate_up`)) {
       const ending = { kind: isSilu ? "silu_mul" : "gelu_mul", scratch: gateUp } as const;
-      linear(device, weights, `${name}.gate_up`, x, product, { ...normJoined, ending });
+      linear(device, weights, `${name}.gate_up`, x, product, { ...joins, ending });
     } else {
-      linear(device, weights, `${name}.gate_up`, x, gateUp, normJoined);
+      linear(device, weights, `${name}.gate_up`, x, gateUp, joins);
       (isSilu ? siluMul : geluMul)(device, gate, up, product);
     }
-    if (joins) return linear(device, weights, `${name}.down`, product, hidden, adding(delta));
-    linear(device, weights, `${name}.down`, product, delta);
-    this.#joinLater(`${name}.mlp_post_norm`, part, this.#normBehind(layer));
+    this.#endBlock(`${name}.down`, product, part, `${name}.mlp_post_norm`, this.#normBehind(layer));
   }
 
   /** Starts to sum what a block computed over the devices. To finish the part adds it to the residual stream, then norms that for its next reader. */
@@ -396,11 +400,6 @@ export class Model {
     const next = layer + 1;
     return this.#norms.get(next < this.config.numLayers ? `layers.${next}.attention_norm` : "norm");
   }
-}
-
-/** A product that is added to out. @param scratch as long as out */
-function adding(scratch: Tensor): ProductJoins {
-  return { ending: { kind: "add", scratch } };
 }
 
 /** Ends what the last block of each part began. */
@@ -447,30 +446,6 @@ function attendPrompt(
   pool.cache.choosePromptPages(layer, start, q, pageTable, selection, options);
   pool.cache.attendPrefillSparse(layer, start, q, pageTable, selection, attended, options);
   afterSelection?.(layer, selection, start);
-}
-
-/** Runs before and from about the `middle`th token on. The one that contains it is cut at a tile, or goes to the second half. */
-function halves(runs: readonly PromptRun[], middle: number): [first: PromptRun[], second: PromptRun[]] {
-  const first: PromptRun[] = [];
-  const second: PromptRun[] = [];
-  let done = 0;
-  for (const run of runs) {
-    const wanted = middle - done;
-    const tileEnd = Math.floor((run.start + wanted) / PREFILL_TILE_TOKENS) * PREFILL_TILE_TOKENS;
-    const before = wanted >= run.count ? run.count : Math.max(0, tileEnd - run.start);
-    if (before > 0) first.push(cutRun(run, 0, before));
-    if (before < run.count) second.push(cutRun(run, before, run.count - before));
-    done += run.count;
-  }
-  return [first, second];
-}
-
-function cutRun(run: PromptRun, from: number, count: number): PromptRun {
-  const start = run.start + from;
-  const tiles = Math.ceil((start + count) / PREFILL_TILE_TOKENS) - Math.floor(start / PREFILL_TILE_TOKENS);
-  const { selected, counts } = run.selection ?? {};
-  const selection = selected && counts && { selected: selected.rows(0, tiles), counts: counts.rows(0, tiles) };
-  return { ...run, start, count, selection };
 }
 
 function windowOf(policy: PagePolicy, layer: number): number {

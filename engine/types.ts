@@ -204,7 +204,7 @@ export interface EngineStats {
   decodeSeconds: number;
   /** Time from the call to the first token. */
   firstTokenSeconds: number;
-  /** Decode steps. */
+  /** Decode steps, with one that had started behind the last token of an answer, as on CUDA. */
   decodeSteps: number;
   /** Decode steps that left out at least one page. */
   selectedSteps: number;
