@@ -1,9 +1,10 @@
 """What the parts of a decode step of one sequence cost on CUDA: its layers with some operations left out (docs/notes/gpu_step.md).
 
     python3 scripts/studies/bench_step_parts.py [--shapes qwen3-0.6b,llama-3.2-1b,qwen3-8b] [--tokens 520] [--rounds 12]
-        [--library build/cuda/libpagesift_cuda.so]
+        [--budget 0] [--library build/cuda/libpagesift_cuda.so]
 
-Weights are bf16 zeros. Every arm is a recorded graph of all layers; arms alternate. Prints the median us per layer of each. Requires NumPy.
+Weights are bf16 zeros. With a budget, steps attend to the pages that fit it, of random keys. Every arm is a recorded graph of all layers; arms
+alternate. Prints the median us per layer of each. Requires NumPy.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from pagesift_ctypes import BF16, Cache, Device, Graph, Tensor
+from pagesift_ctypes import BF16, I32, Cache, Device, Graph, Tensor
 
 EPS = 1e-6
 PAGE_TOKENS = 8
 GROUP_PAGES = 8
 LAUNCHES_PER_ROUND = 8
+FILL_TOKENS = 16384
+BF16_ONE = 0x3F80
 STORE, ADD, SILU_MUL = 0, 1, 2  # ps_ending
 
 
@@ -49,9 +52,9 @@ def columns(tensor: Tensor, first: int, shape: tuple[int, ...]) -> Tensor:
 
 
 class Layers:
-    """The layers of a model of zeros and a cache of one sequence."""
+    """The layers of a model of zeros and a cache of one sequence. budget: tokens that steps attend to, or 0 for all."""
 
-    def __init__(self, library: str, shape: Shape, tokens: int) -> None:
+    def __init__(self, library: str, shape: Shape, tokens: int, budget: int) -> None:
         self.device, self.shape = Device(library), shape
         tensor, heads = self.device.tensor, shape.query_heads + 2 * shape.kv_heads
         pages = -(-tokens // (PAGE_TOKENS * GROUP_PAGES)) * GROUP_PAGES
@@ -87,6 +90,33 @@ class Layers:
         self.slots = self.device.upload(np.array([tokens - 1], np.int32))
         self.table = self.device.upload(np.arange(pages, dtype=np.int32)[None])
         self.lengths = self.device.upload(np.array([tokens], np.int32))
+        self.budget, self.bias = budget, None
+        if budget:
+            self.place_selection(pages)
+            self.fill(tokens)
+
+    def place_selection(self, pages: int) -> None:
+        """Room for scores and selected pages, and queries that are not zero."""
+        device, shape, k = self.device, self.shape, self.budget // PAGE_TOKENS
+        self.scores, self.counts = device.tensor((1, shape.kv_heads, pages)), device.tensor((1, shape.kv_heads), I32)
+        self.selected = device.tensor((1, shape.kv_heads, k), I32)
+        heads = shape.query_heads + 2 * shape.kv_heads
+        self.bias = device.upload(np.random.default_rng(1).standard_normal(heads * shape.head_dim, np.float32))
+        for weights in self.weights:
+            weights["q_norm"].buffer.write(np.full(shape.head_dim, BF16_ONE, np.uint16))
+
+    def fill(self, tokens: int) -> None:
+        """Appends random keys, which resemble their neighbours in the page, to all layers."""
+        rng = np.random.default_rng(2)
+        size = (FILL_TOKENS, self.shape.kv_heads, self.shape.head_dim)
+        shared = np.repeat(rng.standard_normal((FILL_TOKENS // PAGE_TOKENS, *size[1:]), np.float32), PAGE_TOKENS, 0)
+        keys = self.device.upload(0.7 * shared + 0.7 * rng.standard_normal(size, np.float32))
+        slots = self.device.upload(np.arange(tokens, dtype=np.int32))
+        for layer in range(self.shape.layers):
+            for first in range(0, tokens, FILL_TOKENS):
+                count = min(FILL_TOKENS, tokens - first)
+                self.cache.append(layer, keys.rows(0, count), keys.rows(0, count), slots.rows(first, count))
+        self.device.wait()
 
     def call(self, name: str, *arguments: object) -> None:
         """An operation of the library; tensors become their structs."""
@@ -102,13 +132,20 @@ class Layers:
         else:
             self.call("ps_append_rotated", *rotated)
 
+    def attend(self, layer: int) -> None:
+        if self.budget:
+            self.cache.attend_sparse(layer, self.q, self.table, self.lengths, self.scores, self.selected, self.counts, self.out)
+        else:
+            self.cache.attend(layer, self.q, self.table, self.lengths, self.out)
+
     def fused_feed_forward(self, layer: int) -> None:
         """The same with norms, sums and activations in the products."""
         device, weights, following = self.device.pointer, self.weights[layer], self.weights[(layer + 1) % self.shape.layers]
 
         def fused(x: Tensor, norm: Tensor | None, weight: Tensor, ending: int, product: Tensor | None, out: Tensor) -> None:
             normed = self.normed if norm else None
-            self.call("ps_fused_matmul", device, x, norm, EPS, weight, None, ending, normed, product, out)
+            bias = self.bias if out is self.qkv else None
+            self.call("ps_fused_matmul", device, x, norm, EPS, weight, bias, ending, normed, product, out)
 
         fused(self.attended, None, weights["output"], ADD, self.delta, self.hidden)
         fused(self.hidden, weights["block_norm"], weights["gate_up"], SILU_MUL, self.gate_up, self.product)
@@ -124,14 +161,14 @@ class Layers:
         self.call("ps_silu_mul", device, self.gate, self.up, self.product)
         self.call("ps_matmul", device, self.product, weights["down"], None, self.delta)
         self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["next_norm"], EPS, self.normed)
-        self.call("ps_matmul", device, self.normed, following["qkv"], None, self.qkv)
+        self.call("ps_matmul", device, self.normed, following["qkv"], self.bias, self.qkv)
 
     def step(self, append: bool = True, attend: bool = True, joined: bool = False, feed_forward: bool = True, fused: bool = False) -> None:
         for layer in range(self.shape.layers):
             if append or joined:
                 self.append(layer, joined)
             if attend and not joined:
-                self.cache.attend(layer, self.q, self.table, self.lengths, self.out)
+                self.attend(layer)
             if fused:
                 self.fused_feed_forward(layer)
             elif feed_forward:
@@ -159,18 +196,29 @@ ARMS: dict[str, dict[str, bool]] = {
     "only both, one after the other": {"feed_forward": False},
 }
 
+SPARSE_ARMS: dict[str, dict[str, bool]] = {
+    "products, append, sparse attention": {"fused": True},
+    "products, sparse attention": {"append": False, "fused": True},
+    "products, append": {"attend": False, "fused": True},
+    "products": {"append": False, "attend": False, "fused": True},
+    "append, sparse attention": {"feed_forward": False},
+    "sparse attention": {"append": False, "feed_forward": False},
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     parser.add_argument("--tokens", type=int, default=520)
+    parser.add_argument("--budget", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--library", default="build/cuda/libpagesift_cuda.so")
     options = parser.parse_args()
     for name in options.shapes.split(","):
-        layers = Layers(options.library, SHAPES[name], options.tokens)
-        graphs = {arm: layers.record(given) for arm, given in ARMS.items()}
-        seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        layers = Layers(options.library, SHAPES[name], options.tokens, options.budget)
+        arms = SPARSE_ARMS if options.budget else ARMS
+        graphs = {arm: layers.record(given) for arm, given in arms.items()}
+        seconds: dict[str, list[float]] = {arm: [] for arm in arms}
         for _ in range(options.rounds):
             for arm, graph in graphs.items():
                 graph.launch()

@@ -276,7 +276,7 @@ struct QuantizedStream {
 #pragma unroll
     for (int at = 0; at < kStageBytes<F>; at += kWarp * 16) {
       const bool mine = kStageBytes<F> - at >= kWarp * 16 || static_cast<int>(threadIdx.x) % kWarp * 16 < kStageBytes<F> - at;
-      if (mine) copy_async(target + at, source + at, kStageRegions<F> == 1 || at < left);
+      if (mine) copy_async_once(target + at, source + at, kStageRegions<F> == 1 || at < left);
     }
     if (++step < steps) {
       source += kStep, left -= kStep;

@@ -170,8 +170,8 @@ struct Stream {
   __device__ __forceinline__ void copy_next(uint32_t slots) {
     const bool valid = k < inputs;
     const int from = valid ? k : 0;
-    copy_async(slots, rows[0] + from, valid);
-    copy_async(slots + kStreamThreads * kSlotBytes, rows[1] + from, valid);
+    copy_async_once(slots, rows[0] + from, valid);
+    copy_async_once(slots + kStreamThreads * kSlotBytes, rows[1] + from, valid);
     k += kStreamWarps * kChunk;
     if (k < end_k) return;
     k = first_k;
