@@ -82,6 +82,14 @@ void allow_shared(const char *what, void (*kernel)(Params...), int64_t shared_by
              what);
 }
 
+/* All shared memory for a kernel whose blocks share multiprocessors with those of another. */
+template <typename... Params>
+void leave_no_cache(const char *what, void (*kernel)(Params...)) {
+  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
+                                  cudaSharedmemCarveoutMaxShared),
+             what);
+}
+
 /* Launches a kernel on the device's stream. An early one, from compute capability 9.0 on, may start while the kernel before it still
  * runs: every kernel calls wait_for_previous() (common.cuh) before it touches memory that another kernel wrote or reads. */
 template <typename... Params, typename... Args>

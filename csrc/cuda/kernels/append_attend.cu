@@ -1,18 +1,24 @@
 /* append_rotated of one token, then decode_attention over all pages, in one launch: norm and rotation no longer stand between the projections
  * and attention. Bound by latency; the pages are on their way before the projections are done.
  *
- * The first blocks attend as decode_attention does. Each norms and rotates the queries of its row, and the key, for itself, and puts the new
- * key and value into its tile: the pages need not have them yet. A further block per KV head appends. */
+ * The first blocks attend as decode_attention does. Each norms and rotates the queries of its row for itself, and the one that has the newest
+ * token puts its key and value into its tile: the pages need not have them yet. A further block per KV head appends. Blocks come in clusters.
+ * Where the splits of a row fit one, its blocks pass their parts to each other; else through memory. They have room beside a block of the
+ * product before them, so that they are there when it ends. */
 #include "append_rotated.cuh"
+#include "cluster_join.cuh"
 #include "decode_attention_mma.cuh"
 
 namespace ps {
 namespace {
 
-/* A layer's pages without their newest token, and what makes it. Shared memory: [kRowHeads + 2, D]. */
+constexpr int kCluster = 8;
+
+/* A layer's pages without their newest token, and what makes it. Shared memory: [kRowHeads + 2, stride]. */
 template <typename Kv, int D>
 struct Unfinished {
   static constexpr bool kReadsEarly = true;
+  static constexpr int stride = D + 4; /* of queries: no bank conflicts */
   const AppendRotatedParams &append;
   const RowPages &row;
   float *heads; /* queries, then the key, then the value */
@@ -22,11 +28,13 @@ struct Unfinished {
   __device__ __forceinline__ const float *queries() const {
     const int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
     for (int head = warp; head < row.heads; head += warps) {
-      rotate_head<1>(append, append.q.row(0) + (row.first_query_head + head) * D, append.q_norm, append.q_table.row(0), heads + head * D);
+      rotate_head<1>(append, append.q.row(0) + (row.first_query_head + head) * D, append.q_norm, append.q_table.row(0), heads + head * stride);
     }
-    float *key = heads + kRowHeads * D, *value = key + D;
-    if (warp == warps - 1) rotate_head<1>(append, append.k.row(0) + row.head * D, append.k_norm, append.k_table.row(0), key);
-    for (int i = threadIdx.x; i < D; i += blockDim.x) value[i] = append.append.v.row(0)[row.head * D + i];
+    float *key = heads + kRowHeads * stride, *value = key + D;
+    if (newest < (row.end - row.begin) << row.page_shift) {
+      if (warp == warps - 1) rotate_head<1>(append, append.k.row(0) + row.head * D, append.k_norm, append.k_table.row(0), key);
+      for (int i = threadIdx.x; i < D; i += blockDim.x) value[i] = __ldcg(append.append.v.row(0) + row.head * D + i);
+    }
     __syncthreads();
     return heads;
   }
@@ -38,8 +46,8 @@ struct Unfinished {
     if (dim < D) {
       const uint32_t to = address + newest % kTileTokens / 8 * Tile::kHalfBytes + dim / Tile::kWidth * Tile::kUnitBytes +
                           2 * swizzled(Tile::kWidth, newest % 8, dim % Tile::kWidth);
-      store(to, heads + kRowHeads * D + dim);
-      store(to + Tile::kMatrixBytes, heads + (kRowHeads + 1) * D + dim);
+      store(to, heads + kRowHeads * stride + dim);
+      store(to + Tile::kMatrixBytes, heads + kRowHeads * stride + D + dim);
     }
     __syncwarp();
   }
@@ -54,35 +62,51 @@ struct Unfinished {
   }
 };
 
-template <typename T, int D, int Warps, bool Grouped>
-__global__ void __launch_bounds__(Warps *kWarp)
+template <typename T, int D, bool Grouped>
+__global__ void __launch_bounds__(kDecodeThreads)
     append_attend_kernel(const __grid_constant__ AppendRotatedParams append, const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  __shared__ alignas(16) float heads[(kRowHeads + 2) * D];
+  __shared__ alignas(16) float heads[kRowHeads * Unfinished<T, D>::stride + 2 * D];
   __shared__ float shared[kWarp];
+  let_next_start(); /* the next product then requests its first weights while the projections end, and not while parts are joined */
+  cluster_sync(); /* from here on all blocks are there to be written to */
   const int attending = launch.rows * launch.most_splits, block = static_cast<int>(blockIdx.x);
-  if (block >= attending) return append_token<T, T, Grouped, 1>(append, block - attending, launch.bad_index, heads, shared);
+  if (block >= attending) {
+    if (block - attending < append.append.cache.desc.num_kv_heads) append_token<T, T, Grouped, 1>(append, block - attending, launch.bad_index, heads, shared);
+    else wait_for_previous(); /* every block, or the launch after this one could start before the one before it is done */
+    return;
+  }
   RowPages row;
   if (!find_pages(launch, row)) {
-    wait_for_previous(); /* every block, or the launch after this one could start before the one before it is done */
+    wait_for_previous();
     return;
   }
   const int32_t newest = row.length - 1 - ((row.first_page + row.begin) << row.page_shift);
   HeadState<D> state;
-  attend_pages<T, D, Warps>(launch, row, Unfinished<T, D>{append, row, heads, newest}, memory, state);
+  attend_pages<T, D, kDecodeWarps>(launch, row, Unfinished<T, D>{append, row, heads, newest}, memory, state);
   __syncthreads();
-  const Merged merged = merge_warps<T, D, Warps>(state, row.heads, reinterpret_cast<float *>(memory));
-  finish_row(launch, row, merged.acc, merged.maxima, merged.totals);
+  const Inbox inbox(memory + DecodeTile<T, D>::kSharedBytes, row, D);
+  const bool passes = row.splits <= kCluster;
+  merge_warps<T, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory), [&](int i, const float4 &sum, float maximum, float total) {
+    if (passes) inbox.pass(row, i, sum, maximum, total);
+    else store_part(launch, row, i, sum, maximum, total);
+  });
+  if (!passes) return join_row(launch, row);
+  cluster_sync();
+  inbox.write(launch, row, row.heads * D / 4);
 }
 
+/* False when this GPU does not run such clusters. */
 template <typename T, int D>
-void launch_joined(Backend &backend, const AppendRotatedParams &append, const DecodeLaunch &launch_params) {
-  constexpr int kWarps = kFewRowsWarps;
+bool launch_joined(Backend &backend, const AppendRotatedParams &append, DecodeLaunch params) {
   const ps_cache_desc &desc = append.append.cache.desc;
-  const dim3 grid(static_cast<unsigned>(launch_params.rows * launch_params.most_splits + desc.num_kv_heads));
-  auto *kernel = append.append.cache.group_mean ? append_attend_kernel<T, D, kWarps, true> : append_attend_kernel<T, D, kWarps, false>;
-  launch(backend, "Could not launch append_attend", kernel, grid, dim3(kWarps * kWarp), DecodeTile<T, D, kWarps>::shared_bytes(backend.capability),
-         append, launch_params);
+  params.most_splits = static_cast<int32_t>(ceil_div(params.most_splits, kCluster) * kCluster);
+  auto *kernel = append.append.cache.group_mean ? append_attend_kernel<T, D, true> : append_attend_kernel<T, D, false>;
+  const int64_t clusters = (int64_t(params.rows) * params.most_splits) / kCluster + ceil_div(desc.num_kv_heads, kCluster);
+  const int64_t shared_bytes = DecodeTile<T, D>::kSharedBytes + Inbox::bytes(std::min<int64_t>(kRowHeads, desc.num_query_heads / desc.num_kv_heads), D, kCluster);
+  leave_no_cache("Could not launch append_attend", kernel);
+  return launch_clusters_together(backend, "Could not launch append_attend", kernel, clusters, 1, kCluster, dim3(kDecodeThreads), shared_bytes, append,
+                                  params);
 }
 
 /* Where a launch of both serves: one token of 16-bit pages, and heads that one pack of a lane holds. */
@@ -96,18 +120,20 @@ bool joins(const Backend &backend, const AppendRotatedParams &append, const Deco
 }  // namespace
 
 void append_attend(Backend &backend, const AppendRotatedParams &append, const DecodeAttentionParams &attend) {
-  if (!joins(backend, append, attend) || !note_written(backend, append.append.cache, append.append.layer)) {
-    append_rotated(backend, append);
-    return decode_attention(backend, attend);
+  bool launched = false;
+  if (joins(backend, append, attend) && note_written(backend, append.append.cache, append.append.layer)) {
+    const DecodeLaunch launch_params = describe_decode(backend, attend);
+    auto of_type = [&](auto type) {
+      using T = decltype(type);
+      if (append.append.cache.desc.head_dim == 64) launched = launch_joined<T, 64>(backend, append, launch_params);
+      else launched = launch_joined<T, 128>(backend, append, launch_params);
+    };
+    if (append.append.cache.desc.dtype == PS_BF16) of_type(bf16{});
+    else of_type(f16{});
   }
-  const DecodeLaunch launch_params = describe_decode(backend, attend);
-  auto of_type = [&](auto type) {
-    using T = decltype(type);
-    if (append.append.cache.desc.head_dim == 64) launch_joined<T, 64>(backend, append, launch_params);
-    else launch_joined<T, 128>(backend, append, launch_params);
-  };
-  if (append.append.cache.desc.dtype == PS_BF16) of_type(bf16{});
-  else of_type(f16{});
+  if (launched) return;
+  append_rotated(backend, append);
+  decode_attention(backend, attend);
 }
 
 }  // namespace ps

@@ -17,6 +17,12 @@ __device__ __forceinline__ Pack<float, kNumbers> load_typed(const Typed &row, in
   return load_pack<kNumbers>(static_cast<const bf16 *>(row.data) + index);
 }
 
+/* Numbers that earlier kernels wrote, from the L2 cache: what the first cache has may have been read before they were done. */
+__device__ __forceinline__ Pack<float, kNumbers> load_settled(const float *from) {
+  const float4 four = __ldcg(reinterpret_cast<const float4 *>(from));
+  return {{four.x, four.y, four.z, four.w}};
+}
+
 /* A head normed where there is a weight, and rotated, by one warp into its shared `row` [d]. Packs: d is at most that many times
  * kPackWidth. The arithmetic is that of rms_norm.cu and rope.cu. */
 template <int Packs>
@@ -27,9 +33,9 @@ __device__ __forceinline__ void rotate_head(const AppendRotatedParams &p, const 
 #pragma unroll
   for (int i = 0; i < Packs; i++) { /* all at once */
     const int at = own + i * kPackWidth;
-    if (at < d) x[i] = load_pack<kNumbers>(in + at);
+    if (at < d) x[i] = load_settled(in + at);
     if (at < d && weight.data != nullptr) factors[i] = load_typed(weight, at);
-    if (at < pairs) cosines[i] = load_pack<kNumbers>(table + at), sines[i] = load_pack<kNumbers>(table + pairs + at);
+    if (at < pairs) cosines[i] = load_settled(table + at), sines[i] = load_settled(table + pairs + at);
   }
   if (weight.data != nullptr) {
     float squares = 0;

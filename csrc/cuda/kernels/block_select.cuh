@@ -69,7 +69,7 @@ __device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectS
   const int lane = threadIdx.x % kWarp, count = shared.inside;
   const uint32_t own = lane < count ? shared.ranked[lane] : 0;
   int32_t greater = 0, equal = 0;
-#pragma unroll 8
+#pragma unroll 1
   for (int i = 0; i < count; i++) {
     const uint32_t other = __shfl_sync(kAllLanes, own, i);
     greater += other > own;
@@ -80,11 +80,11 @@ __device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectS
   return {__shfl_sync(kAllLanes, own, owner), __shfl_sync(kAllLanes, interval.wanted - greater, owner)};
 }
 
-/* Calls body(place, i) for the `wanted` best of `count` keys, in order of i; before that certain(i) for some of them. Keys that take part
- * lie in [low, high], others are 0; at least so many take part. kSelectThreads threads call, after a barrier; `from` is aligned to 16 bytes. */
-template <int Items, typename Certain, typename Body>
+/* Writes the numbers of the `wanted` best of `count` keys, in order, to `out` in shared memory. Keys that take part lie in [low, high], others
+ * are 0; at least so many take part. kSelectThreads threads call, after a barrier; `from` is aligned to 16 bytes. Ends with a barrier. */
+template <int Items>
 __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count, uint32_t low, uint32_t high, int32_t wanted,
-                                            BlockSelectShared &shared, const Certain &certain, const Body &body) {
+                                            BlockSelectShared &shared, int32_t *out) {
   static_assert(Items % 4 == 0, "Keys are read four at a time");
   const int32_t base = threadIdx.x * Items;
   uint32_t held[Items];
@@ -100,7 +100,8 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
   /* the cut */
   Interval interval{low, high, wanted, false};
   Cut cut{};
-  for (bool first = true;; first = false) {
+#pragma unroll 1
+  while (true) {
     const int bits = 32 - __clz(interval.high - interval.low), shift = bits > kFineBits ? bits - kFineBits : 0;
 #pragma unroll
     for (int i = 0; i < Items; i++) {
@@ -109,12 +110,6 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
     __syncthreads();
     narrow_fine(interval, shift, shared);
     interval = shared.interval;
-    if (first) {
-#pragma unroll
-      for (int i = 0; i < Items; i++) {
-        if (held[i] > interval.high) certain(base + i);
-      }
-    }
     cut = {interval.low, interval.done ? INT32_MAX : interval.wanted};
     if (interval.done || shift == 0) break;
     if (shared.inside <= kRanked) {
@@ -139,7 +134,7 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
 #pragma unroll
   for (int i = 0; i < Items; i++) {
     const bool is_tie = held[i] == cut.key;
-    if (held[i] > cut.key || (is_tie && ties < cut.ties)) body(place++, base + i);
+    if (held[i] > cut.key || (is_tie && ties < cut.ties)) out[place++] = base + i;
     ties += is_tie;
   }
   __syncthreads();

@@ -63,6 +63,14 @@ __device__ __forceinline__ void write_remote(void *own, uint32_t rank, const uin
 #endif
 }
 
+__device__ __forceinline__ void write_remote(void *own, uint32_t rank, const uint2 &values) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
+  asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(values.x), "r"(values.y) : "memory");
+#endif
+}
+
 /* Launches clusters of `size` blocks, early as other kernels (backend.h), from compute capability 9.0 on. Returns false and launches
  * nothing if fewer than `together` would run at once. */
 template <typename... Params, typename... Args>

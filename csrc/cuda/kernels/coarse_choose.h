@@ -11,14 +11,6 @@ struct RowFlags {
   int32_t readers; /* blocks that read a row */
 };
 
-/* All shared memory for a kernel whose blocks share multiprocessors with those of another. */
-template <typename... Params>
-void leave_no_cache(const char *what, void (*kernel)(Params...)) {
-  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
-                                  cudaSharedmemCarveoutMaxShared),
-             what);
-}
-
 /* Whether pages are chosen by statistics of groups, which come before coarse copies. */
 bool chooses_by_groups(const PageChooseParams &params);
 

@@ -49,7 +49,7 @@ template <typename T, int D>
 __device__ __forceinline__ void write_columns(const float *queries, int heads, Form form, ExactQueries<D> &out) {
   const int lane = threadIdx.x % kWarp, which = form == Form::kSquare;
   QueryRows<D> rows; /* of a product with pages as columns: high parts and what rounding left */
-  const float length = load_query_rows<T, D>(queries, heads, form, rows);
+  const float length = load_query_rows<T, D>(QueryMemory<D>{queries}, heads, form, rows);
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {
     out.parts[which][0][step][lane] = {rows.a[step][0], rows.a[step][2]};

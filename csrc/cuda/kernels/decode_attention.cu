@@ -66,7 +66,7 @@ int64_t cache_scratch_bytes(const ps_cache_desc &desc) {
   const int64_t tokens = desc.max_pages_per_sequence * desc.page_size, all_rows = most_rows(desc);
   int64_t parts = 0; /* of the batch that has most */
   for (int64_t rows = all_rows / desc.max_sequences; rows <= all_rows; rows += all_rows / desc.max_sequences) {
-    parts = std::max(parts, rows * splits_of(tokens, rows));
+    parts = std::max(parts, rows * ceil_div(splits_of(tokens, rows), kClusterSplits) * kClusterSplits);
   }
   const int64_t partials = parts * kRowHeads * (desc.head_dim + kPartialExtra) * int64_t(sizeof(float));
   return prefill_scratch_bytes(desc) + 2 * arrivals_bytes(all_rows) + partials;

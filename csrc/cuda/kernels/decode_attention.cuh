@@ -15,6 +15,7 @@ constexpr int kDecodeThreads = 128;
 constexpr int kMaxSplits = 64;
 constexpr int kFewRows = 16;
 constexpr int kFewBlocks = 132;   /* for few rows: one per multiprocessor, so that the next launch fits beside it and joining is short */
+constexpr int kClusterSplits = 8, kClusterTokens = 1024; /* so few tokens are split for one cluster, whose blocks join them sooner */
 constexpr int kBusyRows = 64;     /* from here on rows keep the device busy by themselves, and joining splits costs more than it gains */
 constexpr int kManyBlocks = 4096; /* for many: enough to even out their waves */
 constexpr int kPartialExtra = 4;    /* maximum, total, and padding to 16 bytes */
@@ -29,7 +30,8 @@ inline PS_HOST_DEVICE int64_t max_splits(int64_t rows) {
 
 /* Splits of a list of so many tokens. Depends on nothing else, so that dense and a selection of all pages give the same bits. */
 inline PS_HOST_DEVICE int64_t splits_of(int64_t tokens, int64_t rows) {
-  const int64_t smallest = rows >= kBusyRows ? 512 : 64, wanted = (tokens + smallest - 1) / smallest, most = max_splits(rows);
+  const int64_t smallest = rows >= kBusyRows ? 512 : 64, wanted = (tokens + smallest - 1) / smallest;
+  const int64_t most = tokens <= kClusterTokens && max_splits(rows) > kClusterSplits ? kClusterSplits : max_splits(rows);
   return wanted < 1 ? 1 : wanted < most ? wanted : most;
 }
 
@@ -143,7 +145,6 @@ __device__ __forceinline__ float *out_row(const DecodeLaunch &launch, const RowP
 /* Factor that brings a sum taken under `maximum` (base 2) to that of `joint`. */
 __device__ __forceinline__ float rescale(float maximum, float joint) { return maximum == -INFINITY ? 0.f : exp2f(maximum - joint); }
 
-__device__ __forceinline__ void add_scaled(float &sum, float number, float factor) { sum += number * factor; }
 __device__ __forceinline__ void add_scaled(float4 &sum, const float4 &number, float factor) {
   sum.x += number.x * factor;
   sum.y += number.y * factor;
@@ -151,75 +152,81 @@ __device__ __forceinline__ void add_scaled(float4 &sum, const float4 &number, fl
   sum.w += number.w * factor;
 }
 
-/* One or four numbers of a row's answer, from those of its splits. part_of(split): maximum (base 2) and total; number_of(split): what was
- * summed under that maximum. Everything of the first splits is requested at once, so that few splits take one trip to memory. */
-template <typename Number, typename PartOf, typename NumberOf>
-__device__ __forceinline__ Number join_number(int splits, const PartOf &part_of, const NumberOf &number_of) {
-  constexpr int kAtOnce = 16;
-  Number sum{};
+/* Four numbers of a row's answer, from those of its splits. part_of(split): maximum (base 2) and total; numbers_of(split): what was summed
+ * under that maximum. AtOnce splits are requested together, those past the last as the last one. */
+template <int AtOnce, typename PartOf, typename NumbersOf>
+__device__ __forceinline__ float4 join_numbers(int splits, const PartOf &part_of, const NumbersOf &numbers_of) {
+  float4 sum{};
   float joint = -INFINITY, total = 0;
-  for (int first = 0; first < splits; first += kAtOnce) {
-    float2 parts[kAtOnce];
-    Number numbers[kAtOnce];
+#pragma unroll 1
+  for (int first = 0; first < splits; first += AtOnce) {
+    float2 parts[AtOnce];
+    float4 numbers[AtOnce];
 #pragma unroll
-    for (int i = 0; i < kAtOnce; i++) {
-      const bool used = first + i < splits;
-      parts[i] = used ? part_of(first + i) : float2{-INFINITY, 0.f};
-      numbers[i] = used ? number_of(first + i) : Number{};
+    for (int i = 0; i < AtOnce; i++) {
+      const int split = min(first + i, splits - 1);
+      parts[i] = part_of(split);
+      numbers[i] = numbers_of(split);
     }
     if (first == 0) {
 #pragma unroll
-      for (int i = 0; i < kAtOnce; i++) joint = fmaxf(joint, parts[i].x);
-#pragma unroll 16
-      for (int split = kAtOnce; split < splits; split++) joint = fmaxf(joint, part_of(split).x);
+      for (int i = 0; i < AtOnce; i++) joint = fmaxf(joint, parts[i].x);
+#pragma unroll 1
+      for (int split = AtOnce; split < splits; split++) joint = fmaxf(joint, part_of(split).x);
     }
 #pragma unroll
-    for (int i = 0; i < kAtOnce; i++) {
+    for (int i = 0; i < AtOnce; i++) {
+      if (first + i >= splits) break;
       const float factor = rescale(parts[i].x, joint);
       total += parts[i].y * factor;
       add_scaled(sum, numbers[i], factor);
     }
   }
-  Number out{};
+  float4 out{};
   add_scaled(out, sum, 1.f / total);
   return out;
 }
 
-/* Joins the parts of all splits, in order, and writes the row's answer. */
-__device__ inline void join_splits(const DecodeLaunch &launch, const RowPages &row, const float *parts, int64_t stride) {
-  const int head_dim = launch.params.cache.desc.head_dim, vectors = row.heads * head_dim / 4;
-  for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
-    const int head = i * 4 / head_dim, dim = i * 4 % head_dim;
-    const float *own = parts + head * stride;
-    const float4 sum = join_number<float4>(
-        row.splits, [&](int split) { return __ldcg(reinterpret_cast<const float2 *>(own + split * kRowHeads * stride + head_dim)); },
-        [&](int split) { return __ldcg(reinterpret_cast<const float4 *>(own + split * kRowHeads * stride + dim)); });
-    float *out = out_row(launch, row, head) + dim; /* may lie at any multiple of 4 bytes */
-    out[0] = sum.x;
-    out[1] = sum.y;
-    out[2] = sum.z;
-    out[3] = sum.w;
-  }
+/* Writes numbers 4 i to 4 i + 3 of the row's answer, which may lie at any multiple of 4 bytes. */
+__device__ __forceinline__ void store_answer(const DecodeLaunch &launch, const RowPages &row, int i, const float4 &numbers) {
+  const int head_dim = launch.params.cache.desc.head_dim;
+  float *out = out_row(launch, row, i * 4 / head_dim) + i * 4 % head_dim;
+  out[0] = numbers.x;
+  out[1] = numbers.y;
+  out[2] = numbers.z;
+  out[3] = numbers.w;
 }
 
-/* Takes the block's answer from shared memory, acc [heads, d] with maxima (base 2) and totals [heads], and writes the row's answer:
- * at once when the row has one split, else when this block is the last of the row. All threads call, after a barrier. */
-__device__ inline void finish_row(const DecodeLaunch &launch, const RowPages &row, const float *acc, const float *maxima, const float *totals) {
-  const int head_dim = launch.params.cache.desc.head_dim, numbers = row.heads * head_dim;
+/* Parts of the row's answer that its splits leave in memory: of each head D numbers, maximum, total, and padding. */
+struct Parts {
+  float *first;
+  int32_t head_stride, split_stride;
+
+  __device__ __forceinline__ Parts(const DecodeLaunch &launch, const RowPages &row)
+      : head_stride(launch.params.cache.desc.head_dim + kPartialExtra), split_stride(kRowHeads * head_stride) {
+    first = launch.partials + static_cast<int64_t>(row.row) * launch.most_splits * split_stride;
+  }
+};
+
+/* Numbers 4 i to 4 i + 3 of [heads, d] of this block's split, which were summed under `maximum` (base 2), with the total of the weights: to
+ * the answer where the row has one split, else to memory. */
+__device__ __forceinline__ void store_part(const DecodeLaunch &launch, const RowPages &row, int i, const float4 &sum, float maximum, float total) {
   if (row.splits == 1) {
-    for (int i = threadIdx.x; i < numbers; i += blockDim.x) out_row(launch, row, i / head_dim)[i % head_dim] = acc[i] * (1.f / totals[i / head_dim]);
-    return;
+    float4 answer{};
+    add_scaled(answer, sum, 1.f / total);
+    return store_answer(launch, row, i, answer);
   }
+  const Parts parts(launch, row);
+  const int head_dim = launch.params.cache.desc.head_dim, dim = i * 4 % head_dim;
+  float *own = parts.first + row.split * parts.split_stride + i * 4 / head_dim * parts.head_stride;
+  *reinterpret_cast<float4 *>(own + dim) = sum;
+  if (dim == 0) *reinterpret_cast<float2 *>(own + head_dim) = {maximum, total};
+}
+
+/* Writes the row's answer, if this block is the last of the row to have stored its parts. All threads call. */
+__device__ inline void join_row(const DecodeLaunch &launch, const RowPages &row) {
+  if (row.splits == 1) return;
   __shared__ bool is_last;
-  const int64_t stride = head_dim + kPartialExtra, split_stride = kRowHeads * stride;
-  float *parts = launch.partials + static_cast<int64_t>(row.row) * launch.most_splits * split_stride, *own = parts + row.split * split_stride;
-  for (int i = threadIdx.x * 4; i < numbers; i += blockDim.x * 4) {
-    *reinterpret_cast<float4 *>(own + i / head_dim * stride + i % head_dim) = *reinterpret_cast<const float4 *>(acc + i);
-  }
-  if (threadIdx.x < row.heads) {
-    own[threadIdx.x * stride + head_dim] = maxima[threadIdx.x];
-    own[threadIdx.x * stride + head_dim + 1] = totals[threadIdx.x];
-  }
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -229,7 +236,15 @@ __device__ inline void finish_row(const DecodeLaunch &launch, const RowPages &ro
   __syncthreads();
   if (!is_last) return;
   __threadfence();
-  join_splits(launch, row, parts, stride);
+  const Parts parts(launch, row);
+  const int head_dim = launch.params.cache.desc.head_dim;
+  for (int i = threadIdx.x; i < row.heads * head_dim / 4; i += blockDim.x) {
+    const float *own = parts.first + i * 4 / head_dim * parts.head_stride;
+    const float4 answer = join_numbers<16>(
+        row.splits, [&](int split) { return __ldcg(reinterpret_cast<const float2 *>(own + split * parts.split_stride + head_dim)); },
+        [&](int split) { return __ldcg(reinterpret_cast<const float4 *>(own + split * parts.split_stride + i * 4 % head_dim)); });
+    store_answer(launch, row, i, answer);
+  }
 }
 
 }  // namespace ps

@@ -126,7 +126,11 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_generic_kernel(const __
     add_values<T>(launch, row, tokens, scores, factors, acc);
   }
   __syncthreads();
-  finish_row(launch, row, acc, maxima, totals);
+  for (int i = threadIdx.x; i < row.heads * head_dim / 4; i += kDecodeThreads) {
+    const int head = i * 4 / head_dim;
+    store_part(launch, row, i, *reinterpret_cast<const float4 *>(acc + i * 4), maxima[head], totals[head]);
+  }
+  join_row(launch, row);
 }
 
 }  // namespace ps

@@ -49,12 +49,13 @@ __device__ __forceinline__ int out_dim(int n, int t, int i) {
   return kIsScaled<Kv> ? n / 2 * 16 + 4 * t + 2 * i + n % 2 : 8 * n + 2 * t + i;
 }
 
-/* This lane's numbers of the row's queries. They are requested before pages are, or they would arrive after them. */
+/* This lane's numbers of the row's queries, which lie `stride` floats apart. They are requested before pages are, or they would arrive after
+ * them. */
 template <typename Kv, int D>
-__device__ __forceinline__ void read_queries(const float *queries, int heads, float (&x)[D / 16][4]) {
+__device__ __forceinline__ void read_queries(const float *queries, int stride, int heads, float (&x)[D / 16][4]) {
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const bool used = g < heads;
-  const float *query = queries + (used ? g : 0) * D;
+  const float *query = queries + (used ? g : 0) * stride;
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {
 #pragma unroll
@@ -73,13 +74,13 @@ __device__ __forceinline__ float split_queries(float scale, const float (&x)[D /
     for (int i = 0; i < 4; i++) largest = fmaxf(largest, fabsf(x[step][i]));
   }
   const int exponent = quad_exponent(largest);
-  const float down = ldexpf(1.f, -exponent);
+  const float down = power_of_two(-exponent);
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {
     split<Operand<Kv>>(x[step][0] * down, x[step][1] * down, q[step][0], q[step][1]);
     split<Operand<Kv>>(x[step][2] * down, x[step][3] * down, q[step][2], q[step][3]);
   }
-  return ldexpf(scale * 1.4426950408889634f, exponent);
+  return scale * 1.4426950408889634f * power_of_two(exponent);
 }
 
 /* Running state of a lane's query head: lane (g, t) keeps head g. */
@@ -173,129 +174,124 @@ __device__ __forceinline__ void sum_values(const float (&weights)[4], uint32_t v
   }
 }
 
-/* A block's answer in shared memory. */
-struct Merged {
-  float *acc;              /* [heads, D] */
-  float *maxima, *totals;  /* [heads] */
-};
-
-/* Combines the warps' states of so many heads. All threads of the block call, after a barrier; warps beyond Warps contribute nothing. */
-template <typename Kv, int D, int Warps>
-__device__ __forceinline__ Merged merge_warps(const HeadState<D> &state, int heads, float *shared) {
-  float *acc = shared + Warps * kRowHeads * (D + 2), *maxima = acc + kRowHeads * D, *totals = maxima + kRowHeads;
+/* Combines the warps' states of so many heads: emit(i, sum, maximum, total) for numbers 4 i to 4 i + 3 of [heads, D], with the maximum (base
+ * 2) that the sum was taken under and the total of the weights. All threads of the block call, after a barrier; warps beyond Warps
+ * contribute nothing. */
+template <typename Kv, int D, int Warps, typename Emit>
+__device__ __forceinline__ void merge_warps(const HeadState<D> &state, int heads, float *shared, const Emit &emit) {
+  constexpr int kRow = D + kMergePad, kStride = kRowHeads * kRow;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
   float total = state.total + __shfl_xor_sync(kAllLanes, state.total, 1);
   total += __shfl_xor_sync(kAllLanes, total, 2);
   if (warp < Warps && g < heads) {
-    float *own = shared + (warp * kRowHeads + g) * (D + 2);
+    float *own = shared + warp * kStride + g * kRow;
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
-      own[out_dim<Kv>(n, t, 0)] = state.out[n][0] + state.out[n][2];
-      own[out_dim<Kv>(n, t, 1)] = state.out[n][1] + state.out[n][3];
+      const float first = state.out[n][0] + state.out[n][2], second = state.out[n][1] + state.out[n][3];
+      if constexpr (kIsScaled<Kv>) own[out_dim<Kv>(n, t, 0)] = first, own[out_dim<Kv>(n, t, 1)] = second;
+      else *reinterpret_cast<float2 *>(own + out_dim<Kv>(n, t, 0)) = {first, second};
     }
-    if (t == 0) {
-      own[D] = state.maximum;
-      own[D + 1] = total;
-    }
+    if (t == 0) *reinterpret_cast<float2 *>(own + D) = {state.maximum, total};
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < heads * D; i += blockDim.x) {
-    const float *part = shared + i / D * (D + 2);
-    constexpr int kStride = kRowHeads * (D + 2);
-    float joint = -INFINITY, sum = 0, sum_total = 0;
-#pragma unroll
-    for (int w = 0; w < Warps; w++) joint = fmaxf(joint, part[w * kStride + D]);
+  for (int i = threadIdx.x; i < heads * D / 4; i += blockDim.x) {
+    const float *part = shared + i * 4 / D * kRow;
+    float2 parts[Warps];
+    float joint = -INFINITY, sum_total = 0;
+    float4 sum{};
 #pragma unroll
     for (int w = 0; w < Warps; w++) {
-      const float factor = rescale(part[w * kStride + D], joint);
-      sum += part[w * kStride + i % D] * factor;
-      sum_total += part[w * kStride + D + 1] * factor;
+      parts[w] = *reinterpret_cast<const float2 *>(part + w * kStride + D);
+      joint = fmaxf(joint, parts[w].x);
     }
-    acc[i] = sum;
-    if (i % D == 0) {
-      maxima[i / D] = joint;
-      totals[i / D] = sum_total;
+#pragma unroll
+    for (int w = 0; w < Warps; w++) {
+      const float factor = rescale(parts[w].x, joint);
+      add_scaled(sum, *reinterpret_cast<const float4 *>(part + w * kStride + i * 4 % D), factor);
+      sum_total += parts[w].y * factor;
     }
+    emit(i, sum, joint, sum_total);
   }
-  __syncthreads();
-  return {acc, maxima, totals};
 }
 
-/* Pages that earlier kernels have filled, and queries that they have left in memory: read when those kernels are done. */
+/* Pages that earlier kernels have filled, and queries that lie in memory: read when those kernels are done. */
 struct Settled {
   static constexpr bool kReadsEarly = false;
-  const float *in_memory; /* [heads, D] */
+  const float *in_memory; /* [heads, stride] */
+  int stride;
 
   __device__ __forceinline__ const float *queries() const { return in_memory; }
   __device__ __forceinline__ void complete(int, uint32_t) const {}
 };
 
 /* Attends to the pages [row.begin, row.end) of the row's list: the first Warps warps share its tiles out in turn. `source.queries()` gives
- * those of the row's heads, [heads, D], when earlier kernels are done; `source.complete(tile, address)` adds to a tile in the ring what the
+ * those of the row's heads, [heads, source.stride], when earlier kernels are done; `source.complete(tile, address)` adds to a tile in the ring what the
  * pages lack. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, the page table is
  * read, and where kReadsEarly says so, pages. */
 template <typename Kv, int D, int Warps, int MostStages = 4, typename Source>
 __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const Source &source, unsigned char *shared,
                                              HeadState<D> &state) {
   using Tile = DecodeTile<Kv, D, Warps, MostStages>;
+  constexpr int kAhead = Tile::kStages - 1;
   /* fill the ring */
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, t = lane % 4;
+  const int warp = threadIdx.x / kWarp, t = threadIdx.x % 4;
   const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
   const int tiles = (all_tiles - warp + Warps - 1) / Warps; /* of this warp */
-  const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes;
+  const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes, ring_end = ring + Tile::kWarpBytes;
   TileBook<Warps> book;
   book.open(launch, row);
-  int counted[Tile::kStages][2]; /* which tokens of a slot's tile count */
-  auto request = [&](int ordinal, int slot) {
+  int counted[Tile::kStages][2] = {}; /* which tokens count, of the tile in use and of those behind it */
+  auto request = [&](int ordinal, int behind, uint32_t slot) {
     const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};
-    counted[slot][0] = halves[0].packed;
-    counted[slot][1] = halves[1].packed;
-    if (ordinal < tiles) request_tile<Kv, D>(launch, row, halves, ring + slot * Tile::kBytes);
+    counted[behind][0] = halves[0].packed;
+    counted[behind][1] = halves[1].packed;
+    if (ordinal < tiles) request_tile<Kv, D>(launch, row, halves, slot);
     copy_commit();
   };
   auto fill = [&] {
 #pragma unroll
-    for (int stage = 0; stage < Tile::kStages - 1; stage++) request(stage, stage);
+    for (int stage = 0; stage < kAhead; stage++) request(stage, stage, ring + stage * Tile::kBytes);
   };
   if constexpr (Source::kReadsEarly) fill();
   if (launch.ready == nullptr) wait_for_previous();
   float x[D / 16][4];
-  read_queries<Kv, D>(source.queries(), row.heads, x);
+  read_queries<Kv, D>(source.queries(), source.stride, row.heads, x);
   if constexpr (!Source::kReadsEarly) fill();
-  let_next_start(); /* not sooner: a product behind this kernel requests its weights at once, and what is waited for here would come after them */
+  let_next_start(); /* not sooner where many blocks wait: weights that the next product requests would come before their pages */
   uint32_t q[D / 16][4];
   const float factor = split_queries<Kv, D>(launch.params.scale, x, q);
 
-  /* one tile after the other */
-  for (int first = 0; first < tiles; first += Tile::kStages) {
+  /* one tile after the other; not unrolled, because code that a step runs once per layer takes time to load */
+  uint32_t slot = ring, free_slot = ring + kAhead * Tile::kBytes;
+#pragma unroll 1
+  for (int ordinal = 0; ordinal < tiles; ordinal++) {
+    copy_wait<kAhead - 1>();
+    __syncwarp();
+    const int ahead = ordinal + kAhead;
+    if (ahead % (kWarp / 2) == 0) book.turn(launch, row, ahead);
+    request(ahead, kAhead, free_slot);
+    source.complete(warp + ordinal * Warps, slot);
+    float s[4];
+    auto counts = [&](int i) { return HalfTile{0, counted[0][i / 2]}.counts(2 * t + i % 2); };
+    auto token = [&](int i) { return i / 2 * 8 + 2 * t + i % 2; };
+    const float *scales = reinterpret_cast<const float *>(shared + warp * Tile::kWarpBytes + (slot - ring) + 2 * Tile::kMatrixBytes);
+    score_tile<Kv, D>(q, slot, s);
 #pragma unroll
-    for (int stage = 0; stage < Tile::kStages; stage++) {
-      const int ordinal = first + stage, ahead = ordinal + Tile::kStages - 1;
-      if (ordinal >= tiles) break;
-      copy_wait<Tile::kStages - 2>();
-      __syncwarp();
-      if (ahead % (kWarp / 2) == 0) book.turn(launch, row, ahead);
-      constexpr int kBefore = Tile::kStages - 1;
-      request(ahead, (stage + kBefore) % Tile::kStages);
-      source.complete(warp + ordinal * Warps, ring + stage * Tile::kBytes);
-      float s[4];
-      const float *scales = reinterpret_cast<const float *>(shared + warp * Tile::kWarpBytes + stage * Tile::kBytes + 2 * Tile::kMatrixBytes);
-      auto counts = [&](int i) { return HalfTile{0, counted[stage][i / 2]}.counts(2 * t + i % 2); };
-      auto token = [&](int i) { return i / 2 * 8 + 2 * t + i % 2; };
-      score_tile<Kv, D>(q, ring + stage * Tile::kBytes, s);
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        float scale = factor;
-        if constexpr (Tile::kScaled) scale *= scales[token(i)];
-        s[i] = counts(i) ? s[i] * scale : -INFINITY;
-      }
-      weigh(s, state);
-      if constexpr (Tile::kScaled) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) s[i] = counts(i) ? s[i] * scales[kTileTokens + token(i)] : 0.f; /* that of others may be NaN */
-      }
-      sum_values<Kv, D>(s, ring + stage * Tile::kBytes + Tile::kMatrixBytes, state);
+    for (int i = 0; i < 4; i++) {
+      float scale = factor;
+      if constexpr (Tile::kScaled) scale *= scales[token(i)];
+      s[i] = counts(i) ? s[i] * scale : -INFINITY;
     }
+    weigh(s, state);
+    if constexpr (Tile::kScaled) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) s[i] = counts(i) ? s[i] * scales[kTileTokens + token(i)] : 0.f; /* that of others may be NaN */
+    }
+    sum_values<Kv, D>(s, slot + Tile::kMatrixBytes, state);
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) counted[i][0] = counted[i + 1][0], counted[i][1] = counted[i + 1][1];
+    free_slot = slot;
+    slot = slot + Tile::kBytes == ring_end ? ring : slot + Tile::kBytes;
   }
   copy_wait<0>();
 }
@@ -309,10 +305,11 @@ __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_c
     return;
   }
   HeadState<D> state;
-  attend_pages<Kv, D, Warps, MostStages>(launch, row, Settled{queries_of(launch, row)}, shared, state);
+  attend_pages<Kv, D, Warps, MostStages>(launch, row, Settled{queries_of(launch, row), D}, shared, state);
   __syncthreads();
-  const Merged merged = merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared));
-  finish_row(launch, row, merged.acc, merged.maxima, merged.totals);
+  merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared),
+                            [&](int i, const float4 &sum, float maximum, float total) { store_part(launch, row, i, sum, maximum, total); });
+  join_row(launch, row);
   if (launch.ready != nullptr) wait_for_previous();
 }
 

@@ -13,6 +13,9 @@ constexpr int kTileTokens = 16;
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
 constexpr int kFewRowsWarps = 8; /* of blocks that have a multiprocessor to themselves, where their rings fit */
 
+/* Floats behind a warp's numbers of a head while the warps' are merged: maximum, total, and what avoids bank conflicts. */
+constexpr int kMergePad = 8;
+
 /* Tiles in a warp's ring where many blocks read few pages each. */
 constexpr int kShortRing = 2;
 
@@ -37,7 +40,7 @@ struct DecodeTile {
   }
   static constexpr int kStages = stages(kCapability);
   static constexpr int kWarpBytes = kStages * kBytes;
-  static constexpr int kMergeBytes = Warps * kRowHeads * (D + 2) * 4 + kRowHeads * (D + 2) * 4;
+  static constexpr int kMergeBytes = Warps * kRowHeads * (D + kMergePad) * 4;
   static constexpr int kSharedBytes = Warps * kWarpBytes > kMergeBytes ? Warps * kWarpBytes : kMergeBytes;
   /* Of a block, on a device of any capability. */
   static int64_t shared_bytes(int capability) { return std::max(int64_t(Warps) * stages(capability) * kBytes, int64_t(kMergeBytes)); }

@@ -50,7 +50,7 @@ __device__ __forceinline__ Level<T> group_level(const PageScoreParams &p, int64_
 }
 
 /* Scores tiles of 8 rows of statistics, Tiles at a time a warp. row_of(tile): the row of this lane's page g, looked up one round before it
- * is read. emit(tile, i, score): of row i of the tile. */
+ * is read. emit(tile, i, score): of row i of the tile. All scores come before the first is emitted, so that tiles do not wait for each other. */
 template <typename T, int D, int Blocks, int Tiles, typename RowOf, typename Emit>
 __device__ __forceinline__ void score_tiles(const PlainQueries<T, D, Blocks> &q, int group, const Level<T> &level, int32_t tiles, const RowOf &row_of,
                                             const Emit &emit) {
@@ -69,11 +69,13 @@ __device__ __forceinline__ void score_tiles(const PlainQueries<T, D, Blocks> &q,
       const int32_t ahead = tile_of(first + Tiles * warps, i);
       next[i] = ahead < tiles ? row_of(ahead) : 0;
     }
+    float best[Tiles];
+#pragma unroll
+    for (int i = 0; i < Tiles; i++) best[i] = score_tile<T, D, Blocks>(q, group, level.lambda, rows[i], std[i], 1.f);
+    if (g >= 2) continue;
 #pragma unroll
     for (int i = 0; i < Tiles; i++) {
-      float best[2];
-      score_tile<T, D, Blocks>(q, group, level.lambda, rows[i], std[i], 1.f, best);
-      if (g < 2 && tile_of(first, i) < tiles) emit(tile_of(first, i), 2 * t + g, g == 0 ? best[0] : best[1]);
+      if (tile_of(first, i) < tiles) emit(tile_of(first, i), 2 * t + g, best[i]);
     }
   }
 }

@@ -104,8 +104,9 @@ void launch_tiles(Backend &backend, const MatmulParams &params, const Joins &joi
   const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
   const TileLayout layout{bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(regions)};
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
-  launch(backend, "Could not launch matmul", quantized_kernel<F, Columns, OneToken>, grid, kThreads<F>, plan.shared_bytes, params, joins, shares,
-         layout, rounded);
+  const auto kernel = quantized_kernel<F, Columns, OneToken>;
+  if (backend.capability >= 90) leave_no_cache("Could not launch matmul", kernel);
+  launch(backend, "Could not launch matmul", kernel, grid, kThreads<F>, plan.shared_bytes, params, joins, shares, layout, rounded);
   if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows, joins.ending == PS_ADD);
 }
 

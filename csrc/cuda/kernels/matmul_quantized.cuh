@@ -361,6 +361,7 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
     quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Joins joins, const __grid_constant__ Shares shares,
                      const __grid_constant__ TileLayout layout, const __grid_constant__ PreparedX rounded) {
   extern __shared__ uint4 shared[];
+  let_next_start(); /* a block of the next product then follows each of this one without a pause */
   constexpr bool kSubsAreColumns = OneToken && F::kScales == Scales::kSixBits;
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = OneToken ? 1 : static_cast<int>(p.tokens);
@@ -413,7 +414,6 @@ __global__ void __launch_bounds__(kThreads<F>, Columns == 1 ? kMostWarps / kWarp
       else multiply_stage<F, Columns, OneToken>(source, x, first_sub, tokens, own_token, sum_tokens, sums);
       __syncwarp(); /* all lanes have read the stage that is copied over now */
       if (stream.active()) stream.copy_next(copies + slot * kStageBytes<F>);
-      else let_next_start();
       copy_commit();
       slot = slot + 1 == kStages<F, Columns> ? 0 : slot + 1;
     }

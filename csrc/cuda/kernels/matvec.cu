@@ -97,41 +97,46 @@ int64_t shared_half(const Backend &backend) {
   return (backend.shared_bytes - kReserved) / 2;
 }
 
+/* Of products with a norm, and of those without: they take turns in a layer. One of either kind fits a multiprocessor beside one of the other,
+ * but two of the kind without do not. A product starts when all blocks of the one before have, so each multiprocessor then has room for one
+ * of its blocks: with room for two, some would get two and others none. */
+constexpr int64_t kOffHalf = 4 * 1024;
+
 /* Shared memory that a block may take: half, so that blocks of other kernels fit beside it, where that holds a ring and some of x. */
-int64_t shared_budget(const Backend &backend) {
+int64_t shared_budget(const Backend &backend, bool has_norm) {
   const int64_t half = shared_half(backend);
-  return half >= 80 * 1024 ? half : backend.shared_bytes;
+  if (half < 80 * 1024) return backend.shared_bytes;
+  return backend.capability >= 90 && has_norm ? half - kOffHalf : half;
 }
 
-/* Shared memory of a block whose kernel starts early: so much that a multiprocessor takes one block only. The next product starts while
- * blocks of this one still run. With room for two, the step became slower instead of faster (docs/notes/gpu_step.md): probably the first
- * multiprocessors to be free take two of its blocks each, and others none. */
-int64_t alone_bytes(const Backend &backend, int64_t needed) {
-  constexpr int64_t kMoreThanHalf = 3 * 1024; /* 116 KiB on 9.0: what was measured */
-  return backend.capability >= 90 ? std::max(needed, shared_half(backend) + kMoreThanHalf) : needed;
+int64_t shared_bytes_of(const Backend &backend, int64_t needed, bool has_norm) {
+  if (backend.capability < 90) return needed;
+  return std::max(needed, shared_half(backend) + (has_norm ? -kOffHalf : kOffHalf - 1024));
 }
 
-Plan plan_splits(const Backend &backend, const MatmulParams &params, int64_t splits) {
-  const int64_t chunks = ceil_div(ceil_div(params.inputs, kChunk), splits), tiles = ceil_div(params.outputs, kTileOutputs);
+int64_t tiles_of(const MatmulParams &params, const Joins &joins) { return ceil_div(params.outputs, joins.gated() ? kTurnOutputs : kTileOutputs); }
+
+Plan plan_splits(const Backend &backend, const MatmulParams &params, const Joins &joins, int64_t splits) {
+  const int64_t chunks = ceil_div(ceil_div(params.inputs, kChunk), splits);
   const bool is_bf16 = params.weight.dtype == PS_BF16;
   const int64_t beside_ring = x_bytes(chunks, params.tokens, is_bf16 ? kParts<bf16> : kParts<f16>) +
                               (is_bf16 ? 0 : undo_bytes(chunks, params.tokens)) + warp_sum_bytes(params.tokens);
-  const int64_t groups = std::clamp<int64_t>(backend.multiprocessors / splits, 1, tiles);
+  const int64_t groups = std::clamp<int64_t>(backend.multiprocessors / splits, 1, tiles_of(params, joins));
   for (const int depth : kDepths) {
     const int64_t bytes = ring_bytes(depth) + beside_ring;
-    if (bytes <= shared_budget(backend)) return {depth, static_cast<int>(splits), static_cast<int>(groups), bytes};
+    if (bytes <= shared_budget(backend, joins.norm != nullptr)) return {depth, static_cast<int>(splits), static_cast<int>(groups), bytes};
   }
   return {};
 }
 
 /* One split where x fits, for that spares add_splits_kernel. Otherwise as few as leave room for a deep ring and give nearly every
  * multiprocessor a block. */
-Plan make_plan(const Backend &backend, const MatmulParams &params) {
+Plan make_plan(const Backend &backend, const MatmulParams &params, const Joins &joins) {
   const int64_t chunks = ceil_div(params.inputs, kChunk);
-  Plan best = plan_splits(backend, params, 1);
+  Plan best = plan_splits(backend, params, joins, 1);
   if (best.depth > 0) return best;
   for (int64_t splits = 2; splits <= chunks; splits++) {
-    const Plan plan = plan_splits(backend, params, splits);
+    const Plan plan = plan_splits(backend, params, joins, splits);
     if (plan.depth < kDeepEnough) continue;
     if (best.depth == 0 || plan.splits * plan.groups > best.splits * best.groups) best = plan;
     if (plan.splits * plan.groups * 16 >= backend.multiprocessors * 15) break;
@@ -148,10 +153,13 @@ auto stream_kernel_of(int depth) {
 void stream(Backend &backend, const MatmulParams &params, const Joins &joins, const Plan &plan) {
   float *sums = nullptr;
   if (plan.splits > 1) sums = static_cast<float *>(scratch(backend, plan.splits * params.tokens * params.outputs * int64_t(sizeof(float))));
-  const Shares shares(ceil_div(params.inputs, kChunk), plan.splits, ceil_div(params.outputs, kTileOutputs), plan.groups, sums);
-  const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
+  const int blocks = std::max(plan.groups, backend.multiprocessors / plan.splits); /* one for every multiprocessor, even where there are fewer tiles */
+  const Shares shares(ceil_div(params.inputs, kChunk), plan.splits, tiles_of(params, joins), blocks, sums);
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(plan.splits));
   const auto kernel = params.weight.dtype == PS_BF16 ? stream_kernel_of<bf16>(plan.depth) : stream_kernel_of<f16>(plan.depth);
-  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, alone_bytes(backend, plan.shared_bytes), params, joins, shares);
+  const int64_t shared_bytes = shared_bytes_of(backend, plan.shared_bytes, joins.norm != nullptr);
+  if (backend.capability >= 90) leave_no_cache("Could not launch matmul", kernel);
+  launch(backend, "Could not launch matmul", kernel, grid, kStreamThreads, shared_bytes, params, joins, shares);
   if (plan.splits == 1) return;
   add_splits(backend, params, sums, plan.splits, params.outputs, joins.ending == PS_ADD);
 }
@@ -160,15 +168,15 @@ void stream(Backend &backend, const MatmulParams &params, const Joins &joins, co
 
 void matvec(Backend &backend, const MatmulParams &params) {
   if (!can_stream(params)) return plain(backend, params);
-  stream(backend, params, {}, make_plan(backend, params));
+  stream(backend, params, {}, make_plan(backend, params, {}));
 }
 
 bool fused_matvec(Backend &backend, const FusedMatmulParams &params) {
   const MatmulParams &matmul = params.matmul;
   const Joins joins{params.norm.data, params.norm.dtype, params.eps, params.ending};
   if (matmul.tokens != 1 || !can_stream(matmul) || (joins.norm != nullptr && !packs_row(params.norm, 8))) return false;
-  if (joins.gated() && matmul.outputs % kTileOutputs != 0) return false;
-  const Plan plan = make_plan(backend, matmul);
+  if (joins.gated() && matmul.outputs % kTurnOutputs != 0) return false;
+  const Plan plan = make_plan(backend, matmul, joins);
   if (plan.splits > 1 && (joins.norm != nullptr || joins.gated())) return false; /* a block then sees a part of x only */
   stream(backend, matmul, joins, plan);
   return true;

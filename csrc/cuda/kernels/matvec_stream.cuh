@@ -3,14 +3,13 @@
  *
  * A block takes a share of the outputs and, where x is large, of the inputs too (add_splits_kernel in matvec.cu then adds up). It
  * splits its x once into 16-bit parts that keep all (bf16) or 22 (f16) bits and lie in shared memory as the instruction expects them.
- * Then it walks over tiles of 16 outputs; its warps share out the inputs in chunks of 32. Each lane copies its own 16-byte pieces of
- * weights into its own slots of a ring in shared memory, Depth chunks ahead and across tiles, and no thread waits for another but
- * once per tile. A multiprocessor takes one block of a product (alone_bytes in matvec.cu). When all blocks have requested their last
- * weights, the next kernel may start. Blocks of a small kernel fit beside this one. Where the next product's block follows this one, it
- * requests its first weights at once, so that the memory has work while other blocks end and the next x is computed.
+ * Then it walks over its tiles of 8 outputs, two at a turn; its warps share out the inputs in chunks of 32. Each lane copies its own 16-byte
+ * pieces of weights into its own slots of a ring in shared memory, Depth chunks ahead and across turns, and no thread waits for another but
+ * once per turn. The next kernel may start at once. A multiprocessor takes one block of a product, and beside it one of the next
+ * (shared_bytes_of in matvec.cu), which fills its ring with weights while this one ends and its x is computed.
  *
  * Of one token, the product may take in what surrounds it (joins.cuh). Each block multiplies x by the norm's weights as it splits it, and the
- * outputs by the norm's factor, for which no thread waits. A tile of a gated block has 8 gates and the 8 numbers that they multiply.
+ * outputs by the norm's factor, for which no thread waits. A turn of a gated block has 8 gates and the 8 numbers that they multiply.
  *
  * The instruction multiplies 16 rows by 8 columns. 8 rows of weights are its columns, for a lane's 16 bytes then are its operands as
  * they lie; its rows are two parts of x of each token. A lane holds 8 consecutive inputs where the instruction expects pairs 2t and
@@ -27,7 +26,8 @@ namespace ps {
 
 constexpr int kStreamWarps = 8, kStreamThreads = kStreamWarps * kWarp;
 constexpr int kStreamBlocks = 2;     /* whose registers fit a multiprocessor: half of them are for small kernels */
-constexpr int kTileOutputs = 16;     /* columns of two instructions */
+constexpr int kTileOutputs = 8;      /* columns of an instruction */
+constexpr int kTurnOutputs = 2 * kTileOutputs;
 constexpr int kChunk = 32;           /* inputs: 8 a lane, two instructions */
 constexpr int kSlotBytes = 16;       /* 8 inputs */
 constexpr int kLanesAToken = kChunk * 2 / kSlotBytes; /* lanes that hold a chunk of one token, or of one row of weights */
@@ -38,7 +38,7 @@ constexpr int kXLoads = 4;           /* pieces of x that a thread loads at once 
 PS_HOST_DEVICE constexpr int64_t ring_bytes(int depth) { return int64_t(depth) * 2 * kStreamThreads * kSlotBytes; }
 PS_HOST_DEVICE constexpr int64_t x_bytes(int64_t chunks, int64_t tokens, int parts) { return chunks * tokens * parts * kLanesAToken * kSlotBytes; }
 PS_HOST_DEVICE constexpr int64_t undo_bytes(int64_t chunks, int64_t tokens) { return (chunks * tokens + 3) / 4 * 16; }
-PS_HOST_DEVICE constexpr int64_t warp_sum_bytes(int64_t tokens) { return int64_t(2) * kStreamWarps * tokens * kTileOutputs * 4; }
+PS_HOST_DEVICE constexpr int64_t warp_sum_bytes(int64_t tokens) { return int64_t(2) * kStreamWarps * tokens * kTurnOutputs * 4; }
 
 /* Volatile, so that the compiler keeps reads of a slot before the copy that fills it again. */
 __device__ __forceinline__ uint4 read_slot(uint32_t address) {
@@ -98,7 +98,7 @@ __device__ __forceinline__ float prepare_x(const MatmulParams &p, const Joins &j
   return squares;
 }
 
-/* A lane's part of the sums of a tile. [2]: rows of weights 0 to 7 and 8 to 15. */
+/* A lane's part of the sums of a turn. [2]: of its tiles. */
 template <typename W>
 struct Sums {
   float large[2][4] = {}; /* of the two larger parts, whole sums */
@@ -136,9 +136,9 @@ struct Stream {
   const MatmulParams &p;
   const Share &share;
   const int first_k, end_k, inputs; /* this lane's first input, where those of the share end, and all */
-  const int tile_rows;              /* from one tile to the next */
-  const int64_t half_rows;          /* from a half of a tile to the other */
-  const W *rows[2];                 /* of the tile, this lane's */
+  const int turn_tiles;             /* from one turn to the next */
+  const int64_t to_second;          /* rows from the first tile of a turn to the second */
+  const W *rows[2];                 /* of the turn's tiles, this lane's */
   int tile, k;
 
   __device__ __forceinline__ Stream(const MatmulParams &params, const Joins &joins, const Share &share_of_block)
@@ -147,64 +147,69 @@ struct Stream {
         first_k((share.first_chunk + static_cast<int>(threadIdx.x) / kWarp) * kChunk + threadIdx.x % kLanesAToken * 8),
         end_k((share.first_chunk + share.chunks) * kChunk),
         inputs(static_cast<int>(p.inputs)),
-        tile_rows(joins.gated() ? kTileOutputs / 2 : kTileOutputs),
-        half_rows(joins.gated() ? p.outputs / 2 : kTileOutputs / 2),
+        turn_tiles(joins.gated() ? 1 : 2),
+        to_second(joins.gated() ? p.outputs / 2 : kTileOutputs),
         tile(share.first_tile),
         k(first_k) {
     if (first_k >= end_k) tile = share.end_tile; /* nothing for this warp */
-    start_tile();
+    start_turn();
   }
 
   __device__ __forceinline__ bool active() const { return tile < share.end_tile; }
 
   /* Rows past the last are read as the last one; their sums are not stored. */
-  __device__ __forceinline__ void start_tile() {
+  __device__ __forceinline__ void start_turn() {
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int64_t row = int64_t(tile) * tile_rows + half * half_rows + threadIdx.x % kWarp / kLanesAToken, last = p.outputs - 1;
-      rows[half] = static_cast<const W *>(p.weight.data) + (row < last ? row : last) * p.weight.stride;
+    for (int second = 0; second < 2; second++) {
+      const int64_t row = int64_t(tile) * kTileOutputs + second * to_second + threadIdx.x % kWarp / kLanesAToken, last = p.outputs - 1;
+      rows[second] = static_cast<const W *>(p.weight.data) + (row < last ? row : last) * p.weight.stride;
     }
   }
 
-  /* Copies this lane's weights of the next chunk to slots of the ring, zeros for inputs past the last. */
+  /* Copies this lane's weights of the next chunk to slots of the ring, zeros for inputs past the last and for a tile past the share's. */
   __device__ __forceinline__ void copy_next(uint32_t slots) {
     const bool valid = k < inputs;
     const int from = valid ? k : 0;
     copy_async_once(slots, rows[0] + from, valid);
-    copy_async_once(slots + kStreamThreads * kSlotBytes, rows[1] + from, valid);
+    copy_async_once(slots + kStreamThreads * kSlotBytes, rows[1] + from, valid && tile + turn_tiles - 1 < share.end_tile);
     k += kStreamWarps * kChunk;
     if (k < end_k) return;
     k = first_k;
-    tile++;
-    if (active()) start_tile();
+    tile += turn_tiles;
+    if (active()) start_turn();
   }
 };
 
-/* Adds up what the warps found for a tile, always in the same order, and stores it. partial [warps, tokens, 16]: of one tile in two.
- * before: what stands where the thread's output goes, for PS_ADD; scale: of the norm, which the first tile finds from squares [warps]. */
+/* Where the outputs of a share end. */
+__device__ __forceinline__ int64_t end_output(const MatmulParams &p, const Share &share) {
+  const int64_t end = int64_t(share.end_tile) * kTileOutputs;
+  return end < p.outputs ? end : p.outputs;
+}
+
+/* Adds up what the warps found in the turn from `tile` on, always in the same order, and stores it. partial [warps, tokens, 16]: of one turn in
+ * two. before: what stands where the thread's output goes, for PS_ADD; scale: of the norm, which the first turn finds from squares [warps]. */
 template <typename W>
-__device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &joins, float *splits, float *partial, const Sums<W> &sums, int tile,
-                                           float before, const float *squares, float &scale) {
+__device__ __forceinline__ void store_turn(const MatmulParams &p, const Joins &joins, const Share &share, float *splits, float *partial,
+                                           const Sums<W> &sums, int tile, float before, const float *squares, float &scale) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, tokens = static_cast<int>(p.tokens);
   if (lane / 4 < tokens) {
-    float *own = partial + (warp * tokens + lane / 4) * kTileOutputs + lane % 4 * 2;
+    float *own = partial + (warp * tokens + lane / 4) * kTurnOutputs + lane % 4 * 2;
 #pragma unroll
     for (int half = 0; half < 2; half++) *reinterpret_cast<float2 *>(own + half * 8) = {sums.total(half, 0), sums.total(half, 1)};
   }
-  __syncthreads(); /* also: the tile before has been read */
-  const int place = threadIdx.x, token = place / kTileOutputs;
-  const int64_t n = int64_t(tile) * kTileOutputs + place % kTileOutputs;
-  if (token >= tokens || n >= p.outputs) return;
+  __syncthreads(); /* also: the turn before has been read */
+  const int place = threadIdx.x, token = place / kTurnOutputs;
+  const int64_t n = int64_t(tile) * kTileOutputs + place % kTurnOutputs;
+  if (token >= tokens || (!joins.gated() && n >= end_output(p, share))) return;
   float total = 0;
 #pragma unroll
-  for (int w = 0; w < kStreamWarps; w++) total += partial[w * tokens * kTileOutputs + place];
+  for (int w = 0; w < kStreamWarps; w++) total += partial[w * tokens * kTurnOutputs + place];
   if (squares != nullptr) scale = norm_scale<kStreamWarps>(joins, squares, p.inputs);
   if (joins.gated()) {
-    constexpr int kHalf = kTileOutputs / 2;
-    const int64_t column = int64_t(tile) * kHalf + place % kHalf;
-    const float own = total * scale + bias_at(p.bias, place < kHalf ? column : p.outputs / 2 + column);
-    const float up = __shfl_down_sync((1u << kTileOutputs) - 1, own, kHalf);
-    if (place < kHalf) p.out.data[column] = activate(joins.ending, own) * up;
+    const int64_t column = int64_t(tile) * kTileOutputs + place % kTileOutputs;
+    const float own = total * scale + bias_at(p.bias, place < kTileOutputs ? column : p.outputs / 2 + column);
+    const float up = __shfl_down_sync((1u << kTurnOutputs) - 1, own, kTileOutputs);
+    if (place < kTileOutputs) p.out.data[column] = activate(joins.ending, own) * up;
   } else if (splits == nullptr) {
     p.out.row(token)[n] = before + (total * scale + bias_at(p.bias, n));
   } else {
@@ -213,13 +218,14 @@ __device__ __forceinline__ void store_tile(const MatmulParams &p, const Joins &j
 }
 
 /* No operation writes 16-bit numbers to a buffer, so the weights are there before the previous kernel is done: the ring is filled
- * with them while it still runs. x may be its result. */
+ * with them while it still runs. x may be its result. A block beyond the tiles only keeps its multiprocessor for the next kernel's. */
 template <typename W, int Depth>
 __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
     stream_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Joins joins, const __grid_constant__ Shares shares) {
   static_assert(sizeof(W) == 2, "A slot holds the 8 inputs that a lane of the instruction takes, and only 16-bit weights may be read early");
-  static_assert(kFewTokens * kTileOutputs <= kStreamThreads, "One thread adds up one output of a tile");
+  static_assert(kFewTokens * kTurnOutputs <= kStreamThreads, "One thread adds up one output of a turn");
   extern __shared__ uint4 shared[];
+  let_next_start();
   const Share share(shares);
   __shared__ float squares[kStreamWarps];
   Stream<W> stream(p, joins, share);
@@ -237,9 +243,10 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
   float *partial = reinterpret_cast<float *>(after_x + (std::is_same<W, f16>::value ? undo_bytes(share.chunks, tokens) : 0));
   joins.prefetch(p.inputs);
   wait_for_previous();
+  if (share.first_tile >= share.end_tile) return;
   const float own_squares = prepare_x<W>(p, joins, share, x_slots, undos);
   __syncthreads();
-  if (joins.norm != nullptr) { /* added up by threads that store tiles, after the barrier in store_tile */
+  if (joins.norm != nullptr) { /* added up by threads that store, after the barrier in store_turn */
     const float sum = warp_sum(own_squares);
     if (lane == 0) squares[warp] = sum;
   }
@@ -251,10 +258,10 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
   uint32_t slots = ring;
   int flip = 0;
   float scale = 1;
-  for (int tile = share.first_tile; tile < share.end_tile; tile++) {
+  for (int tile = share.first_tile; tile < share.end_tile; tile += stream.turn_tiles) {
     Sums<W> sums;
     const int64_t own_output = int64_t(tile) * kTileOutputs + threadIdx.x;
-    const bool adds = joins.ending == PS_ADD && shares.sums == nullptr && threadIdx.x < kTileOutputs && own_output < p.outputs;
+    const bool adds = joins.ending == PS_ADD && shares.sums == nullptr && threadIdx.x < kTurnOutputs && own_output < end_output(p, share);
     const float before = adds ? p.out.data[own_output] : 0.f; /* of one token: asked for early */
     uint32_t x_address = own_x;
     for (int chunk = warp; chunk < share.chunks; chunk += kStreamWarps, x_address += step_bytes) {
@@ -265,13 +272,12 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
       for (int slot = 0; slot < kParts<W>; slot++) x[slot] = read_slot(x_address + slot * slot_bytes);
       const float undo = std::is_same<W, f16>::value ? undos[chunk * tokens + token] : 1.f;
       if (stream.active()) stream.copy_next(slots);
-      else let_next_start(); /* not sooner: its copies would only take turns with ours */
       copy_commit();
       slots += kStageBytes;
       if (slots == ring_end) slots = ring;
       sums.add(weights, x, undo);
     }
-    store_tile<W>(p, joins, shares.sums, partial + flip * kStreamWarps * tokens * kTileOutputs, sums, tile, before,
+    store_turn<W>(p, joins, share, shares.sums, partial + flip * kStreamWarps * tokens * kTurnOutputs, sums, tile, before,
                   tile == share.first_tile ? squares : nullptr, scale);
     flip ^= 1;
   }

@@ -103,11 +103,16 @@ __device__ __forceinline__ float round_to(float value) {
   return to_float(out);
 }
 
-/* The exponent of the largest of four neighbouring lanes' numbers, which are not negative; 0 where that is 0, infinite or NaN. */
+/* 2^exponent, which is -126 to 127. */
+__device__ __forceinline__ float power_of_two(int exponent) { return __uint_as_float(static_cast<uint32_t>(exponent + 127) << 23); }
+
+/* The exponent of the largest of four neighbouring lanes' numbers, which are not negative, -126 to 126; 0 where that is 0, infinite or
+ * NaN. */
 __device__ __forceinline__ int quad_exponent(float largest) {
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 1));
   largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, 2));
-  return largest > 0 && isfinite(largest) ? ilogbf(largest) : 0;
+  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23) - 127;
+  return largest > 0 && isfinite(largest) ? min(max(exponent, -126), 126) : 0;
 }
 
 /* Two numbers as a sum of two 16-bit floats each: `high`, and in `low` what rounding left. Together they keep 16 (bf16) or 22 (f16)

@@ -96,11 +96,9 @@ __global__ void __launch_bounds__(kThreads, D <= 128 && Blocks == 1 ? 2 : 1) sco
     ready = true;
 #pragma unroll
     for (int i = 0; i < kTilesAtOnce; i++) {
-      float best[2];
-      score_tile<T, D, Blocks>(q, row.group, lambda, pages[i], std[i], scale[i], best);
-      const int unit = first + i * kTilePages + 2 * t;
-      if (g == i && unit < row.end) row.scores[unit] = best[0];
-      if (g == i && unit + 1 < row.end) row.scores[unit + 1] = best[1];
+      const float score = score_tile<T, D, Blocks>(q, row.group, lambda, pages[i], std[i], scale[i]);
+      const int unit = first + i * kTilePages + 2 * t + g % 2;
+      if (g / 2 == i && unit < row.end) row.scores[unit] = score;
     }
   }
 }
@@ -121,8 +119,8 @@ __global__ void __launch_bounds__(kThreads) score_two_rows_kernel(const __grid_c
     const int heads = row.group - block * kScoreHeads;
     const float *query = row.q + block * kScoreHeads * D;
     QueryRows<D> q, other;
-    load_query_rows<T, D>(query, heads, quest ? Form::kPositive : Form::kPlain, q);
-    load_query_rows<T, D>(query, heads, quest ? Form::kNegative : Form::kSquare, other);
+    load_query_rows<T, D>(QueryMemory<D>{query}, heads, quest ? Form::kPositive : Form::kPlain, q);
+    load_query_rows<T, D>(QueryMemory<D>{query}, heads, quest ? Form::kNegative : Form::kSquare, other);
     for (int first = row.begin + warp * kTilePages; first < row.end; first += kWarps * kTilePages) {
       const int32_t at = statistics_row(launch, row, min(first + g, row.end - 1));
       PageRow<T, D> page, second;

@@ -7,6 +7,8 @@
 
 #include <cuda_fp8.h>
 
+#include <type_traits>
+
 #include "../layout.cuh"
 #include "mma.cuh"
 
@@ -74,33 +76,61 @@ __device__ __forceinline__ float formed(Form form, float q) {
   }
 }
 
-/* Lane (g, t) takes head g: dimensions 32 j + 8 t to + 7. q: the first of `heads` rows of D. Returns |q| of head g. */
-template <typename P, int D>
-__device__ __forceinline__ float load_query_rows(const float *q, int heads, Form form, QueryRows<D> &out) {
+/* Rows of queries in memory, which may lie at any multiple of 4 bytes. */
+template <int D>
+struct QueryMemory {
+  const float *first;
+
+  __device__ __forceinline__ void load(int head, int dim, float (&out)[8]) const {
+#pragma unroll
+    for (int i = 0; i < 8; i++) out[i] = first[head * D + dim + i];
+  }
+};
+
+/* Rows of queries in shared memory, aligned to 16 bytes; what pads them avoids bank conflicts. */
+template <int D>
+struct QueryShared {
+  static constexpr int kStride = D + 4;
+  const float *first;
+
+  __device__ __forceinline__ void load(int head, int dim, float (&out)[8]) const {
+#pragma unroll
+    for (int i = 0; i < 8; i += 4) {
+      const float4 four = *reinterpret_cast<const float4 *>(first + head * kStride + dim + i);
+      out[i] = four.x, out[i + 1] = four.y, out[i + 2] = four.z, out[i + 3] = four.w;
+    }
+  }
+};
+
+/* Lane (g, t) takes head g: dimensions 32 j + 8 t to + 7. q: `heads` rows of D. Returns |q| of head g. */
+template <typename P, int D, typename Source>
+__device__ __forceinline__ float load_query_rows(const Source &q, int heads, Form form, QueryRows<D> &out) {
   static_assert(D % 32 == 0, "Four lanes of 8 dimensions each read a page together");
   const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
   const bool used = g < heads;
-  const float *own = q + (used ? g : 0) * D + 8 * t;
-  float largest = 0, squares = 0;
+  float own[D / 32][8], largest = 0, squares = 0;
 #pragma unroll
-  for (int i = 0; i < D / 4; i++) {
-    const float x = used ? own[i / 8 * 32 + i % 8] : 0.f;
-    squares += x * x;
-    largest = fmaxf(largest, fabsf(formed(form, x)));
+  for (int j = 0; j < D / 32; j++) {
+    if (used) q.load(g, 32 * j + 8 * t, own[j]);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const float x = used ? own[j][i] : 0.f;
+      squares += x * x;
+      own[j][i] = formed(form, x);
+      largest = fmaxf(largest, fabsf(own[j][i]));
+    }
   }
   squares += __shfl_xor_sync(kAllLanes, squares, 1);
   squares += __shfl_xor_sync(kAllLanes, squares, 2);
   const int exponent = quad_exponent(largest);
-  const float down = ldexpf(1.f, -exponent);
+  const float down = power_of_two(-exponent);
 #pragma unroll
   for (int step = 0; step < D / 16; step++) {
-    float x[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) x[i] = used ? formed(form, own[step / 2 * 32 + step % 2 * 4 + i]) * down : 0.f;
-    split<P>(x[0], x[1], out.a[step][0], out.a[step][1]);
-    split<P>(x[2], x[3], out.a[step][2], out.a[step][3]);
+    const float *x = own[step / 2] + step % 2 * 4;
+    split<P>(x[0] * down, x[1] * down, out.a[step][0], out.a[step][1]);
+    split<P>(x[2] * down, x[3] * down, out.a[step][2], out.a[step][3]);
   }
-  out.factor = ldexpf(1.f, exponent);
+  out.factor = power_of_two(exponent);
   return sqrtf(squares);
 }
 
@@ -158,28 +188,34 @@ template <typename T, int D, int Blocks>
 __device__ __forceinline__ void load_queries(const float *q, int group, PlainQueries<T, D, Blocks> &out) {
 #pragma unroll
   for (int block = 0; block < Blocks; block++) {
-    out.length[block] =
-        load_query_rows<typename ProductType<T>::type, D>(q + block * kScoreHeads * D, group - block * kScoreHeads, Form::kPlain, out.rows[block]);
+    out.length[block] = load_query_rows<typename ProductType<T>::type, D>(QueryMemory<D>{q + block * kScoreHeads * D}, group - block * kScoreHeads,
+                                                                          Form::kPlain, out.rows[block]);
   }
 }
 
-/* best[i]: score of page 2t + i of the tile; std and scale are those of this lane's page g. */
+/* Score of page 2t + g % 2 of the tile; std and scale are those of this lane's page g. */
 template <typename T, int D, int Blocks>
-__device__ __forceinline__ void score_tile(const PlainQueries<T, D, Blocks> &q, int group, float lambda, const PageRow<T, D> &page, float std,
-                                           float scale, float (&best)[2]) {
-  float spreads[2], scales[2];
+__device__ __forceinline__ float score_tile(const PlainQueries<T, D, Blocks> &q, int group, float lambda, const PageRow<T, D> &page, float std,
+                                            float scale) {
+  const int g = threadIdx.x % kWarp / 4;
+  float spreads[2], scales[2] = {1.f, 1.f}, best[2];
   exchange(lambda * std, spreads);
-  exchange(scale, scales);
+  if constexpr (std::is_same<T, f8>::value) exchange(scale, scales);
 #pragma unroll
   for (int block = 0; block < Blocks; block++) {
     float dot[2];
     dot_tile<T, D>(q.rows[block], page, dot);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const float score = largest_head(dot[i] * scales[i] + q.length[block] * spreads[i], group - block * kScoreHeads);
+      const float score = block * kScoreHeads + g < group ? dot[i] * scales[i] + q.length[block] * spreads[i] : -INFINITY;
       best[i] = block == 0 ? score : max_nan(best[i], score);
     }
   }
+  /* the largest over the heads; lanes of even and of odd g go on with one page each */
+  const bool odd = g % 2 != 0;
+  float own = max_nan(odd ? best[1] : best[0], __shfl_xor_sync(kAllLanes, odd ? best[0] : best[1], 4));
+  own = max_nan(own, __shfl_xor_sync(kAllLanes, own, 8));
+  return max_nan(own, __shfl_xor_sync(kAllLanes, own, 16));
 }
 
 }  // namespace ps

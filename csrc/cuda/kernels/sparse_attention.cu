@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "block_select.cuh"
+#include "cluster_join.cuh"
 #include "cluster_select.cuh"
 #include "decode_attention_mma.cuh"
 #include "group_choice.cuh"
@@ -31,15 +32,12 @@ struct ChoiceSizes {
   int32_t page_keys; /* of their pages */
 };
 
-inline int64_t choice_bytes(const ChoiceSizes &sizes) {
-  return int64_t(sizeof(int32_t)) * (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys);
-}
-
 struct SparseLaunch {
   PageChooseParams choose;
   DecodeLaunch attend;
   ChoiceSizes sizes;
-  int32_t room_bytes; /* of shared memory, for the choice and then for the ring; the chosen pages lie behind */
+  int32_t room_bytes; /* of shared memory, for the choice and then for the ring; the inbox and the chosen pages lie behind */
+  int32_t inbox_bytes;
 };
 
 /* Lowest and highest key that a warp has seen of those that take part. */
@@ -58,7 +56,11 @@ struct ChoiceShared {
   };
 };
 
-/* Where things lie in a block's shared memory while it chooses. */
+inline int64_t choice_bytes(const ChoiceSizes &sizes) {
+  return sizeof(ChoiceShared) + int64_t(sizeof(int32_t)) * (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys);
+}
+
+/* Where things lie in a block's shared memory while it chooses, behind ChoiceShared. */
 struct Room {
   uint32_t *keys;      /* [units] */
   int32_t *rows;       /* [units] their rows of statistics */
@@ -68,7 +70,7 @@ struct Room {
 };
 
 __device__ __forceinline__ Room lay_out(const ChoiceSizes &sizes, unsigned char *memory) {
-  uint32_t *keys = reinterpret_cast<uint32_t *>(memory);
+  uint32_t *keys = reinterpret_cast<uint32_t *>(memory + sizeof(ChoiceShared));
   int32_t *rows = reinterpret_cast<int32_t *>(keys + sizes.units), *groups = rows + sizes.units, *group_rows = groups + sizes.groups;
   return {keys, rows, groups, group_rows, reinterpret_cast<uint32_t *>(group_rows + sizes.groups)};
 }
@@ -123,26 +125,18 @@ __device__ __forceinline__ void score_stage(const Stage<T> &stage, const PlainQu
                                });
 }
 
-/* The best of keys that the blocks of the cluster hold parts of: body(place, i) in order, before that certain(i) for some of them. */
-template <typename Certain, typename Body>
+/* The best of keys that the blocks of the cluster hold parts of: body(place, i) in order. */
+template <typename Body>
 __device__ __forceinline__ void select_apart(const uint32_t *from, int32_t count, int32_t wanted, int32_t blocks, ChoiceShared &shared,
-                                             const Certain &certain, const Body &body) {
+                                             const Body &body) {
   auto key = [&](int32_t i) { return from[i]; };
   Keys<kKeyItems, decltype(key)> keys(key, count);
-  auto narrowed = [&](const Interval &interval) {
-    if (count > keys.chunk()) return;
-#pragma unroll
-    for (int i = 0; i < kKeyItems; i++) {
-      if (keys.held[i] > interval.high) certain(keys.place(0, i));
-    }
-  };
-  select_in_cluster(keys, wanted, blocks, shared.apart.select, shared.apart.cluster, narrowed, body);
+  select_in_cluster(keys, wanted, blocks, shared.apart.select, shared.apart.cluster, [](const Interval &) {}, body);
 }
 
-/* The same of keys that this block has all of. */
-template <typename Certain, typename Body>
+/* The same of keys that this block has all of: their numbers to `out`, in order. Ends with a barrier. */
 __device__ __forceinline__ void select_gathered(const uint32_t *from, int32_t count, int32_t wanted, const Span *spans, int32_t blocks,
-                                                ChoiceShared &shared, const Certain &certain, const Body &body) {
+                                                ChoiceShared &shared, int32_t *out) {
   const int lane = threadIdx.x % kWarp;
   Span span{0xffffffffu, 0};
   for (int i = lane; i < blocks * (kThreads / kWarp); i += kWarp) {
@@ -150,8 +144,8 @@ __device__ __forceinline__ void select_gathered(const uint32_t *from, int32_t co
     span = {min(span.low, other.low), max(span.high, other.high)};
   }
   span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
-  if (count <= 4 * kThreads) select_here<4>(from, count, span.low, span.high, wanted, shared.block, certain, body);
-  else select_here<kGathered / kThreads>(from, count, span.low, span.high, wanted, shared.block, certain, body);
+  if (count <= 4 * kThreads) select_here<4>(from, count, span.low, span.high, wanted, shared.block, out);
+  else select_here<kGathered / kThreads>(from, count, span.low, span.high, wanted, shared.block, out);
 }
 
 /* Passes this block's share of the keys, and the spans of its warps, to the others. One warp serves one block. */
@@ -179,10 +173,11 @@ __device__ __forceinline__ void prefetch_rows(const Level<T> &level, int32_t row
 
 /* Fills `chosen` with k of more pages, the same in every block. What does not depend on earlier kernels comes before the wait for them.
  * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together, because passing them takes longer.
- * Returns the rows of statistics that the cluster read. */
-template <typename T, int D>
+ * take_queries() brings the row's to `queries`. Returns the rows of statistics that the cluster read. */
+template <typename T, int D, typename TakeQueries>
 __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room,
-                                                const Chosen &chosen, ChoiceShared &shared) {
+                                                const Chosen &chosen, ChoiceShared &shared, const QueryShared<D> &queries,
+                                                const TakeQueries &take_queries) {
   const PageSelectParams &p = launch.choose.select;
   const PageScoreParams &score = launch.choose.score;
   const int32_t k = static_cast<int32_t>(p.k), blocks = launch.sizes.cluster;
@@ -217,11 +212,11 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
     chosen.physical[place] = physical_page(launch.attend, row, page);
   }
   cluster_sync(); /* from here on all blocks are there to be written to */
-  wait_for_previous();
+  take_queries();
   if (forced.best == 0) return 0;
 
   PlainQueries<T, D, 1> q;
-  load_queries(queries_of(launch.attend, row), row.heads, q);
+  q.length[0] = load_query_rows<T, D>(queries, row.heads, Form::kPlain, q.rows[0]);
 #pragma unroll 1
   for (bool last = shift == 0;; last = true) {
     if (gathered) clear_bins(shared.block);
@@ -235,20 +230,17 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
     span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
     if (threadIdx.x % kWarp == 0) shared.spans[last][cluster_rank()][threadIdx.x / kWarp] = span;
     __syncthreads();
-    /* What is certain is on its way while the rest is found. */
-    auto certain = [&](int32_t i) {
-      if (!stage.share.has(i)) return;
-      if (last) prefetch_page(launch.attend, row, stage.row(i));
-      else prefetch_rows<T, D>(of_pages, stage.row(i) << kGroupShift, kGroupPages);
-    };
     if (gathered) {
-      auto take = [&](int32_t place, int32_t i) {
-        (last ? chosen.logical + begin : room.groups)[place] = stage.unit(i);
-        (last ? chosen.physical + begin : room.group_rows)[place] = stage.row(i);
-      };
+      int32_t *taken_units = last ? chosen.logical + begin : room.groups, *taken_rows = last ? chosen.physical + begin : room.group_rows;
       pass_keys(stage.keys, stage.share, shared.spans[last][0], blocks);
       cluster_sync();
-      select_gathered(stage.keys, stage.count, stage.wanted, shared.spans[last][0], blocks, shared, certain, take);
+      select_gathered(stage.keys, stage.count, stage.wanted, shared.spans[last][0], blocks, shared, taken_units);
+      for (int32_t place = threadIdx.x; place < stage.wanted; place += kThreads) {
+        const int32_t i = taken_units[place];
+        taken_rows[place] = stage.row(i);
+        taken_units[place] = stage.unit(i);
+      }
+      __syncthreads();
     } else {
       auto take = [&](int32_t place, int32_t i) {
         const int32_t unit = stage.unit(stage.share.begin + i), at = stage.row(stage.share.begin + i);
@@ -260,7 +252,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
           write_remote(room.group_rows + place % part.most, place / part.most, at);
         }
       };
-      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared, [&](int32_t i) { certain(stage.share.begin + i); }, take);
+      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared, take);
       cluster_sync();
     }
     if (last) break;
@@ -268,21 +260,6 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
              room.page_keys, room.groups,         room.group_rows, gathered ? 0 : part.begin};
   }
   return units + taken * kGroupPages;
-}
-
-/* Joins the cluster's answers, in the order and arithmetic of join_splits. Every block writes a share of the row. */
-template <int D>
-__device__ __forceinline__ void join_cluster(const SparseLaunch &launch, const RowPages &row, const Merged &merged) {
-  const Share share = share_of(row.heads * D, launch.sizes.cluster, 1);
-  for (int i = share.begin + threadIdx.x; i < share.end; i += kThreads) {
-    const int head = i / D;
-    out_row(launch.attend, row, head)[i % D] = join_number<float>(
-        row.splits,
-        [&](int split) {
-          return float2{__uint_as_float(read_remote(merged.maxima + head, split)), __uint_as_float(read_remote(merged.totals + head, split))};
-        },
-        [&](int split) { return __uint_as_float(read_remote(merged.acc + i, split)); });
-  }
 }
 
 /* Writes what was chosen, and counts what is done; by the threads of a row's first block that do not attend. */
@@ -304,10 +281,13 @@ __device__ __forceinline__ void report(const SparseLaunch &launch, const RowPage
   add_to_counter(counters.pages_scored, scored);
 }
 
+/* Registers per thread of a block that fits beside one of a product of 16-bit weights (matvec_stream.cuh). */
+constexpr int kRegisters = 152;
+
 template <typename T, typename Kv, int D>
-__global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant__ SparseLaunch launch) {
+__global__ void __maxnreg__(kRegisters) sparse_kernel(const __grid_constant__ SparseLaunch launch) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  __shared__ ChoiceShared shared;
+  let_next_start(); /* the next product then requests its first weights while the projections end, and not while pages are waited for */
 
   /* the row */
   const DecodeAttentionParams &p = launch.attend.params;
@@ -327,16 +307,27 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   row.table = p.sequences.page_table + row.sequence * p.sequences.table_stride;
   const int32_t pages = (row.length + desc.page_size - 1) >> row.page_shift, rank = cluster_rank();
 
+  /* its queries */
+  __shared__ alignas(16) float heads[kRowHeads * QueryShared<D>::kStride];
+  const QueryShared<D> queries{heads};
+  auto take_queries = [&] {
+    wait_for_previous();
+    const float *from = queries_of(launch.attend, row);
+    for (int i = threadIdx.x; i < row.heads * D; i += kThreads) heads[i / D * QueryShared<D>::kStride + i % D] = __ldcg(from + i);
+    __syncthreads();
+  };
+
   /* its pages */
-  int32_t *lists = reinterpret_cast<int32_t *>(memory + launch.room_bytes), scored = 0;
+  int32_t *lists = reinterpret_cast<int32_t *>(memory + launch.room_bytes + launch.inbox_bytes), scored = 0;
   const Chosen chosen{lists, lists + p.k};
   row.count = min(pages, static_cast<int32_t>(p.k));
   if (pages > p.k) { /* in the memory that the ring takes later */
-    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, shared);
+    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen,
+                                *reinterpret_cast<ChoiceShared *>(memory), queries, take_queries);
   } else {
     for (int32_t i = threadIdx.x; i < pages; i += kThreads) chosen.logical[i] = i, chosen.physical[i] = physical_page(launch.attend, row, i);
-    wait_for_previous();
-    __syncthreads();
+    cluster_sync(); /* as in choose_pages */
+    take_queries();
   }
 
   /* its answer */
@@ -350,19 +341,22 @@ __global__ void __launch_bounds__(kThreads) sparse_kernel(const __grid_constant_
   if (threadIdx.x >= kDecodeThreads) {
     if (rank == 0) report(launch, row, pages, scored, chosen.logical);
   } else if (row.begin < row.end) {
-    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Settled{queries_of(launch.attend, row)}, memory, state);
+    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Settled{heads, QueryShared<D>::kStride}, memory, state);
   }
   __syncthreads();
-  const Merged merged = merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory));
+  const Inbox inbox(memory + launch.room_bytes, row, D);
+  if (rank < row.splits) {
+    merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory),
+                                     [&](int i, const float4 &sum, float maximum, float total) { inbox.pass(row, i, sum, maximum, total); });
+  }
   cluster_sync();
-  join_cluster<D>(launch, row, merged);
-  cluster_sync(); /* nobody's memory goes away while others read it */
+  if (rank < row.splits) inbox.write(launch.attend, row, row.heads * D / 4);
 }
 
 /* Sizes of a cluster, the best first. Larger ones than 8 ran in two waves on an H100: 33 us instead of 17 for 8 rows. */
 constexpr int32_t kClusterSizes[] = {8, 4};
 
-constexpr int64_t kStaticBytes = sizeof(ChoiceShared) + 1024;
+constexpr int64_t kStaticBytes = kRowHeads * QueryShared<128>::kStride * sizeof(float) + 1024;
 
 ChoiceSizes choice_sizes(const PageChooseParams &params, int32_t cluster) {
   const int64_t pages = params.score.sequences.max_pages, share = ceil_div(pages, cluster);
@@ -383,9 +377,13 @@ bool launch_size(Backend &backend, SparseLaunch params, int32_t size) {
   const int64_t lists = 2 * params.choose.select.k * int64_t(sizeof(int32_t));
   params.sizes = choice_sizes(params.choose, size);
   params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, ceil_div(choice_bytes(params.sizes), 16) * 16));
-  if (params.room_bytes + lists > backend.shared_bytes - kStaticBytes) return false;
+  const ps_cache_desc &desc = params.choose.score.cache.desc;
+  params.inbox_bytes = static_cast<int32_t>(Inbox::bytes(desc.num_query_heads / desc.num_kv_heads, D, size));
+  const int64_t shared_bytes = params.room_bytes + params.inbox_bytes + lists;
+  if (shared_bytes > backend.shared_bytes - kStaticBytes) return false;
+  leave_no_cache("Could not launch sparse_attention", sparse_kernel<T, Kv, D>);
   return launch_clusters(backend, "Could not launch sparse_attention", sparse_kernel<T, Kv, D>, params.attend.rows, size, dim3(kThreads),
-                         params.room_bytes + lists, params);
+                         shared_bytes, params);
 }
 
 template <typename T, typename Kv>
@@ -407,7 +405,7 @@ bool launch_as_clusters(Backend &backend, const SparseAttentionParams &params) {
   const ps_cache_desc &desc = score.cache.desc;
   if (backend.capability < 90 || !has_fast_score(desc) || desc.num_query_heads / desc.num_kv_heads > kRowHeads) return false;
   if (score.cache.mean_scale || (score.scorer != PS_UNIQUE && score.scorer != PS_MEAN)) return false;
-  const SparseLaunch launch_params{params.choose, describe_decode(backend, params.attend), {}, 0};
+  const SparseLaunch launch_params{params.choose, describe_decode(backend, params.attend), {}, 0, 0};
   const int64_t rows = launch_params.attend.rows, splits = splits_of(params.choose.select.k * desc.page_size, rows);
   for (int32_t size : kClusterSizes) {
     if (splits > size || rows * size > backend.multiprocessors) continue;
