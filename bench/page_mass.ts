@@ -1,5 +1,6 @@
 /** The exact softmax mass of every page for a KV head: the ranking of a perfect selector. */
-import { type KvCache, pageMass, type Sequences } from "../ffi/kv_cache.ts";
+import type { KvCache, Sequences } from "../ffi/kv_cache.ts";
+import { pageMass } from "../ffi/page_mass.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 
 /** Inputs for the masses of one sequence. */

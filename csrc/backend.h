@@ -76,6 +76,8 @@ void decode_attention(Backend &backend, const DecodeAttentionParams &params);
 void append_attend(Backend &backend, const AppendRotatedParams &append, const DecodeAttentionParams &attend);
 void page_mass(Backend &backend, const PageMassParams &params);
 void sparse_attention(Backend &backend, const SparseAttentionParams &params);
+/* append_rotated, then sparse_attention of the same layer; the contents of q are undefined afterwards. */
+void append_sparse_attention(Backend &backend, const AppendRotatedParams &append, const SparseAttentionParams &attend);
 void prefill_choose(Backend &backend, const PrefillChooseParams &params);
 void prefill_attention(Backend &backend, const PrefillAttentionParams &params);
 void cache_read(Backend &backend, const CacheView &cache, int32_t layer, int32_t page, ps_cache_field field, float *out);

@@ -208,13 +208,12 @@ export class Model {
   decode(pool: KvPool, policy: PagePolicy, step: DecodeStep, hooks: DecodeHooks = {}): Tensor {
     const views = this.#start(step);
     const decodeAttention = hooks.attend ?? policyAttention(pool, policy);
-    const attend: Attend = (layer, rotation, { q, k, v, attended }) => {
-      const { slots, sequences } = step;
-      if (!hooks.attend && !hooks.observer && !selectionOf(policy, layer, step)) {
-        const options = { window: windowOf(policy, layer) };
-        return pool.cache.appendAttend(layer, rotation, { q, k, v, slots }, sequences, attended, options);
-      }
-      pool.cache.appendRotated(layer, rotation, q, k, v, slots);
+    // Hooks read the rotated queries, which a joined call leaves undefined.
+    const joined = !hooks.attend && !hooks.observer;
+    const attend: Attend = (layer, rotation, views) => {
+      if (joined) return appendAttend(pool, policy, layer, step, rotation, views);
+      const { q, k, v, attended } = views;
+      pool.cache.appendRotated(layer, rotation, q, k, v, step.slots);
       decodeAttention(layer, step, q, attended);
       hooks.observer?.afterAttention(layer, q, step);
     };
@@ -456,6 +455,24 @@ function windowOf(policy: PagePolicy, layer: number): number {
 /** What a step selects pages with in a layer, if it selects. */
 function selectionOf(policy: PagePolicy, layer: number, { selecting }: DecodeStep): DecodeStep["selecting"] {
   return policy.layers[layer]?.kind === "sparse" ? selecting : undefined;
+}
+
+/** Append and {@link policyAttention} in one call. */
+function appendAttend(
+  { cache }: KvPool,
+  policy: PagePolicy,
+  layer: number,
+  step: DecodeStep,
+  rotation: HeadRotation,
+  { q, k, v, attended }: ActivationViews,
+): void {
+  const heads = { q, k, v, slots: step.slots };
+  const selection = selectionOf(policy, layer, step);
+  if (selection) {
+    cache.appendSparseAttention(layer, rotation, heads, step.sequences, selection, attended, policy);
+  } else {
+    cache.appendAttend(layer, rotation, heads, step.sequences, attended, { window: windowOf(policy, layer) });
+  }
 }
 
 /** Attention over the pages that the policy selects for a layer. */

@@ -47,6 +47,26 @@ export interface Selection {
   counts: Tensor;
 }
 
+/** What sparse attention selects pages with. */
+export interface SelectionWork {
+  /** f32 `[B, Hk, M]`, scratch. */
+  scores: Tensor;
+  /** Written. */
+  selection: Selection;
+}
+
+/** The heads of T tokens and where their keys and values go. */
+export interface AppendedHeads {
+  /** f32 `[T, Hq, d]`. */
+  q: Tensor;
+  /** f32 `[T, Hk, d]`. */
+  k: Tensor;
+  /** f32 `[T, Hk, d]`. */
+  v: Tensor;
+  /** i32 `[T]`: physical page * S + position in the page. */
+  slots: Tensor;
+}
+
 /** How the heads of queries and keys are normalized and rotated before keys are stored. */
 export interface HeadRotation {
   /** RMS norm of each head, with weights `[d]`. Default: none. */
@@ -64,4 +84,17 @@ export function rotationArguments(
   { norm, queryTable, keyTable }: HeadRotation,
 ): [number, Struct | null, Struct | null, Struct, Struct] {
   return [norm?.eps ?? 0, norm?.query.struct ?? null, norm?.key.struct ?? null, queryTable.struct, keyTable.struct];
+}
+
+/** The `q`, `k`, `v` and `slots` of a native call. */
+export function headArguments({ q, k, v, slots }: AppendedHeads): [Struct, Struct, Struct, Struct] {
+  return [q.struct, k.struct, v.struct, slots.struct];
+}
+
+/** The `page_table`, `lengths`, `scores`, `selected` and `counts` of a native call. */
+export function choiceArguments(
+  { pageTable, lengths }: Sequences,
+  { scores, selection }: SelectionWork,
+): [Struct, Struct, Struct, Struct, Struct] {
+  return [pageTable.struct, lengths.struct, scores.struct, selection.selected.struct, selection.counts.struct];
 }

@@ -1,10 +1,14 @@
 import {
+  type AppendedHeads,
+  choiceArguments,
   forcedArguments,
+  headArguments,
   type HeadRotation,
   rotationArguments,
   type ScoreOptions,
   scorerArguments,
   type Selection,
+  type SelectionWork,
   type SelectOptions,
   type Sequences,
 } from "./cache_options.ts";
@@ -97,7 +101,7 @@ export class KvCache extends Handle {
    * @param slots as in {@link append}
    */
   appendRotated(layer: number, rotation: HeadRotation, q: Tensor, k: Tensor, v: Tensor, slots: Tensor): void {
-    const heads = [q.struct, k.struct, v.struct, slots.struct] as const;
+    const heads = headArguments({ q, k, v, slots });
     this.device.check(
       this.device.native.ps_append_rotated(this.pointer, layer, ...rotationArguments(rotation), ...heads),
     );
@@ -185,11 +189,7 @@ export class KvCache extends Handle {
         ...scorerArguments(options),
         ...forcedArguments(options),
         q.struct,
-        sequences.pageTable.struct,
-        sequences.lengths.struct,
-        scores.struct,
-        selection.selected.struct,
-        selection.counts.struct,
+        ...choiceArguments(sequences, { scores, selection }),
       ),
     );
   }
@@ -205,7 +205,7 @@ export class KvCache extends Handle {
   appendAttend(
     layer: number,
     rotation: HeadRotation,
-    { q, k, v, slots }: { q: Tensor; k: Tensor; v: Tensor; slots: Tensor },
+    heads: AppendedHeads,
     sequences: Sequences,
     out: Tensor,
     options: { scale?: number; window?: number } = {},
@@ -215,10 +215,7 @@ export class KvCache extends Handle {
         this.pointer,
         layer,
         ...rotationArguments(rotation),
-        q.struct,
-        k.struct,
-        v.struct,
-        slots.struct,
+        ...headArguments(heads),
         options.scale ?? this.attentionScale,
         options.window ?? 0,
         sequences.pageTable.struct,
@@ -278,7 +275,7 @@ export class KvCache extends Handle {
     layer: number,
     q: Tensor,
     sequences: Sequences,
-    work: { scores: Tensor; selection: Selection },
+    work: SelectionWork,
     out: Tensor,
     options: ScoreOptions & SelectOptions & { scale?: number } = {},
   ): void {
@@ -290,11 +287,40 @@ export class KvCache extends Handle {
         ...forcedArguments(options),
         options.scale ?? this.attentionScale,
         q.struct,
-        sequences.pageTable.struct,
-        sequences.lengths.struct,
-        work.scores.struct,
-        work.selection.selected.struct,
-        work.selection.counts.struct,
+        ...choiceArguments(sequences, work),
+        out.struct,
+      ),
+    );
+  }
+
+  /**
+   * {@link appendRotated} of one token per sequence, then {@link attendSparse}, in one call. The contents of q and k are undefined
+   * afterwards.
+   *
+   * @param sequences page tables, and lengths that count the appended tokens
+   * @param work as in {@link attendSparse}
+   * @param out f32 `[B, Hq, d]`, written
+   * @param options as in {@link attendSparse}
+   */
+  appendSparseAttention(
+    layer: number,
+    rotation: HeadRotation,
+    heads: AppendedHeads,
+    sequences: Sequences,
+    work: SelectionWork,
+    out: Tensor,
+    options: ScoreOptions & SelectOptions & { scale?: number } = {},
+  ): void {
+    this.device.check(
+      this.device.native.ps_append_sparse_attention(
+        this.pointer,
+        layer,
+        ...rotationArguments(rotation),
+        ...headArguments(heads),
+        ...scorerArguments(options),
+        ...forcedArguments(options),
+        options.scale ?? this.attentionScale,
+        ...choiceArguments(sequences, work),
         out.struct,
       ),
     );
@@ -465,36 +491,4 @@ export class KvCache extends Handle {
     this.device.native.ps_cache_close(pointer);
     this.device.forget(this);
   }
-}
-
-/**
- * The share of every page in the exact softmax of each query head: the attention that dense attention gives to the page, which the
- * scores only predict. It reads every key, so it serves to inspect a decode step and is not part of one.
- *
- * @param q f32 `[B, Hq, d]`
- * @param mass f32 `[B, Hq, M]`, written for the pages that a sequence has; a row sums to 1
- * @param options.window only the last tokens count; 0 for all
- * @param options.scale multiplies q.k; default {@link KvCache.attentionScale}
- */
-export function pageMass(
-  cache: KvCache,
-  layer: number,
-  q: Tensor,
-  sequences: Sequences,
-  mass: Tensor,
-  { window = 0, scale = cache.attentionScale }: { window?: number; scale?: number } = {},
-): void {
-  const { pageTable, lengths } = sequences;
-  cache.device.check(
-    cache.device.native.ps_page_mass(
-      cache.pointer,
-      layer,
-      scale,
-      window,
-      q.struct,
-      pageTable.struct,
-      lengths.struct,
-      mass.struct,
-    ),
-  );
 }

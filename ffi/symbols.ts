@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 12;
+export const ABI_VERSION = 13;
 
 /** What a native call returned. */
 export enum Status {
@@ -417,6 +417,38 @@ export const symbols = {
       "i32",
       "f32",
       "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+    ],
+    result: "i32",
+  },
+  /**
+   * ps_append_rotated, then ps_sparse_attention, in one call; `lengths` count the appended tokens. The contents of q and k are undefined
+   * afterwards. The other arguments are those of the two calls.
+   * (cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots, scorer, lambda, sink_pages, recent_pages, scale, page_table, lengths, scores, selected, counts, out)
+   */
+  ps_append_sparse_attention: {
+    parameters: [
+      "pointer",
+      "i32",
+      "f32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "i32",
+      "f32",
+      "i32",
+      "i32",
+      "f32",
       "buffer",
       "buffer",
       "buffer",

@@ -2,7 +2,8 @@ import type { DecodeStep } from "../engine/decode_batch.ts";
 import { tensorsOwnedBy } from "../engine/owned_tensors.ts";
 import type { KvPool } from "../engine/pages/kv_pool.ts";
 import type { PagePolicy } from "../engine/pages/page_policy.ts";
-import { pageMass, type ScoreOptions, type Selection } from "../ffi/kv_cache.ts";
+import type { ScoreOptions, Selection } from "../ffi/kv_cache.ts";
+import { pageMass } from "../ffi/page_mass.ts";
 import type { Tensor } from "../ffi/tensor.ts";
 import { averageGroups } from "./row_math.ts";
 

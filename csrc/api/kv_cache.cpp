@@ -126,6 +126,14 @@ PageChooseParams check_choose(const ps_cache &cache, int32_t layer, int32_t scor
   return params;
 }
 
+SparseAttentionParams check_sparse(const ps_cache &cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
+                                   float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
+                                   const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
+  const PageChooseParams choose =
+      check_choose(cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts);
+  return {choose, check_attend(cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)};
+}
+
 /* The queries of consecutive tokens and the pages of their sequence. */
 struct Chunk {
   Checked q, page_table;
@@ -262,9 +270,25 @@ int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, floa
                             const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                             const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out) {
   return guard_each_child(cache, [&] {
-    const PageChooseParams choose =
-        check_choose(*cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts);
-    sparse_attention(*cache->device->backend, {choose, check_attend(*cache, layer, scale, 0, q, page_table, lengths, selected, counts, out)});
+    sparse_attention(*cache->device->backend, check_sparse(*cache, layer, scorer, lambda, sink_pages, recent_pages, scale, q, page_table, lengths,
+                                                           scores, selected, counts, out));
+  });
+}
+
+int32_t ps_append_sparse_attention(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
+                                   const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k, const ps_tensor *v,
+                                   const ps_tensor *slots, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages, float scale,
+                                   const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores, const ps_tensor *selected,
+                                   const ps_tensor *counts, const ps_tensor *out) {
+  return guard_each_child(cache, [&] {
+    const AppendRotatedParams append = check_append_rotated(*cache, layer, eps, q_norm, k_norm, q_table, k_table, q, k, v, slots);
+    const SparseAttentionParams attend =
+        check_sparse(*cache, layer, scorer, lambda, sink_pages, recent_pages, scale, q, page_table, lengths, scores, selected, counts, out);
+    require_apart("scores", scores, {slots});
+    require_apart("selected", selected, {slots});
+    require_apart("counts", counts, {slots});
+    require_apart("out", out, {slots});
+    append_sparse_attention(*cache->device->backend, append, attend);
   });
 }
 

@@ -200,6 +200,11 @@ void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
   decode_attention(backend, params.attend);
 }
 
+void append_sparse_attention(Backend &backend, const AppendRotatedParams &append, const SparseAttentionParams &attend) {
+  append_rotated(backend, append);
+  sparse_attention(backend, attend);
+}
+
 namespace {
 
 void check_prompt_pages(const CacheView &cache, const int32_t *page_table, int64_t tokens) {

@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 12
+#define PS_ABI_VERSION 13
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -347,6 +347,13 @@ PS_API int32_t ps_page_mass(ps_cache *cache, int32_t layer, float scale, int32_t
 PS_API int32_t ps_sparse_attention(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                                    float scale, const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                                    const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
+/* ps_append_rotated, then ps_sparse_attention, in one call; `lengths` count the appended tokens. The contents of q and k are undefined
+ * afterwards. The other arguments are those of the two calls. */
+PS_API int32_t ps_append_sparse_attention(ps_cache *cache, int32_t layer, float eps, const ps_tensor *q_norm, const ps_tensor *k_norm,
+                                          const ps_tensor *q_table, const ps_tensor *k_table, const ps_tensor *q, const ps_tensor *k,
+                                          const ps_tensor *v, const ps_tensor *slots, int32_t scorer, float lambda, int32_t sink_pages,
+                                          int32_t recent_pages, float scale, const ps_tensor *page_table, const ps_tensor *lengths,
+                                          const ps_tensor *scores, const ps_tensor *selected, const ps_tensor *counts, const ps_tensor *out);
 /* Causal attention of T consecutive tokens of one sequence, the first at position `start`; their keys and values are already in
  * the cache. The CUDA build rounds keys and values of 8 bits to the dtype of the cache here. window > 0: a token attends to the last `window` tokens, including itself.
  * q, out [T, Hq, d] f32; page_table [M] i32. */

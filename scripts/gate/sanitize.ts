@@ -29,7 +29,7 @@ const CHOSEN = [
   "^sample (walks|counts|keeps|gives|never|serves) ",
   "^matmul of (1|8|9|17|24) tokens (with|adds)",
   "^fusedMatmul ",
-  "^appendRotated gives",
+  "^append(Rotated|Attend|SparseAttention) gives",
   "^pageMass (serves|with)",
   "(heads of (48|128), (1|4|5) a KV head|heads of 64, (4|8) a KV head)",
   "^append of two interleaved",

@@ -3,8 +3,8 @@
     python3 scripts/studies/bench_step_parts.py [--shapes qwen3-0.6b,llama-3.2-1b,qwen3-8b] [--tokens 520] [--rounds 12]
         [--budget 0] [--library build/cuda/libpagesift_cuda.so]
 
-Weights are bf16 zeros. With a budget, steps attend to the pages that fit it, of random keys. Every arm is a recorded graph of all layers; arms
-alternate. Prints the median us per layer of each. Requires NumPy.
+Weights are bf16 zeros. With a budget, steps attend to the pages that fit it, of random keys. Every arm is a recorded graph of all layers;
+arms alternate. Prints the median us per layer of each. Requires NumPy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from pagesift_ctypes import BF16, I32, Cache, Device, Graph, Tensor
+from pagesift_ctypes import BF16, I32, UNIQUE, Cache, Device, Graph, Tensor
 
 EPS = 1e-6
 PAGE_TOKENS = 8
@@ -24,6 +24,7 @@ LAUNCHES_PER_ROUND = 8
 FILL_TOKENS = 16384
 BF16_ONE = 0x3F80
 STORE, ADD, SILU_MUL = 0, 1, 2  # ps_ending
+LAMBDA, SINK_PAGES, RECENT_PAGES = 0.5, 1, 2  # of a selection
 
 
 @dataclass
@@ -127,8 +128,13 @@ class Layers:
         weights, cache = self.weights[layer], self.cache.pointer
         norms = (weights["q_norm"], weights["k_norm"]) if self.shape.norms_heads else (None, None)
         rotated = (cache, layer, EPS, *norms, self.rope, self.rope, self.q, self.k, self.v, self.slots)
-        if joined:
-            self.call("ps_append_attend", *rotated, self.shape.head_dim**-0.5, 0, self.table, self.lengths, self.out)
+        scale = self.shape.head_dim**-0.5
+        if joined and self.budget:
+            options = (UNIQUE, LAMBDA, SINK_PAGES, RECENT_PAGES, scale)
+            work = (self.scores, self.selected, self.counts)
+            self.call("ps_append_sparse_attention", *rotated, *options, self.table, self.lengths, *work, self.out)
+        elif joined:
+            self.call("ps_append_attend", *rotated, scale, 0, self.table, self.lengths, self.out)
         else:
             self.call("ps_append_rotated", *rotated)
 
@@ -197,10 +203,12 @@ ARMS: dict[str, dict[str, bool]] = {
 }
 
 SPARSE_ARMS: dict[str, dict[str, bool]] = {
+    "products, append and sparse attention joined": {"joined": True, "fused": True},
     "products, append, sparse attention": {"fused": True},
     "products, sparse attention": {"append": False, "fused": True},
     "products, append": {"attend": False, "fused": True},
     "products": {"append": False, "attend": False, "fused": True},
+    "append and sparse attention joined": {"joined": True, "feed_forward": False},
     "append, sparse attention": {"feed_forward": False},
     "sparse attention": {"append": False, "feed_forward": False},
 }

@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 12
+ABI_VERSION = 13
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -402,6 +402,31 @@ SIGNATURES = {
         c.c_int32,
         c.c_float,
         c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+    ],
+    "ps_append_sparse_attention": [
+        c.c_int32,
+        c.c_void_p,
+        c.c_int32,
+        c.c_float,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
+        c.c_int32,
+        c.c_float,
+        c.c_int32,
+        c.c_int32,
+        c.c_float,
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),

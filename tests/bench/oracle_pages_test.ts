@@ -6,7 +6,7 @@ import { assertEquals } from "@std/assert";
 import { oraclePages } from "../../bench/oracle.ts";
 import { groupMasses } from "../../bench/page_mass.ts";
 import { Random } from "../../engine/sample/random.ts";
-import { pageMass } from "../../ffi/kv_cache.ts";
+import { pageMass } from "../../ffi/page_mass.ts";
 import { averageGroups } from "../../inspect/row_math.ts";
 import { deviceTest } from "../support/device.ts";
 import { buildPaged } from "../support/paged.ts";

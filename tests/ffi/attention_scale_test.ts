@@ -1,7 +1,7 @@
 /** `CacheShape.attentionScale`: every kind of attention multiplies by it. Twice the scale is twice the queries, bit for bit. */
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { pageMass } from "../../ffi/kv_cache.ts";
+import { pageMass } from "../../ffi/page_mass.ts";
 import { normals } from "../support/cases.ts";
 import { assertSameBits } from "../support/compare.ts";
 import { deviceTest } from "../support/device.ts";

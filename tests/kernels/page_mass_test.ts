@@ -2,7 +2,7 @@ import { assertAlmostEquals, assertThrows } from "@std/assert";
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError } from "../../ffi/errors.ts";
-import { pageMass } from "../../ffi/kv_cache.ts";
+import { pageMass } from "../../ffi/page_mass.ts";
 import { inWindow } from "../reference/decode_attention.ts";
 import { pageMass as reference } from "../reference/page_mass.ts";
 import { joined, queryNear } from "../support/cases.ts";

@@ -337,11 +337,21 @@ void Calls::append(int which, ps_cache *c, const ps_cache_desc &d, int32_t layer
       const ps_tensor *qt = tensor(PS_F32, {rows, rotated}), *kt = tensor(PS_F32, {rows, rotated});
       const ps_tensor *q = tensor(PS_F32, {rows, d.num_query_heads, width});
       const ps_tensor *k = keys(), *v = keys(), *slots = tensor(PS_I32, {rows});
-      if (bytes_.below(2)) return check(ps_append_rotated(c, layer, bytes_.number(), qn, kn, qt, kt, q, k, v, slots));
-      const ps_tensor *table = tensor(PS_I32, {rows, 1 + bytes_.below(8)}), *lengths = tensor(PS_I32, {rows});
+      const float eps = bytes_.number();
+      const int then = bytes_.below(3);
+      if (then == 0) return check(ps_append_rotated(c, layer, eps, qn, kn, qt, kt, q, k, v, slots));
+      const int64_t pages = 1 + bytes_.below(8);
+      const ps_tensor *table = tensor(PS_I32, {rows, pages}), *lengths = tensor(PS_I32, {rows});
       const ps_tensor *out = tensor(PS_F32, {rows, d.num_query_heads, width});
-      const int32_t window = int32_t(bytes_.mostly(0));
-      return check(ps_append_attend(c, layer, bytes_.number(), qn, kn, qt, kt, q, k, v, slots, bytes_.number(), window, table, lengths, out));
+      const float scale = bytes_.number();
+      if (then == 1) {
+        return check(ps_append_attend(c, layer, eps, qn, kn, qt, kt, q, k, v, slots, scale, int32_t(bytes_.mostly(0)), table, lengths, out));
+      }
+      const int64_t most = bytes_.mostly(1 + bytes_.below(4));
+      const int32_t scorer = int32_t(bytes_.mostly(bytes_.below(4))), sink = int32_t(bytes_.mostly(1)), recent = int32_t(bytes_.mostly(2));
+      const ps_tensor *scores = tensor(PS_F32, {rows, heads, pages}), *selected = tensor(PS_I32, {rows, heads, most});
+      return check(ps_append_sparse_attention(c, layer, eps, qn, kn, qt, kt, q, k, v, slots, scorer, bytes_.number(), sink, recent, scale, table,
+                                              lengths, scores, selected, tensor(PS_I32, {rows, heads}), out));
     }
     case 1: return check(ps_page_statistics(c, int32_t(bytes_.mostly(bytes_.below(8))), int32_t(bytes_.mostly(1 + bytes_.below(8)))));
     case 2: {

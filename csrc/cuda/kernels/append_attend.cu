@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kDecodeThreads)
   cluster_sync(); /* from here on all blocks are there to be written to */
   const int attending = launch.rows * launch.most_splits, block = static_cast<int>(blockIdx.x);
   if (block >= attending) {
-    if (block - attending < append.append.cache.desc.num_kv_heads) append_token<T, T, Grouped, 1>(append, block - attending, launch.bad_index, heads, shared);
+    if (block - attending < append.append.cache.desc.num_kv_heads)
+      append_token<T, T, Grouped, 1>(append, block - attending, launch.bad_index, heads, shared);
     else wait_for_previous(); /* every block, or the launch after this one could start before the one before it is done */
     return;
   }
@@ -103,10 +104,11 @@ bool launch_joined(Backend &backend, const AppendRotatedParams &append, DecodeLa
   params.most_splits = static_cast<int32_t>(ceil_div(params.most_splits, kCluster) * kCluster);
   auto *kernel = append.append.cache.group_mean ? append_attend_kernel<T, D, true> : append_attend_kernel<T, D, false>;
   const int64_t clusters = (int64_t(params.rows) * params.most_splits) / kCluster + ceil_div(desc.num_kv_heads, kCluster);
-  const int64_t shared_bytes = DecodeTile<T, D>::kSharedBytes + Inbox::bytes(std::min<int64_t>(kRowHeads, desc.num_query_heads / desc.num_kv_heads), D, kCluster);
+  const int64_t shared_bytes = DecodeTile<T, D>::kSharedBytes +
+                               Inbox::bytes(std::min<int64_t>(kRowHeads, desc.num_query_heads / desc.num_kv_heads), D, kCluster);
   leave_no_cache("Could not launch append_attend", kernel);
-  return launch_clusters_together(backend, "Could not launch append_attend", kernel, clusters, 1, kCluster, dim3(kDecodeThreads), shared_bytes, append,
-                                  params);
+  return launch_clusters_together(backend, "Could not launch append_attend", kernel, clusters, 1, kCluster, dim3(kDecodeThreads), shared_bytes,
+                                  append, params);
 }
 
 /* Where a launch of both serves: one token of 16-bit pages, and heads that one pack of a lane holds. */

@@ -35,8 +35,8 @@ struct Inbox {
   __device__ __forceinline__ void write(const DecodeLaunch &launch, const RowPages &row, int fours) const {
     const int first = row.split * share;
     for (int own = threadIdx.x; own < share && first + own < fours; own += blockDim.x) {
-      const float4 answer = join_numbers<8>(
-          row.splits, [&](int split) { return parts[split * share + own]; }, [&](int split) { return sums[split * share + own]; });
+      const float4 answer =
+          join_numbers<8>(row.splits, [&](int split) { return parts[split * share + own]; }, [&](int split) { return sums[split * share + own]; });
       store_answer(launch, row, first + own, answer);
     }
   }

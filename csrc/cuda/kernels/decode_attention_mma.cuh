@@ -239,7 +239,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   const int tiles = (all_tiles - warp + Warps - 1) / Warps; /* of this warp */
   const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes, ring_end = ring + Tile::kWarpBytes;
   TileBook<Warps> book;
-  book.open(launch, row);
+  book.open(launch, row, tiles);
   int counted[Tile::kStages][2] = {}; /* which tokens count, of the tile in use and of those behind it */
   auto request = [&](int ordinal, int behind, uint32_t slot) {
     const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};

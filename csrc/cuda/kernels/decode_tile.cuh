@@ -5,7 +5,6 @@
 
 #include "decode_attention.cuh"
 #include "mma.cuh"
-#include "prefetch.cuh"
 
 namespace ps {
 
@@ -64,16 +63,6 @@ __device__ __forceinline__ HalfTile locate(const DecodeLaunch &launch, const Row
   return {physical_page_at(launch, row, place, logical), inside << 16 | begin << 8 | end};
 }
 
-/* Brings a page's keys and values to the L2 cache, where the writes of earlier kernels end too: this may run before they are done. */
-__device__ __forceinline__ void prefetch_page(const DecodeLaunch &launch, const RowPages &row, int32_t physical) {
-  const CacheView &cache = launch.params.cache;
-  const Layout layout(cache.desc);
-  const int64_t number_bytes = cache.key_scale ? 1 : 2, from = layout.tokens(launch.params.layer, row.head, physical) * number_bytes,
-                bytes = layout.page_size * layout.head_dim * number_bytes;
-  prefetch_l2(static_cast<const char *>(cache.keys) + from, bytes);
-  prefetch_l2(static_cast<const char *>(cache.values) + from, bytes);
-}
-
 /* A warp's tiles, looked up 16 at a time: lane l holds half l % 2 of tile l / 2, so that one wait for the page table serves all. The
  * next 16 are under way while these are used. */
 template <int Warps>
@@ -84,9 +73,10 @@ struct TileBook {
     const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * Warps;
     return locate(launch, row, tile * kTileTokens + lane % 2 * 8);
   }
-  __device__ __forceinline__ void open(const DecodeLaunch &launch, const RowPages &row) {
+  /* tiles: of this warp */
+  __device__ __forceinline__ void open(const DecodeLaunch &launch, const RowPages &row, int tiles) {
     here = look_up(launch, row, 0);
-    next = look_up(launch, row, kWarp / 2);
+    next = tiles > kWarp / 2 ? look_up(launch, row, kWarp / 2) : HalfTile{0, 0};
   }
   /* Half of the warp's tile number `ordinal`, which lies at most 15 after the last multiple of 16 that was turned to. */
   __device__ __forceinline__ HalfTile half(int ordinal, int which) const {

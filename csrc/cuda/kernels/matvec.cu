@@ -153,7 +153,8 @@ auto stream_kernel_of(int depth) {
 void stream(Backend &backend, const MatmulParams &params, const Joins &joins, const Plan &plan) {
   float *sums = nullptr;
   if (plan.splits > 1) sums = static_cast<float *>(scratch(backend, plan.splits * params.tokens * params.outputs * int64_t(sizeof(float))));
-  const int blocks = std::max(plan.groups, backend.multiprocessors / plan.splits); /* one for every multiprocessor, even where there are fewer tiles */
+  const int blocks =
+      std::max(plan.groups, backend.multiprocessors / plan.splits); /* one for every multiprocessor, even where there are fewer tiles */
   const Shares shares(ceil_div(params.inputs, kChunk), plan.splits, tiles_of(params, joins), blocks, sums);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(plan.splits));
   const auto kernel = params.weight.dtype == PS_BF16 ? stream_kernel_of<bf16>(plan.depth) : stream_kernel_of<f16>(plan.depth);
