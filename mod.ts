@@ -54,11 +54,13 @@ export { Device, type DeviceBuffer, type DeviceOptions, type Graph } from "./ffi
 export { NativeError, Status } from "./ffi/errors.ts";
 export type { Handle } from "./ffi/handle.ts";
 export {
+  type AppendedHeads,
   type CacheField,
   type HeadRotation,
   KvCache,
   type ScoreOptions,
   type Selection,
+  type SelectionWork,
   type SelectOptions,
   type Sequences,
 } from "./ffi/kv_cache.ts";

@@ -25,7 +25,7 @@ import {
 import { ENUMS, STRUCT_BYTES } from "./symbols.ts";
 import type { Tensor } from "./tensor.ts";
 
-export type { HeadRotation, ScoreOptions, Selection, SelectOptions, Sequences };
+export type { AppendedHeads, HeadRotation, ScoreOptions, Selection, SelectionWork, SelectOptions, Sequences };
 
 /** What {@link KvCache.readPage} reads of a page: its keys and values, or one of its statistics. */
 export type CacheField = "keys" | "values" | "mean" | "std" | "var" | "min" | "max";
