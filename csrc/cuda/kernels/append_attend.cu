@@ -97,6 +97,8 @@ __global__ void __launch_bounds__(kDecodeThreads)
   inbox.write(launch, row, row.heads * D / 4);
 }
 
+constexpr int64_t kStaticBytes = (kRowHeads * Unfinished<bf16, 128>::stride + 2 * 128 + kWarp) * sizeof(float) + 1024;
+
 /* False when this GPU does not run such clusters. */
 template <typename T, int D>
 bool launch_joined(Backend &backend, const AppendRotatedParams &append, DecodeLaunch params) {
@@ -106,6 +108,7 @@ bool launch_joined(Backend &backend, const AppendRotatedParams &append, DecodeLa
   const int64_t clusters = (int64_t(params.rows) * params.most_splits) / kCluster + ceil_div(desc.num_kv_heads, kCluster);
   const int64_t shared_bytes = DecodeTile<T, D>::kSharedBytes +
                                Inbox::bytes(std::min<int64_t>(kRowHeads, desc.num_query_heads / desc.num_kv_heads), D, kCluster);
+  if (shared_bytes + kStaticBytes > backend.shared_bytes) return false;
   leave_no_cache("Could not launch append_attend", kernel);
   return launch_clusters_together(backend, "Could not launch append_attend", kernel, clusters, 1, kCluster, dim3(kDecodeThreads), shared_bytes,
                                   append, params);

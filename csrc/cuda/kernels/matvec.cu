@@ -97,21 +97,21 @@ int64_t shared_half(const Backend &backend) {
   return (backend.shared_bytes - kReserved) / 2;
 }
 
-/* Of products with a norm, and of those without: they take turns in a layer. One of either kind fits a multiprocessor beside one of the other,
- * but two of the kind without do not. A product starts when all blocks of the one before have, so each multiprocessor then has room for one
- * of its blocks: with room for two, some would get two and others none. */
-constexpr int64_t kOffHalf = 4 * 1024;
+/* How far a block is off half of a multiprocessor's shared memory: less of a product with a norm, more of one without. They take turns in a layer.
+ * One of either kind fits beside one of the other, but two without a norm do not. A product starts when all blocks of the one before have, so
+ * each multiprocessor then has room for one of its blocks: with room for two, some would get two and others none. */
+constexpr int64_t kLess = 4 * 1024, kMore = 3 * 1024;
 
 /* Shared memory that a block may take: half, so that blocks of other kernels fit beside it, where that holds a ring and some of x. */
 int64_t shared_budget(const Backend &backend, bool has_norm) {
   const int64_t half = shared_half(backend);
   if (half < 80 * 1024) return backend.shared_bytes;
-  return backend.capability >= 90 && has_norm ? half - kOffHalf : half;
+  return backend.capability >= 90 && has_norm ? half - kLess : half;
 }
 
 int64_t shared_bytes_of(const Backend &backend, int64_t needed, bool has_norm) {
   if (backend.capability < 90) return needed;
-  return std::max(needed, shared_half(backend) + (has_norm ? -kOffHalf : kOffHalf - 1024));
+  return std::max(needed, shared_half(backend) + (has_norm ? -kLess : kMore));
 }
 
 int64_t tiles_of(const MatmulParams &params, const Joins &joins) { return ceil_div(params.outputs, joins.gated() ? kTurnOutputs : kTileOutputs); }
