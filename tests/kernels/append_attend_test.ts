@@ -1,4 +1,4 @@
-/** Append and attention of decode steps in one call against the two calls, bit for bit. */
+/** Append and attention of decode steps in one call against the two calls: the same bits, but where sums come in another order. */
 import type { KvCache } from "../../ffi/kv_cache.ts";
 import {
   type AppendedShape,
@@ -22,6 +22,8 @@ interface Case extends StepOptions {
   /** Tokens in the cache before. */
   before: number;
   window?: number;
+  /** Splits of so many tokens that a GPU's warps share them out otherwise in the joined call. */
+  longSplits?: boolean;
 }
 
 const CASES: Record<string, Case> = {
@@ -29,7 +31,7 @@ const CASES: Record<string, Case> = {
   "a token in the middle of a page": { before: 12, normWeights: "bf16" },
   "the last token of a page": { before: 15 },
   "the first token of a page": { before: 16, normWeights: "f32" },
-  "a sequence of several splits": { before: 700, normWeights: "bf16" },
+  "a sequence of several splits": { before: 700, normWeights: "bf16", longSplits: true },
   "a sequence that ends with a split": { before: 511 },
   "f16 pages": { shape: { dtype: "f16" }, before: 133 },
   "heads of 128": { shape: { headDim: 128 }, before: 300, normWeights: "f16" },
@@ -58,7 +60,8 @@ for (const groupPages of [0, 8] as const) {
       const one = stepAt(device, shape, [before], given), other = stepAt(device, shape, [before], given);
       joined.appendAttend(0, one.rotation, one, one.sequences, one.out, { window });
       inParts(parted, other, window);
-      assertNumbersClose(one.out.readFloats(), other.out.readFloats(), one.out.shape);
+      const sameBits = !given.longSplits || device.backend === "cpu";
+      (sameBits ? assertSameBits : assertNumbersClose)(one.out.readFloats(), other.out.readFloats(), one.out.shape);
       assertSameCaches(joined, parted, shape, [before + 1]);
     });
   }

@@ -12,8 +12,6 @@
 namespace ps {
 namespace {
 
-constexpr int kCluster = 8;
-
 /* A layer's pages without their newest token, and what makes it. Shared memory: [kRowHeads + 2, stride]. */
 template <typename Kv, int D>
 struct Unfinished {
@@ -87,7 +85,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
   attend_pages<T, D, kDecodeWarps>(launch, row, Unfinished<T, D>{append, row, heads, newest}, memory, state);
   __syncthreads();
   const Inbox inbox(memory + DecodeTile<T, D>::kSharedBytes, row, D);
-  const bool passes = row.splits <= kCluster;
+  const bool passes = row.splits <= kClusterSplits;
   merge_warps<T, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory), [&](int i, const float4 &sum, float maximum, float total) {
     if (passes) inbox.pass(row, i, sum, maximum, total);
     else store_part(launch, row, i, sum, maximum, total);
@@ -103,23 +101,21 @@ constexpr int64_t kStaticBytes = (kRowHeads * Unfinished<bf16, 128>::stride + 2 
 template <typename T, int D>
 bool launch_joined(Backend &backend, const AppendRotatedParams &append, DecodeLaunch params) {
   const ps_cache_desc &desc = append.append.cache.desc;
-  params.most_splits = static_cast<int32_t>(ceil_div(params.most_splits, kCluster) * kCluster);
+  params.most_splits = static_cast<int32_t>(ceil_div(params.most_splits, kClusterSplits) * kClusterSplits);
   auto *kernel = append.append.cache.group_mean ? append_attend_kernel<T, D, true> : append_attend_kernel<T, D, false>;
-  const int64_t clusters = (int64_t(params.rows) * params.most_splits) / kCluster + ceil_div(desc.num_kv_heads, kCluster);
+  const int64_t clusters = (int64_t(params.rows) * params.most_splits) / kClusterSplits + ceil_div(desc.num_kv_heads, kClusterSplits);
   const int64_t shared_bytes = DecodeTile<T, D>::kSharedBytes +
-                               Inbox::bytes(std::min<int64_t>(kRowHeads, desc.num_query_heads / desc.num_kv_heads), D, kCluster);
+                               Inbox::bytes(std::min<int64_t>(kRowHeads, desc.num_query_heads / desc.num_kv_heads), D, kClusterSplits);
   if (shared_bytes + kStaticBytes > backend.shared_bytes) return false;
   leave_no_cache("Could not launch append_attend", kernel);
-  return launch_clusters_together(backend, "Could not launch append_attend", kernel, clusters, 1, kCluster, dim3(kDecodeThreads), shared_bytes,
+  return launch_clusters_together(backend, "Could not launch append_attend", kernel, clusters, 1, kClusterSplits, dim3(kDecodeThreads), shared_bytes,
                                   append, params);
 }
 
-/* Where a launch of both serves: one token of 16-bit pages, and heads that one pack of a lane holds. */
+/* Where a launch of both serves. */
 bool joins(const Backend &backend, const AppendRotatedParams &append, const DecodeAttentionParams &attend) {
   const ps_cache_desc &desc = append.append.cache.desc;
-  const bool pages = desc.kv_type == PS_KV_DTYPE && desc.dtype != PS_F32 && (desc.head_dim == 64 || desc.head_dim == 128);
-  return backend.capability >= 90 && pages && attend.sequences.sequences == 1 && is_one_token(append) && can_rotate(append) &&
-         desc.num_kv_heads * row_blocks(desc) <= kFewRows;
+  return backend.capability >= 90 && joins_attention(append, attend.sequences) && desc.num_kv_heads * row_blocks(desc) <= kFewRows;
 }
 
 }  // namespace

@@ -157,4 +157,12 @@ inline bool can_rotate(const AppendRotatedParams &p) {
          packs(p.k, kNumbers) && packs(p.q_table, kNumbers) && packs(p.k_table, kNumbers) && fits_norm(p.q_norm) && fits_norm(p.k_norm);
 }
 
+/* Whether an append may share a launch with attention: one token of 16-bit pages, whose heads one pack of a lane holds, and whose statistics one
+ * trip to memory renews. */
+inline bool joins_attention(const AppendRotatedParams &p, const SequencesView &sequences) {
+  const ps_cache_desc &desc = p.append.cache.desc;
+  const bool pages = desc.kv_type == PS_KV_DTYPE && desc.dtype != PS_F32 && (desc.head_dim == 64 || desc.head_dim == 128);
+  return pages && sequences.sequences == 1 && is_one_token(p) && can_rotate(p);
+}
+
 }  // namespace ps

@@ -127,7 +127,7 @@ __device__ __forceinline__ void select_apart(const uint32_t *from, int32_t count
                                              const Body &body) {
   auto key = [&](int32_t i) { return from[i]; };
   Keys<kKeyItems, decltype(key)> keys(key, count);
-  select_in_cluster(keys, wanted, blocks, shared.apart.select, shared.apart.cluster, [](const Interval &) {}, body);
+  select_in_cluster(keys, wanted, blocks, shared.apart.select, shared.apart.cluster, body);
 }
 
 /* The same of keys that this block has all of: their numbers to `out`, in order. Ends with a barrier. */

@@ -16,11 +16,9 @@ struct ClusterShared {
   alignas(16) uint32_t bins[kBins]; /* of all blocks; for this block alone */
 };
 
-/* As find_cut, over the keys of all blocks. narrowed(interval): called once when the first pass has left so many keys; those above it are
- * certain to be taken. */
-template <typename Keys, typename Narrowed>
-__device__ __forceinline__ Cut find_cluster_cut(Keys &keys, int32_t wanted, int32_t blocks, SelectShared &shared, ClusterShared &cluster,
-                                                const Narrowed &narrowed) {
+/* As find_cut, over the keys of all blocks. */
+template <typename Keys>
+__device__ __forceinline__ Cut find_cluster_cut(Keys &keys, int32_t wanted, int32_t blocks, SelectShared &shared, ClusterShared &cluster) {
   const int lane = threadIdx.x % kWarp;
   Interval interval{0, 0, wanted, false};
   find_span(keys, shared, interval.low, interval.high);
@@ -43,17 +41,16 @@ __device__ __forceinline__ Cut find_cluster_cut(Keys &keys, int32_t wanted, int3
     }
     __syncthreads();
     interval = narrow(interval, shift, cluster.bins);
-    if (pass == 0) narrowed(interval);
   }
   return {interval.low, interval.low == interval.high ? interval.wanted : INT32_MAX};
 }
 
 /* Calls body(place, i) for this block's taken keys i; places are counted over all blocks, lower ranks first. The others may still read
  * what this block shows until the next cluster_sync(). */
-template <typename Keys, typename Narrowed, typename Body>
+template <typename Keys, typename Body>
 __device__ __forceinline__ void select_in_cluster(Keys &keys, int32_t wanted, int32_t blocks, SelectShared &shared, ClusterShared &cluster,
-                                                  const Narrowed &narrowed, const Body &body) {
-  const Cut cut = find_cluster_cut(keys, wanted, blocks, shared, cluster, narrowed);
+                                                  const Body &body) {
+  const Cut cut = find_cluster_cut(keys, wanted, blocks, shared, cluster);
   int32_t above = 0, ties = 0;
   keys.visit([&](uint32_t k) {
     above += k > cut.key;

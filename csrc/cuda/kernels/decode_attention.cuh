@@ -60,7 +60,7 @@ struct RowPages {
   int32_t heads, page_shift; /* a page holds 1 << page_shift tokens */
 };
 
-/* Waits until the launch before has chosen the row's pages, and takes 1 off its flag. All threads of the block call. */
+/* Waits until other blocks have set a row's flag, of this launch or of the one before, and takes 1 off it. All threads of the block call. */
 __device__ inline void wait_until_ready(int32_t *flag) {
   if (threadIdx.x == 0) {
     int32_t is_set = 0;

@@ -56,9 +56,7 @@ __global__ void __launch_bounds__(1024) select_cluster_kernel(const __grid_const
   const float *scores = p.scores + row * p.sequences.max_pages + first;
   auto key = [&](int32_t i) { return ordered_key(scores[i]); };
   Keys<kMostItems, decltype(key)> keys(key, min(share, count - begin));
-  select_in_cluster(
-      keys, forced.best, kMostBlocks, shared, cluster, [](const Interval &) {},
-      [&](int32_t place, int32_t i) { out[forced.first + place] = first + i; });
+  select_in_cluster(keys, forced.best, kMostBlocks, shared, cluster, [&](int32_t place, int32_t i) { out[forced.first + place] = first + i; });
   cluster_sync(); /* nobody's memory goes away while others read it */
 }
 

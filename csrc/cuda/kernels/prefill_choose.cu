@@ -161,9 +161,7 @@ __global__ void __launch_bounds__(kThreads, kTwo ? 1 : 2) prompt_choose_kernel(c
   const float *scores = launch.scores + row.index * launch.pages + begin;
   auto key = [&](int32_t i) { return ordered_key(scores[i]); };
   Keys<kMostItems, decltype(key)> keys(key, end - begin);
-  select_in_cluster(
-      keys, forced.best, launch.chunks, select, cluster, [](const Interval &) {},
-      [&](int32_t place, int32_t i) { out[forced.first + place] = begin + i; });
+  select_in_cluster(keys, forced.best, launch.chunks, select, cluster, [&](int32_t place, int32_t i) { out[forced.first + place] = begin + i; });
   cluster_sync(); /* nobody's memory goes away while others read it */
 }
 

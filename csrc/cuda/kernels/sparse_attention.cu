@@ -204,14 +204,6 @@ bool launch_joined(Backend &backend, const SparseLaunch &params, const AppendRot
                           : launch_size<T, T, 128, AppendRotatedParams, false>(backend, params, append, size);
 }
 
-/* Whether a launch of clusters may append first: one token of 16-bit pages, whose heads one pack of a lane holds, and whose statistics one
- * trip to memory renews. */
-bool can_append(const AppendRotatedParams &append, const SparseAttentionParams &attend) {
-  const CacheView &cache = append.append.cache;
-  const bool pages = cache.desc.kv_type == PS_KV_DTYPE && cache.desc.dtype != PS_F32 && (cache.desc.head_dim == 64 || cache.desc.head_dim == 128);
-  return pages && !cache.coarse && attend.choose.score.sequences.sequences == 1 && is_one_token(append) && can_rotate(append);
-}
-
 /* Launches clusters where they serve, with an append first unless `append` is nullptr. They do not serve on other devices, for other scorers
  * and shapes, for more rows than run at once, and for a budget whose splits (decode_attention.cuh) would be more than a cluster's blocks. */
 bool launch_as_clusters(Backend &backend, const SparseAttentionParams &params, const AppendRotatedParams *append) {
@@ -259,7 +251,8 @@ void sparse_attention(Backend &backend, const SparseAttentionParams &params) {
 }
 
 void append_sparse_attention(Backend &backend, const AppendRotatedParams &append, const SparseAttentionParams &attend) {
-  const bool joins = can_append(append, attend) && note_written(backend, append.append.cache, append.append.layer);
+  const bool may_join = !append.append.cache.coarse && joins_attention(append, attend.choose.score.sequences);
+  const bool joins = may_join && note_written(backend, append.append.cache, append.append.layer);
   if (joins && launch_as_clusters(backend, attend, &append)) return;
   append_rotated(backend, append);
   sparse_attention(backend, attend);
