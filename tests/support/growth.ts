@@ -1,0 +1,24 @@
+const FACTOR = 4;
+const RUNS = 3;
+
+/** Of linear work: between 1 and 4, with room for what caches of the processor do to it. */
+export const MOST_GROWTH = 2.5;
+
+/**
+ * How many times as long work takes per unit when there is four times as much of it: 1 if it is linear, 4 if it is quadratic. Takes the shortest
+ * of several runs, so that other work on the machine does not count.
+ */
+export function growth(work: (size: number) => void, size: number): number {
+  let [small, large] = [Infinity, Infinity];
+  for (let run = 0; run < RUNS; run++) {
+    small = Math.min(small, millisecondsOf(() => work(size)));
+    large = Math.min(large, millisecondsOf(() => work(FACTOR * size)));
+  }
+  return large / small / FACTOR;
+}
+
+function millisecondsOf(work: () => void): number {
+  const started = performance.now();
+  work();
+  return performance.now() - started;
+}
