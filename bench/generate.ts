@@ -194,8 +194,8 @@ function timeQueued({ model, session }: Bench, { policy }: ReadingArm, steps: nu
 }
 
 /**
- * Appends tokens to all sequences, `steps` of them to each. One sequence decodes as in `generate`: where the device can, a step starts before the
- * token of the one before is read.
+ * Appends tokens to all sequences, `steps` of them to each. As in `generate`, a step starts before the
+ * tokens of the one before are read, where the device can.
  *
  * @param ids the first tokens
  * @returns the tokens behind the last step, and seconds per step
@@ -206,7 +206,7 @@ async function runSteps(
   ids: readonly number[],
   steps: number,
 ): Promise<{ ids: readonly number[]; seconds: number }> {
-  const ahead = sequences.length === 1 ? session.aheadSteps(policy) : undefined;
+  const ahead = session.aheadSteps(policy);
   const step = ahead
     ? (count: number): readonly number[] => {
       if (count === 0) ahead.start(sequences, ids);

@@ -10,15 +10,22 @@ export interface StepSampling {
   samplers: readonly Sampler[];
 }
 
+interface StartedStep {
+  /** The sequences by row; undefined where one left. */
+  rows: (Sequence | undefined)[];
+  /** A token for each row, once the step was waited for. */
+  tokens?: number[];
+}
+
 /**
  * Decode steps that start before the host knows the tokens of the step before: these stay on the device, and the host reads them while
  * the next step runs. So the device never waits for the host.
  *
- * A step that turns out not to be wanted, because the token before it ends the answer, is dropped: its token leaves the sequences again.
+ * A sequence whose answer ends with the token before leaves the steps under way: their tokens are taken off it again.
  */
 export class AheadSteps {
-  /** The sequences of the steps that were started and not finished, oldest first. */
-  readonly #started: (readonly Sequence[])[] = [];
+  /** The steps that were started and not finished, oldest first. */
+  readonly #started: StartedStep[] = [];
 
   constructor(readonly decoder: Decoder) {}
 
@@ -37,22 +44,49 @@ export class AheadSteps {
     const { logits } = this.decoder.computeAhead(step);
     if (sampling) sampling.sampler.start(logits, sampling.samplers, step.ids);
     step.ids.startRead();
-    this.#started.push(sequences);
+    this.#started.push({ rows: [...sequences] });
   }
 
-  /** Waits for the oldest step. Returns a token for each of its sequences, -1 where no logit is finite. */
+  /** Waits for the oldest step. Returns a token for each sequence that it started with, -1 where no logit is finite. */
   finish(): number[] {
-    const tokens = new Int32Array(this.#started.shift()?.length ?? 0);
-    this.decoder.model.device.finishRead(tokens);
-    return Array.from(tokens);
+    const step = this.#started.shift();
+    return step ? this.#tokensOf(step) : [];
   }
 
-  /** Waits for the steps that are under way and takes their tokens off the sequences again. */
+  /** Waits for all steps under way. Their tokens remain for {@link finish}. */
+  wait(): void {
+    for (const step of this.#started) this.#tokensOf(step);
+  }
+
+  #tokensOf(step: StartedStep): number[] {
+    if (!step.tokens) {
+      const tokens = new Int32Array(step.rows.length);
+      this.decoder.model.device.finishRead(tokens);
+      step.tokens = Array.from(tokens);
+    }
+    return step.tokens;
+  }
+
+  /** Takes the tokens of the steps under way off a sequence. The steps go on with the others. */
+  leave(sequence: Sequence): void {
+    let tokens = 0;
+    for (const { rows } of this.#started) {
+      const row = rows.indexOf(sequence);
+      if (row < 0) continue;
+      rows[row] = undefined;
+      tokens++;
+    }
+    if (tokens > 0) this.decoder.pool.truncate(sequence, sequence.length - tokens);
+  }
+
+  /** Waits for the steps under way and takes their tokens off the sequences again. */
   drop(): void {
     while (this.pending > 0) {
-      const [sequences = []] = this.#started;
+      const [step] = this.#started;
       this.finish();
-      for (const sequence of sequences) this.decoder.pool.truncate(sequence, sequence.length - 1);
+      for (const sequence of step?.rows ?? []) {
+        if (sequence) this.decoder.pool.truncate(sequence, sequence.length - 1);
+      }
     }
   }
 }

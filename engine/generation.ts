@@ -65,10 +65,10 @@ export class Generation {
   #active: Request[] = [];
   /** The requests whose prompts are being read. */
   #starting: Request[] = [];
-  /** Steps of a single request, which start before the host has read the token before. */
+  /** Steps that start before the host has read the tokens before. */
   readonly #ahead: AheadSteps;
-  /** The request that they belong to, while any are under way. */
-  #aheadRequest: Request | undefined;
+  /** The requests of the step that is under way, by row; none if none is. */
+  #aheadRows: readonly Request[] = [];
   /** When the latest of them gave its token, or the reading of a prompt paused them last, in ms. */
   #aheadEndMs = 0;
 
@@ -258,8 +258,8 @@ export class Generation {
 
   /** One token for each active request. */
   #step(): BatchPiece[] {
-    // A step that runs ahead has its page.
-    const pieces = [...(this.#aheadRequest ? [] : this.#endStarved()), ...this.#decode()];
+    // A step that runs ahead has its pages.
+    const pieces = [...(this.#aheadRows.length > 0 ? [] : this.#endStarved()), ...this.#decode()];
     this.#active = this.#active.filter((request) => !request.finished);
     return pieces;
   }
@@ -286,9 +286,8 @@ export class Generation {
 
   /** One step of all active requests. */
   #decode(): BatchPiece[] {
-    const [only] = this.#active;
-    if (!only) return [];
-    if (this.#aheadRequest || this.#canRunAhead) return [this.#decodeAhead(this.#aheadRequest ?? only)];
+    if (this.#active.length === 0) return [];
+    if (this.#aheadRows.length > 0 || this.#canRunAhead) return this.#decodeAhead();
     const { decoder, policy, stats, observer, verifier } = this.context;
     const started = performance.now();
     const requests = this.#active;
@@ -309,56 +308,72 @@ export class Generation {
     });
   }
 
-  /**
-   * Whether steps may start ahead: those of a single request, on a device that works on while the host reads, if all that follows from logits is
-   * decided there.
-   */
+  /** Whether steps may start ahead: on a device that works on while the host reads, if all that follows from logits is decided there. */
   get #canRunAhead(): boolean {
     const { model, observer, verifier } = this.context;
-    const [only] = this.#active;
-    const isAlone = this.#active.length === 1 && only?.sampler.deviceSettings !== undefined;
-    return isAlone && model.canRunAhead && !observer && !verifier;
+    const isDecidedThere = this.#active.every(({ sampler }) => sampler.deviceSettings !== undefined);
+    return isDecidedThere && model.canRunAhead && !observer && !verifier;
   }
 
-  /** The next token of a request. Starts the step behind it first, where the token is not certain to be the last one. */
-  #decodeAhead(request: Request): BatchPiece {
-    const { sampler, stats } = this.context;
-    const sampling: StepSampling | undefined = request.greedy ? undefined : { sampler, samplers: [request.sampler] };
-    const { sequence } = request;
-    const startedMs = this.#aheadRequest ? this.#aheadEndMs : performance.now();
-    if (!this.#aheadRequest) this.#ahead.start([sequence], [request.lastId], sampling);
-    const contextTokens = sequence.length;
-    const goesOn = this.#canRunAhead && request.goesOn && this.#starved() === undefined;
-    if (goesOn) this.#ahead.start([sequence], undefined, sampling);
-    this.#aheadRequest = goesOn ? request : undefined;
-    const [id = NO_TOKEN] = this.#ahead.finish();
+  /** Whether the step behind the one of these rows has the same rows, as far as can be known before their tokens are. */
+  #goesOn(rows: readonly Request[]): boolean {
+    const areActive = rows.length === this.#active.length &&
+      rows.every((request, row) => request === this.#active[row]);
+    return areActive && this.#canRunAhead && rows.every(({ goesOn }) => goesOn) && this.#starved() === undefined;
+  }
+
+  /** The next tokens of the active requests, or of those in the step under way. Starts the step behind it first, where its rows are certain. */
+  #decodeAhead(): BatchPiece[] {
+    const { stats } = this.context;
+    const isUnderWay = this.#aheadRows.length > 0;
+    const rows = isUnderWay ? this.#aheadRows : this.#active;
+    const startedMs = isUnderWay ? this.#aheadEndMs : performance.now();
+    if (!isUnderWay) this.#startAhead(rows, rows.map(({ lastId }) => lastId));
+    for (const { sequence } of rows) stats.contextReached(sequence.length);
+    const goesOn = this.#goesOn(rows);
+    if (goesOn) this.#startAhead(rows);
+    this.#aheadRows = goesOn ? rows : [];
+    const ids = this.#ahead.finish();
     this.#aheadEndMs = performance.now();
-    const error = id === NO_TOKEN ? this.#errorAhead(request) : undefined;
-    stats.decoded(error === undefined ? 1 : 0, (this.#aheadEndMs - startedMs) / 1000);
-    stats.contextReached(contextTokens);
-    return this.#deliver(request, error === undefined ? request.accept(id) : request.fail(error));
+    // A row whose answer ended with the token before gives nothing.
+    const computed = rows.flatMap((request, row) => request.finished ? [] : [{ request, id: ids[row] ?? NO_TOKEN }]);
+    const errors = computed.map(({ request, id }) => id === NO_TOKEN ? this.#errorAhead(request) : undefined);
+    stats.decoded(errors.filter((error) => error === undefined).length, (this.#aheadEndMs - startedMs) / 1000);
+    return computed.map(({ request, id }, at) => {
+      const error = errors[at];
+      return this.#deliver(request, error === undefined ? request.accept(id) : request.fail(error));
+    });
   }
 
-  /** Drops the step that was started behind the last token of a request. It did run, so it counts as a step. */
+  /** @param ids of the tokens to append; undefined for those of the step under way */
+  #startAhead(rows: readonly Request[], ids?: readonly number[]): void {
+    const sampling: StepSampling | undefined = rows.every(({ greedy }) => greedy)
+      ? undefined
+      : { sampler: this.context.sampler, samplers: rows.map(({ sampler }) => sampler) };
+    this.#ahead.start(rows.map(({ sequence }) => sequence), ids, sampling);
+  }
+
+  /** Drops the step that was started behind the last token of the last of its requests. It did run, so it counts as a step. */
   #dropAhead(): void {
-    if (!this.#aheadRequest) return;
+    if (this.#aheadRows.length === 0) return;
     this.#ahead.drop();
-    this.#aheadRequest = undefined;
+    this.#aheadRows = [];
     this.context.stats.decoded(0, 0);
   }
 
-  /** Runs the step again that gave no token. */
-  #errorAhead(request: Request): string {
+  /** Runs a request's part of the step again that gave it no token. */
+  #errorAhead({ sequence, lastId }: Request): string {
     const { decoder, pool, policy } = this.context;
-    this.#ahead.drop();
-    this.#aheadRequest = undefined;
-    pool.truncate(request.sequence, request.sequence.length - 1);
-    return numericError(this.#badPlacesOfStep(decoder.batch.advance([request.sequence], [request.lastId]), policy)[0]);
+    this.#ahead.wait(); // the step behind met no token here, which the device would report to whoever waits next
+    this.#ahead.leave(sequence);
+    pool.truncate(sequence, sequence.length - 1);
+    return numericError(this.#badPlacesOfStep(decoder.batch.advance([sequence], [lastId]), policy)[0]);
   }
 
   #deliver(request: Request, piece: Piece): BatchPiece {
     if (piece.finish) {
-      if (request === this.#aheadRequest) this.#dropAhead();
+      if (this.#aheadRows.includes(request)) this.#ahead.leave(request.sequence);
+      if (this.#aheadRows.every(({ finished }) => finished)) this.#dropAhead();
       request.release();
       this.context.stats.finished(piece.finish);
     }

@@ -143,7 +143,7 @@ export class Session implements Disposable {
     return this.#decoder(policy).run(sequences, ids, hooks);
   }
 
-  /** Steps that start before the token before is read, as those of a single answer do; undefined where the device cannot. For measuring. */
+  /** Steps that start before the tokens before are read, as those of {@link generate} do; undefined where the device cannot. For measuring. */
   aheadSteps(policy: PagePolicy = this.policy): AheadSteps | undefined {
     return this.loaded.model.canRunAhead ? new AheadSteps(this.#decoder(policy)) : undefined;
   }
