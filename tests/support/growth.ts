@@ -5,16 +5,16 @@ const RUNS = 3;
 export const MOST_GROWTH = 2.5;
 
 /**
- * How many times as long work takes per unit when there is four times as much of it: 1 if it is linear, 4 if it is quadratic. Takes the shortest
- * of several runs, so that other work on the machine does not count.
+ * How many times as long work takes per unit when there is four times as much of it: 1 if it is linear, 4 if it is quadratic. Times as much work
+ * of either size, and takes the shortest of several runs, so that other work on the machine hardly counts.
  */
 export function growth(work: (size: number) => void, size: number): number {
-  let [small, large] = [Infinity, Infinity];
+  let [inParts, atOnce] = [Infinity, Infinity];
   for (let run = 0; run < RUNS; run++) {
-    small = Math.min(small, millisecondsOf(() => work(size)));
-    large = Math.min(large, millisecondsOf(() => work(FACTOR * size)));
+    inParts = Math.min(inParts, millisecondsOf(() => Array.from({ length: FACTOR }, () => work(size))));
+    atOnce = Math.min(atOnce, millisecondsOf(() => work(FACTOR * size)));
   }
-  return large / small / FACTOR;
+  return atOnce / inParts;
 }
 
 function millisecondsOf(work: () => void): number {

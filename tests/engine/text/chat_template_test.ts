@@ -132,7 +132,7 @@ for (
     const error = failure(source);
     assertEquals(error.kind, "model");
     assertStringIncludes(error.message, "--raw");
-    assertLess(performance.now() - start, 5000);
+    assertLess(performance.now() - start, 60_000); // on a busy machine, too
   });
 }
 
