@@ -53,7 +53,8 @@ export class DecodeBatch implements Disposable {
   readonly #counts: Tensor;
   /** What the device's page table contains: by row, the sequence, its epoch, and how many of its pages are written. */
   #written: { sequence: Sequence; epoch: number; numPages: number }[] = [];
-  #step: DecodeStep | undefined;
+  /** The steps so far, by their number of sequences and whether they select: one object for each kind. */
+  readonly #steps = new Map<string, DecodeStep>();
   #staging = new Int32Array(0);
   readonly #owned: DisposableStack;
 
@@ -113,10 +114,11 @@ export class DecodeBatch implements Disposable {
   }
 
   #describe(count: number, selects: boolean): DecodeStep {
-    const known = this.#step;
-    if (known && known.ids.shape[0] === count && (known.selecting !== undefined) === selects) return known;
+    const kind = `${count} ${selects}`;
+    const known = this.#steps.get(kind);
+    if (known) return known;
     const numbers = (row: number): Tensor => this.#numbers.flat(row * count, count);
-    this.#step = {
+    const step: DecodeStep = {
       ids: numbers(0),
       positions: numbers(1),
       slots: numbers(2),
@@ -128,7 +130,8 @@ export class DecodeBatch implements Disposable {
         }
         : undefined,
     };
-    return this.#step;
+    this.#steps.set(kind, step);
+    return step;
   }
 
   [Symbol.dispose](): void {

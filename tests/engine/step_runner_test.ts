@@ -4,6 +4,7 @@ import { fromFileUrl } from "@std/path";
 import { DecodeBatch } from "../../engine/decode_batch.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { LoadedModel } from "../../engine/loaded_model.ts";
+import type { Graph } from "../../ffi/device.ts";
 import type { KvPool } from "../../engine/pages/kv_pool.ts";
 import { countSparseLayers, exceedsBudget, type PagePolicy } from "../../engine/pages/page_policy.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
@@ -122,6 +123,54 @@ Deno.test("StepRunner.run serves a smaller batch when a sequence has ended", asy
     const wanted = stepAlone(alone, ids);
     assertSameBits(runner.run(run.batch.advance(run.sequences, ids)).logits.readFloats(), wanted);
   }
+});
+
+/** Counts what a model's device records and forgets. Where it cannot record, a recording is the operations, started again at each launch. */
+function countRecordings({ model }: LoadedModel): { recorded: number; closed: number } {
+  const counts = { recorded: 0, closed: 0 };
+  const { device } = model;
+  const native = device.record.bind(device);
+  const imitation = (work: () => void): Graph => {
+    work();
+    return { launch: work, close: () => {} } as Graph;
+  };
+  const record = (work: () => void): Graph => {
+    const graph = (device.records ? native : imitation)(work);
+    counts.recorded++;
+    const { launch, close } = graph;
+    return Object.assign(graph, { launch: launch.bind(graph), close: () => (counts.closed++, close.call(graph)) });
+  };
+  Object.defineProperty(device, "record", { value: record });
+  Object.defineProperty(model, "canRecord", { value: true });
+  return counts;
+}
+
+/** Steps over the first sequences, as many as named, give the bits of steps alone. Returns what was recorded. */
+async function recordingsOf(sizes: readonly number[]): Promise<{ recorded: number; closed: number }> {
+  await using engine = await loadFolder(fixtureFolder(FIXTURE));
+  const prompts = [220, 101, 30, 60, 9].map((tokens) => promptIds(FIXTURE, tokens));
+  const [alone, run] = [await start(engine, prompts, DENSE), await start(engine, prompts, DENSE)];
+  const counts = countRecordings(run.loaded);
+  using runner = new StepRunner(run.loaded.model, run.pool, run.policy);
+  for (const [step, size] of sizes.entries()) {
+    const ids = prompts.slice(0, size).map((_, row) => 5 + step + row);
+    const wanted = stepAlone({ ...alone, sequences: alone.sequences.slice(0, size) }, ids);
+    const { logits } = runner.run(run.batch.advance(run.sequences.slice(0, size), ids));
+    assertSameBits(logits.readFloats(), wanted, [size, engine.config.vocabSize]);
+  }
+  return { ...counts };
+}
+
+Deno.test("StepRunner.run keeps what it recorded of one size of a batch while another one runs", async () => {
+  assertEquals(await recordingsOf([3, 3, 2, 2, 3, 2, 3, 3, 2]), { recorded: 2, closed: 0 });
+});
+
+Deno.test("StepRunner.run records a size of a batch at its second step, also after another one", async () => {
+  assertEquals(await recordingsOf([3, 2, 3, 2, 3]), { recorded: 2, closed: 0 });
+});
+
+Deno.test("StepRunner.run forgets the size of a batch that has not run for longest, and records it again", async () => {
+  assertEquals(await recordingsOf([1, 1, 2, 2, 1, 3, 3, 4, 4, 5, 5, 1, 2, 2]), { recorded: 6, closed: 2 });
 });
 
 Deno.test("StepRunner.replay repeats the latest step where it was recorded, and says so", async () => {
