@@ -194,8 +194,8 @@ function timeQueued({ model, session }: Bench, { policy }: ReadingArm, steps: nu
 }
 
 /**
- * Appends tokens to all sequences, `steps` of them to each. As in `generate`, a step starts before the
- * tokens of the one before are read, where the device can.
+ * Appends tokens to all sequences, `steps` of them to each. As in `generate`, a step starts before the tokens of the one before are read, where
+ * the device can.
  *
  * @param ids the first tokens
  * @returns the tokens behind the last step, and seconds per step

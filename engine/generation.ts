@@ -364,7 +364,7 @@ export class Generation {
   /** Runs a request's part of the step again that gave it no token. */
   #errorAhead({ sequence, lastId }: Request): string {
     const { decoder, pool, policy } = this.context;
-    this.#ahead.wait(); // the step behind met no token here, which the device would report to whoever waits next
+    this.#ahead.wait(); // the step behind began without a token in this row, which the device would report to the next wait
     this.#ahead.leave(sequence);
     pool.truncate(sequence, sequence.length - 1);
     return numericError(this.#badPlacesOfStep(decoder.batch.advance([sequence], [lastId]), policy)[0]);

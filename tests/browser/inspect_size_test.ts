@@ -2,7 +2,7 @@
  * How much of the HTML report exists and changes on a context of 20,000 pages: what is in view, never the whole text.
  * scripts/studies/bench_report.ts measures the time.
  */
-import { assertLess } from "@std/assert";
+import { assertEquals, assertLess } from "@std/assert";
 import type { Page } from "playwright-core";
 import { chooseWord, largeReport, scrollFrame, SCROLLS, WORDS } from "./large_report.ts";
 import { browserTest, withHtml } from "./report.ts";
@@ -38,8 +38,9 @@ function countElements(page: Page): Promise<number> {
 }
 
 browserTest(`a report of 20,000 pages opens with fewer than ${MOST_ELEMENTS} elements`, async () => {
-  await withHtml(await largeReport(), async ({ page }) => {
+  await withHtml(await largeReport(), async ({ page, complaints }) => {
     assertLess(await countElements(page), MOST_ELEMENTS);
+    assertEquals(complaints, []);
   });
 });
 
