@@ -193,9 +193,7 @@ function cudaUnits(nvcc: string, compiler: string, flags: readonly string[]): Un
 export function cudaPlan(nvcc: string): Plan {
   const archs = readArchs();
   const library = libraryPath("cuda");
-  // The largest file takes minutes for each architecture, and would keep one processor busy when all others are done.
-  const threads = ["--threads", String(archs.length)];
-  const flags = [...CUDA_FLAGS, ...threads, ...archFlags(archs), "-I", join(ROOT, "csrc")];
+  const flags = [...CUDA_FLAGS, ...archFlags(archs), "-I", join(ROOT, "csrc")];
   return {
     ...{ title: "CUDA library", library, inputs: inputs(...SHARED, "cuda") },
     note: ` for ${archs.map((arch) => `sm_${arch}`).join(", ")}; this can take minutes`,
