@@ -81,12 +81,10 @@ export class AheadSteps {
 
   /** Waits for the steps under way and takes their tokens off the sequences again. */
   drop(): void {
-    while (this.pending > 0) {
-      const [step] = this.#started;
-      this.finish();
-      for (const sequence of step?.rows ?? []) {
-        if (sequence) this.decoder.pool.truncate(sequence, sequence.length - 1);
-      }
+    this.wait();
+    for (const sequence of this.#started.flatMap(({ rows }) => rows)) {
+      if (sequence) this.leave(sequence);
     }
+    this.#started.length = 0;
   }
 }

@@ -298,14 +298,9 @@ export class Generation {
     const { logits, best } = verifier?.compute(step, requests) ?? decoder.compute(step, observer && { observer });
     const ids = this.#sample(logits, best, requests);
     const usedPolicy = verifier?.readDensely ? densePolicy(policy) : policy;
-    const errors = ids.includes(NO_TOKEN) ? this.#badPlacesOfStep(step, usedPolicy) : [];
-    const numGood = ids.filter((id) => id !== NO_TOKEN).length;
-    stats.decoded(numGood, (performance.now() - started) / 1000);
-    return requests.map((request, row) => {
-      stats.contextReached(request.sequence.length);
-      const id = ids[row] ?? NO_TOKEN;
-      return this.#deliver(request, id === NO_TOKEN ? request.fail(numericError(errors[row])) : request.accept(id));
-    });
+    const places = ids.includes(NO_TOKEN) ? this.#badPlacesOfStep(step, usedPolicy) : [];
+    for (const { sequence } of requests) stats.contextReached(sequence.length);
+    return this.#deliverStep(requests, ids, places, (performance.now() - started) / 1000);
   }
 
   /** Whether steps may start ahead: on a device that works on while the host reads, if all that follows from logits is decided there. */
@@ -336,13 +331,10 @@ export class Generation {
     const ids = this.#ahead.finish();
     this.#aheadEndMs = performance.now();
     // A row whose answer ended with the token before gives nothing.
-    const computed = rows.flatMap((request, row) => request.finished ? [] : [{ request, id: ids[row] ?? NO_TOKEN }]);
-    const errors = computed.map(({ request, id }) => id === NO_TOKEN ? this.#errorAhead(request) : undefined);
-    stats.decoded(errors.filter((error) => error === undefined).length, (this.#aheadEndMs - startedMs) / 1000);
-    return computed.map(({ request, id }, at) => {
-      const error = errors[at];
-      return this.#deliver(request, error === undefined ? request.accept(id) : request.fail(error));
-    });
+    const open = rows.flatMap((request, row) => request.finished ? [] : [{ request, id: ids[row] ?? NO_TOKEN }]);
+    const places = open.map(({ request, id }) => id === NO_TOKEN ? this.#badPlaceAhead(request) : undefined);
+    const seconds = (this.#aheadEndMs - startedMs) / 1000;
+    return this.#deliverStep(open.map(({ request }) => request), open.map(({ id }) => id), places, seconds);
   }
 
   /** @param ids of the tokens to append; undefined for those of the step under way */
@@ -362,12 +354,26 @@ export class Generation {
   }
 
   /** Runs a request's part of the step again that gave it no token. */
-  #errorAhead({ sequence, lastId }: Request): string {
+  #badPlaceAhead({ sequence, lastId }: Request): string | undefined {
     const { decoder, pool, policy } = this.context;
     this.#ahead.wait(); // the step behind began without a token in this row, which the device would report to the next wait
     this.#ahead.leave(sequence);
     pool.truncate(sequence, sequence.length - 1);
-    return numericError(this.#badPlacesOfStep(decoder.batch.advance([sequence], [lastId]), policy)[0]);
+    return this.#badPlacesOfStep(decoder.batch.advance([sequence], [lastId]), policy)[0];
+  }
+
+  /** @param ids of the tokens of a step by request @param badPlaces of those that have none @param seconds that the step took */
+  #deliverStep(
+    requests: readonly Request[],
+    ids: readonly number[],
+    badPlaces: readonly (string | undefined)[],
+    seconds: number,
+  ): BatchPiece[] {
+    this.context.stats.decoded(ids.filter((id) => id !== NO_TOKEN).length, seconds);
+    return requests.map((request, row) => {
+      const id = ids[row] ?? NO_TOKEN;
+      return this.#deliver(request, id === NO_TOKEN ? request.fail(numericError(badPlaces[row])) : request.accept(id));
+    });
   }
 
   #deliver(request: Request, piece: Piece): BatchPiece {

@@ -8,8 +8,8 @@ import type { Session } from "../../engine/session.ts";
 import type { GenerateOptions, GenerateRequest } from "../../engine/types.ts";
 import { DEVICE_KIND } from "../support/device.ts";
 import {
-  add,
   collect,
+  collectBatch,
   fixtureFolder,
   loadedOf,
   loadFixture,
@@ -22,10 +22,6 @@ import {
 const MODEL = "llama-f32";
 const PROMPT = promptIds(MODEL, 60);
 const SMALL = { mode: "on", budgetTokens: 24 } as const;
-
-interface BatchOutcome extends Outcome {
-  error?: string;
-}
 
 /** Lets steps run ahead, or not, on any device. */
 function runAhead(engine: Engine, ahead: boolean): void {
@@ -104,16 +100,9 @@ Deno.test("An answer that runs ahead ends when its signal aborts", async () => {
 function bothBatches(
   requests: readonly GenerateRequest[],
   folder?: string,
-): Promise<[BatchOutcome[], BatchOutcome[]]> {
-  return both(async (engine) => {
-    const outcomes = requests.map((): BatchOutcome => ({ ids: [], text: "", finish: undefined }));
-    for await (const piece of engine.generateBatch(requests, { sparse: SMALL })) {
-      const outcome = outcomes[piece.index]!;
-      add(outcome, piece);
-      if (piece.error !== undefined) outcome.error = piece.error;
-    }
-    return outcomes;
-  }, folder);
+): Promise<[Outcome[], Outcome[]]> {
+  const use = (engine: Engine) => collectBatch(engine.generateBatch(requests, { sparse: SMALL }), requests.length);
+  return both(use, folder);
 }
 
 /** One request for each of these options, with prompts of different lengths that select pages or not. */

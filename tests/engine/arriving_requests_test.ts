@@ -3,7 +3,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { RequestQueue } from "../../engine/request_queue.ts";
 import type { Request } from "../../engine/request.ts";
 import type { GenerateRequest } from "../../engine/types.ts";
-import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
+import { collect, collectBatch, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 
@@ -46,10 +46,8 @@ class Sender implements AsyncIterable<GenerateRequest> {
 Deno.test("Engine.generateBatch gives each request that arrives what it gives alone", async () => {
   await using engine = await loadFixture(MODEL);
   const requests = [request(1, 3), request(220, 9), request(600, 4), request(40, 2)];
-  const together = requests.map((): Outcome => ({ ids: [], text: "", finish: undefined }));
-  for await (const piece of engine.generateBatch(new Sender().send(...requests).end())) {
-    add(together[piece.index]!, piece);
-  }
+  const sender = new Sender().send(...requests).end();
+  const together = await collectBatch(engine.generateBatch(sender), requests.length);
   const alone: Outcome[] = [];
   for (const { prompt, options } of requests) alone.push(await collect(engine.generate(prompt, options)));
   assertEquals(together, alone);

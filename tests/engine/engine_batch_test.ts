@@ -5,9 +5,9 @@ import { PagesiftError } from "../../engine/errors.ts";
 import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import type { Session } from "../../engine/session.ts";
 import { Request } from "../../engine/request.ts";
-import type { BatchPiece, GenerateRequest, SparseOptions } from "../../engine/types.ts";
+import type { GenerateRequest, SparseOptions } from "../../engine/types.ts";
 import { liveHandles } from "../../ffi/library.ts";
-import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
+import { collect, collectBatch, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const DENSE: SparseOptions = { mode: "off" };
@@ -21,16 +21,6 @@ function makeRequests(lengths: readonly (readonly [number, number])[], model = M
     prompt: promptIds(model, tokens + index).slice(index),
     options: { maxTokens },
   }));
-}
-
-async function collectBatch(pieces: AsyncIterable<BatchPiece>, count: number): Promise<Outcome[]> {
-  const outcomes = Array.from({ length: count }, (): Outcome => ({ ids: [], text: "", finish: undefined }));
-  for await (const piece of pieces) {
-    const outcome = outcomes[piece.index];
-    assert(outcome && !outcome.finish, `piece of request ${piece.index} after its end`);
-    add(outcome, piece);
-  }
-  return outcomes;
 }
 
 async function runAlone(

@@ -5,10 +5,18 @@ import { jointGroups, Prefill } from "../../engine/prefill.ts";
 import { Request } from "../../engine/request.ts";
 import { Random } from "../../engine/sample/random.ts";
 import type { Session } from "../../engine/session.ts";
-import type { GenerateRequest, PrefillProgress, SparseOptions } from "../../engine/types.ts";
+import type { PrefillProgress, SparseOptions } from "../../engine/types.ts";
 import { assertNumbersClose, assertSameBits } from "../support/compare.ts";
 import { DEVICE_KIND, HAS_TWO_DEVICES } from "../support/device.ts";
-import { add, collect, loadFixture, loadFolder, ModelCopy, type Outcome, promptIds } from "../support/fixture_model.ts";
+import {
+  collect,
+  collectBatch,
+  loadFixture,
+  loadFolder,
+  ModelCopy,
+  type Outcome,
+  promptIds,
+} from "../support/fixture_model.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 
 const MODEL = "llama-f32";
@@ -159,7 +167,8 @@ Deno.test("Requests read together give what each gives alone, with tiles that se
   for (const sparse of [{}, { prefill: "on", prefillBudgetTokens: 64, mode: "off" }] as const) {
     await using engine = await loadFixture(MODEL);
     await collect(engine.generate(document, { maxTokens: 1, sparse }));
-    const together = await collectAll(engine, prompts.map((prompt) => ({ prompt, options: { maxTokens: 6 } })), sparse);
+    const batch = prompts.map((prompt) => ({ prompt, options: { maxTokens: 6 } }));
+    const together = await collectBatch(engine.generateBatch(batch, { sparse }), batch.length);
     for (const [index, prompt] of prompts.entries()) {
       await using fresh = await loadFixture(MODEL);
       assertEquals(together[index], await collect(fresh.generate(prompt, { maxTokens: 6, sparse })));
@@ -168,12 +177,6 @@ Deno.test("Requests read together give what each gives alone, with tiles that se
   }
 });
 
-async function collectAll(engine: Engine, batch: GenerateRequest[], sparse: SparseOptions): Promise<Outcome[]> {
-  const outcomes = batch.map((): Outcome => ({ ids: [], text: "", finish: undefined }));
-  for await (const piece of engine.generateBatch(batch, { sparse })) add(outcomes[piece.index]!, piece);
-  return outcomes;
-}
-
 Deno.test("Prompts that are read together are saved, and loaded by another engine", async () => {
   using folder = new TempFolder();
   const batch = differentPrompts([100, 110]).map((prompt) => ({ prompt, options: { maxTokens: 5 } }));
@@ -181,7 +184,7 @@ Deno.test("Prompts that are read together are saved, and loaded by another engin
   const loaded: (number | undefined)[] = [];
   for (let round = 0; round < 2; round++) {
     await using engine = await loadFixture(MODEL, { promptCache: { folder: folder.path } });
-    outcomes.push(await collectAll(engine, batch, {}));
+    outcomes.push(await collectBatch(engine.generateBatch(batch), batch.length));
     loaded.push(engine.stats.promptCache?.loadedTokens);
   }
   assertEquals(outcomes[1], outcomes[0]);

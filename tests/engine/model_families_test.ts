@@ -5,7 +5,15 @@ import { NormWeights } from "../../engine/norm_weights.ts";
 import { roundedTo } from "../../engine/rounding.ts";
 import type { Notice } from "../../engine/types.ts";
 import { assertSameBits } from "../support/compare.ts";
-import { add, collect, loadedOf, loadFixture, loadFolder, type Outcome, promptIds } from "../support/fixture_model.ts";
+import {
+  collect,
+  collectBatch,
+  loadedOf,
+  loadFixture,
+  loadFolder,
+  type Outcome,
+  promptIds,
+} from "../support/fixture_model.ts";
 import { header, hostileModel, json, write } from "../support/hostile_model.ts";
 import { rounded } from "../support/numbers.ts";
 
@@ -23,11 +31,8 @@ for (const model of ["gemma3-f32", "gemma3-bf16", "granite-f32", "phi3-longrope-
     const options = { maxTokens: MAX_TOKENS };
     const alone: Outcome[] = [];
     for (const prompt of prompts) alone.push(await collect(engine.generate(prompt, options)));
-    const together: Outcome[] = prompts.map(() => ({ ids: [], text: "", finish: undefined }));
-    for await (const { index, ...piece } of engine.generateBatch(prompts.map((prompt) => ({ prompt, options })))) {
-      add(together[index]!, piece);
-    }
-    assertEquals(together, alone);
+    const requests = prompts.map((prompt) => ({ prompt, options }));
+    assertEquals(await collectBatch(engine.generateBatch(requests), requests.length), alone);
   });
 
   Deno.test(`${model} selects pages in the layers without a window only`, async () => {

@@ -8,7 +8,7 @@ import type { Session } from "../../engine/session.ts";
 import type { GenerateOptions } from "../../engine/types.ts";
 import { assertSameBits } from "../support/compare.ts";
 import { DEVICE_KIND } from "../support/device.ts";
-import { add, collect, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
+import { collect, collectBatch, loadFixture, type Outcome, promptIds } from "../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const SMALL = { mode: "on", budgetTokens: 24 } as const;
@@ -47,9 +47,8 @@ Deno.test("A longer prompt that needs a larger cache keeps the pages of the shor
 Deno.test("Requests of a batch about one document read it once and hold it once", async () => {
   const questions = [about(1), promptIds(MODEL, 30).slice(7), about(2), about(3)];
   await using engine = await loadFixture(MODEL);
-  const outcomes = questions.map((): Outcome => ({ ids: [], text: "", finish: undefined }));
   const batch = questions.map((prompt) => ({ prompt, options: { maxTokens: 5 } }));
-  for await (const piece of engine.generateBatch(batch)) add(outcomes[piece.index]!, piece);
+  const outcomes = await collectBatch(engine.generateBatch(batch), batch.length);
   const { reusedTokens, peakKvBytes } = engine.stats;
   assertEquals(reusedTokens, 2 * DOCUMENT.length);
   for (const [index, prompt] of questions.entries()) {

@@ -7,7 +7,7 @@ import { resolvePolicy } from "../../engine/pages/page_policy.ts";
 import type { Sequence } from "../../engine/pages/sequence.ts";
 import { Request } from "../../engine/request.ts";
 import type { Session } from "../../engine/session.ts";
-import type { BatchPiece, GenerateOptions, GenerateRequest } from "../../engine/types.ts";
+import type { GenerateOptions, GenerateRequest } from "../../engine/types.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError, Status } from "../../ffi/errors.ts";
 import { liveHandles } from "../../ffi/library.ts";
@@ -19,8 +19,8 @@ import { planQuality } from "../../bench/quality_plan.ts";
 import { tinyQuality } from "../bench/tiny.ts";
 import { assertSameBits } from "../support/compare.ts";
 import {
-  add,
   collect,
+  collectBatch,
   loadedOf,
   loadFixture,
   loadFolder,
@@ -105,22 +105,6 @@ async function poisoned(): Promise<Failing> {
   const copy = ModelCopy.of(MODEL);
   await copy.poke("model.embed_tokens.weight", 64 * 699, NaN);
   return { copy, poison: 699 };
-}
-
-async function collectBatch(
-  pieces: AsyncIterable<BatchPiece>,
-  count: number,
-): Promise<(Outcome & { error?: string })[]> {
-  const outcomes = Array.from(
-    { length: count },
-    (): Outcome & { error?: string } => ({ ids: [], text: "", finish: undefined }),
-  );
-  for await (const piece of pieces) {
-    const outcome = outcomes[piece.index]!;
-    add(outcome, piece);
-    if (piece.error !== undefined) outcome.error = piece.error;
-  }
-  return outcomes;
 }
 
 for (const options of [{}, { temperature: 1, seed: 3 }, { temperature: 1, seed: 3, repeatPenalty: 1.2 }]) {

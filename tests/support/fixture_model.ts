@@ -1,9 +1,10 @@
 /** The tiny models of tests/fixtures/hf: loaded, run, and copied with one thing changed. */
+import { assert } from "@std/assert";
 import { fromFileUrl, join } from "@std/path";
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import type { LoadedModel } from "../../engine/loaded_model.ts";
 import { readSafetensorsHeader } from "../../engine/folder/safetensors.ts";
-import type { FinishReason, Piece } from "../../engine/types.ts";
+import type { BatchPiece, FinishReason, Piece } from "../../engine/types.ts";
 import { DEVICE_KIND, isolateLibrary } from "./device.ts";
 
 const FOLDER = fromFileUrl(new URL("../fixtures/hf", import.meta.url));
@@ -39,6 +40,7 @@ export interface Outcome {
   ids: number[];
   text: string;
   finish: FinishReason | undefined;
+  error?: string;
 }
 
 export async function collect(pieces: AsyncIterable<Piece>): Promise<Outcome> {
@@ -47,10 +49,22 @@ export async function collect(pieces: AsyncIterable<Piece>): Promise<Outcome> {
   return outcome;
 }
 
-export function add(outcome: Outcome, { id, text, finish }: Piece): void {
+/** What each of `count` requests of a batch gave. @throws {Error} if a request goes on after its end */
+export async function collectBatch(pieces: AsyncIterable<BatchPiece>, count: number): Promise<Outcome[]> {
+  const outcomes = Array.from({ length: count }, (): Outcome => ({ ids: [], text: "", finish: undefined }));
+  for await (const piece of pieces) {
+    const outcome = outcomes[piece.index];
+    assert(outcome && !outcome.finish, `piece of request ${piece.index} after its end`);
+    add(outcome, piece);
+  }
+  return outcomes;
+}
+
+function add(outcome: Outcome, { id, text, finish, error }: Piece): void {
   outcome.ids.push(id);
   outcome.text += text;
   outcome.finish = finish;
+  if (error !== undefined) outcome.error = error;
 }
 
 /** A model folder that lives as long as its test. */

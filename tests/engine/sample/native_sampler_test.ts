@@ -6,7 +6,7 @@ import { Sampler } from "../../../engine/sample/sampler.ts";
 import type { GenerateOptions, GenerateRequest, SamplingOptions } from "../../../engine/types.ts";
 import { normals } from "../../support/cases.ts";
 import { deviceTest } from "../../support/device.ts";
-import { add, collect, loadFixture, type Outcome, promptIds } from "../../support/fixture_model.ts";
+import { collect, collectBatch, loadFixture, promptIds } from "../../support/fixture_model.ts";
 
 const MODEL = "llama-f32";
 const STEPS = 200;
@@ -88,8 +88,7 @@ Deno.test("Engine.generateBatch draws for greedy, sampled and penalised requests
     prompt: promptIds(MODEL, 20 + index),
     options: { ...kind, maxTokens: 25 },
   }));
-  const together: Outcome[] = requests.map(() => ({ ids: [], text: "", finish: undefined }));
-  for await (const piece of engine.generateBatch(requests)) add(together[piece.index]!, piece);
+  const together = await collectBatch(engine.generateBatch(requests), requests.length);
   for (const [index, { prompt, options }] of requests.entries()) {
     assertEquals(together[index], await collect(engine.generate(prompt, options)));
   }
