@@ -1,11 +1,11 @@
-import { assert, assertEquals, assertLess, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "@std/path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { PagesiftError } from "../../../engine/errors.ts";
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
 import { Random } from "../../../engine/sample/random.ts";
 import { ModelCopy } from "../../support/fixture_model.ts";
-import { growth, MOST_GROWTH } from "../../support/growth.ts";
+import { assertLinear } from "../../support/growth.ts";
 
 interface Reference {
   tokenizer_cases: { text: string; ids: number[]; ids_no_special: number[]; decoded: string }[];
@@ -128,7 +128,7 @@ for (const model of KINDS) {
   Deno.test(`Tokenizer takes no longer per KB of 80 KB than of 20 KB with ${model}`, async () => {
     const tokenizer = await Tokenizer.load(folderOf(model));
     const text = randomText(20_000);
-    assertLess(growth((size) => tokenizer.encode(text.slice(0, size)), 20_000), MOST_GROWTH);
+    assertLinear((size) => tokenizer.encode(text.slice(0, size)), 20_000);
   });
 }
 
