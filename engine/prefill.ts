@@ -29,7 +29,7 @@ type Range = readonly [from: number, to: number];
  */
 const ALIKE: Readonly<Record<Device["backend"], readonly Range[]>> = {
   cpu: [[17, 256]],
-  cuda: [[17, 64], [257, Infinity]],
+  cuda: [[17, 128], [257, Infinity]],
 };
 
 function isAlike(backend: Device["backend"], tokens: number): boolean {

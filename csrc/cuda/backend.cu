@@ -98,7 +98,10 @@ const void *post(Backend &backend, const void *source, int64_t bytes) {
   return posted;
 }
 
-void enter(Backend &backend) { check_cuda(cudaSetDevice(backend.index), "Could not use the GPU"); }
+void enter(Backend &backend) {
+  check_cuda(cudaSetDevice(backend.index), "Could not use the GPU");
+  backend.rounded = {}; /* what follows may write its source */
+}
 
 }  // namespace
 

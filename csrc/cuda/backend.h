@@ -29,6 +29,13 @@ struct WrittenLayer {
 };
 constexpr int32_t kAllLayers = -1;
 
+/* Rows that the last launch left in scratch memory as 16-bit numbers, beside the f32 that it wrote: rounded_rows.h. */
+struct RoundedRows {
+  const float *source; /* nullptr: none */
+  int64_t stride, tokens, width; /* of the source */
+  const void *place;
+};
+
 struct Backend {
   int index = 0;
   cudaStream_t stream = nullptr;
@@ -49,6 +56,8 @@ struct Backend {
   std::vector<void *> scratch_blocks; /* the last one is in use; recorded graphs may still refer to earlier ones */
   int64_t scratch_bytes = 0;
   std::vector<WrittenLayer> written; /* by kernels that may still be under way when the next one starts early */
+  RoundedRows rounded{};
+  bool rounds_rows = false; /* whether the last product of many tokens rounded its x to bf16, and no more */
 };
 
 constexpr int64_t kStagingBytes = 1 << 16;
@@ -105,6 +114,7 @@ void launch(Backend &backend, Start start, const char *what, void (*kernel)(Para
   config.attrs = &attribute;
   config.numAttrs = start == Start::kEarly && backend.capability >= 90 ? 1 : 0;
   allow_shared(what, kernel, shared_bytes);
+  backend.rounded = {};
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
 }
 

@@ -19,6 +19,11 @@ struct Group {
 
 namespace {
 
+/* What is exchanged may be what a member has rounded. */
+void forget_rounded(const Group &group) {
+  for (Backend *member : group.members) member->rounded = {};
+}
+
 bool wants_nccl() {
   const char *asked = std::getenv("PAGESIFT_NCCL");
   return asked != nullptr && std::strcmp(asked, "1") == 0;
@@ -49,11 +54,13 @@ void group_close(Group *group) {
 void backend_enter(Backend &backend) { check_cuda(cudaSetDevice(backend.index), "Could not use the GPU"); }
 
 void all_reduce(Group &group, const std::vector<float *> &data, int64_t count) {
+  forget_rounded(group);
   if (group.peers) group.peers->all_reduce(data, count);
   else group.nccl->all_reduce(data, count);
 }
 
 void all_reduce_start(Group &group, const std::vector<float *> &data, int64_t count) {
+  forget_rounded(group);
   if (!group.peers || !group.peers->start(data, count)) all_reduce(group, data, count);
 }
 
@@ -62,6 +69,7 @@ void all_reduce_finish(Group &group, const std::vector<float *> &data, int64_t c
 }
 
 void all_gather(Group &group, const std::vector<const float *> &x, const std::vector<float *> &out, int64_t out_stride, int64_t rows, int64_t width) {
+  forget_rounded(group);
   if (group.peers) group.peers->all_gather(x, out, out_stride, rows, width);
   else group.nccl->all_gather(x, out, out_stride, rows, width);
 }

@@ -9,7 +9,7 @@ import type { Tensor } from "../../ffi/tensor.ts";
 import { contents } from "../support/cache_contents.ts";
 import { normals } from "../support/cases.ts";
 import { assertNumbersClose } from "../support/compare.ts";
-import { deviceTest } from "../support/device.ts";
+import { deviceTest, settle } from "../support/device.ts";
 import { type FloatType, ROUNDING, uploadAs } from "../support/numbers.ts";
 import { cacheShape, type PagedShape, slotsOf } from "../support/paged.ts";
 
@@ -130,6 +130,50 @@ for (const groupPages of [0, 8] as const) {
       contents(joined!, table, first + tokens).forEach((numbers, i) =>
         assertNumbersClose(numbers, wanted[i]!, [wanted[i]!.length], { relative: 1e-5 + 2 * ROUNDING[shape.dtype] })
       );
+    });
+  }
+}
+
+/** Pages, tokens that lie there, and tokens that come. */
+const STEP = [
+  { table: [0, 1], first: 13, tokens: 1 },
+  { table: [8], first: 0, tokens: 1 },
+  { table: [16, 17], first: 6, tokens: 4 },
+  { table: [24, 25, 26], first: 23, tokens: 1 },
+] as const;
+
+for (const groupPages of [0, 8] as const) {
+  for (const atRest of [true, false]) {
+    const groups = groupPages === 0 ? "pages" : "groups of pages";
+    const before = atRest ? "that lie still" : "that were written just before";
+    deviceTest(`appendRotated of several sequences gives what its parts give in ${groups} ${before}`, (device) => {
+      for (const dtype of ["f32", "bf16"] as const) {
+        const shape = { ...SHAPE, dtype };
+        const [joined, parted] = [0, 1].map(() =>
+          KvCache.create(device, cacheShape(shape, { groupPages, numPages: 32 }))
+        );
+        const slots = STEP.flatMap(({ table, first, tokens }) => [...slotsOf(table, shape.pageSize, first, tokens)]);
+        const step: Case = { tokens: slots.length, normWeights: "bf16" };
+        const [one, other] = [0, 1].map(() => ({
+          ...inputsOf(device, shape, step),
+          slots: device.upload(Int32Array.from(slots), [slots.length]),
+        }));
+        for (const { table, first } of STEP.filter(({ first }) => first > 0)) {
+          const { k, v } = inputsOf(device, shape, { tokens: first });
+          const held = device.upload(slotsOf(table, shape.pageSize, 0, first), [first]);
+          for (const cache of [joined!, parted!]) cache.append(0, k, v, held);
+        }
+        if (atRest) settle(device);
+        joined!.appendRotated(0, one!, one!.q, one!.k, one!.v, one!.slots);
+        inParts(parted!, other!);
+        assertNumbersClose(queriesOf(one!), queriesOf(other!), [slots.length, shape.numQueryHeads, shape.headDim]);
+        for (const { table, first, tokens } of STEP) {
+          const wanted = contents(parted!, table, first + tokens);
+          contents(joined!, table, first + tokens).forEach((numbers, i) =>
+            assertNumbersClose(numbers, wanted[i]!, [wanted[i]!.length], { relative: 1e-5 + 2 * ROUNDING[dtype] })
+          );
+        }
+      }
     });
   }
 }

@@ -8,7 +8,7 @@ import { deviceTest } from "../support/device.ts";
 import { FLOAT_TYPES, type FloatType, rounded, uploadAs } from "../support/numbers.ts";
 import { toleranceOf } from "../support/tolerance.ts";
 
-const TOKENS = [1, 2, 3, 4, 7, 8, 9, 16, 17, 64, 65, 256, 257];
+const TOKENS = [1, 2, 3, 4, 7, 8, 9, 16, 17, 64, 65, 128, 129, 256, 257];
 /** Inputs and outputs: below a vector, beside multiples of it, and past the depth of a panel. */
 const SIZES = [[1, 1], [5, 3], [31, 33], [64, 48], [100, 65], [517, 70], [1030, 19]] as const;
 
@@ -60,7 +60,7 @@ for (const dtype of FLOAT_TYPES) {
   }
 }
 
-for (const tokens of [9, 16, 24, 33, 47, 55, 64]) {
+for (const tokens of [9, 16, 24, 33, 47, 55, 64, 80, 128]) {
   deviceTest(`matmul of ${tokens} tokens with bf16 weights whose inputs are shared out`, (device) => {
     for (const [inputs, outputs] of [[1096, 130], [2048, 257], [72, 40]] as const) {
       const [found, wanted] = multiply(device, "bf16", { tokens, inputs, outputs }, outputs === 257);

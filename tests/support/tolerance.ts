@@ -8,7 +8,7 @@
  *
  * The CUDA build differs in the products that go through tensor cores of 16 bits, and only there:
  *
- * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 65 to 256 tokens, where it takes two parts;
+ * - `matmul` of more than 8 tokens rounds its input to the type of the weights, but for 129 to 256 tokens, where it takes two parts;
  * - `attendPrefill` over pages of 16 bits rounds queries and probabilities to their type, with head sizes that tensor cores take;
  * - `attendPrefill` over pages of 8 bits rounds keys and values to the type of the statistics;
  * - `attend` and `scorePages` split a query into two parts of 16 bits, which lose what lies beyond both.
@@ -23,7 +23,7 @@ const FEW_TOKENS = 8;
 /** The same on a CPU with AMX. */
 const FEW_TILE_TOKENS = 16;
 /** So many go in as two parts of 16 bits; with AMX, all from {@link FEW_TILE_TOKENS} up. */
-const TWO_PART_TOKENS = { from: 65, to: 256 };
+const TWO_PART_TOKENS = { from: 129, to: 256 };
 const TENSOR_CORE_HEADS: readonly number[] = [64, 96, 128, 256];
 /** Of sums in numbers of 32 bits. */
 const EXACT = 1e-5;

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kDecodeThreads)
   const int attending = launch.rows * launch.most_splits, block = static_cast<int>(blockIdx.x);
   if (block >= attending) {
     if (block - attending < append.append.cache.desc.num_kv_heads)
-      append_token<T, T, Grouped, 1>(append, block - attending, launch.bad_index, heads, shared);
+      append_token<T, T, Grouped, 1>(append, 0, block - attending, launch.bad_index, heads, shared);
     else wait_for_previous(); /* every block, or the launch after this one could start before the one before it is done */
     return;
   }
@@ -83,7 +83,6 @@ __global__ void __launch_bounds__(kDecodeThreads)
   const int32_t newest = row.length - 1 - ((row.first_page + row.begin) << row.page_shift);
   HeadState<D> state;
   attend_pages<T, D, kDecodeWarps>(launch, row, Unfinished<T, D>{append, row, heads, newest}, memory, state);
-  __syncthreads();
   const Inbox inbox(memory + DecodeTile<T, D>::kSharedBytes, row, D);
   const bool passes = row.splits <= kClusterSplits;
   merge_warps<T, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory), [&](int i, const float4 &sum, float maximum, float total) {

@@ -1,8 +1,9 @@
 /* Norm and rotation of the heads of queries and keys, and append_kv of the keys, in one launch. Bound by latency in a decode step:
  * the four launches that it replaces moved little and each waited for the one before.
  *
- * Blocks below Hk append as append_kv.cu does: the block of the last token of a page (of a group of pages, where the cache has them)
- * takes all the call's keys of it, which its warps norm and rotate on their way. The other blocks take a few query heads of their token
+ * Blocks below Hk append: a token that has its page (its group of pages, where the cache has them) to itself, as all have in a decode step, by
+ * append_token; others as append_kv.cu does, where the block of the last token of a page or group takes all the call's keys of it, which
+ * its warps norm and rotate on their way. The other blocks take a few query heads of their token
  * each, a warp a head. */
 #include "../../append_rotated_parts.h"
 #include "append_rotated.cuh"
@@ -50,20 +51,29 @@ __device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int6
 }
 
 template <typename T, typename Kv, bool Grouped, int Packs>
-__global__ void __launch_bounds__(kStatisticsThreads) rotated_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index) {
+__global__ void __launch_bounds__(kStatisticsThreads)
+    rotated_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index, bool at_rest) {
   __shared__ Sources<Grouped ? kMaxGroupPages : 1> sources;
   __shared__ float shared[kWarp];
   __shared__ alignas(16) float rows[kWarps][Packs * kPackWidth];
   let_next_start();
-  wait_for_previous();
   const AppendKvParams &append = p.append;
   const ps_cache_desc &desc = append.cache.desc;
   const int64_t token = blockIdx.x;
   const int head = static_cast<int>(blockIdx.y);
   float *row = rows[threadIdx.x / kWarp];
-  if (head >= desc.num_kv_heads) return rotate_queries<Packs>(p, token, (head - desc.num_kv_heads) * kWarps, row);
+  if (head >= desc.num_kv_heads) {
+    wait_for_previous();
+    return rotate_queries<Packs>(p, token, (head - desc.num_kv_heads) * kWarps, row);
+  }
+  const int32_t unit_pages = Grouped ? desc.group_pages : 1, unit_tokens = unit_pages * desc.page_size;
+  if constexpr (!kIsScaled<Kv>) {
+    if (at_rest && is_alone(append.slots, append.tokens, token, unit_tokens))
+      return append_token<T, Kv, Grouped, Packs>(p, token, head, bad_index, rows[0], shared);
+  }
+  wait_for_previous();
   const int64_t limit = desc.num_pages * desc.page_size;
-  const int32_t slot = append.slots[token], unit_pages = Grouped ? desc.group_pages : 1, unit_tokens = unit_pages * desc.page_size;
+  const int32_t slot = append.slots[token];
   if (slot < 0 || slot >= limit) {
     if (threadIdx.x == 0) note_bad_index(bad_index, kSlots, token, slot, limit);
     return;
@@ -84,22 +94,11 @@ __global__ void __launch_bounds__(kStatisticsThreads) rotated_kernel(const __gri
   renew_group<T>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
 }
 
-template <typename T, typename Kv, bool Grouped, int Packs>
-__global__ void __launch_bounds__(kStatisticsThreads) rotated_token_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index) {
-  __shared__ float shared[kWarp];
-  __shared__ alignas(16) float rows[kWarps][Packs * kPackWidth];
-  const int head = static_cast<int>(blockIdx.y), num_kv_heads = p.append.cache.desc.num_kv_heads;
-  let_next_start();
-  if (head < num_kv_heads) return append_token<T, Kv, Grouped, Packs>(p, head, bad_index, rows[0], shared);
-  wait_for_previous();
-  rotate_queries<Packs>(p, 0, (head - num_kv_heads) * kWarps, rows[threadIdx.x / kWarp]);
-}
-
 }  // namespace
 
 void append_rotated(Backend &backend, const AppendRotatedParams &params) {
   if (!can_rotate(params)) return append_rotated_parts(backend, params);
-  const bool at_rest = note_written(backend, params.append.cache, params.append.layer);
+  const bool at_rest = note_written(backend, params.append.cache, params.append.layer) && appends_tokens(params.append.cache);
   const ps_cache_desc &desc = params.append.cache.desc;
   const dim3 grid(static_cast<unsigned>(params.append.tokens), static_cast<unsigned>(desc.num_kv_heads + ceil_div(desc.num_query_heads, kWarps)));
   const bool grouped = params.append.cache.group_mean, wide = desc.head_dim > kPackWidth;
@@ -107,18 +106,10 @@ void append_rotated(Backend &backend, const AppendRotatedParams &params) {
     using T = decltype(type);
     using Kv = decltype(kv);
     constexpr int kWide = kMostHeadDim / kPackWidth;
-    if constexpr (!kIsScaled<Kv>) {
-      if (at_rest && is_one_token(params)) {
-        auto *token_kernel = grouped ? wide ? rotated_token_kernel<T, Kv, true, kWide> : rotated_token_kernel<T, Kv, true, 1>
-                             : wide  ? rotated_token_kernel<T, Kv, false, kWide>
-                                     : rotated_token_kernel<T, Kv, false, 1>;
-        return launch(backend, "Could not launch append_rotated", token_kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index);
-      }
-    }
     auto *kernel = grouped ? wide ? rotated_kernel<T, Kv, true, kWide> : rotated_kernel<T, Kv, true, 1>
                    : wide  ? rotated_kernel<T, Kv, false, kWide>
                            : rotated_kernel<T, Kv, false, 1>;
-    launch(backend, "Could not launch append_rotated", kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index);
+    launch(backend, "Could not launch append_rotated", kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index, at_rest);
   });
 }
 

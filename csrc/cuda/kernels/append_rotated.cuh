@@ -73,22 +73,22 @@ __device__ __forceinline__ void rotate_head(const AppendRotatedParams &p, const 
   __syncwarp();
 }
 
-/* Appends one token to a KV head, where no kernel under way writes pages of its layer: then its page's other keys and the statistics of the
- * pages of its group are loaded while the previous kernel still runs, and behind it one trip to memory remains. All threads of the block
- * call; those beyond kStatisticsThreads have no dimensions, so a head may have no more than that where there are some. row: shared memory for
+/* Appends a token of the call to a KV head, where no other lies in its page or group, and no kernel under way writes pages of its layer: then
+ * its page's other keys and the statistics of the pages of its group are loaded while the previous kernel still runs, and behind it one
+ * trip to memory remains. All threads of the block call; those beyond kStatisticsThreads have no dimensions, so a head may have no more than that where there are some. row: shared memory for
  * a head; shared [kWarp]. Lets the next kernel start. */
 template <typename T, typename Kv, bool Grouped, int Packs>
-__device__ void append_token(const AppendRotatedParams &p, int head, BadIndex *bad_index, float *row, float *shared) {
+__device__ void append_token(const AppendRotatedParams &p, int64_t token, int head, BadIndex *bad_index, float *row, float *shared) {
   constexpr int kDims = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread */
   const AppendKvParams &append = p.append;
   const CacheView &cache = append.cache;
   const ps_cache_desc &desc = cache.desc;
   const int d = desc.head_dim;
   const int64_t limit = desc.num_pages * desc.page_size;
-  const int32_t slot = append.slots[0];
+  const int32_t slot = append.slots[token];
   if (slot < 0 || slot >= limit) {
     wait_for_previous();
-    if (threadIdx.x == 0) note_bad_index(bad_index, kSlots, 0, slot, limit);
+    if (threadIdx.x == 0) note_bad_index(bad_index, kSlots, token, slot, limit);
     return;
   }
   const int32_t physical = slot / desc.page_size, place = slot % desc.page_size;
@@ -113,9 +113,9 @@ __device__ void append_token(const AppendRotatedParams &p, int head, BadIndex *b
 #pragma unroll
   for (int n = 0; n < kDims; n++) {
     const int dim = threadIdx.x + n * kStatisticsThreads;
-    values[n] = dim < d ? append.v.row(0)[first + dim] : 0.f;
+    values[n] = dim < d ? append.v.row(token)[first + dim] : 0.f;
   }
-  if (threadIdx.x < kWarp) rotate_head<Packs>(p, p.k.row(0) + first, p.k_norm, p.k_table.row(0), row);
+  if (threadIdx.x < kWarp) rotate_head<Packs>(p, p.k.row(token) + first, p.k_norm, p.k_table.row(token), row);
   __syncthreads();
   let_next_start();
 #pragma unroll
@@ -144,11 +144,8 @@ __device__ void append_token(const AppendRotatedParams &p, int head, BadIndex *b
   }
 }
 
-/* Whether the kernel for one token serves this call, if its pages are at rest. */
-inline bool is_one_token(const AppendRotatedParams &p) {
-  const CacheView &cache = p.append.cache;
-  return p.append.tokens == 1 && cache.desc.page_size <= kAtOnce && cache.mean_scale == nullptr;
-}
+/* Whether append_token serves pages of this kind. */
+inline bool appends_tokens(const CacheView &cache) { return !cache.key_scale && cache.desc.page_size <= kAtOnce && cache.mean_scale == nullptr; }
 
 /* Whether rows let themselves be read in packs, and fit the warps' memory. */
 inline bool can_rotate(const AppendRotatedParams &p) {
@@ -162,7 +159,7 @@ inline bool can_rotate(const AppendRotatedParams &p) {
 inline bool joins_attention(const AppendRotatedParams &p, const SequencesView &sequences) {
   const ps_cache_desc &desc = p.append.cache.desc;
   const bool pages = desc.kv_type == PS_KV_DTYPE && desc.dtype != PS_F32 && (desc.head_dim == 64 || desc.head_dim == 128);
-  return pages && sequences.sequences == 1 && is_one_token(p) && can_rotate(p);
+  return pages && sequences.sequences == 1 && p.append.tokens == 1 && appends_tokens(p.append.cache) && can_rotate(p);
 }
 
 }  // namespace ps

@@ -15,4 +15,13 @@ __device__ inline bool is_continued(const int32_t *slots, int64_t tokens, int64_
   return __syncthreads_or(found);
 }
 
+/* Whether no other token of the call lies in its unit of `unit_tokens` slots. All threads of the block call. */
+__device__ inline bool is_alone(const int32_t *slots, int64_t tokens, int64_t token, int32_t unit_tokens) {
+  if (tokens == 1) return true;
+  const int32_t unit = slots[token] / unit_tokens;
+  bool found = false;
+  for (int64_t i = threadIdx.x; i < tokens; i += blockDim.x) found |= i != token && slots[i] >= 0 && slots[i] / unit_tokens == unit;
+  return !__syncthreads_or(found);
+}
+
 }  // namespace ps

@@ -74,7 +74,7 @@ __device__ __forceinline__ void write_remote(void *own, uint32_t rank, const uin
 /* Launches clusters of `size` blocks, early as other kernels (backend.h), from compute capability 9.0 on. Returns false and launches
  * nothing if fewer than `together` would run at once. */
 template <typename... Params, typename... Args>
-bool launch_clusters_together(const Backend &backend, const char *what, void (*kernel)(Params...), int64_t clusters, int64_t together, int32_t size,
+bool launch_clusters_together(Backend &backend, const char *what, void (*kernel)(Params...), int64_t clusters, int64_t together, int32_t size,
                               dim3 block, int64_t shared_bytes, Args... args) {
   allow_shared(what, kernel, shared_bytes);
   cudaLaunchConfig_t config{};
@@ -95,14 +95,15 @@ bool launch_clusters_together(const Backend &backend, const char *what, void (*k
     cudaGetLastError();
     return false;
   }
+  backend.rounded = {};
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
   return true;
 }
 
 /* The same of clusters that must all run at once. */
 template <typename... Params, typename... Args>
-bool launch_clusters(const Backend &backend, const char *what, void (*kernel)(Params...), int64_t clusters, int32_t size, dim3 block,
-                     int64_t shared_bytes, Args... args) {
+bool launch_clusters(Backend &backend, const char *what, void (*kernel)(Params...), int64_t clusters, int32_t size, dim3 block, int64_t shared_bytes,
+                     Args... args) {
   return launch_clusters_together(backend, what, kernel, clusters, clusters, size, block, shared_bytes, args...);
 }
 

@@ -31,10 +31,11 @@ struct Inbox {
     write_remote(parts + place, target, uint2{__float_as_uint(maximum), __float_as_uint(total)});
   }
 
-  /* Writes this block's share of the answer, in the order and arithmetic of join_row. After a barrier of the cluster. */
+  /* Writes this block's share of the answer, in the order and arithmetic of join_row. After a barrier of the cluster;
+   * by the first kDecodeThreads threads of the block. */
   __device__ __forceinline__ void write(const DecodeLaunch &launch, const RowPages &row, int fours) const {
     const int first = row.split * share;
-    for (int own = threadIdx.x; own < share && first + own < fours; own += blockDim.x) {
+    for (int own = threadIdx.x; own < share && first + own < fours; own += kDecodeThreads) {
       const float4 answer =
           join_numbers<8>(row.splits, [&](int split) { return parts[split * share + own]; }, [&](int split) { return sums[split * share + own]; });
       store_answer(launch, row, first + own, answer);

@@ -174,16 +174,22 @@ __device__ __forceinline__ void sum_values(const float (&weights)[4], uint32_t v
   }
 }
 
+/* A barrier of the first Threads threads of a block, where others have something else to do. */
+template <int Threads>
+__device__ __forceinline__ void sync_first() {
+  asm volatile("bar.sync 1, %0;" ::"n"(Threads) : "memory");
+}
+
 /* Combines the warps' states of so many heads: emit(i, sum, maximum, total) for numbers 4 i to 4 i + 3 of [heads, D], with the maximum (base
- * 2) that the sum was taken under and the total of the weights. All threads of the block call, after a barrier; warps beyond Warps
- * contribute nothing. */
+ * 2) that the sum was taken under and the total of the weights. The first Warps warps of the block call; `shared` may be the ring. */
 template <typename Kv, int D, int Warps, typename Emit>
 __device__ __forceinline__ void merge_warps(const HeadState<D> &state, int heads, float *shared, const Emit &emit) {
   constexpr int kRow = D + kMergePad, kStride = kRowHeads * kRow;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, t = lane % 4;
   float total = state.total + __shfl_xor_sync(kAllLanes, state.total, 1);
   total += __shfl_xor_sync(kAllLanes, total, 2);
-  if (warp < Warps && g < heads) {
+  sync_first<Warps * kWarp>(); /* the ring is in use until here */
+  if (g < heads) {
     float *own = shared + warp * kStride + g * kRow;
 #pragma unroll
     for (int n = 0; n < D / 8; n++) {
@@ -193,8 +199,8 @@ __device__ __forceinline__ void merge_warps(const HeadState<D> &state, int heads
     }
     if (t == 0) *reinterpret_cast<float2 *>(own + D) = {state.maximum, total};
   }
-  __syncthreads();
-  for (int i = threadIdx.x; i < heads * D / 4; i += blockDim.x) {
+  sync_first<Warps * kWarp>();
+  for (int i = threadIdx.x; i < heads * D / 4; i += Warps * kWarp) {
     const float *part = shared + i * 4 / D * kRow;
     float2 parts[Warps];
     float joint = -INFINITY, sum_total = 0;
@@ -241,16 +247,19 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   TileBook<Warps> book;
   book.open(launch, row, tiles);
   int counted[Tile::kStages][2] = {}; /* which tokens count, of the tile in use and of those behind it */
-  auto request = [&](int ordinal, int behind, uint32_t slot) {
+  auto request = [&](int ordinal, uint32_t slot) {
     const HalfTile halves[2] = {book.half(ordinal, 0), book.half(ordinal, 1)};
-    counted[behind][0] = halves[0].packed;
-    counted[behind][1] = halves[1].packed;
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) counted[i][0] = counted[i + 1][0], counted[i][1] = counted[i + 1][1];
+    counted[kAhead][0] = halves[0].packed;
+    counted[kAhead][1] = halves[1].packed;
     if (ordinal < tiles) request_tile<Kv, D>(launch, row, halves, slot);
     copy_commit();
   };
+  /* Neither this loop nor the one below is unrolled, because code that a step runs once per layer takes time to load. */
   auto fill = [&] {
-#pragma unroll
-    for (int stage = 0; stage < kAhead; stage++) request(stage, stage, ring + stage * Tile::kBytes);
+#pragma unroll 1
+    for (int stage = 0; stage < kAhead; stage++) request(stage, ring + stage * Tile::kBytes);
   };
   if constexpr (Source::kReadsEarly) fill();
   if (launch.ready == nullptr) wait_for_previous();
@@ -261,7 +270,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   uint32_t q[D / 16][4];
   const float factor = split_queries<Kv, D>(launch.params.scale, x, q);
 
-  /* one tile after the other; not unrolled, because code that a step runs once per layer takes time to load */
+  /* one tile after the other */
   uint32_t slot = ring, free_slot = ring + kAhead * Tile::kBytes;
 #pragma unroll 1
   for (int ordinal = 0; ordinal < tiles; ordinal++) {
@@ -269,7 +278,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
     __syncwarp();
     const int ahead = ordinal + kAhead;
     if (ahead % (kWarp / 2) == 0) book.turn(launch, row, ahead);
-    request(ahead, kAhead, free_slot);
+    request(ahead, free_slot);
     source.complete(warp + ordinal * Warps, slot);
     float s[4];
     auto counts = [&](int i) { return HalfTile{0, counted[0][i / 2]}.counts(2 * t + i % 2); };
@@ -288,8 +297,6 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
       for (int i = 0; i < 4; i++) s[i] = counts(i) ? s[i] * scales[kTileTokens + token(i)] : 0.f; /* that of others may be NaN */
     }
     sum_values<Kv, D>(s, slot + Tile::kMatrixBytes, state);
-#pragma unroll
-    for (int i = 0; i < kAhead; i++) counted[i][0] = counted[i + 1][0], counted[i][1] = counted[i + 1][1];
     free_slot = slot;
     slot = slot + Tile::kBytes == ring_end ? ring : slot + Tile::kBytes;
   }
@@ -306,7 +313,6 @@ __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_c
   }
   HeadState<D> state;
   attend_pages<Kv, D, Warps, MostStages>(launch, row, Settled{queries_of(launch, row), D}, shared, state);
-  __syncthreads();
   merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared),
                             [&](int i, const float4 &sum, float maximum, float total) { store_part(launch, row, i, sum, maximum, total); });
   join_row(launch, row);

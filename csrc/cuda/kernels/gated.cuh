@@ -1,7 +1,7 @@
 /* out = activation(gate) * up: what the gated feed-forward blocks share. Bound by 12 bytes per number. */
 #pragma once
 
-#include "pack.cuh"
+#include "rounded_rows.cuh"
 
 namespace ps {
 
@@ -22,7 +22,7 @@ struct Gelu {
 };
 
 template <typename Activation, int N>
-__global__ void __launch_bounds__(kRowThreads) gated_kernel(GatedParams p) {
+__global__ void __launch_bounds__(kRowThreads) gated_kernel(GatedParams p, RoundedCopy copy) {
   wait_for_previous();
   let_next_start();
   const Place place = place_of_thread<N>(p.width);
@@ -32,14 +32,17 @@ __global__ void __launch_bounds__(kRowThreads) gated_kernel(GatedParams p) {
 #pragma unroll
   for (int i = 0; i < N; i++) out.value[i] *= Activation::of(gate.value[i]);
   store_pack<N>(p.out.row(place.row) + place.column, out);
+  copy.store<N>(place.row, place.column, out);
 }
 
 template <typename Activation>
 void launch_gated(Backend &backend, const char *failure, const GatedParams &params) {
   const bool fit = params.width % 4 == 0 && packs(params.gate, 4) && packs(params.up, 4) && packs(params.out, 4);
+  const RoundedCopy copy = place_copy(backend, params.tokens, params.width);
   with_pack<4>(fit, [&](auto n) {
-    launch(backend, failure, gated_kernel<Activation, n()>, chunk_grid(params.tokens, params.width, n()), kRowThreads, 0, params);
+    launch(backend, failure, gated_kernel<Activation, n()>, chunk_grid(params.tokens, params.width, n()), kRowThreads, 0, params, copy);
   });
+  note_copy(backend, copy, params.out, params.tokens, params.width);
 }
 
 }  // namespace ps

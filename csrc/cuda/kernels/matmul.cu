@@ -6,14 +6,11 @@
 
 #include "matmul_cublas.h"
 #include "matmul_quantized.h"
-#include "matvec.cuh"
-#include "pack.cuh"
+#include "rounded_rows.cuh"
 
 namespace ps {
 namespace {
 
-constexpr int64_t kBatchTokens = 64;    /* decode steps: here twice the rows cost 9 % of a layer, so x goes in rounded */
-constexpr int64_t kStackedTokens = 256;
 constexpr int64_t kStackedBytes = int64_t(64) << 20; /* of sums at once; wider weights are taken in slices */
 constexpr int64_t kWidenedBytes = int64_t(64) << 20; /* of weights in blocks that are widened at once */
 constexpr int64_t kSliceOutputs = 256;               /* a slice is a multiple of it: whole tiles of cuBLAS */
@@ -113,6 +110,9 @@ __global__ void __launch_bounds__(kRowThreads) add_parts_kernel(MatmulParams p, 
 
 template <typename W>
 void round_x(Backend &backend, const MatmulParams &params, const Rounded<W> &out) {
+  const bool is_copy = std::is_same<W, bf16>::value && out.rest == nullptr;
+  backend.rounds_rows = is_copy;
+  if (is_copy && has_copy(backend, params, out.x)) return;
   with_pack<4>(params.inputs % 4 == 0 && packs(params.x, 4), [&](auto n) {
     const char *what = "Could not launch the rounding of matmul";
     if constexpr (std::is_same<W, f16>::value) {
@@ -134,7 +134,7 @@ void finish(Backend &backend, const MatmulParams &params, const float *undo) {
 template <typename W>
 Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t parts, int64_t more, float **sums) {
   constexpr int64_t kAligned = 256;
-  const int64_t stride = ceil_div(params.inputs, 8) * 8, numbers = params.tokens * stride;
+  const int64_t stride = rounded_stride(params.inputs), numbers = params.tokens * stride;
   const int64_t x_bytes = ceil_div(parts * numbers * int64_t(sizeof(W)), kAligned) * kAligned;
   const int64_t undo_bytes = ceil_div(params.tokens * int64_t(sizeof(float)), kAligned) * kAligned;
   char *memory = static_cast<char *>(scratch(backend, x_bytes + undo_bytes + more));
@@ -192,9 +192,7 @@ void multiply_widened(Backend &backend, const MatmulParams &params) {
   finish(backend, params, nullptr);
 }
 
-}  // namespace
-
-void matmul(Backend &backend, const MatmulParams &params) {
+void multiply(Backend &backend, const MatmulParams &params) {
   if (is_block_format(params.weight.dtype)) {
     return params.tokens <= kQuantizedTokens ? matmul_quantized(backend, params) : multiply_widened(backend, params);
   }
@@ -210,6 +208,13 @@ void matmul(Backend &backend, const MatmulParams &params) {
       multiply_rounded<W>(backend, params);
     }
   });
+}
+
+}  // namespace
+
+void matmul(Backend &backend, const MatmulParams &params) {
+  multiply(backend, params);
+  backend.rounded = {}; /* cuBLAS writes without `launch` */
 }
 
 }  // namespace ps

@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kTilesAtOnce = 2;
 constexpr int kGroupItems = 8, kPageItems = 8; /* keys per thread */
-/* Many rows: small blocks, of which five share a multiprocessor, so that some read while others count. Few rows: one large block each. */
+/* More rows than two per multiprocessor: small blocks, of which five share one, so that some read while others count. Few rows: one large block
+ * each. */
 constexpr int kManyRows = 264, kSomeRows = 132, kSmallBlock = 128, kMiddleBlock = 256, kLargeBlock = 512, kHeavyBlock = 256;
 constexpr int64_t kFewGroups = 512; /* of a row: its own block scores them sooner than another launch would */
 constexpr PS_HOST_DEVICE bool is_light(int head_dim, int blocks) { return head_dim <= 128 && blocks == 1; }
@@ -27,20 +28,29 @@ struct ChooseLaunch {
   int32_t scores_groups; /* whether a row's block scores them itself, or reads scores that are there */
 };
 
-/* Scores of all groups of a row, as keys in shared memory. */
+/* The physical group of a row's logical one. */
+__device__ __forceinline__ int32_t physical_group(const ChooseLaunch &launch, int64_t row, int32_t logical) {
+  const PageScoreParams &p = launch.params.score;
+  const int64_t offset = row / p.cache.desc.num_kv_heads * p.sequences.table_stride;
+  return checked_page(launch.bad_index, p.sequences.page_table + offset, offset, int64_t(logical) << kGroupShift, p.cache.desc.num_pages) >>
+         kGroupShift;
+}
+
+/* Physical groups of a row. May run before earlier kernels are done. */
+__device__ __forceinline__ void find_groups(const ChooseLaunch &launch, int64_t row, int32_t all, uint32_t *physical) {
+#pragma unroll 4
+  for (int32_t i = threadIdx.x; i < all; i += blockDim.x) physical[i] = static_cast<uint32_t>(physical_group(launch, row, i));
+}
+
+/* Scores of all groups of a row, as keys in shared memory, where their physical numbers are. */
 template <typename T, int D, int Blocks>
 __device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all,
                                              uint32_t *keys) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
-  const int64_t sequence = row / desc.num_kv_heads;
-  const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
   const Level<T> level = group_level<T>(p, row % desc.num_kv_heads);
   const int g = threadIdx.x % kWarp / 4;
-  auto row_of = [&](int32_t tile) {
-    const int64_t logical = int64_t(min(tile * kTilePages + g, all - 1)) << kGroupShift;
-    return checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages) >> kGroupShift;
-  };
+  auto row_of = [&](int32_t tile) { return static_cast<int32_t>(keys[min(tile * kTilePages + g, all - 1)]); };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of,
                                           [&](int32_t tile, int i, float score) {
                                             if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
@@ -53,16 +63,14 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
                                             int32_t count, int32_t begin, int32_t end, uint32_t *keys) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
-  const int64_t sequence = row / desc.num_kv_heads;
-  const int32_t *table = p.sequences.page_table + sequence * p.sequences.table_stride;
   const Level<T> level = page_level<T>(p, row % desc.num_kv_heads);
   const int g = threadIdx.x % kWarp / 4;
-  auto row_of = [&](int32_t tile) { /* a group's pages lie side by side */
-                                    const int32_t logical = groups[tile] << kGroupShift;
-                                    const int32_t physical =
-                                        checked_page(launch.bad_index, table, sequence * p.sequences.table_stride, logical, desc.num_pages);
-                                    return (physical >> kGroupShift << kGroupShift) + g;
-  };
+#pragma unroll 2
+  for (int32_t i = threadIdx.x; i < count; i += blockDim.x) { /* physical numbers first, where the keys come; a group's pages lie side by side */
+    keys[i * kGroupPages] = static_cast<uint32_t>(physical_group(launch, row, groups[i])) << kGroupShift;
+  }
+  __syncthreads();
+  auto row_of = [&](int32_t tile) { return static_cast<int32_t>(keys[tile * kGroupPages]) + g; };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
     const int32_t page = (groups[tile] << kGroupShift) + i;
     keys[tile * kGroupPages + i] = page >= begin && page < end ? ordered_key(score) : 0u;
@@ -96,13 +104,18 @@ __global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const _
   extern __shared__ uint32_t memory[];
   __shared__ SelectShared shared;
   let_next_start();
-  wait_for_previous();
   const PageSelectParams &p = launch.params.select;
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t row = blockIdx.x;
   const int32_t length = checked_length(launch.bad_index, p.sequences, row / desc.num_kv_heads, desc.page_size), k = static_cast<int32_t>(p.k);
   const int32_t pages = (length + desc.page_size - 1) / desc.page_size;
   int32_t *out = p.selected + row * k;
+  int32_t *groups = reinterpret_cast<int32_t *>(memory);
+  uint32_t *keys = memory + launch.groups;
+  const int32_t all = (pages + kGroupPages - 1) >> kGroupShift;
+  if (launch.scores_groups && pages > k && groups_taken(p, all) < all) find_groups(launch, row, all, keys);
+  wait_for_previous();
+  __syncthreads();
   count_selection(p, pages, row == 0);
   if (pages <= k) return take_all(pages, out, p.counts + row);
   const Forced forced = forced_pages(k, p.sink_pages, p.recent_pages);
@@ -114,9 +127,7 @@ __global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const _
   const int group = desc.num_query_heads / desc.num_kv_heads;
   PlainQueries<T, D, Blocks> q;
   load_queries(score.q.row(row / desc.num_kv_heads) + row % desc.num_kv_heads * group * D, group, q);
-  int32_t *groups = reinterpret_cast<int32_t *>(memory);
-  uint32_t *keys = memory + launch.groups;
-  const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, (pages + kGroupPages - 1) >> kGroupShift, groups, keys, shared);
+  const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, all, groups, keys, shared);
 
   /* the best of their pages */
   const int32_t begin = forced.first, end = pages - forced.last;
@@ -134,7 +145,7 @@ void launch_choose(Backend &backend, const ChooseLaunch &params) {
   const ps_cache_desc &desc = params.params.score.cache.desc;
   const int blocks = desc.num_query_heads / desc.num_kv_heads > kScoreHeads ? 2 : 1;
   const int64_t rows = params.params.score.sequences.sequences * desc.num_kv_heads;
-  const int threads = !is_light(D, blocks) ? kHeavyBlock : rows >= kManyRows ? kSmallBlock : rows >= kSomeRows ? kMiddleBlock : kLargeBlock;
+  const int threads = !is_light(D, blocks) ? kHeavyBlock : rows > kManyRows ? kSmallBlock : rows >= kSomeRows ? kMiddleBlock : kLargeBlock;
   const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
   const int64_t keys = params.scores_groups && all > chosen ? all : chosen;
   launch(backend, "Could not launch page_choose", blocks == 2 ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>, dim3(static_cast<unsigned>(rows)),

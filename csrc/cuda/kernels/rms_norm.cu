@@ -2,7 +2,7 @@
  * number (16 with y); the second reading of x comes from the first cache. */
 #include <algorithm>
 
-#include "pack.cuh"
+#include "rounded_rows.cuh"
 
 namespace ps {
 namespace {
@@ -24,13 +24,15 @@ __device__ __forceinline__ float sum_squares(const float *x, int64_t width, int 
 }
 
 template <int N, typename W>
-__device__ __forceinline__ void scale_row(const float *x, const W *weight, float *out, int64_t width, float scale, int first, int step) {
+__device__ __forceinline__ void scale_row(const float *x, const W *weight, float *out, const RoundedCopy &copy, int64_t row, int64_t width,
+                                          float scale, int first, int step) {
   for (int64_t i = int64_t(first) * N; i < width; i += int64_t(step) * N) {
     Pack<float, N> numbers = load_pack<N>(x + i);
     const Pack<float, N> factors = load_pack<N>(weight + i);
 #pragma unroll
     for (int j = 0; j < N; j++) numbers.value[j] = numbers.value[j] * scale * factors.value[j];
     store_pack<N>(out + i, numbers);
+    copy.store<N>(row, i, numbers);
   }
 }
 
@@ -63,7 +65,7 @@ __device__ __forceinline__ Pack<float, N> load_sum(float *x, const float *y, con
 
 /* Short: a warp per row. Otherwise a block per row. Once: a row is no more than one pack per thread. */
 template <typename W, int N, bool Short, bool Once>
-__global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y) {
+__global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y, RoundedCopy copy) {
   __shared__ float sums[kWarp];
   wait_for_previous();
   let_next_start();
@@ -88,15 +90,18 @@ __global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms
     const float scale = scale_of(part);
 #pragma unroll
     for (int j = 0; j < N; j++) numbers.value[j] = numbers.value[j] * scale * factors.value[j];
-    if (in) store_pack<N>(out + at, numbers);
+    if (!in) return;
+    store_pack<N>(out + at, numbers);
+    copy.store<N>(row, at, numbers);
   } else {
     if (more) add_row<N>(x, more, p.width, first, step);
-    scale_row<N>(x, weight, out, p.width, scale_of(sum_squares<N>(x, p.width, first, step)), first, step);
+    scale_row<N>(x, weight, out, copy, row, p.width, scale_of(sum_squares<N>(x, p.width, first, step)), first, step);
   }
 }
 
 void add_rms_norm(Backend &backend, const RmsNormParams &params, const Rows<const float> &y) {
   const int64_t rows = params.tokens * params.heads;
+  const RoundedCopy copy = params.heads == 1 ? place_copy(backend, rows, params.width) : RoundedCopy{};
   const bool fit = params.width % 4 == 0 && packs(params.x, 4) && packs_row(params.weight, 4) && packs(params.out, 4) && (!y.data || packs(y, 4));
   with_dtype(params.weight.dtype, [&](auto type) {
     using W = decltype(type);
@@ -109,9 +114,10 @@ void add_rms_norm(Backend &backend, const RmsNormParams &params, const Rows<cons
                      : once   ? rms_norm_kernel<W, n(), false, true>
                               : rms_norm_kernel<W, n(), false, false>;
       const dim3 grid(static_cast<unsigned>(is_short ? ceil_div(rows, kShortRows) : rows));
-      launch(backend, "Could not launch rms_norm", kernel, grid, dim3(static_cast<unsigned>(threads)), 0, params, y);
+      launch(backend, "Could not launch rms_norm", kernel, grid, dim3(static_cast<unsigned>(threads)), 0, params, y, copy);
     });
   });
+  note_copy(backend, copy, params.out, rows, params.width);
 }
 
 }  // namespace

@@ -37,8 +37,24 @@ __device__ __forceinline__ void report(const SparseLaunch &launch, const RowPage
   add_to_counter(counters.pages_scored, scored);
 }
 
-/* Registers per thread of a block that fits beside one of a product of 16-bit weights (matvec_stream.cuh). */
-constexpr int kRegisters = 152;
+/* Registers per thread of a block that fits beside one of a product of 16-bit weights (matvec_stream.cuh). Threads that do not attend then leave
+ * theirs to those that do, for whom 152 are too few. */
+constexpr int kRegisters = 152, kIdleRegisters = 64, kAttendRegisters = 2 * kRegisters - kIdleRegisters;
+
+/* Gives registers back, or waits until others have given some; by all threads of a group of 128. */
+template <int Registers>
+__device__ __forceinline__ void keep_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers) : "memory");
+#endif
+}
+template <int Registers>
+__device__ __forceinline__ void take_registers() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers) : "memory");
+#endif
+}
+static_assert(kThreads == 2 * kDecodeThreads && kDecodeThreads == 128, "One group attends, the other reports");
 
 struct NoAppend {};
 
@@ -50,7 +66,7 @@ __device__ __forceinline__ void append_newest(const SparseLaunch &launch, const 
     wait_for_previous();
     return;
   }
-  append_token<T, T, Grouped, 1>(append, head, launch.attend.bad_index, row, shared);
+  append_token<T, T, Grouped, 1>(append, 0, head, launch.attend.bad_index, row, shared);
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) atomicExch(launch.appended + head, 1);
@@ -130,13 +146,15 @@ __global__ void __maxnreg__(kRegisters) sparse_kernel(const __grid_constant__ Sp
     const PageSelectParams &select = launch.choose.select;
     if (pages <= p.k || !scores_newest(launch, forced_pages(select.k, select.sink_pages, select.recent_pages), pages)) wait_for_append();
   }
-  HeadState<D> state;
   if (threadIdx.x >= kDecodeThreads) {
+    keep_registers<kIdleRegisters>();
     if (rank == 0) report(launch, row, pages, scored, chosen.logical);
-  } else if (row.begin < row.end) {
-    attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Settled{heads, QueryShared<D>::kStride}, memory, state);
+    __syncwarp();
+    return cluster_sync();
   }
-  __syncthreads();
+  take_registers<kAttendRegisters>();
+  HeadState<D> state;
+  if (row.begin < row.end) attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Settled{heads, QueryShared<D>::kStride}, memory, state);
   const Inbox inbox(memory + launch.room_bytes, row, D);
   if (rank < row.splits) {
     merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory),

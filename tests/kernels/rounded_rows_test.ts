@@ -1,0 +1,129 @@
+/**
+ * The CUDA build rounds the x of a product in the operation that writes it, where one product after another takes many tokens. A product may
+ * never take rounded numbers of what its x was before.
+ */
+import { assertNotEquals } from "@std/assert";
+import { Random } from "../../engine/sample/random.ts";
+import type { Device } from "../../ffi/device.ts";
+import { addRmsNorm, geluMul, matmul, rmsNorm, scale, siluMul } from "../../ffi/ops.ts";
+import type { Tensor } from "../../ffi/tensor.ts";
+import { normals } from "../support/cases.ts";
+import { assertSameBits } from "../support/compare.ts";
+import { DEVICE_KIND, deviceTest, withDevice } from "../support/device.ts";
+import { uploadAs } from "../support/numbers.ts";
+
+const EPS = 1e-6;
+const OUTPUTS = 24;
+
+/** Tensors of a product of rows `x`, which some operation writes from `sources`. */
+class Rows {
+  readonly sources: Tensor[];
+  readonly norm: Tensor;
+  readonly x: Tensor;
+  readonly #weight: Tensor;
+  readonly out: Tensor;
+
+  constructor(readonly device: Device, readonly tokens: number, readonly width: number) {
+    const random = new Random(tokens + width);
+    this.sources = [1, 2].map(() => device.upload(normals(random, tokens * width), [tokens, width]));
+    this.norm = uploadAs(device, "bf16", normals(random, width), [width]);
+    this.x = device.createTensor("f32", [tokens, width]);
+    this.#weight = uploadAs(device, "bf16", normals(random, OUTPUTS * width), [OUTPUTS, width]);
+    this.out = device.createTensor("f32", [tokens, OUTPUTS]);
+    this.product(); // from now on, a product is expected
+  }
+
+  /** Queues the product of x, or of some of its rows. */
+  start(x: Tensor = this.x): Tensor {
+    const out = this.out.rows(0, x.shape[0]!);
+    matmul(this.device, x, this.#weight, undefined, out);
+    return out;
+  }
+
+  product(x?: Tensor): Float32Array<ArrayBuffer> {
+    return this.start(x).readFloats();
+  }
+
+  /** The product of the numbers that x holds, after a copy to the device. */
+  productOfCopy(x: Tensor = this.x): Float32Array<ArrayBuffer> {
+    const numbers = x.readFloats();
+    x.write(numbers);
+    return this.product(x);
+  }
+}
+
+type Writer = (rows: Rows) => void;
+
+const norm: Writer = ({ device, sources: [a], norm, x }) => rmsNorm(device, a!, norm, EPS, x);
+
+const WRITERS: Readonly<Record<string, Writer>> = {
+  rmsNorm: norm,
+  addRmsNorm: ({ device, sources: [a, b], norm, x }) => addRmsNorm(device, a!, b!, norm, EPS, x),
+  siluMul: ({ device, sources: [a, b], x }) => siluMul(device, a!, b!, x),
+  geluMul: ({ device, sources: [a, b], x }) => geluMul(device, a!, b!, x),
+};
+
+for (const [name, write] of Object.entries(WRITERS)) {
+  deviceTest(`A product right behind ${name} has the bits of a product of its numbers`, (device) => {
+    for (const [tokens, width] of [[8, 48], [9, 48], [20, 37], [128, 1030], [129, 40], [257, 72]] as const) {
+      const rows = new Rows(device, tokens, width);
+      write(rows);
+      const found = rows.product();
+      assertSameBits(found, rows.productOfCopy(), [tokens, OUTPUTS]);
+    }
+  });
+}
+
+const CHANGES: Readonly<Record<string, Writer>> = {
+  "a copy to the device": ({ x, sources: [a] }) => x.write(a!.readFloats()),
+  "an operation in place": ({ device, x }) => scale(device, x, 3),
+};
+
+for (const [name, change] of Object.entries(CHANGES)) {
+  deviceTest(`A product of rows that ${name} has changed since their norm has the bits of the new ones`, (device) => {
+    const rows = new Rows(device, 20, 48);
+    norm(rows);
+    change(rows);
+    const found = rows.product();
+    assertSameBits(found, rows.productOfCopy(), [20, OUTPUTS]);
+  });
+}
+
+deviceTest("A product of some of the rows behind a norm has the bits of these", (device) => {
+  const rows = new Rows(device, 40, 48);
+  for (const [first, count] of [[0, 12], [12, 28], [39, 1]] as const) {
+    norm(rows);
+    const part = rows.x.rows(first, count);
+    const found = rows.product(part);
+    assertSameBits(found, rows.productOfCopy(part), [count, OUTPUTS]);
+  }
+});
+
+deviceTest("Two products behind one norm have the same bits", (device) => {
+  const rows = new Rows(device, 20, 48);
+  norm(rows);
+  rows.start();
+  const second = rows.product();
+  norm(rows);
+  assertSameBits(rows.product(), second, [20, OUTPUTS]);
+});
+
+Deno.test({
+  name: "A recorded norm and product read what their sources hold when they run",
+  ignore: DEVICE_KIND === "cpu",
+  fn: () =>
+    withDevice((device) => {
+      const rows = new Rows(device, 20, 48);
+      norm(rows);
+      const first = rows.product();
+      const graph = device.record(() => {
+        norm(rows);
+        rows.start();
+      });
+      rows.sources[0]!.write(rows.sources[1]!.readFloats());
+      graph.launch();
+      const found = rows.out.readFloats();
+      assertNotEquals(found, first);
+      assertSameBits(found, rows.productOfCopy(), [20, OUTPUTS]);
+    }),
+});
