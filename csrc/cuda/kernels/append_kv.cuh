@@ -78,16 +78,17 @@ __device__ inline float block_max_nan(float value, float *shared) {
   return value;
 }
 
-/* Writes the page's means as 8-bit floats; mean [kNumbersAThread] are this thread's. A row that is not finite gets NaN as its scale. */
-__device__ inline void store_f8(const CacheView &cache, int64_t row, int64_t single, const float *mean, float *shared) {
+/* Writes the page's means as 8-bit floats; mean are this thread's. A row that is not finite gets NaN as its scale. */
+template <int Dims>
+__device__ void store_f8(const CacheView &cache, int64_t row, int64_t single, const float (&mean)[Dims], float *shared) {
   float largest = 0;
 #pragma unroll
-  for (int i = 0; i < kNumbersAThread; i++) largest = max_nan(largest, fabsf(mean[i]));
+  for (int i = 0; i < Dims; i++) largest = max_nan(largest, fabsf(mean[i]));
   largest = block_max_nan(largest, shared);
   const float scale = largest / kLargestF8, factor = scale > 0 ? 1.f / scale : 0.f;
   auto *out = static_cast<__nv_fp8_storage_t *>(cache.mean) + row;
 #pragma unroll
-  for (int i = 0; i < kNumbersAThread; i++) {
+  for (int i = 0; i < Dims; i++) {
     const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim < cache.desc.head_dim) out[dim] = __nv_cvt_float_to_fp8(mean[i] * factor, __NV_SATFINITE, __NV_E4M3);
   }
@@ -100,13 +101,14 @@ __device__ __forceinline__ float coarse_scale(float scale) {
   return isfinite(rounded) ? rounded : NAN;
 }
 
-/* Writes the page's coarse row; mean and variance [kNumbersAThread] are this thread's, as stored. */
-__device__ inline void store_coarse(const CacheView &cache, int64_t single, const float *mean, const float *variance, float *shared) {
-  __shared__ uint8_t codes[kNumbersAThread * kStatisticsThreads];
+/* Writes the page's coarse row; mean and variance are this thread's, as stored. */
+template <int Dims>
+__device__ void store_coarse(const CacheView &cache, int64_t single, const float (&mean)[Dims], const float (&variance)[Dims], float *shared) {
+  __shared__ uint8_t codes[Dims * kStatisticsThreads];
   const int d = cache.desc.head_dim;
   float largest[2] = {};
 #pragma unroll
-  for (int i = 0; i < kNumbersAThread; i++) {
+  for (int i = 0; i < Dims; i++) {
     largest[0] = max_nan(largest[0], fabsf(mean[i]));
     largest[1] = max_nan(largest[1], variance[i]);
   }
@@ -114,7 +116,7 @@ __device__ inline void store_coarse(const CacheView &cache, int64_t single, cons
   const float variance_scale = coarse_scale(block_max_nan(largest[1], shared));
   uint8_t *row = cache.coarse + single * coarse_row_bytes(d, cache.variance != nullptr);
 #pragma unroll
-  for (int i = 0; i < kNumbersAThread; i++) {
+  for (int i = 0; i < Dims; i++) {
     const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim >= d) continue;
     const float number = mean_scale > 0 ? __fdiv_rn(mean[i], mean_scale) : 0.f;
@@ -205,14 +207,14 @@ __device__ __forceinline__ float store_statistic(void *pool, int64_t at, float n
   return to_float(*out);
 }
 
-/* Stores the statistics of a page, from the moments of every dimension, and returns its spread. mean [kNumbersAThread] become this thread's
- * means as stored. T: of statistics. */
-template <typename T, typename Kv, typename MomentsOf>
-__device__ float store_statistics(const CacheView &cache, const PageRows<Kv> &page, const MomentsOf &moments_of_dim, float (&mean)[kNumbersAThread],
+/* Stores the statistics of a page, from the moments of every dimension, and returns its spread. mean become this thread's means as stored,
+ * of Dims dimensions: no head has more than that for every thread. T: of statistics. */
+template <typename T, typename Kv, typename MomentsOf, int Dims>
+__device__ float store_statistics(const CacheView &cache, const PageRows<Kv> &page, const MomentsOf &moments_of_dim, float (&mean)[Dims],
                                   float *shared) {
-  float total = 0, variance[kNumbersAThread] = {};
+  float total = 0, variance[Dims] = {};
 #pragma unroll
-  for (int i = 0; i < kNumbersAThread; i++) {
+  for (int i = 0; i < Dims; i++) {
     const int dim = threadIdx.x + i * kStatisticsThreads;
     if (dim >= cache.desc.head_dim) continue;
     const Moments moments = moments_of_dim(i, dim);
@@ -231,9 +233,9 @@ __device__ float store_statistics(const CacheView &cache, const PageRows<Kv> &pa
 }
 
 /* Statistics of the first `count` keys of a page; every thread has written, or can see, the keys of its dimensions. */
-template <typename T, typename Kv>
+template <typename T, int Dims = kNumbersAThread, typename Kv>
 __device__ void renew_statistics(const CacheView &cache, const PageRows<Kv> &page, int count, float *shared) {
-  float mean[kNumbersAThread] = {};
+  float mean[Dims] = {};
   store_statistics<T>(cache, page, [&](int, int dim) { return measure(cache, page, dim, count); }, mean, shared);
 }
 

@@ -51,12 +51,12 @@ __device__ __forceinline__ void store_rotated(const AppendRotatedParams &p, int6
 }
 
 template <typename T, typename Kv, bool Grouped, int Packs>
-__global__ void __launch_bounds__(kStatisticsThreads)
-    rotated_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index, bool at_rest) {
+__global__ void __launch_bounds__(kStatisticsThreads, Packs == 1 ? 7 : 1)
+    rotated_kernel(const __grid_constant__ AppendRotatedParams p, BadIndex *bad_index, bool at_rest, bool lets_next_start) {
   __shared__ Sources<Grouped ? kMaxGroupPages : 1> sources;
   __shared__ float shared[kWarp];
   __shared__ alignas(16) float rows[kWarps][Packs * kPackWidth];
-  let_next_start();
+  if (lets_next_start) let_next_start();
   const AppendKvParams &append = p.append;
   const ps_cache_desc &desc = append.cache.desc;
   const int64_t token = blockIdx.x;
@@ -64,6 +64,7 @@ __global__ void __launch_bounds__(kStatisticsThreads)
   float *row = rows[threadIdx.x / kWarp];
   if (head >= desc.num_kv_heads) {
     wait_for_previous();
+    let_next_start();
     return rotate_queries<Packs>(p, token, (head - desc.num_kv_heads) * kWarps, row);
   }
   const int32_t unit_pages = Grouped ? desc.group_pages : 1, unit_tokens = unit_pages * desc.page_size;
@@ -72,6 +73,7 @@ __global__ void __launch_bounds__(kStatisticsThreads)
       return append_token<T, Kv, Grouped, Packs>(p, token, head, bad_index, rows[0], shared);
   }
   wait_for_previous();
+  let_next_start();
   const int64_t limit = desc.num_pages * desc.page_size;
   const int32_t slot = append.slots[token];
   if (slot < 0 || slot >= limit) {
@@ -87,11 +89,11 @@ __global__ void __launch_bounds__(kStatisticsThreads)
     if (count == 0) continue;
     const PageRows<Kv> page = page_rows<Kv>(append.cache, append.layer, head, unit * unit_pages + i);
     store_rotated<Kv, Packs>(p, head, page, of_page, count, row);
-    renew_statistics<T>(append.cache, page, count, shared);
+    renew_statistics<T, kDims<Packs>>(append.cache, page, count, shared);
   }
   if (!Grouped) return;
   __syncthreads();
-  renew_group<T>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
+  renew_group<T, kDims<Packs>>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
 }
 
 }  // namespace
@@ -101,6 +103,8 @@ void append_rotated(Backend &backend, const AppendRotatedParams &params) {
   const bool at_rest = note_written(backend, params.append.cache, params.append.layer) && appends_tokens(params.append.cache);
   const ps_cache_desc &desc = params.append.cache.desc;
   const dim3 grid(static_cast<unsigned>(params.append.tokens), static_cast<unsigned>(desc.num_kv_heads + ceil_div(desc.num_query_heads, kWarps)));
+  /* At once only where the next kernel has so many blocks that they fill the device: fewer would crowd where these blocks leave room first. */
+  const bool lets_next_start = params.append.tokens == 1 || params.append.tokens * desc.num_kv_heads > 2 * backend.multiprocessors;
   const bool grouped = params.append.cache.group_mean, wide = desc.head_dim > kPackWidth;
   with_cache_types(desc, [&](auto type, auto kv) {
     using T = decltype(type);
@@ -109,7 +113,8 @@ void append_rotated(Backend &backend, const AppendRotatedParams &params) {
     auto *kernel = grouped ? wide ? rotated_kernel<T, Kv, true, kWide> : rotated_kernel<T, Kv, true, 1>
                    : wide  ? rotated_kernel<T, Kv, false, kWide>
                            : rotated_kernel<T, Kv, false, 1>;
-    launch(backend, "Could not launch append_rotated", kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index, at_rest);
+    launch(backend, "Could not launch append_rotated", kernel, grid, dim3(kStatisticsThreads), 0, params, backend.bad_index, at_rest,
+           lets_next_start);
   });
 }
 

@@ -9,6 +9,9 @@ namespace ps {
 constexpr int kNumbers = 4;                  /* of a head, in a lane's pack */
 constexpr int kPackWidth = kWarp * kNumbers; /* of a head, that a warp loads at once */
 constexpr int kMostHeadDim = 512;
+template <int Packs>
+constexpr int kDims = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread that computes statistics: fewer take less code */
+static_assert(kPackWidth <= kStatisticsThreads && kMostHeadDim <= kNumbersAThread * kStatisticsThreads, "Every dimension has a thread");
 constexpr int64_t kFewAppended = 256; /* more are a prompt, whose bytes count: the parts read and write in longer rows */
 
 __device__ __forceinline__ Pack<float, kNumbers> load_typed(const Typed &row, int64_t index) {
@@ -79,7 +82,7 @@ __device__ __forceinline__ void rotate_head(const AppendRotatedParams &p, const 
  * a head; shared [kWarp]. Lets the next kernel start. */
 template <typename T, typename Kv, bool Grouped, int Packs>
 __device__ void append_token(const AppendRotatedParams &p, int64_t token, int head, BadIndex *bad_index, float *row, float *shared) {
-  constexpr int kDims = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread */
+  constexpr int kDims = ps::kDims<Packs>;
   const AppendKvParams &append = p.append;
   const CacheView &cache = append.cache;
   const ps_cache_desc &desc = cache.desc;
@@ -130,8 +133,8 @@ __device__ void append_token(const AppendRotatedParams &p, int64_t token, int he
 #pragma unroll
     for (int i = 0; i < kAtOnce; i++) keys[n][i] = i == place ? to_float(key) : keys[n][i];
   }
-  float mean[kNumbersAThread] = {};
-  const float std = store_statistics<T>(cache, page, [&](int n, int) { return moments_of(keys[n < kDims ? n : 0], place + 1); }, mean, shared);
+  float mean[kDims] = {};
+  const float std = store_statistics<T>(cache, page, [&](int n, int) { return moments_of(keys[n], place + 1); }, mean, shared);
   if constexpr (Grouped) {
     const Group group(cache, append.layer, head, physical);
 #pragma unroll

@@ -75,10 +75,10 @@ __device__ void store_group(const CacheView &cache, const Group &group, const Gr
 }
 
 /* The group of physical page `page`, which is its last and holds `count` tokens, from the statistics of its pages. All threads call. */
-template <typename T>
+template <typename T, int Dims = kNumbersAThread>
 __device__ void renew_group(const CacheView &cache, int64_t layer, int64_t head, int32_t page, int32_t count, float *shared) {
   const Group group(cache, layer, head, page);
-  GroupPages<kNumbersAThread> pages;
+  GroupPages<Dims> pages;
   pages.load(cache, group, group.full + 1, T{});
   store_group<T>(cache, group, pages, count, shared);
 }

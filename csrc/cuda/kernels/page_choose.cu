@@ -103,7 +103,8 @@ template <typename T, int D, int Blocks>
 __global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const __grid_constant__ ChooseLaunch launch) {
   extern __shared__ uint32_t memory[];
   __shared__ SelectShared shared;
-  let_next_start();
+  const bool fills_device = gridDim.x > kManyRows; /* else blocks of the next kernel would crowd where these leave room first */
+  if (fills_device) let_next_start();
   const PageSelectParams &p = launch.params.select;
   const ps_cache_desc &desc = p.cache.desc;
   const int64_t row = blockIdx.x;
@@ -128,6 +129,7 @@ __global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const _
   PlainQueries<T, D, Blocks> q;
   load_queries(score.q.row(row / desc.num_kv_heads) + row % desc.num_kv_heads * group * D, group, q);
   const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, all, groups, keys, shared);
+  if (!fills_device) let_next_start();
 
   /* the best of their pages */
   const int32_t begin = forced.first, end = pages - forced.last;
