@@ -1,9 +1,10 @@
-"""What the parts of a decode step of one sequence cost on CUDA: its layers with some operations left out (docs/notes/gpu_step.md).
+"""What the parts of a decode step cost on CUDA: its layers with some operations left out (docs/notes/gpu_step.md).
 
     python3 scripts/studies/bench_step_parts.py [--shapes qwen3-0.6b,llama-3.2-1b,qwen3-8b] [--tokens 520] [--rounds 12]
-        [--budget 0] [--library build/cuda/libpagesift_cuda.so]
+        [--budget 0] [--batch 1] [--layers 0] [--library build/cuda/libpagesift_cuda.so]
 
-Weights are bf16 zeros. With a budget, steps attend to the pages that fit it, of random keys. Every arm is a recorded graph of all layers;
+Weights are bf16 zeros. With a budget, steps attend to the pages that fit it, of random keys. Groups of pages of several sequences lie
+in random order. --layers: how many of the shape's, where not all fit the GPU; 0 for all. Every arm is a recorded graph of all layers;
 arms alternate. Prints the median us per layer of each. Requires NumPy.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pagesift_ctypes import BF16, I32, UNIQUE, Cache, Device, Graph, Tensor
@@ -53,15 +54,15 @@ def columns(tensor: Tensor, first: int, shape: tuple[int, ...]) -> Tensor:
 
 
 class Layers:
-    """The layers of a model of zeros and a cache of one sequence. budget: tokens that steps attend to, or 0 for all."""
+    """The layers of a model of zeros and a cache of some sequences. budget: tokens that steps attend to, or 0 for all."""
 
-    def __init__(self, library: str, shape: Shape, tokens: int, budget: int) -> None:
-        self.device, self.shape = Device(library), shape
+    def __init__(self, library: str, shape: Shape, tokens: int, budget: int, batch: int = 1) -> None:
+        self.device, self.shape, self.batch = Device(library), shape, batch
         tensor, heads = self.device.tensor, shape.query_heads + 2 * shape.kv_heads
         pages = -(-tokens // (PAGE_TOKENS * GROUP_PAGES)) * GROUP_PAGES
         self.cache = Cache(
             self.device,
-            num_pages=pages,
+            num_pages=batch * pages,
             max_pages_per_sequence=pages,
             num_layers=shape.layers,
             num_query_heads=shape.query_heads,
@@ -69,28 +70,28 @@ class Layers:
             head_dim=shape.head_dim,
             page_size=PAGE_TOKENS,
             dtype=BF16,
-            max_sequences=1,
+            max_sequences=batch,
             group_pages=GROUP_PAGES,
         )
         d, width, inner, attended = shape.head_dim, shape.hidden, shape.intermediate, shape.query_heads * shape.head_dim
         sizes = {"qkv": (heads * d, width), "output": (width, attended), "gate_up": (2 * inner, width), "down": (width, inner)}
         norms = {"block_norm": (width,), "next_norm": (width,), "q_norm": (d,), "k_norm": (d,)}
         self.weights = [{name: tensor(size, BF16) for name, size in {**sizes, **norms}.items()} for _ in range(shape.layers)]
-        self.hidden, self.normed, self.delta, self.product = tensor((1, width)), tensor((1, width)), tensor((1, width)), tensor((1, inner))
-        self.attended, self.qkv, self.gate_up, self.rope = (
-            tensor((1, attended)),
-            tensor((1, heads * d)),
-            tensor((1, 2 * inner)),
-            tensor((1, d)),
-        )
-        self.q = columns(self.qkv, 0, (1, shape.query_heads, d))
-        self.k = columns(self.qkv, attended, (1, shape.kv_heads, d))
-        self.v = columns(self.qkv, attended + shape.kv_heads * d, (1, shape.kv_heads, d))
-        self.out = Tensor(self.attended.buffer, 0, (1, shape.query_heads, d), self.attended.dtype)
-        self.gate, self.up = columns(self.gate_up, 0, (1, inner)), columns(self.gate_up, inner, (1, inner))
-        self.slots = self.device.upload(np.array([tokens - 1], np.int32))
-        self.table = self.device.upload(np.arange(pages, dtype=np.int32)[None])
-        self.lengths = self.device.upload(np.array([tokens], np.int32))
+        self.hidden, self.normed, self.delta, self.product = (tensor((batch, size)) for size in (width, width, width, inner))
+        self.attended, self.qkv, self.gate_up, self.rope = (tensor((batch, size)) for size in (attended, heads * d, 2 * inner, d))
+        self.q = columns(self.qkv, 0, (batch, shape.query_heads, d))
+        self.k = columns(self.qkv, attended, (batch, shape.kv_heads, d))
+        self.v = columns(self.qkv, attended + shape.kv_heads * d, (batch, shape.kv_heads, d))
+        self.out = Tensor(self.attended.buffer, 0, (batch, shape.query_heads, d), self.attended.dtype)
+        self.gate, self.up = columns(self.gate_up, 0, (batch, inner)), columns(self.gate_up, inner, (batch, inner))
+        groups = np.arange(batch * pages // GROUP_PAGES, dtype=np.int32)
+        if batch > 1:
+            np.random.default_rng(3).shuffle(groups)
+        table = (groups[:, None] * GROUP_PAGES + np.arange(GROUP_PAGES, dtype=np.int32)).reshape(batch, pages)
+        self.all_slots = (table[:, :, None] * PAGE_TOKENS + np.arange(PAGE_TOKENS, dtype=np.int32)).reshape(batch, -1)
+        self.slots = self.device.upload(np.ascontiguousarray(self.all_slots[:, tokens - 1]))
+        self.table = self.device.upload(table)
+        self.lengths = self.device.upload(np.full(batch, tokens, np.int32))
         self.budget, self.bias = budget, None
         if budget:
             self.place_selection(pages)
@@ -98,9 +99,9 @@ class Layers:
 
     def place_selection(self, pages: int) -> None:
         """Room for scores and selected pages, and queries that are not zero."""
-        device, shape, k = self.device, self.shape, self.budget // PAGE_TOKENS
-        self.scores, self.counts = device.tensor((1, shape.kv_heads, pages)), device.tensor((1, shape.kv_heads), I32)
-        self.selected = device.tensor((1, shape.kv_heads, k), I32)
+        device, shape, batch, k = self.device, self.shape, self.batch, self.budget // PAGE_TOKENS
+        self.scores, self.counts = device.tensor((batch, shape.kv_heads, pages)), device.tensor((batch, shape.kv_heads), I32)
+        self.selected = device.tensor((batch, shape.kv_heads, k), I32)
         heads = shape.query_heads + 2 * shape.kv_heads
         self.bias = device.upload(np.random.default_rng(1).standard_normal(heads * shape.head_dim, np.float32))
         for weights in self.weights:
@@ -112,11 +113,12 @@ class Layers:
         size = (FILL_TOKENS, self.shape.kv_heads, self.shape.head_dim)
         shared = np.repeat(rng.standard_normal((FILL_TOKENS // PAGE_TOKENS, *size[1:]), np.float32), PAGE_TOKENS, 0)
         keys = self.device.upload(0.7 * shared + 0.7 * rng.standard_normal(size, np.float32))
-        slots = self.device.upload(np.arange(tokens, dtype=np.int32))
+        slots = self.device.upload(np.ascontiguousarray(self.all_slots[:, :tokens]).reshape(-1))
         for layer in range(self.shape.layers):
-            for first in range(0, tokens, FILL_TOKENS):
-                count = min(FILL_TOKENS, tokens - first)
-                self.cache.append(layer, keys.rows(0, count), keys.rows(0, count), slots.rows(first, count))
+            for sequence in range(self.batch):
+                for first in range(0, tokens, FILL_TOKENS):
+                    count = min(FILL_TOKENS, tokens - first)
+                    self.cache.append(layer, keys.rows(0, count), keys.rows(0, count), slots.rows(sequence * tokens + first, count))
         self.device.wait()
 
     def call(self, name: str, *arguments: object) -> None:
@@ -202,6 +204,15 @@ ARMS: dict[str, dict[str, bool]] = {
     "only both, one after the other": {"feed_forward": False},
 }
 
+BATCH_ARMS: dict[str, dict[str, bool]] = {
+    "all": {},
+    "no append": {"append": False},
+    "no attention": {"attend": False},
+    "neither": {"append": False, "attend": False},
+    "only both": {"feed_forward": False},
+    "only attention": {"append": False, "feed_forward": False},
+}
+
 SPARSE_ARMS: dict[str, dict[str, bool]] = {
     "products, append and sparse attention joined": {"joined": True, "fused": True},
     "products, append, sparse attention": {"fused": True},
@@ -219,12 +230,15 @@ def main() -> None:
     parser.add_argument("--shapes", default=",".join(SHAPES))
     parser.add_argument("--tokens", type=int, default=520)
     parser.add_argument("--budget", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=1, help="sequences")
+    parser.add_argument("--layers", type=int, default=0, help="0 for all of the shape")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--library", default="build/cuda/libpagesift_cuda.so")
     options = parser.parse_args()
     for name in options.shapes.split(","):
-        layers = Layers(options.library, SHAPES[name], options.tokens, options.budget)
-        arms = SPARSE_ARMS if options.budget else ARMS
+        shape = replace(SHAPES[name], layers=options.layers or SHAPES[name].layers)
+        layers = Layers(options.library, shape, options.tokens, options.budget, options.batch)
+        arms = BATCH_ARMS if options.batch > 1 else SPARSE_ARMS if options.budget else ARMS
         graphs = {arm: layers.record(given) for arm, given in arms.items()}
         seconds: dict[str, list[float]] = {arm: [] for arm in arms}
         for _ in range(options.rounds):
@@ -237,7 +251,7 @@ def main() -> None:
                 layers.device.wait()
                 seconds[arm].append((time.perf_counter() - start) / LAUNCHES_PER_ROUND)
         for arm, values in seconds.items():
-            print(f"{name}: {arm}: {statistics.median(values) / SHAPES[name].layers * 1e6:.2f} us per layer", flush=True)
+            print(f"{name}: {arm}: {statistics.median(values) / shape.layers * 1e6:.2f} us per layer", flush=True)
         for graph in graphs.values():
             graph.close()
         layers.close()
