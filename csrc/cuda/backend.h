@@ -29,7 +29,7 @@ struct WrittenLayer {
 };
 constexpr int32_t kAllLayers = -1;
 
-/* Rows that the last launch left in scratch memory as 16-bit numbers, beside the f32 that it wrote: rounded_rows.h. */
+/* Rows that the last launch left in scratch memory as 16-bit numbers, beside the f32 that it wrote: rounded_rows.cuh. */
 struct RoundedRows {
   const float *source; /* nullptr: none */
   int64_t stride, tokens, width; /* of the source */
