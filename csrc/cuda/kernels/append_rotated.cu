@@ -3,8 +3,7 @@
  *
  * Blocks below Hk append: a token that has its page (its group of pages, where the cache has them) to itself, as all have in a decode step, by
  * append_token; others as append_kv.cu does, where the block of the last token of a page or group takes all the call's keys of it, which
- * its warps norm and rotate on their way. The other blocks take a few query heads of their token
- * each, a warp a head. */
+ * its warps norm and rotate on their way. The other blocks take a few query heads of their token each, a warp a head. */
 #include "../../append_rotated_parts.h"
 #include "append_rotated.cuh"
 
@@ -89,11 +88,11 @@ __global__ void __launch_bounds__(kStatisticsThreads, Packs == 1 ? 7 : 1)
     if (count == 0) continue;
     const PageRows<Kv> page = page_rows<Kv>(append.cache, append.layer, head, unit * unit_pages + i);
     store_rotated<Kv, Packs>(p, head, page, of_page, count, row);
-    renew_statistics<T, kDims<Packs>>(append.cache, page, count, shared);
+    renew_statistics<T, kDimsAThread<Packs>>(append.cache, page, count, shared);
   }
   if (!Grouped) return;
   __syncthreads();
-  renew_group<T, kDims<Packs>>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
+  renew_group<T, kDimsAThread<Packs>>(append.cache, append.layer, head, slot / desc.page_size, slot % desc.page_size + 1, shared);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ constexpr int kNumbers = 4;                  /* of a head, in a lane's pack */
 constexpr int kPackWidth = kWarp * kNumbers; /* of a head, that a warp loads at once */
 constexpr int kMostHeadDim = 512;
 template <int Packs>
-constexpr int kDims = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread that computes statistics: fewer take less code */
+constexpr int kDimsAThread = Packs == 1 ? 1 : kNumbersAThread; /* of a head, per thread that computes statistics: fewer take less code */
 static_assert(kPackWidth <= kStatisticsThreads && kMostHeadDim <= kNumbersAThread * kStatisticsThreads, "Every dimension has a thread");
 constexpr int64_t kFewAppended = 256; /* more are a prompt, whose bytes count: the parts read and write in longer rows */
 
@@ -78,11 +78,11 @@ __device__ __forceinline__ void rotate_head(const AppendRotatedParams &p, const 
 
 /* Appends a token of the call to a KV head, where no other lies in its page or group, and no kernel under way writes pages of its layer: then
  * its page's other keys and the statistics of the pages of its group are loaded while the previous kernel still runs, and behind it one
- * trip to memory remains. All threads of the block call; those beyond kStatisticsThreads have no dimensions, so a head may have no more than that where there are some. row: shared memory for
- * a head; shared [kWarp]. Lets the next kernel start. */
+ * trip to memory remains. All threads of the block call; those beyond kStatisticsThreads have no dimensions, so a head may have no more
+ * than that where there are some. row: shared memory for a head; shared [kWarp]. Lets the next kernel start. */
 template <typename T, typename Kv, bool Grouped, int Packs>
 __device__ void append_token(const AppendRotatedParams &p, int64_t token, int head, BadIndex *bad_index, float *row, float *shared) {
-  constexpr int kDims = ps::kDims<Packs>;
+  constexpr int kDims = kDimsAThread<Packs>;
   const AppendKvParams &append = p.append;
   const CacheView &cache = append.cache;
   const ps_cache_desc &desc = cache.desc;

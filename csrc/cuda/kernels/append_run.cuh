@@ -1,4 +1,4 @@
-/* Which token of a call closes a page, or a group of pages. */
+/* Which token of a call closes a page, or a group of pages, and which has one to itself. */
 #pragma once
 
 #include "../common.cuh"

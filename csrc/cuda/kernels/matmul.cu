@@ -192,7 +192,9 @@ void multiply_widened(Backend &backend, const MatmulParams &params) {
   finish(backend, params, nullptr);
 }
 
-void multiply(Backend &backend, const MatmulParams &params) {
+}  // namespace
+
+void matmul(Backend &backend, const MatmulParams &params) {
   if (is_block_format(params.weight.dtype)) {
     return params.tokens <= kQuantizedTokens ? matmul_quantized(backend, params) : multiply_widened(backend, params);
   }
@@ -202,19 +204,12 @@ void multiply(Backend &backend, const MatmulParams &params) {
     if constexpr (std::is_same<W, float>::value) {
       matmul_cublas(backend, params, {params.x.data, params.x.stride, PS_F32});
       finish(backend, params, nullptr);
-    } else if (params.tokens > kBatchTokens && params.tokens <= kStackedTokens) {
+    } else if (is_stacked(params.tokens)) {
       multiply_stacked<W>(backend, params);
     } else {
       multiply_rounded<W>(backend, params);
     }
   });
-}
-
-}  // namespace
-
-void matmul(Backend &backend, const MatmulParams &params) {
-  multiply(backend, params);
-  backend.rounded = {}; /* cuBLAS writes without `launch` */
 }
 
 }  // namespace ps

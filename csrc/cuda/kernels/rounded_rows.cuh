@@ -12,6 +12,9 @@ namespace ps {
 constexpr int64_t kBatchTokens = 128; /* decode steps; above, x is worth two parts: 9 % of a layer for twice the rows */
 constexpr int64_t kStackedTokens = 256;
 
+/* Whether a product of more than kFewTokens takes x in two parts, so that nobody can round it for the product. */
+constexpr bool is_stacked(int64_t tokens) { return tokens > kBatchTokens && tokens <= kStackedTokens; }
+
 /* Numbers from one row of rounded x to the next. Aligned rows are what fast products take. */
 inline int64_t rounded_stride(int64_t width) { return ceil_div(width, 8) * 8; }
 
@@ -32,8 +35,7 @@ struct RoundedCopy {
 
 /* The place for rows [tokens, width] of the operation that is about to be launched, if the product behind it would round them. */
 inline RoundedCopy place_copy(Backend &backend, int64_t tokens, int64_t width) {
-  const bool rounds = tokens > kFewTokens && (tokens <= kBatchTokens || tokens > kStackedTokens);
-  if (!backend.rounds_rows || !rounds) return {};
+  if (!backend.rounds_rows || tokens <= kFewTokens || is_stacked(tokens)) return {};
   const int64_t stride = rounded_stride(width);
   return {static_cast<bf16 *>(scratch(backend, tokens * stride * int64_t(sizeof(bf16)))), stride};
 }
