@@ -1,9 +1,9 @@
 """What the parts of a decode step cost on CUDA: its layers with some operations left out (docs/notes/gpu_step.md).
 
     python3 scripts/studies/bench_step_parts.py [--shapes qwen3-0.6b,llama-3.2-1b,qwen3-8b] [--tokens 520] [--rounds 12]
-        [--budget 0] [--batch 1] [--layers 0] [--library build/cuda/libpagesift_cuda.so]
+        [--budget 0] [--batch 1] [--layers 0] [--weights bf16] [--library build/cuda/libpagesift_cuda.so]
 
-Weights are bf16 zeros. With a budget, steps attend to the pages that fit it, of random keys. Groups of pages of several sequences lie
+Weights are zeros. With a budget, steps attend to the pages that fit it, of random keys. Groups of pages of several sequences lie
 in random order. --layers: how many of the shape's, where not all fit the GPU; 0 for all. Every arm is a recorded graph of all layers;
 arms alternate. Prints the median us per layer of each. Requires NumPy.
 """
@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pagesift_ctypes import BF16, I32, UNIQUE, Cache, Device, Graph, Tensor
+from pagesift_ctypes import BF16, I32, Q4_K, Q8_0, UNIQUE, Cache, Device, Graph, Tensor
 
 EPS = 1e-6
 PAGE_TOKENS = 8
@@ -25,6 +25,7 @@ LAUNCHES_PER_ROUND = 8
 FILL_TOKENS = 16384
 BF16_ONE = 0x3F80
 STORE, ADD, SILU_MUL = 0, 1, 2  # ps_ending
+WEIGHTS = {"bf16": BF16, "q8_0": Q8_0, "q4_k": Q4_K}
 LAMBDA, SINK_PAGES, RECENT_PAGES = 0.5, 1, 2  # of a selection
 
 
@@ -56,7 +57,7 @@ def columns(tensor: Tensor, first: int, shape: tuple[int, ...]) -> Tensor:
 class Layers:
     """The layers of a model of zeros and a cache of some sequences. budget: tokens that steps attend to, or 0 for all."""
 
-    def __init__(self, library: str, shape: Shape, tokens: int, budget: int, batch: int = 1) -> None:
+    def __init__(self, library: str, shape: Shape, tokens: int, budget: int, batch: int = 1, weights: int = BF16) -> None:
         self.device, self.shape, self.batch = Device(library), shape, batch
         tensor, heads = self.device.tensor, shape.query_heads + 2 * shape.kv_heads
         pages = -(-tokens // (PAGE_TOKENS * GROUP_PAGES)) * GROUP_PAGES
@@ -76,7 +77,8 @@ class Layers:
         d, width, inner, attended = shape.head_dim, shape.hidden, shape.intermediate, shape.query_heads * shape.head_dim
         sizes = {"qkv": (heads * d, width), "output": (width, attended), "gate_up": (2 * inner, width), "down": (width, inner)}
         norms = {"block_norm": (width,), "next_norm": (width,), "q_norm": (d,), "k_norm": (d,)}
-        self.weights = [{name: tensor(size, BF16) for name, size in {**sizes, **norms}.items()} for _ in range(shape.layers)]
+        dtypes = dict.fromkeys(sizes, weights) | dict.fromkeys(norms, BF16)
+        self.weights = [{name: tensor(size, dtypes[name]) for name, size in {**sizes, **norms}.items()} for _ in range(shape.layers)]
         self.hidden, self.normed, self.delta, self.product = (tensor((batch, size)) for size in (width, width, width, inner))
         self.attended, self.qkv, self.gate_up, self.rope = (tensor((batch, size)) for size in (attended, heads * d, 2 * inner, d))
         self.q = columns(self.qkv, 0, (batch, shape.query_heads, d))
@@ -232,12 +234,13 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=0)
     parser.add_argument("--batch", type=int, default=1, help="sequences")
     parser.add_argument("--layers", type=int, default=0, help="0 for all of the shape")
+    parser.add_argument("--weights", choices=WEIGHTS, default="bf16", help="of the products")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--library", default="build/cuda/libpagesift_cuda.so")
     options = parser.parse_args()
     for name in options.shapes.split(","):
         shape = replace(SHAPES[name], layers=options.layers or SHAPES[name].layers)
-        layers = Layers(options.library, shape, options.tokens, options.budget, options.batch)
+        layers = Layers(options.library, shape, options.tokens, options.budget, options.batch, WEIGHTS[options.weights])
         arms = BATCH_ARMS if options.batch > 1 else SPARSE_ARMS if options.budget else ARMS
         graphs = {arm: layers.record(given) for arm, given in arms.items()}
         seconds: dict[str, list[float]] = {arm: [] for arm in arms}

@@ -19,6 +19,8 @@ from pagesift_abi import (
     FIELD_VALUES,
     I32,
     MEAN,
+    Q4_K,
+    Q8_0,
     SIGNATURES,
     STATISTICS_COARSE,
     STATISTICS_F8,
@@ -48,6 +50,8 @@ __all__ = [
     "FIELD_VALUES",
     "I32",
     "MEAN",
+    "Q4_K",
+    "Q8_0",
     "STATISTICS_COARSE",
     "STATISTICS_F8",
     "STATISTICS_VARIANCE",
@@ -59,6 +63,7 @@ __all__ = [
 ]
 
 NUMBER_BYTES = {F32: 4, F16: 2, BF16: 2, I32: 4}
+BLOCK_BYTES = {Q8_0: (32, 34), Q4_K: (256, 144)}  # numbers and bytes of a block
 MESSAGE_BYTES = 1024
 
 
@@ -184,7 +189,8 @@ class Device:
 
     def tensor(self, shape: Sequence[int], dtype: int = F32) -> Tensor:
         """A tensor of zeros in its own buffer."""
-        buffer = Buffer(self, int(np.prod(shape, dtype=np.int64)) * NUMBER_BYTES[dtype])
+        numbers, num_bytes = BLOCK_BYTES.get(dtype) or (1, NUMBER_BYTES[dtype])
+        buffer = Buffer(self, int(np.prod(shape, dtype=np.int64)) // numbers * num_bytes)
         self.buffers.append(buffer)
         return Tensor(buffer, 0, shape, dtype)
 

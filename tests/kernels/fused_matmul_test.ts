@@ -131,7 +131,7 @@ for (const normType of FLOAT_TYPES) {
 for (const type of BLOCK_TYPES) {
   for (const ending of ENDINGS) {
     deviceTest(`fusedMatmul with ${type} weights: norm and ${ending}`, (device) => {
-      for (const [inputs, outputs] of [[256, 32], [1024, 96], [4096, 64], [512, 40]] as const) {
+      for (const [inputs, outputs] of [[256, 32], [1024, 96], [4096, 64], [512, 40], [16_384, 32]] as const) {
         const product = randomProduct(1, inputs, outputs, true, true);
         const [weight, numbers] = randomWeight(device, type, new Random(inputs), [outputs, inputs]);
         // Sums of a size as in a model: gates beyond 10 would hide errors of the activation.

@@ -30,16 +30,17 @@ template <int N>
 struct NormFactors {
   uint32_t words[N];
 
-  __device__ __forceinline__ void load(const Joins &joins, int64_t k) {
+  /* Fours `apart` inputs apart, from input k on. */
+  __device__ __forceinline__ void load(const Joins &joins, int64_t k, int apart = 4) {
     static_assert(N % 4 == 0, "Packs of 16 bytes, or of 8");
     if (joins.norm_dtype == PS_F32) {
 #pragma unroll
-      for (int i = 0; i < N / 4; i++) copy(i * 4, reinterpret_cast<const uint4 *>(static_cast<const float *>(joins.norm) + k)[i]);
+      for (int i = 0; i < N / 4; i++) copy(i * 4, *reinterpret_cast<const uint4 *>(static_cast<const float *>(joins.norm) + k + i * apart));
     } else {
       const uint16_t *from = static_cast<const uint16_t *>(joins.norm) + k;
 #pragma unroll
       for (int i = 0; i < N / 4; i++) {
-        const uint2 pair = reinterpret_cast<const uint2 *>(from)[i];
+        const uint2 pair = *reinterpret_cast<const uint2 *>(from + i * apart);
         words[2 * i] = pair.x, words[2 * i + 1] = pair.y;
       }
     }
@@ -49,20 +50,39 @@ struct NormFactors {
     words[at] = four.x, words[at + 1] = four.y, words[at + 2] = four.z, words[at + 3] = four.w;
   }
 
-  __device__ __forceinline__ float at(const Joins &joins, int i) const {
-    if (joins.norm_dtype == PS_F32) return __uint_as_float(words[i]);
-    const unsigned short bits = static_cast<unsigned short>(words[i / 2] >> (i % 2 * 16));
-    return joins.norm_dtype == PS_F16 ? __half2float(__ushort_as_half(bits)) : __uint_as_float(uint32_t(bits) << 16);
+  __device__ __forceinline__ void widen(const Joins &joins, float (&out)[N]) const {
+    if (joins.norm_dtype == PS_F32) {
+#pragma unroll
+      for (int i = 0; i < N; i++) out[i] = __uint_as_float(words[i]);
+    } else if (joins.norm_dtype == PS_BF16) {
+#pragma unroll
+      for (int i = 0; i < N; i++) out[i] = __uint_as_float(i % 2 == 0 ? words[i / 2] << 16 : words[i / 2] & 0xffff0000u);
+    } else {
+#pragma unroll
+      for (int i = 0; i < N; i++) out[i] = __half2float(__ushort_as_half(static_cast<unsigned short>(words[i / 2] >> (i % 2 * 16))));
+    }
   }
 
   /* Multiplies x by the weights, and returns the sum of its squares before. */
   __device__ __forceinline__ float apply(const Joins &joins, float (&x)[N]) const {
-    float squares = 0;
+    float factors[N], squares = 0;
+    widen(joins, factors);
 #pragma unroll
     for (int i = 0; i < N; i++) {
       squares = fmaf(x[i], x[i], squares);
-      x[i] *= at(joins, i);
+      x[i] *= factors[i];
     }
+    return squares;
+  }
+  __device__ __forceinline__ float apply(const Joins &joins, float4 (&x)[N / 4]) const {
+    float numbers[N];
+#pragma unroll
+    for (int i = 0; i < N / 4; i++) {
+      numbers[4 * i] = x[i].x, numbers[4 * i + 1] = x[i].y, numbers[4 * i + 2] = x[i].z, numbers[4 * i + 3] = x[i].w;
+    }
+    const float squares = apply(joins, numbers);
+#pragma unroll
+    for (int i = 0; i < N / 4; i++) x[i] = {numbers[4 * i], numbers[4 * i + 1], numbers[4 * i + 2], numbers[4 * i + 3]};
     return squares;
   }
 };

@@ -1,11 +1,13 @@
-/* Products with weights in blocks: few tokens by the kernel of matmul_quantized.cuh, rows beyond the last tile by a plain one. Prompts take
- * rows widened to bf16, which matmul.cu hands to cuBLAS. */
+/* Products with weights in blocks: one token by the kernel of matvec_quantized.cuh, few by that of matmul_quantized.cuh, rows beyond the last tile
+ * by a plain one. Prompts take rows widened to bf16, which matmul.cu hands to cuBLAS. */
 #include "matmul_quantized.h"
 
 #include <algorithm>
 
 #include "dequantize.cuh"
 #include "matmul_quantized.cuh"
+#include "matvec_quantized.cuh"
+#include "product_room.h"
 
 namespace ps {
 namespace {
@@ -72,7 +74,8 @@ Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t t
     const int64_t bytes = kQuantizedRingBytes<F, Columns> + prepared_bytes<F>(share * kStageSubs<F>, tokens) +
                           quantized_sum_bytes<F, Columns>(tokens);
     if (bytes + kReservedBytes > backend.shared_bytes) continue;
-    const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F>);
+    const int64_t blocks = Columns > 1 ? 1
+                                       : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F, false>);
     const int64_t groups = std::clamp<int64_t>(blocks * backend.multiprocessors / splits, 1, tiles);
     return {static_cast<int>(splits), static_cast<int>(groups), bytes};
   }
@@ -87,9 +90,14 @@ int64_t stages_of(const MatmulParams &params) {
 /* Tiles that blocks share out: of gated products, pairs of tiles. */
 int64_t tiles_of(const MatmulParams &params, const Joins &joins) { return params.outputs / kTileRows / (joins.gated() ? 2 : 1); }
 
-template <typename F, int Columns, bool OneToken>
-void launch_tiles(Backend &backend, const MatmulParams &params, const Joins &joins) {
-  const int64_t regions = params.inputs / F::kInputs, stages = stages_of<F>(params), tiles = tiles_of(params, joins);
+template <typename F>
+TileLayout layout_of(const MatmulParams &params) {
+  return {bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(params.inputs / F::kInputs)};
+}
+
+template <typename F, int Columns>
+void launch_tiles(Backend &backend, const MatmulParams &params) {
+  const int64_t stages = stages_of<F>(params), tiles = params.outputs / kTileRows;
   const Plan plan = make_plan<F, Columns>(backend, params.tokens, stages, tiles);
   const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? prepared_bytes<F>(subs, params.tokens) : 0;
   const int64_t sum_bytes = plan.splits > 1 ? plan.splits * params.tokens * params.outputs * int64_t(sizeof(float)) : 0;
@@ -102,11 +110,40 @@ void launch_tiles(Backend &backend, const MatmulParams &params, const Joins &joi
   }
   float *sums = plan.splits > 1 ? reinterpret_cast<float *>(memory + x_bytes) : nullptr;
   const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
-  const TileLayout layout{bytes_of_numbers(params.weight.dtype, params.weight.stride) * kTileRows, static_cast<int>(regions)};
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
-  const auto kernel = quantized_kernel<F, Columns, OneToken>;
+  const auto kernel = quantized_kernel<F, Columns>;
   if (backend.capability >= 90) leave_no_cache("Could not launch matmul", kernel);
-  launch(backend, "Could not launch matmul", kernel, grid, kThreads<F>, plan.shared_bytes, params, joins, shares, layout, rounded);
+  launch(backend, "Could not launch matmul", kernel, grid, kThreads<F, false>, plan.shared_bytes, params, shares, layout_of<F>(params), rounded);
+  if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows, false);
+}
+
+/* Whether the x of one token is read in packs. */
+bool fits_vector(const MatmulParams &params) { return packs(params.x.data, 0, sizeof(float), 4); }
+
+/* Of one token. One split where x fits, for that spares add_splits; as few as fit otherwise. */
+template <typename F>
+Plan plan_vector(const Backend &backend, int64_t stages) {
+  for (int64_t splits = 1; splits <= stages; splits++) {
+    const int64_t bytes = vector_bytes<F>(ceil_div(stages, splits));
+    if (bytes + kReservedBytes <= backend.shared_bytes) {
+      return {static_cast<int>(splits), static_cast<int>(std::max<int64_t>(backend.multiprocessors / splits, 1)), bytes};
+    }
+  }
+  throw Error(PS_UNSUPPORTED, "The shared memory of this GPU is too small for products with weights in blocks");
+}
+
+template <typename F>
+void launch_vector(Backend &backend, const MatmulParams &params, const Joins &joins) {
+  const int64_t stages = stages_of<F>(params), tiles = tiles_of(params, joins);
+  const Plan plan = plan_vector<F>(backend, stages);
+  float *sums = nullptr;
+  if (plan.splits > 1) sums = static_cast<float *>(scratch(backend, plan.splits * params.outputs * int64_t(sizeof(float))));
+  const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
+  const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
+  const int64_t shared_bytes = shared_bytes_of(backend, plan.shared_bytes, joins.norm != nullptr);
+  const auto kernel = vector_kernel<F>;
+  if (backend.capability >= 90) leave_no_cache("Could not launch matmul", kernel);
+  launch(backend, "Could not launch matmul", kernel, grid, kThreads<F, true>, shared_bytes, params, joins, shares, layout_of<F>(params));
   if (plan.splits > 1) add_splits(backend, params, sums, plan.splits, tiles * kTileRows, joins.ending == PS_ADD);
 }
 
@@ -114,9 +151,9 @@ template <typename F>
 void multiply(Backend &backend, const MatmulParams &params) {
   const int64_t tiled = params.outputs / kTileRows * kTileRows;
   if (tiled > 0) {
-    if (params.tokens == 1) launch_tiles<F, 1, true>(backend, params, {});
-    else if (params.tokens <= kColumnTokens) launch_tiles<F, 1, false>(backend, params, {});
-    else launch_tiles<F, 2, false>(backend, params, {});
+    if (params.tokens == 1 && fits_vector(params)) launch_vector<F>(backend, params, {});
+    else if (params.tokens <= kColumnTokens) launch_tiles<F, 1>(backend, params);
+    else launch_tiles<F, 2>(backend, params);
   }
   if (tiled == params.outputs) return;
   const BlockRows rows(params.weight, params.outputs, params.inputs);
@@ -136,17 +173,16 @@ void matmul_quantized(Backend &backend, const MatmulParams &params) {
 bool fused_matmul_quantized(Backend &backend, const FusedMatmulParams &params) {
   const MatmulParams &matmul = params.matmul;
   const Joins joins{params.norm.data, params.norm.dtype, params.eps, params.ending};
-  if (matmul.tokens != 1 || matmul.outputs % (joins.gated() ? 2 * kTileRows : kTileRows) != 0) return false;
+  if (matmul.tokens != 1 || !fits_vector(matmul) || matmul.outputs % (joins.gated() ? 2 * kTileRows : kTileRows) != 0) return false;
   if (joins.norm != nullptr && !packs_row(params.norm, 4)) return false;
   if (joins.gated() && bytes_of_numbers(matmul.weight.dtype, matmul.weight.stride) * matmul.outputs > INT32_MAX) return false;
   bool done = false;
   with_format(matmul.weight.dtype, [&](auto format) {
     using F = decltype(format);
     const int64_t stages = stages_of<F>(matmul);
-    const Plan plan = make_plan<F, 1>(backend, 1, stages, tiles_of(matmul, joins));
+    const Plan plan = plan_vector<F>(backend, stages);
     if (plan.splits > 1 && (joins.norm != nullptr || joins.gated())) return; /* a block then sees a part of x only */
-    if (joins.norm != nullptr && !keeps_own_x<F>(stages)) return;
-    launch_tiles<F, 1, true>(backend, matmul, joins);
+    launch_vector<F>(backend, matmul, joins);
     done = true;
   });
   return done;
