@@ -105,6 +105,21 @@ for (const value of [0.25, NaN, -0]) {
   });
 }
 
+const TIED_KEYS = [0.5, 0.25, -0.5, 0.125, 0.375] as const;
+
+for (const pages of [200, 900, 2000]) {
+  deviceTest(`attendSparse takes the first of ${pages} pages that tie at the cut`, (device) => {
+    const random = new Random(pages);
+    const pageNumbers = SHAPE.pageSize * SHAPE.numKvHeads * SHAPE.headDim;
+    const { values } = randomSequence(random, SHAPE, pages * SHAPE.pageSize);
+    const keys = values.map((_, i) => TIED_KEYS[Math.floor(i / pageNumbers) * 7 % TIED_KEYS.length]!);
+    const paged = buildUnrounded(device, SHAPE, [{ keys, values }], random);
+    const q = queryNear(random, keys.map(() => 1), SHAPE);
+    const selection = select(paged, scoreTensor(paged, q), { k: 64 });
+    assertIndexSetsEqual(selectionRows(attendSparse(paged, q, { k: 64 }).selection), selectionRows(selection));
+  });
+}
+
 /** So many KV heads that the CUDA build chooses by coarse copies, and attends to rows that are chosen while it still chooses for others. */
 const WIDE: PagedShape = { ...SHAPE, numKvHeads: 40, numQueryHeads: 80, headDim: 64 };
 const COARSE = { statistics: { variance: true, minMax: false, coarse: true } } as const;

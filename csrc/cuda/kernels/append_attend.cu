@@ -15,7 +15,7 @@ namespace {
 /* A layer's pages without their newest token, and what makes it. Shared memory: [kRowHeads + 2, stride]. */
 template <typename Kv, int D>
 struct Unfinished {
-  static constexpr bool kReadsEarly = true;
+  static constexpr bool kReadsEarly = true, kKnowsPages = false;
   static constexpr int stride = D + 4; /* of queries: no bank conflicts */
   const AppendRotatedParams &append;
   const RowPages &row;

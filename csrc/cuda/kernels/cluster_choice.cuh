@@ -12,15 +12,15 @@ namespace ps {
 namespace {
 
 constexpr int kThreads = kSelectThreads;
-constexpr int kTiles = 4; /* that a warp reads at once */
+constexpr int kTiles = 3; /* that a warp requests at once */
 constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
-constexpr int32_t kGathered = 2048;  /* keys: as many or fewer are passed to every block, which then chooses alone */
+constexpr int32_t kGathered = kMostHeld * kThreads;  /* keys: as many or fewer are passed to every block, which then chooses alone */
 constexpr int kKeyItems = 8;         /* keys per thread, where the blocks choose together */
 constexpr int32_t kPrefetchRows = 512; /* of statistics, per block */
 
 /* Sizes of a launch, and of the room that a block's choice takes in shared memory. Units are pages, or groups of them. */
 struct ChoiceSizes {
-  int32_t cluster;   /* blocks per row */
+  int32_t cluster;   /* blocks per row, a power of two */
   int32_t has_groups;
   int32_t units;     /* that a block knows the rows and keys of, at most */
   int32_t groups;    /* chosen that a block knows, at most */
@@ -52,8 +52,13 @@ struct ChoiceShared {
   };
 };
 
-inline int64_t choice_bytes(const ChoiceSizes &sizes) {
-  return sizeof(ChoiceShared) + int64_t(sizeof(int32_t)) * (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys);
+/* Numbers of 4 bytes before the ring, a multiple of 4. */
+PS_HOST_DEVICE inline int64_t choice_numbers(const ChoiceSizes &sizes) {
+  return (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys + 3) / 4 * 4;
+}
+
+inline int64_t choice_bytes(const ChoiceSizes &sizes, int64_t head_dim) {
+  return sizeof(ChoiceShared) + sizeof(int32_t) * choice_numbers(sizes) + kTiles * kThreads * (head_dim / 32 * sizeof(uint4) + sizeof(float));
 }
 
 /* Where things lie in a block's shared memory while it chooses, behind ChoiceShared. */
@@ -63,12 +68,18 @@ struct Room {
   int32_t *groups;     /* [groups] chosen, */
   int32_t *group_rows; /* [groups] and their rows */
   uint32_t *page_keys; /* [page_keys] of their pages */
+  uint4 *ring;         /* ScoreRing */
 };
 
 __device__ __forceinline__ Room lay_out(const ChoiceSizes &sizes, unsigned char *memory) {
   uint32_t *keys = reinterpret_cast<uint32_t *>(memory + sizeof(ChoiceShared));
   int32_t *rows = reinterpret_cast<int32_t *>(keys + sizes.units), *groups = rows + sizes.units, *group_rows = groups + sizes.groups;
-  return {keys, rows, groups, group_rows, reinterpret_cast<uint32_t *>(group_rows + sizes.groups)};
+  return {keys,
+          rows,
+          groups,
+          group_rows,
+          reinterpret_cast<uint32_t *>(group_rows + sizes.groups),
+          reinterpret_cast<uint4 *>(keys + choice_numbers(sizes))};
 }
 
 /* A block's share of `count` things: [begin, end). */
@@ -109,17 +120,58 @@ struct Stage {
   }
 };
 
-/* Scores the share. emit(i, score). */
-template <typename T, int D, typename Emit>
-__device__ __forceinline__ void score_stage(const Stage<T> &stage, const PlainQueries<T, D, 1> &q, int32_t heads, const Emit &emit) {
-  const int g = threadIdx.x % kWarp / 4;
-  auto row_of = [&](int32_t tile) { return stage.row(min(stage.share.begin + tile * kTilePages + g, stage.share.end - 1)); };
-  score_tiles<T, D, 1, kTiles>(q, heads, stage.level, (stage.share.count() + kTilePages - 1) / kTilePages, row_of,
-                               [&](int32_t tile, int i, float score) {
-                                 const int32_t at = stage.share.begin + tile * kTilePages + i;
-                                 if (at < stage.share.end) emit(at, score);
-                               });
-}
+/* Scores a share, a tile of 8 units after the other. Rows of statistics come to a ring in shared memory, kTiles of a warp at once; each lane reads
+ * what it has copied. Loops, because code that a step runs once per layer takes time to load. */
+template <typename T, int D>
+struct ScoreRing {
+  static constexpr int kParts = D / 32; /* of 16 bytes, that a lane has of a row */
+  uint4 *const rows;                    /* [kTiles, kParts, kThreads] */
+  float *const stds;                    /* [kTiles, kThreads] */
+
+  __device__ __forceinline__ explicit ScoreRing(uint4 *memory) : rows(memory), stds(reinterpret_cast<float *>(memory + kTiles * kParts * kThreads)) {}
+
+  /* The first unit of a warp's tile: neighbouring warps take neighbouring tiles. */
+  static __device__ __forceinline__ int32_t first_of(const Share &share, int tile) {
+    return share.begin + (tile * (kThreads / kWarp) + static_cast<int32_t>(threadIdx.x) / kWarp) * kTilePages;
+  }
+
+  __device__ __forceinline__ void request(const Stage<T> &stage, int tile) const {
+    const int32_t first = first_of(stage.share, tile);
+    if (first < stage.share.end) {
+      const int64_t at = stage.row(min(first + static_cast<int32_t>(threadIdx.x) % kWarp / 4, stage.share.end - 1));
+      const T *const own = stage.level.means + at * D + threadIdx.x % 4 * 8;
+      const int slot = tile % kTiles;
+#pragma unroll
+      for (int j = 0; j < kParts; j++) copy_async(shared_address(rows + (slot * kParts + j) * kThreads + threadIdx.x), own + 32 * j, true);
+      copy_number_async(shared_address(stds + slot * kThreads + threadIdx.x), stage.level.std + at);
+    }
+    copy_commit();
+  }
+
+  /* Requests the first tiles. */
+  __device__ __forceinline__ void begin(const Stage<T> &stage) const {
+#pragma unroll 1
+    for (int tile = 0; tile < kTiles; tile++) request(stage, tile);
+  }
+
+  /* emit(i, score) for all units of the share, whose first tiles have been requested. */
+  template <typename Emit>
+  __device__ __forceinline__ void score(const Stage<T> &stage, const PlainQueries<T, D, 1> &q, int32_t heads, const Emit &emit) const {
+    const int lane = threadIdx.x % kWarp, g = lane / 4, t = lane % 4;
+#pragma unroll 1
+    for (int tile = 0; first_of(stage.share, tile) < stage.share.end; tile++) {
+      copy_wait<kTiles - 1>();
+      const int slot = tile % kTiles;
+      PageRow<T, D> row;
+#pragma unroll
+      for (int j = 0; j < kParts; j++) row.parts[j] = rows[(slot * kParts + j) * kThreads + threadIdx.x];
+      const float score = score_tile<T, D, 1>(q, heads, stage.level.lambda, row, stds[slot * kThreads + threadIdx.x], 1.f);
+      const int32_t unit = first_of(stage.share, tile) + 2 * t + g;
+      if (g < 2 && unit < stage.share.end) emit(unit, score);
+      request(stage, tile + kTiles);
+    }
+  }
+};
 
 /* The best of keys that the blocks of the cluster hold parts of: body(place, i) in order. */
 template <typename Body>
@@ -135,19 +187,20 @@ __device__ __forceinline__ void select_gathered(const uint32_t *from, int32_t co
                                                 ChoiceShared &shared, int32_t *out) {
   const int lane = threadIdx.x % kWarp;
   Span span{0xffffffffu, 0};
+#pragma unroll 1
   for (int i = lane; i < blocks * (kThreads / kWarp); i += kWarp) {
     const Span other = spans[i];
     span = {min(span.low, other.low), max(span.high, other.high)};
   }
   span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
-  if (count <= 4 * kThreads) select_here<4>(from, count, span.low, span.high, wanted, shared.block, out);
-  else select_here<kGathered / kThreads>(from, count, span.low, span.high, wanted, shared.block, out);
+  select_here(from, count, span.low, span.high, wanted, shared.block, out);
 }
 
 /* Passes this block's share of the keys, and the spans of its warps, to the others. One warp serves one block. */
 __device__ __forceinline__ void pass_keys(uint32_t *keys, const Share &share, Span *spans, int32_t blocks) {
   const int lane = threadIdx.x % kWarp, target = threadIdx.x / kWarp, own = static_cast<int>(cluster_rank());
   if (target >= blocks || target == own) return;
+#pragma unroll 1
   for (int32_t i = share.begin + 4 * lane; i < share.end; i += 4 * kWarp) write_remote(keys + i, target, *reinterpret_cast<const uint4 *>(keys + i));
   if (lane >= kThreads / kWarp / 2) return;
   Span *two = spans + own * (kThreads / kWarp) + 2 * lane;
@@ -189,9 +242,9 @@ __device__ __forceinline__ bool scores_newest(const SparseLaunch &launch, const 
 
 /* Fills `chosen` with k of more pages, the same in every block. What does not depend on earlier kernels comes before the wait for them.
  * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together, because passing them takes longer.
- * take_queries() brings the row's to `queries`; wait_for_append() waits until the newest token lies in its page. Returns the rows of statistics
- * that the cluster read. */
-template <typename T, int D, typename TakeQueries, typename WaitForAppend>
+ * take_queries() brings the row's to `queries`; wait_for_append() waits until the newest token lies in its page. ReadsEarly: no earlier kernel that
+ * may still run writes statistics. Returns the rows of statistics that the cluster read. */
+template <typename T, int D, bool ReadsEarly, typename TakeQueries, typename WaitForAppend>
 __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, const RowPages &row, int32_t pages, const Room &room,
                                                 const Chosen &chosen, ChoiceShared &shared, const QueryShared<D> &queries,
                                                 const TakeQueries &take_queries, const WaitForAppend &wait_for_append) {
@@ -229,22 +282,35 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
     chosen.physical[place] = physical_page(launch.attend, row, page);
   }
   cluster_sync(); /* from here on all blocks are there to be written to */
+  const ScoreRing<T, D> ring(room.ring);
+  bool waits = ReadsEarly && scores_newest(launch, forced, pages) && own.count() > 0 && own.end == units; /* the tile of the newest page comes last */
+  Stage<T> part_of_stage = stage;
+  if (waits) part_of_stage.share.end = own.begin + (own.count() - 1) / kTilePages * kTilePages;
+  bool requested = ReadsEarly && forced.best > 0;
+  if (requested) ring.begin(part_of_stage);
   take_queries();
   if (forced.best == 0) return 0;
-  if (scores_newest(launch, forced, pages) && own.count() > 0 && own.end == units) wait_for_append();
 
   PlainQueries<T, D, 1> q;
   q.length[0] = load_query_rows<T, D>(queries, row.heads, Form::kPlain, q.rows[0]);
 #pragma unroll 1
   for (bool last = shift == 0;; last = true) {
-    if (gathered) clear_bins(shared.block);
     Span span{0xffffffffu, 0};
-    score_stage<T, D>(stage, q, row.heads, [&](int32_t i, float number) {
-      const int32_t unit = stage.unit(i);
-      const uint32_t key = !last || (unit >= begin && unit < end) ? ordered_key(number) : 0u;
-      stage.keys[gathered ? i : i - stage.share.begin] = key;
-      if (key > 0) span = {min(span.low, key), max(span.high, key)};
-    });
+#pragma unroll 1
+    while (true) {
+      if (!requested) ring.begin(part_of_stage);
+      requested = false;
+      ring.score(part_of_stage, q, row.heads, [&](int32_t i, float number) {
+        const int32_t unit = stage.unit(i);
+        const uint32_t key = !last || (unit >= begin && unit < end) ? ordered_key(number) : 0u;
+        stage.keys[gathered ? i : i - stage.share.begin] = key;
+        if (key > 0) span = {min(span.low, key), max(span.high, key)};
+      });
+      if (!waits) break;
+      waits = false;
+      wait_for_append();
+      part_of_stage.share = {part_of_stage.share.end, stage.share.end, 0};
+    }
     span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
     if (threadIdx.x % kWarp == 0) shared.spans[last][cluster_rank()][threadIdx.x / kWarp] = span;
     __syncthreads();
@@ -253,11 +319,12 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
       pass_keys(stage.keys, stage.share, shared.spans[last][0], blocks);
       cluster_sync();
       select_gathered(stage.keys, stage.count, stage.wanted, shared.spans[last][0], blocks, shared, taken_units);
+#pragma unroll 1
       for (int32_t place = threadIdx.x; place < stage.wanted; place += kThreads) {
         const int32_t i = taken_units[place], at = stage.row(i);
         taken_rows[place] = at;
         taken_units[place] = stage.unit(i);
-        if (place % blocks != static_cast<int32_t>(cluster_rank())) continue; /* the blocks share out what is to come from memory */
+        if ((place & (blocks - 1)) != static_cast<int32_t>(cluster_rank())) continue; /* the blocks share out what is to come from memory */
         if (last) prefetch_page(launch.attend, row, at);
         else prefetch_rows<T, D>(of_pages, at << kGroupShift, kGroupPages);
       }
@@ -279,6 +346,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
     if (last) break;
     stage = {of_pages,       taken * kGroupPages, forced.best,     {part.begin * kGroupPages, part.end * kGroupPages, 0},
              room.page_keys, room.groups,         room.group_rows, gathered ? 0 : part.begin};
+    part_of_stage = stage;
   }
   return units + taken * kGroupPages;
 }

@@ -54,7 +54,7 @@ RowFlags describe_flags(const DecodeLaunch &launch);
 struct RowPages {
   int64_t sequence, head, first_query_head;
   const int32_t *table, *selected; /* selected: nullptr for all from first_page on */
-  const int32_t *physical;         /* pages of the list, where they have been looked up, or nullptr */
+  const int32_t *physical;         /* where the pages of the list are known (decode_tile.cuh) */
   int32_t first_page, count, first_token, length;
   int32_t row, split, splits, begin, end; /* places of the list that this block reads */
   int32_t heads, page_shift; /* a page holds 1 << page_shift tokens */
@@ -118,18 +118,13 @@ __device__ inline bool find_pages(const DecodeLaunch &launch, RowPages &out) {
 /* Logical page at a place of the list. */
 __device__ __forceinline__ int32_t logical_page(const DecodeLaunch &launch, const RowPages &row, int32_t place) {
   if (row.selected == nullptr) return row.first_page + place;
-  const int32_t pages = (row.length + launch.params.cache.desc.page_size - 1) / launch.params.cache.desc.page_size;
+  const int32_t pages = (row.length + (1 << row.page_shift) - 1) >> row.page_shift;
   return checked_index(launch.bad_index, kSelected, row.selected - launch.params.selected + place, row.selected[place], pages);
 }
 
 __device__ __forceinline__ int32_t physical_page(const DecodeLaunch &launch, const RowPages &row, int32_t logical) {
   return checked_index(launch.bad_index, kPageTable, row.table - launch.params.sequences.page_table + logical, row.table[logical],
                        launch.params.cache.desc.num_pages);
-}
-
-/* Physical page at a place of the list, whose logical page is known. */
-__device__ __forceinline__ int32_t physical_page_at(const DecodeLaunch &launch, const RowPages &row, int32_t place, int32_t logical) {
-  return row.physical != nullptr ? row.physical[place] : physical_page(launch, row, logical);
 }
 
 /* [heads, d] of the row. */

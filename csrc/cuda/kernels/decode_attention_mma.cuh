@@ -222,7 +222,7 @@ __device__ __forceinline__ void merge_warps(const HeadState<D> &state, int heads
 
 /* Pages that earlier kernels have filled, and queries that lie in memory: read when those kernels are done. */
 struct Settled {
-  static constexpr bool kReadsEarly = false;
+  static constexpr bool kReadsEarly = false, kKnowsPages = false;
   const float *in_memory; /* [heads, stride] */
   int stride;
 
@@ -233,7 +233,7 @@ struct Settled {
 /* Attends to the pages [row.begin, row.end) of the row's list: the first Warps warps share its tiles out in turn. `source.queries()` gives
  * those of the row's heads, [heads, source.stride], when earlier kernels are done; `source.complete(tile, address)` adds to a tile in the ring what the
  * pages lack. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, the page table is
- * read, and where kReadsEarly says so, pages. */
+ * read, and where kReadsEarly says so, pages. kKnowsPages: locate (decode_tile.cuh). */
 template <typename Kv, int D, int Warps, int MostStages = 4, typename Source>
 __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const Source &source, unsigned char *shared,
                                              HeadState<D> &state) {
@@ -244,7 +244,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
   const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
   const int tiles = (all_tiles - warp + Warps - 1) / Warps; /* of this warp */
   const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes, ring_end = ring + Tile::kWarpBytes;
-  TileBook<Warps> book;
+  TileBook<Warps, Source::kKnowsPages> book;
   book.open(launch, row, tiles);
   int counted[Tile::kStages][2] = {}; /* which tokens count, of the tile in use and of those behind it */
   auto request = [&](int ordinal, uint32_t slot) {

@@ -55,23 +55,25 @@ struct HalfTile {
   __device__ __forceinline__ bool counts(int token) const { return token >= (packed >> 8 & 0xff) && token < (packed & 0xff); }
 };
 
+/* Known: the pages of the list have been looked up and checked, and lie in shared memory. */
+template <bool Known>
 __device__ __forceinline__ HalfTile locate(const DecodeLaunch &launch, const RowPages &row, int32_t token) {
   const int32_t place = row.begin + (token >> row.page_shift), inside = token & ((1 << row.page_shift) - 1);
   if (place >= row.end) return {0, 0};
-  const int32_t logical = logical_page(launch, row, place), start = (logical << row.page_shift) + inside;
+  const int32_t logical = Known ? row.selected[place] : logical_page(launch, row, place), start = (logical << row.page_shift) + inside;
   const int32_t begin = min(max(row.first_token - start, 0), 8), end = min(max(row.length - start, 0), 8);
-  return {physical_page_at(launch, row, place, logical), inside << 16 | begin << 8 | end};
+  return {Known ? row.physical[place] : physical_page(launch, row, logical), inside << 16 | begin << 8 | end};
 }
 
 /* A warp's tiles, looked up 16 at a time: lane l holds half l % 2 of tile l / 2, so that one wait for the page table serves all. The
  * next 16 are under way while these are used. */
-template <int Warps>
+template <int Warps, bool Known>
 struct TileBook {
   HalfTile here, next;
 
   __device__ __forceinline__ HalfTile look_up(const DecodeLaunch &launch, const RowPages &row, int ordinal) const {
     const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * Warps;
-    return locate(launch, row, tile * kTileTokens + lane % 2 * 8);
+    return locate<Known>(launch, row, tile * kTileTokens + lane % 2 * 8);
   }
   /* tiles: of this warp */
   __device__ __forceinline__ void open(const DecodeLaunch &launch, const RowPages &row, int tiles) {

@@ -18,11 +18,19 @@ __device__ __forceinline__ uint32_t shared_address(const void *pointer) { return
 __device__ __forceinline__ void copy_async(uint32_t target, const void *source, bool valid) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(valid ? 16 : 0));
 }
-/* The same of what a step reads once, weights above all: it leaves the L2 cache before all else. Code of kernels, page tables and norms then
+/* Copies 4 bytes. */
+__device__ __forceinline__ void copy_number_async(uint32_t target, const void *source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source));
+}
+/* copy_async of what a step reads once, weights above all: it leaves the L2 cache before all else. Code of kernels, page tables and norms then
  * stay there from one layer to the next. */
 __device__ __forceinline__ void copy_async_once(uint32_t target, const void *source, bool valid) {
+#if __CUDA_ARCH__ >= 900
+  constexpr uint64_t policy = 0x12f0000000000000ull; /* what createpolicy gives; a constant needs no move to uniform registers for each copy */
+#else
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+#endif
   asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(target), "l"(source), "r"(valid ? 16 : 0),
                "l"(policy));
 }

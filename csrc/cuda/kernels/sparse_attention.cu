@@ -56,6 +56,20 @@ __device__ __forceinline__ void take_registers() {
 }
 static_assert(kThreads == 2 * kDecodeThreads && kDecodeThreads == 128, "One group attends, the other reports");
 
+/* Chosen pages and queries in shared memory. The pages are requested first: nothing else keeps a warp waiting as long. */
+struct Taken {
+  static constexpr bool kReadsEarly = true, kKnowsPages = true;
+  const float *in_memory; /* [heads, stride] */
+  int stride;
+
+  /* By all threads of the group that attends. */
+  __device__ __forceinline__ const float *queries() const {
+    take_registers<kAttendRegisters>();
+    return in_memory;
+  }
+  __device__ __forceinline__ void complete(int, uint32_t) const {}
+};
+
 struct NoAppend {};
 
 /* Appends the newest token to a KV head and says so: the blocks of a launch beyond those of the rows. More than heads have nothing to do. */
@@ -126,9 +140,17 @@ __global__ void __maxnreg__(kRegisters) sparse_kernel(const __grid_constant__ Sp
   int32_t *lists = reinterpret_cast<int32_t *>(memory + launch.room_bytes + launch.inbox_bytes), scored = 0;
   const Chosen chosen{lists, lists + p.k};
   row.count = min(pages, static_cast<int32_t>(p.k));
+  row.split = rank;
+  __shared__ RowPages kept; /* found while nothing waits for it, and kept where the choice has registers for other things */
+  if (threadIdx.x == 0) {
+    kept = row;
+    kept.splits = static_cast<int32_t>(splits_of(static_cast<int64_t>(row.count) << row.page_shift, launch.attend.rows));
+    kept.begin = min(row.count * rank / kept.splits, row.count);
+    kept.end = min(row.count * (rank + 1) / kept.splits, row.count);
+  }
   if (pages > p.k) { /* in the memory that the ring takes later */
-    scored = choose_pages<T, D>(launch, row, pages, lay_out(launch.sizes, memory), chosen, *reinterpret_cast<ChoiceShared *>(memory), queries,
-                                take_queries, wait_for_append);
+    scored = choose_pages<T, D, kAppends>(launch, row, pages, lay_out(launch.sizes, memory), chosen, *reinterpret_cast<ChoiceShared *>(memory),
+                                          queries, take_queries, wait_for_append);
   } else {
     for (int32_t i = threadIdx.x; i < pages; i += kThreads) chosen.logical[i] = i, chosen.physical[i] = physical_page(launch.attend, row, i);
     cluster_sync(); /* as in choose_pages */
@@ -136,12 +158,9 @@ __global__ void __maxnreg__(kRegisters) sparse_kernel(const __grid_constant__ Sp
   }
 
   /* its answer */
+  row = kept;
   row.selected = chosen.logical;
   row.physical = chosen.physical;
-  row.splits = static_cast<int32_t>(splits_of(static_cast<int64_t>(row.count) << row.page_shift, launch.attend.rows));
-  row.split = rank;
-  row.begin = min(static_cast<int32_t>(static_cast<int64_t>(row.count) * rank / row.splits), row.count);
-  row.end = min(static_cast<int32_t>(static_cast<int64_t>(row.count) * (rank + 1) / row.splits), row.count);
   if (kAppends && rank == row.splits - 1) { /* the newest page comes last, where it is taken */
     const PageSelectParams &select = launch.choose.select;
     if (pages <= p.k || !scores_newest(launch, forced_pages(select.k, select.sink_pages, select.recent_pages), pages)) wait_for_append();
@@ -152,9 +171,8 @@ __global__ void __maxnreg__(kRegisters) sparse_kernel(const __grid_constant__ Sp
     __syncwarp();
     return cluster_sync();
   }
-  take_registers<kAttendRegisters>();
   HeadState<D> state;
-  if (row.begin < row.end) attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Settled{heads, QueryShared<D>::kStride}, memory, state);
+  if (row.begin < row.end) attend_pages<Kv, D, kDecodeWarps>(launch.attend, row, Taken{heads, QueryShared<D>::kStride}, memory, state);
   const Inbox inbox(memory + launch.room_bytes, row, D);
   if (rank < row.splits) {
     merge_warps<Kv, D, kDecodeWarps>(state, row.heads, reinterpret_cast<float *>(memory),
@@ -188,7 +206,7 @@ bool launch_size(Backend &backend, SparseLaunch params, const Append &append, in
   const ps_cache_desc &desc = params.choose.score.cache.desc;
   const int64_t lists = 2 * params.choose.select.k * int64_t(sizeof(int32_t));
   params.sizes = choice_sizes(params.choose, size);
-  params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, ceil_div(choice_bytes(params.sizes), 16) * 16));
+  params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, ceil_div(choice_bytes(params.sizes, D), 16) * 16));
   params.inbox_bytes = static_cast<int32_t>(Inbox::bytes(desc.num_query_heads / desc.num_kv_heads, D, size));
   const int64_t shared_bytes = params.room_bytes + params.inbox_bytes + lists;
   if (shared_bytes > backend.shared_bytes - kStaticBytes) return false;
