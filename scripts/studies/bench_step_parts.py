@@ -80,7 +80,8 @@ class Layers:
         dtypes = dict.fromkeys(sizes, weights) | dict.fromkeys(norms, BF16)
         self.weights = [{name: tensor(size, dtypes[name]) for name, size in {**sizes, **norms}.items()} for _ in range(shape.layers)]
         self.hidden, self.normed, self.delta, self.product = (tensor((batch, size)) for size in (width, width, width, inner))
-        self.attended, self.qkv, self.gate_up, self.rope = (tensor((batch, size)) for size in (attended, heads * d, 2 * inner, d))
+        self.attended, self.qkv, self.gate_up = (tensor((batch, size)) for size in (attended, heads * d, 2 * inner))
+        self.rope = self.device.upload(np.repeat(np.array([1, 0], np.float32), d // 2)[None].repeat(batch, 0))  # cos and sin of no rotation
         self.q = columns(self.qkv, 0, (batch, shape.query_heads, d))
         self.k = columns(self.qkv, attended, (batch, shape.kv_heads, d))
         self.v = columns(self.qkv, attended + shape.kv_heads * d, (batch, shape.kv_heads, d))

@@ -1,23 +1,36 @@
-/* The best of a few thousand keys in shared memory, by one block and as soon as possible. A step runs this once per layer, and code that comes
- * from memory takes longer than its work: so a short loop looks for the cut of select.cuh, two bits at a time. Each thread holds neighbouring
- * keys, so that places follow from one scan. */
+/* The best of a few thousand keys in shared memory, by one block and as soon as possible: what the cut of select.cuh finds in counting
+ * passes of 8 bits takes one pass of 10 here, and the keys of the bin with the cut are ranked. Each thread holds neighbouring keys, so
+ * that places follow from one scan. A step runs this once per layer, and code that comes from memory takes longer than its work: there is one
+ * version for all counts. */
 #pragma once
 
 #include "select.cuh"
 
 namespace ps {
 
-constexpr int kSelectThreads = 256, kSelectWarps = kSelectThreads / kWarp;
+constexpr int kFineBits = 10, kFineBins = 1 << kFineBits;
+constexpr int kRanked = kWarp; /* keys of a bin */
+constexpr int kSelectThreads = kFineBins / 4, kSelectWarps = kSelectThreads / kWarp;
 constexpr int kMostHeld = 8; /* keys of a thread */
-constexpr int kFieldBits = 10, kFieldMask = (1 << kFieldBits) - 1;
-static_assert(kMostHeld * kWarp <= kFieldMask, "A field holds the count of a warp");
 
 struct BlockSelectShared {
-  alignas(16) uint32_t counts[2][kSelectWarps]; /* in turn */
+  alignas(16) uint32_t bins[kFineBins];
+  alignas(16) uint32_t counts[kSelectWarps];
+  alignas(16) uint32_t ranked[kRanked]; /* 0 where there are fewer */
+  int32_t num_ranked;
+  Interval interval;
+  int32_t inside; /* keys in the interval */
 };
 
-/* Sum of 16-bit fields over the threads before this one. One barrier. */
-__device__ __forceinline__ uint32_t sum_before(uint32_t own, uint32_t (&counts)[kSelectWarps]) {
+/* Before the barrier that precedes select_here(). */
+__device__ __forceinline__ void clear_bins(BlockSelectShared &shared) {
+  reinterpret_cast<uint4 *>(shared.bins)[threadIdx.x] = uint4{};
+  if (threadIdx.x < kRanked) shared.ranked[threadIdx.x] = 0;
+  if (threadIdx.x == 0) shared.num_ranked = 0;
+}
+
+/* Sum over the threads before this one. One barrier. */
+__device__ __forceinline__ uint32_t sum_before(uint32_t own, BlockSelectShared &shared) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   uint32_t up_to_here = own;
 #pragma unroll
@@ -25,72 +38,106 @@ __device__ __forceinline__ uint32_t sum_before(uint32_t own, uint32_t (&counts)[
     const uint32_t other = __shfl_up_sync(kAllLanes, up_to_here, distance);
     up_to_here += lane >= distance ? other : 0;
   }
-  if (lane == kWarp - 1) counts[warp] = up_to_here;
+  if (lane == kWarp - 1) shared.counts[warp] = up_to_here;
   __syncthreads();
   uint32_t before = up_to_here - own;
 #pragma unroll
-  for (int i = 0; i < kSelectWarps - 1; i++) before += i < warp ? counts[i] : 0;
+  for (int i = 0; i < kSelectWarps - 1; i++) before += i < warp ? shared.counts[i] : 0;
   return before;
 }
 
+/* Keeps the bin with the wanted-th largest key: thread t looks at four bins, the highest first. Two barriers. */
+__device__ __forceinline__ void narrow_fine(const Interval &from, int shift, BlockSelectShared &shared) {
+  const int group = kSelectThreads - 1 - static_cast<int>(threadIdx.x);
+  const uint4 four = reinterpret_cast<const uint4 *>(shared.bins)[group];
+  const uint32_t counts[4] = {four.w, four.z, four.y, four.x};
+  const int32_t own = four.x + four.y + four.z + four.w;
+  int32_t above = static_cast<int32_t>(sum_before(own, shared));
+  if (above < from.wanted && from.wanted <= above + own) {
+    int at = 0;
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+      if (at == i && above + static_cast<int32_t>(counts[i]) < from.wanted) above += counts[i], at++;
+    }
+    const int32_t inside = at == 0 ? counts[0] : at == 1 ? counts[1] : at == 2 ? counts[2] : counts[3], wanted = from.wanted - above;
+    const uint32_t low = from.low + (static_cast<uint32_t>(4 * group + 3 - at) << shift), last = low + ((1u << shift) - 1);
+    shared.interval = {low, last >= low && last < from.high ? last : from.high, wanted, inside == wanted};
+    shared.inside = inside;
+  }
+  __syncthreads();
+}
+
+/* The cut inside an interval of at most kRanked keys, which are in shared.ranked. Every warp finds it for itself. */
+__device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectShared &shared) {
+  const uint32_t own = shared.ranked[threadIdx.x % kWarp];
+  int32_t greater = 0, equal = 0;
+#pragma unroll 2
+  for (int i = 0; i < kRanked; i += 4) {
+    const uint4 four = *reinterpret_cast<const uint4 *>(shared.ranked + i);
+    greater += (four.x > own) + (four.y > own) + (four.z > own) + (four.w > own);
+    equal += (four.x == own) + (four.y == own) + (four.z == own) + (four.w == own);
+  }
+  const bool is_cut = greater < interval.wanted && interval.wanted <= greater + equal;
+  const int owner = __ffs(__ballot_sync(kAllLanes, is_cut)) - 1;
+  return {__shfl_sync(kAllLanes, own, owner), interval.wanted - __shfl_sync(kAllLanes, greater, owner)};
+}
+
 /* Writes the numbers of the `wanted` best of `count` keys, in order, to `out` in shared memory. Keys that take part lie in [low, high], others
- * are 0; at least so many take part. kSelectThreads threads call, after a barrier. Ends with a barrier. */
+ * are 0; at least so many take part. kSelectThreads threads call, after a barrier; `from` is aligned to 16 bytes. Ends with a barrier. */
 __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count, uint32_t low, uint32_t high, int32_t wanted,
                                             BlockSelectShared &shared, int32_t *out) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int32_t items = (count + kSelectThreads - 1) / kSelectThreads, base = threadIdx.x * items;
+  const int items = count <= kSelectThreads * kMostHeld / 2 ? kMostHeld / 2 : kMostHeld;
+  const int32_t base = threadIdx.x * items;
   uint32_t held[kMostHeld];
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i++) held[i] = i < items && base + i < count ? from[base + i] : 0;
+  for (int i = 0; i < kMostHeld; i += 4) {
+    const uint4 four = i < items && base + i < count ? *reinterpret_cast<const uint4 *>(from + base + i) : uint4{};
+    held[i] = four.x;
+    held[i + 1] = base + i + 1 < count ? four.y : 0;
+    held[i + 2] = base + i + 2 < count ? four.z : 0;
+    held[i + 3] = base + i + 3 < count ? four.w : 0;
+  }
 
-  /* The wanted-th largest key lies in [low, high]; `above`: keys beyond. Three keys cut that into four parts. */
-  int32_t above = 0, turn = 0;
+  /* the cut */
+  Interval interval{low, high, wanted, false};
+  Cut cut{};
 #pragma unroll 1
-  while (low < high) {
-    const uint32_t step = (high - low) / 4 + 1, first = low + step, second = first + step, third = second + step;
-    uint32_t own = 0;
+  while (true) {
+    const int bits = 32 - __clz(interval.high - interval.low), shift = bits > kFineBits ? bits - kFineBits : 0;
 #pragma unroll
     for (int i = 0; i < kMostHeld; i++) {
       if (i >= items) break; /* alike in all threads */
-      own += (held[i] >= first ? 1u : 0u) + (held[i] >= second ? 1u << kFieldBits : 0u) + (held[i] >= third ? 1u << 2 * kFieldBits : 0u);
+      if (held[i] >= interval.low && held[i] <= interval.high) atomicAdd(&shared.bins[(held[i] - interval.low) >> shift], 1u);
     }
-    own = __reduce_add_sync(kAllLanes, own);
-    if (lane == 0) shared.counts[turn][warp] = own;
     __syncthreads();
-    int32_t from_first = 0, from_second = 0, from_third = 0;
+    narrow_fine(interval, shift, shared);
+    interval = shared.interval;
+    cut = {interval.low, interval.done ? INT32_MAX : interval.wanted};
+    if (interval.done || shift == 0) break;
+    if (shared.inside <= kRanked) {
 #pragma unroll
-    for (int i = 0; i < kSelectWarps; i++) {
-      const uint32_t all = shared.counts[turn][i];
-      from_first += all & kFieldMask, from_second += all >> kFieldBits & kFieldMask, from_third += all >> 2 * kFieldBits;
+      for (int i = 0; i < kMostHeld; i++) {
+        if (i >= items) break;
+        if (held[i] >= interval.low && held[i] <= interval.high) shared.ranked[atomicAdd(&shared.num_ranked, 1)] = held[i];
+      }
+      __syncthreads();
+      cut = rank(interval, shared);
+      break;
     }
-    turn ^= 1;
-    /* a cut without ties: all keys from here on */
-    const uint32_t exact = from_first == wanted ? first : from_second == wanted ? second : from_third == wanted ? third : 0;
-    if (exact > 0) {
-      low = high = exact - 1, above = wanted;
-    } else if (from_third >= wanted) {
-      low = third;
-    } else if (from_second >= wanted) {
-      low = second, high = third - 1, above = from_third;
-    } else if (from_first >= wanted) {
-      low = first, high = second - 1, above = from_second;
-    } else {
-      high = first - 1, above = from_first;
-    }
+    reinterpret_cast<uint4 *>(shared.bins)[threadIdx.x] = uint4{};
+    __syncthreads();
   }
 
-  /* the places: keys above the cut, and << 16 those that equal it */
-  const uint32_t cut = low;
-  uint32_t own = 0;
+  /* the places */
+  uint32_t own = 0; /* keys above the cut, and << 16 those that equal it */
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i++) own += held[i] > cut ? 1u : held[i] == cut ? 1u << 16 : 0u;
-  const uint32_t before = sum_before(own, shared.counts[turn]);
-  const int32_t most_ties = wanted - above;
-  int32_t ties = before >> 16, place = static_cast<int32_t>(before & 0xffff) + min(ties, most_ties);
+  for (int i = 0; i < kMostHeld; i++) own += held[i] > cut.key ? 1u : held[i] == cut.key ? 1u << 16 : 0u;
+  const uint32_t before = sum_before(own, shared);
+  int32_t ties = before >> 16, place = static_cast<int32_t>(before & 0xffff) + min(ties, cut.ties);
 #pragma unroll
   for (int i = 0; i < kMostHeld; i++) {
-    const bool is_tie = held[i] == cut;
-    if (held[i] > cut || (is_tie && ties < most_ties)) out[place++] = base + i;
+    const bool is_tie = held[i] == cut.key;
+    if (held[i] > cut.key || (is_tie && ties < cut.ties)) out[place++] = base + i;
     ties += is_tie;
   }
   __syncthreads();

@@ -295,6 +295,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   q.length[0] = load_query_rows<T, D>(queries, row.heads, Form::kPlain, q.rows[0]);
 #pragma unroll 1
   for (bool last = shift == 0;; last = true) {
+    if (gathered) clear_bins(shared.block);
     Span span{0xffffffffu, 0};
 #pragma unroll 1
     while (true) {
