@@ -12,6 +12,7 @@ constexpr int kFineBits = 10, kFineBins = 1 << kFineBits;
 constexpr int kRanked = kWarp; /* keys of a bin */
 constexpr int kSelectThreads = kFineBins / 4, kSelectWarps = kSelectThreads / kWarp;
 constexpr int kMostHeld = 8; /* keys of a thread */
+static_assert(kMostHeld % 8 == 0, "All or half of them are read four at a time");
 
 struct BlockSelectShared {
   alignas(16) uint32_t bins[kFineBins];

@@ -65,21 +65,34 @@ struct Plan {
   int64_t shared_bytes;
 };
 
-/* One split where x fits, for that spares add_splits; as few as fit otherwise. Of few tokens as many blocks
- * per multiprocessor as fit: they hide each other's waits, and none gets two blocks while another has none. */
-template <typename F, int Columns>
-Plan make_plan(const Backend &backend, int64_t tokens, int64_t stages, int64_t tiles) {
+/* As few splits as fit: one spares add_splits. bytes_of(stages): of shared memory. */
+template <typename BytesOf>
+Plan fewest_splits(const Backend &backend, int64_t stages, const BytesOf &bytes_of) {
   for (int64_t splits = 1; splits <= stages; splits++) {
-    const int64_t share = ceil_div(stages, splits);
-    const int64_t bytes = kQuantizedRingBytes<F, Columns> + prepared_bytes<F>(share * kStageSubs<F>, tokens) +
-                          quantized_sum_bytes<F, Columns>(tokens);
-    if (bytes + kReservedBytes > backend.shared_bytes) continue;
-    const int64_t blocks = Columns > 1 ? 1
-                                       : std::clamp<int64_t>(backend.shared_bytes / (bytes + 2 * kReservedBytes), 1, kMostWarps / kWarps<F, false>);
-    const int64_t groups = std::clamp<int64_t>(blocks * backend.multiprocessors / splits, 1, tiles);
-    return {static_cast<int>(splits), static_cast<int>(groups), bytes};
+    const int64_t bytes = bytes_of(ceil_div(stages, splits));
+    if (bytes + kReservedBytes <= backend.shared_bytes) return {static_cast<int>(splits), 0, bytes};
   }
   throw Error(PS_UNSUPPORTED, "The shared memory of this GPU is too small for products with weights in blocks");
+}
+
+/* Of few tokens as many blocks per multiprocessor as fit: they hide each other's waits, and none gets two blocks while another has none. */
+template <typename F, int Columns>
+Plan plan_tiles(const Backend &backend, int64_t tokens, int64_t stages, int64_t tiles) {
+  Plan plan = fewest_splits(backend, stages, [&](int64_t share) {
+    return kQuantizedRingBytes<F, Columns> + prepared_bytes<F>(share * kStageSubs<F>, tokens) + quantized_sum_bytes<F, Columns>(tokens);
+  });
+  const int64_t fit = backend.shared_bytes / (plan.shared_bytes + 2 * kReservedBytes);
+  const int64_t blocks = Columns > 1 ? 1 : std::clamp<int64_t>(fit, 1, kMostWarps / kWarps<F, false>);
+  plan.groups = static_cast<int>(std::clamp<int64_t>(blocks * backend.multiprocessors / plan.splits, 1, tiles));
+  return plan;
+}
+
+/* Of one token: a block for every multiprocessor. */
+template <typename F>
+Plan plan_vector(const Backend &backend, int64_t stages) {
+  Plan plan = fewest_splits(backend, stages, vector_bytes<F>);
+  plan.groups = std::max(backend.multiprocessors / plan.splits, 1);
+  return plan;
 }
 
 template <typename F>
@@ -98,7 +111,7 @@ TileLayout layout_of(const MatmulParams &params) {
 template <typename F, int Columns>
 void launch_tiles(Backend &backend, const MatmulParams &params) {
   const int64_t stages = stages_of<F>(params), tiles = params.outputs / kTileRows;
-  const Plan plan = make_plan<F, Columns>(backend, params.tokens, stages, tiles);
+  const Plan plan = plan_tiles<F, Columns>(backend, params.tokens, stages, tiles);
   const int64_t subs = stages * kStageSubs<F>, x_bytes = Columns > 1 ? prepared_bytes<F>(subs, params.tokens) : 0;
   const int64_t sum_bytes = plan.splits > 1 ? plan.splits * params.tokens * params.outputs * int64_t(sizeof(float)) : 0;
   char *memory = x_bytes + sum_bytes > 0 ? static_cast<char *>(scratch(backend, x_bytes + sum_bytes)) : nullptr;
@@ -120,25 +133,12 @@ void launch_tiles(Backend &backend, const MatmulParams &params) {
 /* Whether the x of one token is read in packs. */
 bool fits_vector(const MatmulParams &params) { return packs(params.x.data, 0, sizeof(float), 4); }
 
-/* Of one token. One split where x fits, for that spares add_splits; as few as fit otherwise. */
 template <typename F>
-Plan plan_vector(const Backend &backend, int64_t stages) {
-  for (int64_t splits = 1; splits <= stages; splits++) {
-    const int64_t bytes = vector_bytes<F>(ceil_div(stages, splits));
-    if (bytes + kReservedBytes <= backend.shared_bytes) {
-      return {static_cast<int>(splits), static_cast<int>(std::max<int64_t>(backend.multiprocessors / splits, 1)), bytes};
-    }
-  }
-  throw Error(PS_UNSUPPORTED, "The shared memory of this GPU is too small for products with weights in blocks");
-}
-
-template <typename F>
-void launch_vector(Backend &backend, const MatmulParams &params, const Joins &joins) {
-  const int64_t stages = stages_of<F>(params), tiles = tiles_of(params, joins);
-  const Plan plan = plan_vector<F>(backend, stages);
+void launch_vector(Backend &backend, const MatmulParams &params, const Joins &joins, const Plan &plan) {
+  const int64_t tiles = tiles_of(params, joins);
   float *sums = nullptr;
   if (plan.splits > 1) sums = static_cast<float *>(scratch(backend, plan.splits * params.outputs * int64_t(sizeof(float))));
-  const Shares shares(stages, plan.splits, tiles, plan.groups, sums);
+  const Shares shares(stages_of<F>(params), plan.splits, tiles, plan.groups, sums);
   const dim3 grid(static_cast<unsigned>(plan.groups), static_cast<unsigned>(plan.splits));
   const int64_t shared_bytes = shared_bytes_of(backend, plan.shared_bytes, joins.norm != nullptr);
   const auto kernel = vector_kernel<F>;
@@ -151,7 +151,7 @@ template <typename F>
 void multiply(Backend &backend, const MatmulParams &params) {
   const int64_t tiled = params.outputs / kTileRows * kTileRows;
   if (tiled > 0) {
-    if (params.tokens == 1 && fits_vector(params)) launch_vector<F>(backend, params, {});
+    if (params.tokens == 1 && fits_vector(params)) launch_vector<F>(backend, params, {}, plan_vector<F>(backend, stages_of<F>(params)));
     else if (params.tokens <= kColumnTokens) launch_tiles<F, 1>(backend, params);
     else launch_tiles<F, 2>(backend, params);
   }
@@ -179,10 +179,9 @@ bool fused_matmul_quantized(Backend &backend, const FusedMatmulParams &params) {
   bool done = false;
   with_format(matmul.weight.dtype, [&](auto format) {
     using F = decltype(format);
-    const int64_t stages = stages_of<F>(matmul);
-    const Plan plan = plan_vector<F>(backend, stages);
+    const Plan plan = plan_vector<F>(backend, stages_of<F>(matmul));
     if (plan.splits > 1 && (joins.norm != nullptr || joins.gated())) return; /* a block then sees a part of x only */
-    launch_vector<F>(backend, matmul, joins);
+    launch_vector<F>(backend, matmul, joins, plan);
     done = true;
   });
   return done;

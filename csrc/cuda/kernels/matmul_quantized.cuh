@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads<F, false>, Columns == 1 ? kMostWarps 
   let_next_start(); /* a block of the next product then follows each of this one without a pause */
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = static_cast<int>(p.tokens);
-  const int own_stages = share.chunks > warp ? (share.chunks - warp + kBlockWarps - 1) / kBlockWarps : 0;
+  const int own_stages = own_stages_of<F, false>(share);
   const int tiles = share.end_tile - share.first_tile;
   const QuantizedStream<F, false> stream(p.weight.data, layout.stride, layout.regions * F::kRegionBytes, share.first_tile, tiles,
                                          share.first_chunk + warp, own_stages, 0);

@@ -88,7 +88,7 @@ __global__ void __maxnreg__(kVectorRegisters) vector_kernel(const __grid_constan
   let_next_start();
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int own_stages = share.chunks > warp ? (share.chunks - warp + kBlockWarps - 1) / kBlockWarps : 0;
+  const int own_stages = own_stages_of<F, true>(share);
   const bool gated = joins.gated();
   const int tiles = (share.end_tile - share.first_tile) * (gated ? 2 : 1); /* of weights */
   const int to_partner = gated ? static_cast<int>(p.outputs / 2 / kTileRows * layout.stride) : 0;

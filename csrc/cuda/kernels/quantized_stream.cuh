@@ -2,6 +2,7 @@
  * own, across tiles. */
 #pragma once
 
+#include "add_splits.cuh"
 #include "mma.cuh"
 #include "quantized_x.cuh"
 
@@ -12,6 +13,14 @@ struct TileLayout {
   int64_t stride; /* bytes from one tile to the next */
   int regions;    /* of a tile */
 };
+
+/* Stages of a warp in each tile of the share: warps take turns. */
+template <typename F, bool OneToken>
+__device__ __forceinline__ int own_stages_of(const Share &share) {
+  constexpr int kBlockWarps = kWarps<F, OneToken>;
+  const int warp = threadIdx.x / kWarp;
+  return share.chunks > warp ? (share.chunks - warp + kBlockWarps - 1) / kBlockWarps : 0;
+}
 
 /* Where in the share a warp's copies stand: what it copies next, and how many bytes of the tile lie from there on. */
 template <typename F, bool OneToken>

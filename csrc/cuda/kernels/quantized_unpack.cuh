@@ -157,17 +157,15 @@ __device__ __forceinline__ void unpack_row(uint32_t (&pairs)[4], uint32_t low, u
   if constexpr (F::kHighBits == 0) {
     pairs[2] = __byte_perm(low, k1024, 0x5250), pairs[3] = __byte_perm(low, k1024, 0x5351);
     pairs[0] = pairs[2] & 0xff0fff0fu, pairs[1] = pairs[3] & 0xff0fff0fu;
-    return;
-  }
-  const uint32_t spread = F::kHighBits == 1 ? high * 0x1001u : F::kHighBits == 2 ? __byte_perm(high, 0, 0x4140) : 0; /* second halves to bit 16 on */
-  constexpr uint32_t kMask = F::kHighBits == 2 ? 0x00030003u : 0x00010001u;
-  const uint32_t origin = in_register(k1024);
+  } else {
+    const uint32_t spread = F::kHighBits == 1 ? high * 0x1001u : __byte_perm(high, 0, 0x4140); /* second halves to bit 16 on */
+    constexpr uint32_t kMask = F::kHighBits == 2 ? 0x00030003u : 0x00010001u;
+    const uint32_t origin = in_register(k1024);
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const bool upper = i / 2 != 0;
-    pairs[i] = onto_1024(i % 2 == 0 ? low : low >> 8, upper ? 0x00f000f0u : 0x000f000fu, origin);
-    if constexpr (F::kHighBits > 0) {
+    for (int i = 0; i < 4; i++) {
+      const bool upper = i / 2 != 0;
       const int from = i * F::kHighBits, to = upper ? 8 : 4;
+      pairs[i] = onto_1024(i % 2 == 0 ? low : low >> 8, upper ? 0x00f000f0u : 0x000f000fu, origin);
       pairs[i] |= (to >= from ? spread << (to - from) : spread >> (from - to)) & (kMask << to);
     }
   }

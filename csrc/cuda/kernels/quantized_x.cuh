@@ -105,10 +105,10 @@ struct ScaledX {
     const float upper = factor * (1 / 16.f);
     const uint32_t last[2] = {pair(b.x, b.z, upper), pair(b.y, b.w, upper)};
     if constexpr (F::kHighBits > 0) return {pair(a.x, a.z, factor), pair(a.y, a.w, factor), last[0], last[1]};
-    const auto less = [factor](float first, float second,
-                               uint32_t by) { /* a byte's upper weight comes with the lower one */
-                                              const float2 both = __half22float2(as_halves(by));
-                                              return as_bits(__floats2half2_rn(fmaf(first, factor, -both.x), fmaf(second, factor, -both.y)));
+    /* a byte's upper weight comes with the lower one */
+    const auto less = [factor](float first, float second, uint32_t by) {
+      const float2 both = __half22float2(as_halves(by));
+      return as_bits(__floats2half2_rn(fmaf(first, factor, -both.x), fmaf(second, factor, -both.y)));
     };
     return {less(a.x, a.z, last[0]), less(a.y, a.w, last[1]), last[0], last[1]};
   }
@@ -260,7 +260,8 @@ PS_HOST_DEVICE constexpr int scales_of(int stages) {
 
 constexpr int kVectorLoads = 2; /* pieces that a lane requests at once */
 
-/* The same of one token, whose x is aligned to 16 bytes, times the norm's weights. undo [scales_of(own_stages)]. Returns the lane's sum of squares before, with a norm. */
+/* The same of one token, whose x is aligned to 16 bytes, times the norm's weights. undo [scales_of(own_stages)]. Returns the lane's sum of
+ * squares before, with a norm. */
 template <typename F>
 __device__ __forceinline__ float prepare_vector_x(const MatmulParams &p, const Joins &joins, int first_stage, int own_stages, const PreparedX &x,
                                                   float *undo) {
