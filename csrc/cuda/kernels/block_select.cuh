@@ -73,7 +73,7 @@ __device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectS
   const uint32_t own = shared.ranked[threadIdx.x % kWarp];
   int32_t greater = 0, equal = 0;
 #pragma unroll 2
-  for (int i = 0; i < kRanked; i += 4) {
+  for (int i = 0; i < shared.inside; i += 4) {
     const uint4 four = *reinterpret_cast<const uint4 *>(shared.ranked + i);
     greater += (four.x > own) + (four.y > own) + (four.z > own) + (four.w > own);
     equal += (four.x == own) + (four.y == own) + (four.z == own) + (four.w == own);
@@ -138,7 +138,9 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
 #pragma unroll
   for (int i = 0; i < kMostHeld; i++) {
     const bool is_tie = held[i] == cut.key;
-    if (held[i] > cut.key || (is_tie && ties < cut.ties)) out[place++] = base + i;
+    const bool taken = held[i] > cut.key || (is_tie && ties < cut.ties);
+    if (taken) out[place] = base + i;
+    place += taken;
     ties += is_tie;
   }
   __syncthreads();

@@ -41,7 +41,7 @@ struct Span {
   uint32_t low, high;
 };
 
-struct ChoiceShared {
+struct alignas(128) ChoiceShared {
   alignas(16) Span spans[2][kMostBlocks][kThreads / kWarp]; /* in turn, because a block may still read those of the stage before */
   union {
     BlockSelectShared block;
@@ -52,9 +52,9 @@ struct ChoiceShared {
   };
 };
 
-/* Numbers of 4 bytes before the ring, a multiple of 4. */
+/* Numbers of 4 bytes before the ring, a multiple of 32: copies fill lines of shared memory. */
 PS_HOST_DEVICE inline int64_t choice_numbers(const ChoiceSizes &sizes) {
-  return (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys + 3) / 4 * 4;
+  return (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys + 31) / 32 * 32;
 }
 
 inline int64_t choice_bytes(const ChoiceSizes &sizes, int64_t head_dim) {
