@@ -11,6 +11,7 @@ import { normals } from "../support/cases.ts";
 import { assertSameBits } from "../support/compare.ts";
 import { DEVICE_KIND, deviceTest, withDevice } from "../support/device.ts";
 import { uploadAs } from "../support/numbers.ts";
+import { buildPaged, type PagedShape, randomSequence } from "../support/paged.ts";
 
 const EPS = 1e-6;
 const OUTPUTS = 24;
@@ -87,6 +88,45 @@ for (const [name, change] of Object.entries(CHANGES)) {
     const found = rows.product();
     assertSameBits(found, rows.productOfCopy(), [20, OUTPUTS]);
   });
+}
+
+const KINDS: Readonly<
+  Record<string, { dtype: PagedShape["dtype"]; headDim: number; tokens: number; selected: boolean }>
+> = {
+  "all pages": { dtype: "bf16", headDim: 64, tokens: 70, selected: false },
+  "several splits": { dtype: "bf16", headDim: 128, tokens: 1200, selected: false },
+  "selected pages": { dtype: "bf16", headDim: 128, tokens: 200, selected: true },
+  "f32 pages": { dtype: "f32", headDim: 32, tokens: 70, selected: false },
+};
+
+for (const [name, { dtype, headDim, tokens, selected }] of Object.entries(KINDS)) {
+  deviceTest(
+    `A product right behind attention to ${name} of a batch has the bits of a product of its numbers`,
+    (device) => {
+      const shape: PagedShape = { dtype, pageSize: 8, numQueryHeads: 4, numKvHeads: 2, headDim };
+      for (const batch of [8, 9, 20]) {
+        const random = new Random(batch);
+        const parts = Array.from({ length: batch }, (_, b) => randomSequence(random, shape, tokens + b));
+        const { cache, sequences } = buildPaged(device, shape, parts, random, { maxSequences: batch });
+        const rows = new Rows(device, batch, shape.numQueryHeads * headDim);
+        const q = device.upload(normals(random, batch * rows.width), [batch, shape.numQueryHeads, headDim]);
+        const out = rows.x.heads(shape.numQueryHeads);
+        if (selected) {
+          const k = 5;
+          const scores = device.createTensor("f32", [batch, shape.numKvHeads, cache.shape.maxPagesPerSequence]);
+          const selection = {
+            selected: device.createTensor("i32", [batch, shape.numKvHeads, k]),
+            counts: device.createTensor("i32", [batch, shape.numKvHeads]),
+          };
+          cache.attendSparse(0, q, sequences, { scores, selection }, out);
+        } else {
+          cache.attend(0, q, sequences, out);
+        }
+        const found = rows.product();
+        assertSameBits(found, rows.productOfCopy(), [batch, OUTPUTS]);
+      }
+    },
+  );
 }
 
 deviceTest("A product of some of the rows behind a norm has the bits of these", (device) => {

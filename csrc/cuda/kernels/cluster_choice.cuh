@@ -267,13 +267,13 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
                  room.rows,
                  gathered ? 0 : own.begin};
 
-  /* Rows of statistics: of the share at least. Its first ones are on their way to the L2 cache, where the writes of earlier kernels end too. */
+  /* Rows of statistics: of the share at least. Unless they are requested below, its first ones are on their way to the L2 cache. */
   if (forced.best > 0) {
 #pragma unroll 4
     for (int32_t unit = stage.origin + threadIdx.x; unit < (gathered ? units : own.end); unit += kThreads) {
       const int32_t at = physical_page(launch.attend, row, unit << shift) >> shift;
       room.rows[unit - stage.origin] = at;
-      if (own.has(unit) && unit - own.begin < kPrefetchRows) prefetch_rows<T, D>(stage.level, at, 1);
+      if (!ReadsEarly && own.has(unit) && unit - own.begin < kPrefetchRows) prefetch_rows<T, D>(stage.level, at, 1);
     }
   }
   for (int32_t i = threadIdx.x; i < forced.first + forced.last; i += kThreads) {
@@ -287,7 +287,13 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   Stage<T> part_of_stage = stage;
   if (waits) part_of_stage.share.end = own.begin + (own.count() - 1) / kTilePages * kTilePages;
   bool requested = ReadsEarly && forced.best > 0;
-  if (requested) ring.begin(part_of_stage);
+  if (requested) {
+    ring.begin(part_of_stage);
+    /* The rows behind those of the first tiles come to the L2 cache now: sooner, and the weights that still pass through it would push them out. */
+    wait_for_previous();
+    const int32_t behind = own.begin + kTiles * kThreads / kWarp * kTilePages + threadIdx.x;
+    if (behind < min(own.end, own.begin + kPrefetchRows)) prefetch_rows<T, D>(stage.level, room.rows[behind - stage.origin], 1);
+  }
   take_queries();
   if (forced.best == 0) return 0;
 

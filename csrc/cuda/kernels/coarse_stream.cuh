@@ -69,7 +69,7 @@ __device__ __forceinline__ CoarseRow find_row(const CoarseLaunch &launch, int32_
 template <int D, Kind Score, int Warps>
 struct CoarseRing {
   using Tile = CoarseTile<D, Score>;
-  static constexpr int kSlotBytes = Tile::kBytes + 16; /* with a barrier for bulk copies */
+  static constexpr int kSlotBytes = (Tile::kBytes + 16 + 127) / 128 * 128; /* with a barrier for bulk copies; whole lines, which copies fill */
 
   const CoarseLaunch &launch;
   const uint32_t begin, end;              /* shared addresses */

@@ -92,8 +92,12 @@ RowFlags describe_flags(const DecodeLaunch &launch) {
   return {reinterpret_cast<int32_t *>(arrivals + arrivals_bytes(most_rows(desc))), launch.most_splits * static_cast<int32_t>(row_blocks(desc))};
 }
 
-void decode_attention(Backend &backend, const DecodeLaunch &launch) {
-  with_kv_type(launch.params.cache.desc, [&](auto kv) { launch_head_dim<decltype(kv)>(backend, launch); });
+void decode_attention(Backend &backend, DecodeLaunch launch) {
+  const DecodeAttentionParams &p = launch.params;
+  const int64_t width = int64_t(p.cache.desc.num_query_heads) * p.cache.desc.head_dim;
+  launch.rounded = place_copy(backend, p.sequences.sequences, width);
+  with_kv_type(p.cache.desc, [&](auto kv) { launch_head_dim<decltype(kv)>(backend, launch); });
+  note_copy(backend, launch.rounded, p.out, p.sequences.sequences, width);
 }
 
 void decode_attention(Backend &backend, const DecodeAttentionParams &params) { decode_attention(backend, describe_decode(backend, params)); }

@@ -7,6 +7,7 @@
 #include "../common.cuh"
 #include "../layout.cuh"
 #include "coarse_choose.h"
+#include "rounded_rows.cuh"
 
 namespace ps {
 
@@ -42,11 +43,12 @@ struct DecodeLaunch {
   int32_t *ready;     /* nullptr, or RowFlags (coarse_choose.h) of the launch before, which may still run; [rows], zero between launches */
   BadIndex *bad_index;
   int32_t rows, most_splits; /* of this launch */
+  RoundedCopy rounded;       /* of the answers, for the product behind */
 };
 
 /* What a launch needs beside the checked parameters. */
 DecodeLaunch describe_decode(Backend &backend, const DecodeAttentionParams &params);
-void decode_attention(Backend &backend, const DecodeLaunch &launch);
+void decode_attention(Backend &backend, DecodeLaunch launch);
 /* Starts beside the launch that chooses its pages, if that sets these flags. */
 RowFlags describe_flags(const DecodeLaunch &launch);
 
@@ -132,11 +134,6 @@ __device__ __forceinline__ const float *queries_of(const DecodeLaunch &launch, c
   return launch.params.q.row(row.sequence) + row.first_query_head * launch.params.cache.desc.head_dim;
 }
 
-__device__ __forceinline__ float *out_row(const DecodeLaunch &launch, const RowPages &row, int head) {
-  const DecodeAttentionParams &p = launch.params;
-  return p.out.row(row.sequence) + (row.first_query_head + head) * p.cache.desc.head_dim;
-}
-
 /* Factor that brings a sum taken under `maximum` (base 2) to that of `joint`. */
 __device__ __forceinline__ float rescale(float maximum, float joint) { return maximum == -INFINITY ? 0.f : exp2f(maximum - joint); }
 
@@ -184,12 +181,13 @@ __device__ __forceinline__ float4 join_numbers(int splits, const PartOf &part_of
 
 /* Writes numbers 4 i to 4 i + 3 of the row's answer, which may lie at any multiple of 4 bytes. */
 __device__ __forceinline__ void store_answer(const DecodeLaunch &launch, const RowPages &row, int i, const float4 &numbers) {
-  const int head_dim = launch.params.cache.desc.head_dim;
-  float *out = out_row(launch, row, i * 4 / head_dim) + i * 4 % head_dim;
+  const int64_t column = row.first_query_head * launch.params.cache.desc.head_dim + i * 4;
+  float *out = launch.params.out.row(row.sequence) + column;
   out[0] = numbers.x;
   out[1] = numbers.y;
   out[2] = numbers.z;
   out[3] = numbers.w;
+  launch.rounded.store<4>(row.sequence, column, {numbers.x, numbers.y, numbers.z, numbers.w});
 }
 
 /* Parts of the row's answer that its splits leave in memory: of each head D numbers, maximum, total, and padding. */

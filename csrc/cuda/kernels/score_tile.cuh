@@ -150,15 +150,15 @@ __device__ __forceinline__ void load_page_row(const T *rows, int64_t row, PageRo
 /* out[i]: dot product of head g's query with page 2t + i of the tile. */
 template <typename T, int D>
 __device__ __forceinline__ void dot_tile(const QueryRows<D> &q, const PageRow<T, D> &page, float (&out)[2]) {
-  float c[4] = {};
+  float c[2][4] = {}; /* two chains of products that wait for each other */
 #pragma unroll
   for (int j = 0; j < D / 32; j++) {
     const uint4 b = widen_eight(page.parts[j]);
-    multiply_add<typename ProductType<T>::type>(c, q.a[2 * j], b.x, b.y);
-    multiply_add<typename ProductType<T>::type>(c, q.a[2 * j + 1], b.z, b.w);
+    multiply_add<typename ProductType<T>::type>(c[0], q.a[2 * j], b.x, b.y);
+    multiply_add<typename ProductType<T>::type>(c[1], q.a[2 * j + 1], b.z, b.w);
   }
-  out[0] = (c[0] + c[2]) * q.factor;
-  out[1] = (c[1] + c[3]) * q.factor;
+  out[0] = ((c[0][0] + c[1][0]) + (c[0][2] + c[1][2])) * q.factor;
+  out[1] = ((c[0][1] + c[1][1]) + (c[0][3] + c[1][3])) * q.factor;
 }
 
 /* This lane's number for its page g, seen for pages 2t and 2t + 1. */
