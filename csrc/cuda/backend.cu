@@ -62,9 +62,18 @@ bool is_sticky(cudaError_t status) {
   throw Error(PS_NO_DEVICE, text + "; --device cpu works without");
 }
 
-/* The number that a kernel refused since the last look. */
+/* The number that a kernel has refused since the last look, or {}: later kernels may still run, and one of them may be noting one. */
+BadIndex noted(const Backend &backend) {
+  const volatile BadIndex &bad = *backend.bad_index;
+  const int32_t array = bad.array;
+  if (array <= kNoArray) return {};
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return {array, bad.place, bad.value, bad.limit};
+}
+
+/* Reports that number. */
 void check_bad_index(Backend &backend) {
-  const BadIndex bad = *backend.bad_index;
+  const BadIndex bad = noted(backend);
   if (bad.array == kNoArray) return;
   *backend.bad_index = {};
   if (bad.array == kLatePeer) {
@@ -258,7 +267,7 @@ void memory_read_finish(Backend &backend, void *target, int64_t bytes) {
   const unsigned place = backend.finished_letters++ % kMostLetters;
   check_cuda(cudaEventSynchronize(backend.arrived[place]), "Could not finish the work on the GPU");
   std::memcpy(target, backend.letters + place * kLetterBytes, static_cast<size_t>(bytes));
-  if (backend.bad_index->array == kIds && backend.bad_index->value == kNoToken) *backend.bad_index = {};
+  if (const BadIndex bad = noted(backend); bad.array == kIds && bad.value == kNoToken) *backend.bad_index = {};
   check_bad_index(backend);
 }
 

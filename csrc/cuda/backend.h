@@ -9,9 +9,9 @@
 
 namespace ps {
 
-/* The arrays of numbers that kernels check because the host cannot see them. Order of kIndexNames in backend.cu. kLatePeer is no array: GPU
- * `place` waited for GPU `value` in vain. */
-enum IndexArray : int32_t { kNoArray = 0, kIds, kRows, kSlots, kPageTable, kLengths, kSelected, kCounts, kLatePeer };
+/* The arrays of numbers that kernels check because the host cannot see them. Order of kIndexNames in backend.cu. kBeingNoted: a kernel is writing
+ * the rest. kLatePeer is no array: GPU `place` waited for GPU `value` in vain. */
+enum IndexArray : int32_t { kBeingNoted = -1, kNoArray = 0, kIds, kRows, kSlots, kPageTable, kLengths, kSelected, kCounts, kLatePeer };
 
 /* The first number that a kernel refused. It then used none of it; the next call that waits for the device reports it. */
 struct BadIndex {

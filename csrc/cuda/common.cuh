@@ -117,12 +117,14 @@ __device__ __forceinline__ void add_to_counter(int64_t &counter, int32_t by) {
   atomicAdd(reinterpret_cast<unsigned long long *>(&counter), static_cast<unsigned long long>(by));
 }
 
-/* Notes a number that a kernel refuses; only the first one is recorded. */
+/* Notes a number that a kernel refuses; only the first one is recorded. The array comes last: the host may look meanwhile. */
 static __device__ __noinline__ void note_bad_index(BadIndex *out, IndexArray array, int64_t place, int32_t value, int64_t limit) {
-  if (atomicCAS(&out->array, kNoArray, array) != kNoArray) return;
+  if (atomicCAS(&out->array, kNoArray, kBeingNoted) != kNoArray) return;
   out->place = static_cast<int32_t>(place);
   out->value = value;
   out->limit = static_cast<int32_t>(limit);
+  __threadfence_system();
+  *const_cast<volatile int32_t *>(&out->array) = array;
 }
 
 /* The index, or 0 with a note when it lies outside [0, limit). */
