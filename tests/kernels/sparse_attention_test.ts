@@ -66,7 +66,7 @@ for (const [name, { shape: changes, lengths, k = 64, ...forced }] of Object.entr
   });
 }
 
-for (const tokens of [70_000, 270_000]) {
+for (const tokens of [70_000, 150_000, 270_000]) {
   deviceTest(
     `attendSparse over groups of pages takes what choosePages takes of ${tokens} tokens, and misses few`,
     (device) => {

@@ -11,8 +11,7 @@ namespace ps {
 constexpr int kFineBits = 10, kFineBins = 1 << kFineBits;
 constexpr int kRanked = kWarp; /* keys of a bin */
 constexpr int kSelectThreads = kFineBins / 4, kSelectWarps = kSelectThreads / kWarp;
-constexpr int kMostHeld = 8; /* keys of a thread */
-static_assert(kMostHeld % 8 == 0, "All or half of them are read four at a time");
+constexpr int kHeldStep = 4, kMostHeld = 3 * kHeldStep; /* keys of a thread: a multiple of what it reads at a time */
 
 struct BlockSelectShared {
   alignas(16) uint32_t bins[kFineBins];
@@ -87,11 +86,12 @@ __device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectS
  * are 0; at least so many take part. kSelectThreads threads call, after a barrier; `from` is aligned to 16 bytes. Ends with a barrier. */
 __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count, uint32_t low, uint32_t high, int32_t wanted,
                                             BlockSelectShared &shared, int32_t *out) {
-  const int items = count <= kSelectThreads * kMostHeld / 2 ? kMostHeld / 2 : kMostHeld;
+  const int items = (count + kHeldStep * kSelectThreads - 1) / (kHeldStep * kSelectThreads) * kHeldStep; /* alike in all threads */
+  auto is_last = [&](int i) { return i % kHeldStep == 0 && i >= items; };
   const int32_t base = threadIdx.x * items;
   uint32_t held[kMostHeld];
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i += 4) {
+  for (int i = 0; i < kMostHeld; i += kHeldStep) {
     const uint4 four = i < items && base + i < count ? *reinterpret_cast<const uint4 *>(from + base + i) : uint4{};
     held[i] = four.x;
     held[i + 1] = base + i + 1 < count ? four.y : 0;
@@ -107,7 +107,7 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
     const int bits = 32 - __clz(interval.high - interval.low), shift = bits > kFineBits ? bits - kFineBits : 0;
 #pragma unroll
     for (int i = 0; i < kMostHeld; i++) {
-      if (i >= items) break; /* alike in all threads */
+      if (is_last(i)) break;
       if (held[i] >= interval.low && held[i] <= interval.high) atomicAdd(&shared.bins[(held[i] - interval.low) >> shift], 1u);
     }
     __syncthreads();
@@ -118,7 +118,7 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
     if (shared.inside <= kRanked) {
 #pragma unroll
       for (int i = 0; i < kMostHeld; i++) {
-        if (i >= items) break;
+        if (is_last(i)) break;
         if (held[i] >= interval.low && held[i] <= interval.high) shared.ranked[atomicAdd(&shared.num_ranked, 1)] = held[i];
       }
       __syncthreads();
@@ -132,11 +132,15 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
   /* the places */
   uint32_t own = 0; /* keys above the cut, and << 16 those that equal it */
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i++) own += held[i] > cut.key ? 1u : held[i] == cut.key ? 1u << 16 : 0u;
+  for (int i = 0; i < kMostHeld; i++) {
+    if (is_last(i)) break;
+    own += held[i] > cut.key ? 1u : held[i] == cut.key ? 1u << 16 : 0u;
+  }
   const uint32_t before = sum_before(own, shared);
   int32_t ties = before >> 16, place = static_cast<int32_t>(before & 0xffff) + min(ties, cut.ties);
 #pragma unroll
   for (int i = 0; i < kMostHeld; i++) {
+    if (is_last(i)) break;
     const bool is_tie = held[i] == cut.key;
     const bool taken = held[i] > cut.key || (is_tie && ties < cut.ties);
     if (taken) out[place] = base + i;

@@ -14,7 +14,8 @@ namespace {
 constexpr int kThreads = kSelectThreads;
 constexpr int kTiles = 3; /* that a warp requests at once */
 constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
-constexpr int32_t kGathered = kMostHeld * kThreads;  /* keys: as many or fewer are passed to every block, which then chooses alone */
+constexpr int32_t kGathered = 2560;  /* keys: as many or fewer are passed to every block, which then chooses alone; 163,840 tokens of groups */
+static_assert(kGathered <= kMostHeld * kThreads, "A block holds them in registers");
 constexpr int kKeyItems = 8;         /* keys per thread, where the blocks choose together */
 constexpr int32_t kPrefetchRows = 512; /* of statistics, per block */
 
