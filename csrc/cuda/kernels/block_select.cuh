@@ -87,7 +87,7 @@ __device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectS
 __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count, uint32_t low, uint32_t high, int32_t wanted,
                                             BlockSelectShared &shared, int32_t *out) {
   const int items = (count + kHeldStep * kSelectThreads - 1) / (kHeldStep * kSelectThreads) * kHeldStep; /* alike in all threads */
-  auto is_last = [&](int i) { return i % kHeldStep == 0 && i >= items; };
+  auto ends_before = [&](int i) { return i % kHeldStep == 0 && i >= items; };
   const int32_t base = threadIdx.x * items;
   uint32_t held[kMostHeld];
 #pragma unroll
@@ -107,7 +107,7 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
     const int bits = 32 - __clz(interval.high - interval.low), shift = bits > kFineBits ? bits - kFineBits : 0;
 #pragma unroll
     for (int i = 0; i < kMostHeld; i++) {
-      if (is_last(i)) break;
+      if (ends_before(i)) break;
       if (held[i] >= interval.low && held[i] <= interval.high) atomicAdd(&shared.bins[(held[i] - interval.low) >> shift], 1u);
     }
     __syncthreads();
@@ -118,7 +118,7 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
     if (shared.inside <= kRanked) {
 #pragma unroll
       for (int i = 0; i < kMostHeld; i++) {
-        if (is_last(i)) break;
+        if (ends_before(i)) break;
         if (held[i] >= interval.low && held[i] <= interval.high) shared.ranked[atomicAdd(&shared.num_ranked, 1)] = held[i];
       }
       __syncthreads();
@@ -133,14 +133,14 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
   uint32_t own = 0; /* keys above the cut, and << 16 those that equal it */
 #pragma unroll
   for (int i = 0; i < kMostHeld; i++) {
-    if (is_last(i)) break;
+    if (ends_before(i)) break;
     own += held[i] > cut.key ? 1u : held[i] == cut.key ? 1u << 16 : 0u;
   }
   const uint32_t before = sum_before(own, shared);
   int32_t ties = before >> 16, place = static_cast<int32_t>(before & 0xffff) + min(ties, cut.ties);
 #pragma unroll
   for (int i = 0; i < kMostHeld; i++) {
-    if (is_last(i)) break;
+    if (ends_before(i)) break;
     const bool is_tie = held[i] == cut.key;
     const bool taken = held[i] > cut.key || (is_tie && ties < cut.ties);
     if (taken) out[place] = base + i;
