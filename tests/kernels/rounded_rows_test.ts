@@ -12,6 +12,7 @@ import { assertSameBits } from "../support/compare.ts";
 import { DEVICE_KIND, deviceTest, withDevice } from "../support/device.ts";
 import { uploadAs } from "../support/numbers.ts";
 import { buildPaged, type PagedShape, randomSequence } from "../support/paged.ts";
+import { emptySelection } from "../support/paged_ops.ts";
 
 const EPS = 1e-6;
 const OUTPUTS = 24;
@@ -107,18 +108,14 @@ for (const [name, { dtype, headDim, tokens, selected }] of Object.entries(KINDS)
       for (const batch of [8, 9, 20]) {
         const random = new Random(batch);
         const parts = Array.from({ length: batch }, (_, b) => randomSequence(random, shape, tokens + b));
-        const { cache, sequences } = buildPaged(device, shape, parts, random, { maxSequences: batch });
+        const paged = buildPaged(device, shape, parts, random, { maxSequences: batch });
+        const { cache, sequences } = paged;
         const rows = new Rows(device, batch, shape.numQueryHeads * headDim);
         const q = device.upload(normals(random, batch * rows.width), [batch, shape.numQueryHeads, headDim]);
         const out = rows.x.heads(shape.numQueryHeads);
         if (selected) {
-          const k = 5;
           const scores = device.createTensor("f32", [batch, shape.numKvHeads, cache.shape.maxPagesPerSequence]);
-          const selection = {
-            selected: device.createTensor("i32", [batch, shape.numKvHeads, k]),
-            counts: device.createTensor("i32", [batch, shape.numKvHeads]),
-          };
-          cache.attendSparse(0, q, sequences, { scores, selection }, out);
+          cache.attendSparse(0, q, sequences, { scores, selection: emptySelection(paged, 5) }, out);
         } else {
           cache.attend(0, q, sequences, out);
         }

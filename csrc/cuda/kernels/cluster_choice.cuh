@@ -42,7 +42,7 @@ struct Span {
   uint32_t low, high;
 };
 
-struct alignas(128) ChoiceShared {
+struct alignas(kLineBytes) ChoiceShared {
   alignas(16) Span spans[2][kMostBlocks][kThreads / kWarp]; /* in turn, because a block may still read those of the stage before */
   union {
     BlockSelectShared block;
@@ -53,9 +53,10 @@ struct alignas(128) ChoiceShared {
   };
 };
 
-/* Numbers of 4 bytes before the ring, a multiple of 32: copies fill lines of shared memory. */
+/* Numbers of 4 bytes before the ring: whole lines. */
 PS_HOST_DEVICE inline int64_t choice_numbers(const ChoiceSizes &sizes) {
-  return (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys + 31) / 32 * 32;
+  constexpr int64_t kLineNumbers = kLineBytes / sizeof(int32_t);
+  return (2 * int64_t(sizes.units) + 2 * int64_t(sizes.groups) + sizes.page_keys + kLineNumbers - 1) / kLineNumbers * kLineNumbers;
 }
 
 inline int64_t choice_bytes(const ChoiceSizes &sizes, int64_t head_dim) {

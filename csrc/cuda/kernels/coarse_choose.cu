@@ -153,7 +153,7 @@ __device__ __forceinline__ void prepare_rows(const CoarseLaunch &launch, ExactQu
 }
 
 template <int D, Kind Score>
-struct alignas(128) CoarseShared {
+struct alignas(kLineBytes) CoarseShared {
   SelectShared select;
   ExactQueries<D> exact[2];
   PreparedQueries<D, Score> prepared[kMostBuffers];
@@ -224,7 +224,7 @@ __device__ __forceinline__ void choose_row(const CoarseLaunch &launch, int32_t a
 
 template <typename T, int D, Kind Score>
 __global__ void __launch_bounds__(Roles<D>::kThreads, 1) coarse_kernel(const __grid_constant__ CoarseLaunch launch) {
-  extern __shared__ __align__(128) uint4 memory[]; /* CoarseShared, rings, keys of rows, candidates of one row, their places and keys */
+  extern __shared__ __align__(kLineBytes) uint4 memory[]; /* CoarseShared, rings, keys of rows, candidates of one row, their places and keys */
   CoarseShared<D, Score> &shared = *reinterpret_cast<CoarseShared<D, Score> *>(memory);
   wait_for_previous();
   if (launch.flags.ready != nullptr) let_next_start(); /* not before: attention of the step before takes back what it was waiting for */

@@ -14,11 +14,6 @@ constexpr int kCandidates = 2;
 
 PS_HOST_DEVICE constexpr int64_t most_candidates(int64_t k) { return (kCandidates + 1) * k; }
 
-/* Copies 4 bytes to shared memory. */
-__device__ __forceinline__ void copy_async_word(uint32_t target, const void *source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source));
-}
-
 /* Tells the blocks of another launch that a row is done. Called by one thread, after a barrier. */
 __device__ __forceinline__ void announce(const RowFlags &flags, int64_t row) {
   __threadfence();
@@ -69,7 +64,7 @@ __device__ __forceinline__ CoarseRow find_row(const CoarseLaunch &launch, int32_
 template <int D, Kind Score, int Warps>
 struct CoarseRing {
   using Tile = CoarseTile<D, Score>;
-  static constexpr int kSlotBytes = (Tile::kBytes + 16 + 127) / 128 * 128; /* with a barrier for bulk copies; whole lines, which copies fill */
+  static constexpr int kSlotBytes = (Tile::kBytes + 16 + kLineBytes - 1) / kLineBytes * kLineBytes; /* with a barrier for bulk copies */
 
   const CoarseLaunch &launch;
   const uint32_t begin, end;              /* shared addresses */
@@ -151,7 +146,7 @@ struct CoarseRing {
     if (has_next) {
       const int lane = threadIdx.x % kWarp;
       const uint32_t own = physical();
-      if (!Tile::kDiag || lane < kCoarseTile) copy_async_word(ahead + Tile::kScales + 4 * lane, scales + own);
+      if (!Tile::kDiag || lane < kCoarseTile) copy_number_async(ahead + Tile::kScales + 4 * lane, scales + own);
 #ifdef PS_HAS_WGMMA
       /* pages that lie side by side arrive together */
       const uint32_t barrier = ahead + Tile::kBytes;

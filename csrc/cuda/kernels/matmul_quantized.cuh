@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads<F, false>, Columns == 1 ? kMostWarps 
     quantized_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Shares shares, const __grid_constant__ TileLayout layout,
                      const __grid_constant__ PreparedX rounded) {
   constexpr int kBlockWarps = kWarps<F, false>;
-  extern __shared__ __align__(128) uint4 shared[]; /* a line, as in matvec_stream.cuh */
+  extern __shared__ __align__(kLineBytes) uint4 shared[];
   let_next_start(); /* a block of the next product then follows each of this one without a pause */
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, tokens = static_cast<int>(p.tokens);

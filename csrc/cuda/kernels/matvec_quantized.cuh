@@ -84,7 +84,7 @@ __global__ void __maxnreg__(kVectorRegisters) vector_kernel(const __grid_constan
                                                             const __grid_constant__ Shares shares, const __grid_constant__ TileLayout layout) {
   constexpr int kBlockWarps = kWarps<F, true>, kStages = kVectorStages<F>;
   static_assert(kTurnTiles * kTileRows <= kThreads<F, true> && kTurnTiles % 2 == 0, "A thread adds up one output of a turn; gates come in pairs");
-  extern __shared__ __align__(128) uint4 shared[]; /* a line, as in matvec_stream.cuh */
+  extern __shared__ __align__(kLineBytes) uint4 shared[];
   let_next_start();
   const Share share(shares);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;

@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kStreamThreads, kStreamBlocks)
     stream_kernel(const __grid_constant__ MatmulParams p, const __grid_constant__ Joins joins, const __grid_constant__ Shares shares) {
   static_assert(sizeof(W) == 2, "A slot holds the 8 inputs that a lane of the instruction takes, and only 16-bit weights may be read early");
   static_assert(kFewTokens * kTurnOutputs <= kStreamThreads, "One thread adds up one output of a turn");
-  extern __shared__ __align__(128) uint4 shared[]; /* a line: copies that fill two write twice */
+  extern __shared__ __align__(kLineBytes) uint4 shared[];
   let_next_start();
   const Share share(shares);
   __shared__ float squares[kStreamWarps];

@@ -14,11 +14,14 @@ constexpr int kCapability = 90;
 
 __device__ __forceinline__ uint32_t shared_address(const void *pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }
 
+/* A line of shared memory. What is copied to it begins on one: copies that lie across two lines are written twice. */
+constexpr int kLineBytes = 128;
+
 /* Copies 16 bytes to shared memory, or writes zeros where `valid` is false. */
 __device__ __forceinline__ void copy_async(uint32_t target, const void *source, bool valid) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(valid ? 16 : 0));
 }
-/* Copies 4 bytes. */
+/* Copies 4 bytes to shared memory. */
 __device__ __forceinline__ void copy_number_async(uint32_t target, const void *source) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(source));
 }

@@ -206,7 +206,7 @@ bool launch_size(Backend &backend, SparseLaunch params, const Append &append, in
   const ps_cache_desc &desc = params.choose.score.cache.desc;
   const int64_t lists = 2 * params.choose.select.k * int64_t(sizeof(int32_t));
   params.sizes = choice_sizes(params.choose, size);
-  params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, ceil_div(choice_bytes(params.sizes, D), 16) * 16));
+  params.room_bytes = static_cast<int32_t>(std::max<int64_t>(DecodeTile<Kv, D>::kSharedBytes, choice_bytes(params.sizes, D)));
   params.inbox_bytes = static_cast<int32_t>(Inbox::bytes(desc.num_query_heads / desc.num_kv_heads, D, size));
   const int64_t shared_bytes = params.room_bytes + params.inbox_bytes + lists;
   if (shared_bytes > backend.shared_bytes - kStaticBytes) return false;
