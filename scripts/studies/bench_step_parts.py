@@ -5,7 +5,8 @@
 
 Weights are zeros. With a budget, steps attend to the pages that fit it, of random keys. Groups of pages of several sequences lie
 in random order. --layers: how many of the shape's, where not all fit the GPU; 0 for all. Every arm is a recorded graph of all layers;
-arms alternate. Prints the median us per layer of each. Requires NumPy.
+arms alternate. Prints the median us per layer of each. Exits with 1 unless the native counters show that an arm selects in every layer
+where its budget is less than its tokens, and nowhere else. Requires NumPy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,7 +60,7 @@ class Layers:
     """The layers of a model of zeros and a cache of some sequences. budget: tokens that steps attend to, or 0 for all."""
 
     def __init__(self, library: str, shape: Shape, tokens: int, budget: int, batch: int = 1, weights: int = BF16) -> None:
-        self.device, self.shape, self.batch = Device(library), shape, batch
+        self.device, self.shape, self.batch, self.tokens = Device(library), shape, batch, tokens
         tensor, heads = self.device.tensor, shape.query_heads + 2 * shape.kv_heads
         pages = -(-tokens // (PAGE_TOKENS * GROUP_PAGES)) * GROUP_PAGES
         self.cache = Cache(
@@ -188,7 +190,20 @@ class Layers:
     def record(self, arm: dict[str, bool]) -> Graph:
         self.step(**arm)  # first unrecorded, for what it allocates
         self.device.wait()
-        return self.device.record(lambda: self.step(**arm))
+        graph = self.device.record(lambda: self.step(**arm))
+        self.check_selections(arm, graph.launch)
+        return graph
+
+    def check_selections(self, arm: dict[str, bool], run: Callable[[], None]) -> None:
+        """Runs a step of the arm. Exits unless the native counters show that all of its layers, or none, selected pages."""
+        attends = arm.get("joined") or arm.get("attend", True)
+        wanted = self.shape.layers if attends and 0 < self.budget < self.tokens else 0
+        before = self.cache.counters().selections
+        run()
+        self.device.wait()
+        found = self.cache.counters().selections - before
+        if found != wanted:
+            raise SystemExit(f"{found} layers selected pages, expected {wanted} (tokens {self.tokens}, budget {self.budget}, arm {arm})")
 
     def close(self) -> None:
         self.cache.close()
