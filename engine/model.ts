@@ -361,7 +361,7 @@ export class Model {
     }
     const isSilu = config.hiddenAct === "silu";
     const { x, joins } = this.#blockInput(`${name}.mlp_norm`, part);
-    if (part.oneToken && isWhole(weights, `${name}.gate_up`)) {
+    if (isWhole(weights, `${name}.gate_up`)) {
       const ending = { kind: isSilu ? "silu_mul" : "gelu_mul", scratch: gateUp } as const;
       linear(device, weights, `${name}.gate_up`, x, product, { ...joins, ending });
     } else {

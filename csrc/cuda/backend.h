@@ -33,7 +33,7 @@ constexpr int32_t kAllLayers = -1;
 struct RoundedRows {
   const float *source; /* nullptr: none */
   int64_t stride, tokens, width; /* of the source */
-  const void *place;
+  void *place;
 };
 
 struct Backend {

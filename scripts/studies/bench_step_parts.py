@@ -170,8 +170,12 @@ class Layers:
         device, weights, following = self.device.pointer, self.weights[layer], self.weights[(layer + 1) % self.shape.layers]
         self.call("ps_matmul", device, self.attended, weights["output"], None, self.delta)
         self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["block_norm"], EPS, self.normed)
-        self.call("ps_matmul", device, self.normed, weights["gate_up"], None, self.gate_up)
-        self.call("ps_silu_mul", device, self.gate, self.up, self.product)
+        if self.batch > 1:
+            gate_up = (self.normed, None, EPS, weights["gate_up"], None, SILU_MUL, None, self.gate_up, self.product)
+            self.call("ps_fused_matmul", device, *gate_up)
+        else:
+            self.call("ps_matmul", device, self.normed, weights["gate_up"], None, self.gate_up)
+            self.call("ps_silu_mul", device, self.gate, self.up, self.product)
         self.call("ps_matmul", device, self.product, weights["down"], None, self.delta)
         self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["next_norm"], EPS, self.normed)
         self.call("ps_matmul", device, self.normed, following["qkv"], self.bias, self.qkv)

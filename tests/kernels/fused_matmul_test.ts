@@ -106,6 +106,32 @@ for (const dtype of FLOAT_TYPES) {
   }
 }
 
+/** Inputs and outputs: fewer than a tile, several tiles, a part of a tile, gates that no instruction takes whole. */
+const BATCH_SIZES = [[8, 16], [200, 48], [1024, 1552], [100, 66]] as const;
+
+for (const dtype of FLOAT_TYPES) {
+  for (const ending of ENDINGS) {
+    deviceTest(`fusedMatmul of a batch with ${dtype} weights: ${ending}`, (device) => {
+      for (const tokens of [9, 24, 33, 64, 65]) {
+        for (const [inputs, outputs] of BATCH_SIZES) {
+          if (outputs > 1000 && tokens !== 33) continue;
+          const product = randomProduct(tokens, inputs, outputs, false, outputs !== 48);
+          const found = run(
+            device,
+            product,
+            uploadAs(device, dtype, product.weight, [outputs, inputs]),
+            ending,
+            undefined,
+          );
+          assertNumbersClose(found.readFloats(), reference(asStored(product, dtype), ending), found.shape, {
+            relative: 2 * toleranceOf({ operation: "matmul", tokens }, dtype).relative,
+          });
+        }
+      }
+    });
+  }
+}
+
 /** The product of what the device stores: weights and norm in the type, bias in bf16. */
 function asStored(product: Product, dtype: FloatType): Product {
   const { norm, weight, bias } = product;

@@ -69,6 +69,21 @@ for (const tokens of [9, 16, 24, 33, 47, 55, 64, 80, 128]) {
   });
 }
 
+/** Inputs and outputs: fewer than a tile, tiles shared by two blocks, a part of a tile, and more tiles than multiprocessors. */
+const BATCH_SIZES = [[8, 4], [72, 40], [1096, 132], [2048, 260], [520, 6148], [64, 26_000]] as const;
+
+for (const dtype of ["f16", "bf16"] as const) {
+  for (const tokens of [9, 16, 17, 24, 32, 40, 64]) {
+    deviceTest(`matmul of ${tokens} tokens with ${dtype} weights in tiles of every kind`, (device) => {
+      for (const [inputs, outputs] of BATCH_SIZES) {
+        if (inputs * outputs > 1e6 && tokens % 8 !== 1) continue;
+        const [found, wanted] = multiply(device, dtype, { tokens, inputs, outputs }, outputs === 260);
+        assertNumbersClose(found, wanted, [tokens, outputs], toleranceOf({ operation: "matmul", tokens }, dtype));
+      }
+    });
+  }
+}
+
 deviceTest("matmul of more tokens and outputs than one thread takes at a time", (device) => {
   const [tokens, outputs] = [545, 1060];
   const [found, wanted] = multiply(device, "bf16", { tokens, inputs: 72, outputs }, false);
@@ -108,8 +123,9 @@ for (const tokens of [1, 4, 20]) {
   });
 }
 
-deviceTest("matmul of the same numbers gives the same bits twice", (device) => {
-  const shape = { tokens: 17, inputs: 517, outputs: 333 };
-  const runs = [0, 1].map(() => multiply(device, "bf16", shape, true)[0]);
-  assertSameBits(runs[0]!, runs[1]!, [17, 333]);
-}, { threads: 3 });
+for (const [inputs, outputs] of [[517, 333], [2048, 260]] as const) {
+  deviceTest(`matmul of the same numbers gives the same bits twice, ${outputs} outputs`, (device) => {
+    const runs = [0, 1].map(() => multiply(device, "bf16", { tokens: 17, inputs, outputs }, true)[0]);
+    assertSameBits(runs[0]!, runs[1]!, [17, outputs]);
+  }, { threads: 3 });
+}

@@ -344,6 +344,22 @@ function firstTokens({ keys, values }: KeysAndValues, tokens: number): KeysAndVa
   return { keys: keys.slice(0, tokens * SHAPE.headDim), values: values.slice(0, tokens * SHAPE.headDim) };
 }
 
+deviceTest("choosePages with recent pages takes the best page of the newest group, which scores lowest", (device) => {
+  const random = new Random(4);
+  const direction = normals(random, SHAPE.headDim);
+  const first = 15 * GROUP_TOKENS, bestPage = first / SHAPE.pageSize;
+  const part = randomSequence(random, SHAPE, 16 * GROUP_TOKENS);
+  const keys = part.keys.map((key, i) => {
+    const token = Math.floor(i / SHAPE.headDim);
+    const size = token < first ? 1 : token < first + SHAPE.pageSize ? 2 : -3;
+    return direction[i % SHAPE.headDim]! * size + 0.01 * key;
+  });
+  const q = joined(Array.from({ length: SHAPE.numQueryHeads }, () => direction));
+  const paged = buildPaged(device, SHAPE, [{ keys, values: part.values }], random, GROUPS);
+  const [found] = chosen(paged, q, { k: 4, sinkPages: 0, recentPages: 1 });
+  assertEquals(found!.slice(2), [bestPage, bestPage + 7]);
+});
+
 /** No forced pages: the last ones must win by their keys. */
 const CUT: ChooseOptions = { k: 4, sinkPages: 0, recentPages: 0 };
 

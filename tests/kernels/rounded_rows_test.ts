@@ -5,7 +5,7 @@
 import { assertNotEquals } from "@std/assert";
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
-import { addRmsNorm, geluMul, matmul, rmsNorm, scale, siluMul } from "../../ffi/ops.ts";
+import { addRmsNorm, fusedMatmul, geluMul, matmul, rmsNorm, scale, siluMul } from "../../ffi/ops.ts";
 import type { Tensor } from "../../ffi/tensor.ts";
 import { normals } from "../support/cases.ts";
 import { assertSameBits } from "../support/compare.ts";
@@ -70,6 +70,19 @@ for (const [name, write] of Object.entries(WRITERS)) {
     for (const [tokens, width] of [[8, 48], [9, 48], [20, 37], [128, 1030], [129, 40], [257, 72]] as const) {
       const rows = new Rows(device, tokens, width);
       write(rows);
+      const found = rows.product();
+      assertSameBits(found, rows.productOfCopy(), [tokens, OUTPUTS]);
+    }
+  });
+}
+
+for (const kind of ["silu_mul", "gelu_mul"] as const) {
+  deviceTest(`A product right behind one that ends in ${kind} has the bits of a product of its numbers`, (device) => {
+    for (const [tokens, width] of [[8, 48], [9, 48], [20, 40], [33, 1032], [64, 200], [65, 48]] as const) {
+      const rows = new Rows(device, tokens, width);
+      const gates = uploadAs(device, "bf16", normals(new Random(width), 2 * width * width), [2 * width, width]);
+      const scratch = device.createTensor("f32", [tokens, 2 * width]);
+      fusedMatmul(device, rows.sources[0]!, gates, undefined, rows.x, { ending: { kind, scratch } });
       const found = rows.product();
       assertSameBits(found, rows.productOfCopy(), [tokens, OUTPUTS]);
     }

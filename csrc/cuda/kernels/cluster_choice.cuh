@@ -237,10 +237,8 @@ __device__ __forceinline__ bool scores_groups(const SparseLaunch &launch, int32_
   return launch.sizes.has_groups && pages > kLongShare * launch.sizes.cluster;
 }
 
-/* Whether the choice depends on the newest page: on its group, or on the page itself where it is not taken in any case. */
-__device__ __forceinline__ bool scores_newest(const SparseLaunch &launch, const Forced &forced, int32_t pages) {
-  return forced.best > 0 && (scores_groups(launch, pages) || forced.last == 0);
-}
+/* Whether the choice depends on the newest page, or on its group. */
+__device__ __forceinline__ bool scores_newest(const Forced &forced) { return forced.best > 0 && forced.last == 0; }
 
 /* Fills `chosen` with k of more pages, the same in every block. What does not depend on earlier kernels comes before the wait for them.
  * Few keys are passed to all blocks, and each chooses alone; of many, the blocks choose together, because passing them takes longer.
@@ -255,14 +253,14 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   const int32_t k = static_cast<int32_t>(p.k), blocks = launch.sizes.cluster;
   const Forced forced = forced_pages(p.k, p.sink_pages, p.recent_pages);
   const int32_t begin = forced.first, end = pages - forced.last; /* of the pages that are not forced */
-  const int32_t shift = scores_groups(launch, pages) ? kGroupShift : 0, units = (pages + (1 << shift) - 1) >> shift;
-  const int32_t taken = shift > 0 ? groups_taken(p, units) : 0;
+  const int32_t shift = scores_groups(launch, pages) ? kGroupShift : 0, all = (pages + (1 << shift) - 1) >> shift;
+  const int32_t taken = shift > 0 ? groups_taken(p, all) : 0, given = shift > 0 ? groups_given(forced) : 0, units = all - given;
   const bool gathered = units <= kGathered && taken * kGroupPages <= kGathered;
   const Share own = share_of(units, blocks, kTilePages), part = share_of(taken, blocks, 1);
   const Level<T> of_pages = page_level<T>(score, row.head);
   Stage<T> stage{shift > 0 ? group_level<T>(score, row.head) : of_pages,
                  units,
-                 shift > 0 ? taken : forced.best,
+                 shift > 0 ? taken - given : forced.best,
                  own,
                  room.keys,
                  nullptr,
@@ -272,7 +270,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   /* Rows of statistics: of the share at least. Unless they are requested below, its first ones are on their way to the L2 cache. */
   if (forced.best > 0) {
 #pragma unroll 4
-    for (int32_t unit = stage.origin + threadIdx.x; unit < (gathered ? units : own.end); unit += kThreads) {
+    for (int32_t unit = stage.origin + threadIdx.x; unit < (gathered ? all : own.end); unit += kThreads) {
       const int32_t at = physical_page(launch.attend, row, unit << shift) >> shift;
       room.rows[unit - stage.origin] = at;
       if (!ReadsEarly && own.has(unit) && unit - own.begin < kPrefetchRows) prefetch_rows<T, D>(stage.level, at, 1);
@@ -285,7 +283,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
   }
   cluster_sync(); /* from here on all blocks are there to be written to */
   const ScoreRing<T, D> ring(room.ring);
-  bool waits = ReadsEarly && scores_newest(launch, forced, pages) && own.count() > 0 && own.end == units; /* the tile of the newest page comes last */
+  bool waits = ReadsEarly && scores_newest(forced) && own.count() > 0 && own.end == units; /* the tile of the newest page comes last */
   Stage<T> part_of_stage = stage;
   if (waits) part_of_stage.share.end = own.begin + (own.count() - 1) / kTilePages * kTilePages;
   bool requested = ReadsEarly && forced.best > 0;
@@ -329,8 +327,8 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
       cluster_sync();
       select_gathered(stage.keys, stage.count, stage.wanted, shared.spans[last][0], blocks, shared, taken_units);
 #pragma unroll 1
-      for (int32_t place = threadIdx.x; place < stage.wanted; place += kThreads) {
-        const int32_t i = taken_units[place], at = stage.row(i);
+      for (int32_t place = threadIdx.x; place < (last ? stage.wanted : taken); place += kThreads) {
+        const int32_t i = place < stage.wanted ? taken_units[place] : units, at = stage.row(i); /* of groups the given one comes last */
         taken_rows[place] = at;
         taken_units[place] = stage.unit(i);
         if ((place & (blocks - 1)) != static_cast<int32_t>(cluster_rank())) continue; /* the blocks share out what is to come from memory */
@@ -339,8 +337,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
       }
       __syncthreads();
     } else {
-      auto take = [&](int32_t place, int32_t i) {
-        const int32_t unit = stage.unit(stage.share.begin + i), at = stage.row(stage.share.begin + i);
+      auto take = [&](int32_t place, int32_t unit, int32_t at) {
         if (last) {
           write_everywhere(chosen.logical + begin + place, blocks, unit);
           write_everywhere(chosen.physical + begin + place, blocks, at);
@@ -349,7 +346,12 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
           write_remote(room.group_rows + place % part.most, place / part.most, at);
         }
       };
-      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared, take);
+      if (!last && given > 0 && cluster_rank() == 0 && threadIdx.x == 0) {
+        take(stage.wanted, units, physical_page(launch.attend, row, units << kGroupShift) >> kGroupShift);
+      }
+      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared, [&](int32_t place, int32_t i) {
+        take(place, stage.unit(stage.share.begin + i), stage.row(stage.share.begin + i));
+      });
       cluster_sync();
     }
     if (last) break;

@@ -1,5 +1,7 @@
-/* A product of one token with its norm and its ending, in the kernels of the product; of more tokens one operation after the other. */
+/* A product with its norm and its ending: of one token in the kernel of the product, of the tokens of a batch with its gates multiplied there; else
+ * one operation after the other. */
 #include "../../fused_matmul_parts.h"
+#include "matmul_batch.h"
 #include "matmul_quantized.h"
 #include "matvec.cuh"
 
@@ -7,7 +9,9 @@ namespace ps {
 
 void fused_matmul(Backend &backend, const FusedMatmulParams &params) {
   const bool blocks = is_block_format(params.matmul.weight.dtype);
-  if (!(blocks ? fused_matmul_quantized(backend, params) : fused_matvec(backend, params))) fused_matmul_parts(backend, params);
+  if (blocks ? fused_matmul_quantized(backend, params) : fused_matvec(backend, params)) return;
+  if (params.norm.data == nullptr && params.ending != PS_STORE && gated_matmul(backend, params.matmul, params.ending)) return;
+  fused_matmul_parts(backend, params);
 }
 
 }  // namespace ps

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "score_tile.cuh"
+#include "select.cuh"
 
 namespace ps {
 
@@ -26,6 +27,9 @@ inline PS_HOST_DEVICE int64_t groups_wanted(const PageSelectParams &p, int64_t g
 __device__ __forceinline__ int32_t groups_taken(const PageSelectParams &p, int32_t groups) {
   return min(static_cast<int32_t>(groups_wanted(p, groups)), groups);
 }
+
+/* Groups that are chosen whatever they score: that of the newest page, where recent pages are. Then no choice waits for the newest token. */
+__device__ __forceinline__ int32_t groups_given(const Forced &forced) { return forced.last > 0 ? 1 : 0; }
 
 /* Statistics of one layer and KV head that a level of scoring reads. */
 template <typename T>

@@ -1,9 +1,10 @@
-/* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu, more go to cuBLAS. 16-bit weights
- * then require x in their own dtype: it is rounded, 6 bytes per number. Short prompts, above kBatchTokens and up to kStackedTokens, put x in
- * twice, as rows of rounded numbers and as rows of what rounding left: such products are still mostly bound by the weights, and keep the
- * precision of f32. */
+/* out = x * weight^T + bias. Up to 8 tokens are bound by the bytes of the weights and go to matvec.cu; up to 64 go to matmul_batch.cu where that
+ * runs, all others to cuBLAS. For both, 16-bit weights require x in their own dtype: it is rounded, 6 bytes per number. Short prompts, above
+ * kBatchTokens and up to kStackedTokens, put x in twice, as rows of rounded numbers and as rows of what rounding left: such products are still mostly
+ * bound by the weights, and keep the precision of f32. */
 #include <algorithm>
 
+#include "matmul_batch.h"
 #include "matmul_cublas.h"
 #include "matmul_quantized.h"
 #include "rounded_rows.cuh"
@@ -112,7 +113,7 @@ template <typename W>
 void round_x(Backend &backend, const MatmulParams &params, const Rounded<W> &out) {
   const bool is_copy = std::is_same<W, bf16>::value && out.rest == nullptr;
   backend.rounds_rows = is_copy;
-  if (is_copy && has_copy(backend, params, out.x)) return;
+  if (is_copy && has_copy(backend, params) && backend.rounded.place == out.x) return;
   with_pack<4>(params.inputs % 4 == 0 && packs(params.x, 4), [&](auto n) {
     const char *what = "Could not launch the rounding of matmul";
     if constexpr (std::is_same<W, f16>::value) {
@@ -146,10 +147,25 @@ Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t p
 
 template <typename W>
 void multiply_rounded(Backend &backend, const MatmulParams &params) {
-  const Rounded<W> rounded = place_rounded<W>(backend, params, 1, 0, nullptr);
+  Rounded<W> rounded = place_rounded<W>(backend, params, 1, 0, nullptr);
+  if (std::is_same<W, bf16>::value && has_copy(backend, params)) rounded.x = static_cast<W *>(backend.rounded.place);
   round_x(backend, params, rounded);
+  if (takes_batch(backend, params, PS_STORE)) return matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo}, PS_STORE, {});
   matmul_cublas(backend, params, {rounded.x, rounded.stride, params.weight.dtype});
   finish(backend, params, rounded.undo);
+}
+
+/* The answer is left rounded behind x, for the product that takes it. */
+template <typename W>
+void multiply_gated(Backend &backend, const MatmulParams &params, ps_ending ending) {
+  constexpr bool kCopies = std::is_same<W, bf16>::value;
+  const int64_t width = params.outputs / 2, stride = rounded_stride(width);
+  float *behind = nullptr;
+  const Rounded<W> rounded = place_rounded<W>(backend, params, 1, kCopies ? params.tokens * stride * int64_t(sizeof(bf16)) : 0, &behind);
+  round_x(backend, params, rounded);
+  const RoundedCopy copy{kCopies ? reinterpret_cast<bf16 *>(behind) : nullptr, stride};
+  matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo}, ending, copy);
+  note_copy(backend, copy, params.out, params.tokens, width);
 }
 
 template <typename W>
@@ -193,6 +209,13 @@ void multiply_widened(Backend &backend, const MatmulParams &params) {
 }
 
 }  // namespace
+
+bool gated_matmul(Backend &backend, const MatmulParams &params, ps_ending ending) {
+  if (params.tokens <= kFewTokens || !takes_batch(backend, params, ending)) return false;
+  if (params.weight.dtype == PS_F16) multiply_gated<f16>(backend, params, ending);
+  else multiply_gated<bf16>(backend, params, ending);
+  return true;
+}
 
 void matmul(Backend &backend, const MatmulParams &params) {
   if (is_block_format(params.weight.dtype)) {

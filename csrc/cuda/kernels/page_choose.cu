@@ -77,10 +77,10 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
   });
 }
 
-/* The best groups of a row, ascending; returns how many. `keys` is scratch. */
+/* The best groups of a row and the last `given`, ascending; returns how many. `keys` is scratch. */
 template <typename T, int D, int Blocks>
 __device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all,
-                                                 int32_t *groups, uint32_t *keys, SelectShared &shared) {
+                                                 int32_t given, int32_t *groups, uint32_t *keys, SelectShared &shared) {
   const PageSelectParams &p = launch.params.select;
   const int32_t taken = groups_taken(p, all);
   if (taken == all) {
@@ -89,13 +89,15 @@ __device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, con
     return taken;
   }
   const float *scores = p.scores + row * p.sequences.max_pages;
-  if (launch.scores_groups) score_groups<T, D, Blocks>(launch, q, row, all, keys);
+  const int32_t scored = all - given; /* the given ones come last */
+  if (launch.scores_groups) score_groups<T, D, Blocks>(launch, q, row, scored, keys);
   __syncthreads();
   auto key = [&](int32_t i) { return launch.scores_groups ? keys[i] : ordered_key(scores[i]); };
-  Keys<kGroupItems, decltype(key)> held(key, all);
-  const Cut cut = find_cut(held, taken, shared);
+  Keys<kGroupItems, decltype(key)> held(key, scored);
+  const Cut cut = find_cut(held, taken - given, shared);
+  if (threadIdx.x < given) groups[taken - given + threadIdx.x] = scored + threadIdx.x;
   write_taken(held, cut, [](int32_t i) { return i; }, groups, shared);
-  if (threadIdx.x == 0) add_to_counter(p.cache.counters->pages_scored, taken * kGroupPages + (launch.scores_groups ? all : 0));
+  if (threadIdx.x == 0) add_to_counter(p.cache.counters->pages_scored, taken * kGroupPages + (launch.scores_groups ? scored : 0));
   return taken;
 }
 
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const _
   const int group = desc.num_query_heads / desc.num_kv_heads;
   PlainQueries<T, D, Blocks> q;
   load_queries(score.q.row(row / desc.num_kv_heads) + row % desc.num_kv_heads * group * D, group, q);
-  const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, all, groups, keys, shared);
+  const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, all, groups_given(forced), groups, keys, shared);
   if (!fills_device) let_next_start();
 
   /* the best of their pages */

@@ -67,7 +67,7 @@ __device__ __forceinline__ Pack<float, N> load_sum(float *x, const float *y, con
 template <typename W, int N, bool Short, bool Once>
 __global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms_norm_kernel(RmsNormParams p, Rows<const float> y, RoundedCopy copy) {
   __shared__ float sums[kWarp];
-  wait_for_previous();
+  if (!Once) wait_for_previous();
   let_next_start();
   const int64_t row = Short ? int64_t(blockIdx.x) * kShortRows + threadIdx.x / kWarp : blockIdx.x;
   if (row >= p.tokens * p.heads) return;
@@ -81,18 +81,23 @@ __global__ void __launch_bounds__(Short ? kShortRows * kWarp : kMostThreads) rms
     return 1.f / sqrtf(sum / static_cast<float>(p.width) + p.eps);
   };
   if constexpr (Once) {
-    const int64_t at = int64_t(first) * N;
-    const bool in = at < p.width;
-    Pack<float, N> factors{}, numbers = load_sum<N>(x + at, more ? more + at : nullptr, weight + at, in, factors);
-    float part = 0;
+    /* The first time nothing is loaded and nothing stored: while the kernel ahead still runs, the code comes from memory. */
+#pragma unroll 1
+    for (int time = 0; time < 2; time++) {
+      if (time == 1) wait_for_previous();
+      const int64_t at = int64_t(first) * N;
+      const bool in = time == 1 && at < p.width;
+      Pack<float, N> factors{}, numbers = load_sum<N>(x + at, more ? more + at : nullptr, weight + at, in, factors);
+      float part = 0;
 #pragma unroll
-    for (int j = 0; j < N; j++) part += numbers.value[j] * numbers.value[j];
-    const float scale = scale_of(part);
+      for (int j = 0; j < N; j++) part += numbers.value[j] * numbers.value[j];
+      const float scale = scale_of(part);
 #pragma unroll
-    for (int j = 0; j < N; j++) numbers.value[j] = numbers.value[j] * scale * factors.value[j];
-    if (!in) return;
-    store_pack<N>(out + at, numbers);
-    copy.store<N>(row, at, numbers);
+      for (int j = 0; j < N; j++) numbers.value[j] = numbers.value[j] * scale * factors.value[j];
+      if (!in) continue;
+      store_pack<N>(out + at, numbers);
+      copy.store<N>(row, at, numbers);
+    }
   } else {
     if (more) add_row<N>(x, more, p.width, first, step);
     scale_row<N>(x, weight, out, copy, row, p.width, scale_of(sum_squares<N>(x, p.width, first, step)), first, step);

@@ -163,7 +163,7 @@ __global__ void __maxnreg__(kRegisters) sparse_kernel(const __grid_constant__ Sp
   row.physical = chosen.physical;
   if (kAppends && rank == row.splits - 1) { /* the newest page comes last, where it is taken */
     const PageSelectParams &select = launch.choose.select;
-    if (pages <= p.k || !scores_newest(launch, forced_pages(select.k, select.sink_pages, select.recent_pages), pages)) wait_for_append();
+    if (pages <= p.k || !scores_newest(forced_pages(select.k, select.sink_pages, select.recent_pages))) wait_for_append();
   }
   if (threadIdx.x >= kDecodeThreads) {
     keep_registers<kIdleRegisters>();

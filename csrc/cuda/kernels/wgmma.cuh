@@ -43,12 +43,20 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
   for (int i = 0; i < kCount; i++) asm volatile("" : "+f"(numbers[i])::"memory");
 }
 
-/* Operand lists of the instructions: 8, 32, 64 and 128 accumulators. */
-#define PS_ACC8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+/* Operand lists of the instructions: so many accumulators. */
+#define PS_ACC4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define PS_ACC8(i) PS_ACC4(i), PS_ACC4(i + 4)
+#define PS_ACC12(i) PS_ACC8(i), PS_ACC4(i + 8)
+#define PS_ACC16(i) PS_ACC8(i), PS_ACC8(i + 8)
+#define PS_ACC24(i) PS_ACC16(i), PS_ACC8(i + 16)
 #define PS_ACC32(i) PS_ACC8(i), PS_ACC8(i + 8), PS_ACC8(i + 16), PS_ACC8(i + 24)
 #define PS_ACC64(i) PS_ACC32(i), PS_ACC32(i + 32)
 #define PS_ACC128(i) PS_ACC64(i), PS_ACC64(i + 64)
 
+#define PS_REGS8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define PS_REGS12 PS_REGS8 ", %8, %9, %10, %11"
+#define PS_REGS16 PS_REGS12 ", %12, %13, %14, %15"
+#define PS_REGS24 PS_REGS16 ", %16, %17, %18, %19, %20, %21, %22, %23"
 #define PS_REGS32 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -69,18 +77,12 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
   "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-#define PS_PRODUCT_SHARED_64(type) \
+/* columns: of D; a, b and accumulate are the operands behind the `count` accumulators. */
+#define PS_PRODUCT_SHARED(type, columns, count, a_at, b_at, accumulate_at) \
   asm volatile( \
-      "{.reg .pred p; setp.ne.b32 p, %34, 0;" \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " {" PS_REGS32 "}, %32, %33, p, 1, 1, 0, 0;}" \
-      : PS_ACC32(0) \
-      : "l"(a), "l"(b), "r"(accumulate))
-
-#define PS_PRODUCT_SHARED_128(type) \
-  asm volatile( \
-      "{.reg .pred p; setp.ne.b32 p, %66, 0;" \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" PS_REGS64 "}, %64, %65, p, 1, 1, 0, 0;}" \
-      : PS_ACC64(0) \
+      "{.reg .pred p; setp.ne.b32 p, %" #accumulate_at ", 0;" \
+      "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" PS_REGS##count "}, %" #a_at ", %" #b_at ", p, 1, 1, 0, 0;}" \
+      : PS_ACC##count(0) \
       : "l"(a), "l"(b), "r"(accumulate))
 
 #define PS_PRODUCT_REGISTERS_64(type) \
@@ -113,12 +115,20 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
 /* D = A B^T, or added to D where `accumulate` is 1: both operands have the 16 summed numbers along their rows. */
 template <typename T, int N>
 __device__ __forceinline__ void product_shared(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate) {
-  static_assert(N == 64 || N == 128, "Only these widths are spelled out.");
+  static_assert(N == 16 || N == 24 || N == 32 || N == 48 || N == 64 || N == 128, "Only these widths are spelled out.");
   constexpr bool kBf16 = std::is_same<T, bf16>::value;
-  if constexpr (N == 64 && kBf16) PS_PRODUCT_SHARED_64("bf16");
-  if constexpr (N == 64 && !kBf16) PS_PRODUCT_SHARED_64("f16");
-  if constexpr (N == 128 && kBf16) PS_PRODUCT_SHARED_128("bf16");
-  if constexpr (N == 128 && !kBf16) PS_PRODUCT_SHARED_128("f16");
+  if constexpr (N == 16 && kBf16) PS_PRODUCT_SHARED("bf16", 16, 8, 8, 9, 10);
+  if constexpr (N == 16 && !kBf16) PS_PRODUCT_SHARED("f16", 16, 8, 8, 9, 10);
+  if constexpr (N == 24 && kBf16) PS_PRODUCT_SHARED("bf16", 24, 12, 12, 13, 14);
+  if constexpr (N == 24 && !kBf16) PS_PRODUCT_SHARED("f16", 24, 12, 12, 13, 14);
+  if constexpr (N == 32 && kBf16) PS_PRODUCT_SHARED("bf16", 32, 16, 16, 17, 18);
+  if constexpr (N == 32 && !kBf16) PS_PRODUCT_SHARED("f16", 32, 16, 16, 17, 18);
+  if constexpr (N == 48 && kBf16) PS_PRODUCT_SHARED("bf16", 48, 24, 24, 25, 26);
+  if constexpr (N == 48 && !kBf16) PS_PRODUCT_SHARED("f16", 48, 24, 24, 25, 26);
+  if constexpr (N == 64 && kBf16) PS_PRODUCT_SHARED("bf16", 64, 32, 32, 33, 34);
+  if constexpr (N == 64 && !kBf16) PS_PRODUCT_SHARED("f16", 64, 32, 32, 33, 34);
+  if constexpr (N == 128 && kBf16) PS_PRODUCT_SHARED("bf16", 128, 64, 64, 65, 66);
+  if constexpr (N == 128 && !kBf16) PS_PRODUCT_SHARED("f16", 128, 64, 64, 65, 66);
 }
 
 /* D += A B: A in registers, B with the columns of D along its rows. */
@@ -134,15 +144,22 @@ __device__ __forceinline__ void product_registers(float (&d)[N / 2], const uint3
   if constexpr (N == 256 && !kBf16) PS_PRODUCT_REGISTERS_256("f16");
 }
 
+#undef PS_ACC4
 #undef PS_ACC8
+#undef PS_ACC12
+#undef PS_ACC16
+#undef PS_ACC24
 #undef PS_ACC32
 #undef PS_ACC64
 #undef PS_ACC128
+#undef PS_REGS8
+#undef PS_REGS12
+#undef PS_REGS16
+#undef PS_REGS24
 #undef PS_REGS32
 #undef PS_REGS64
 #undef PS_REGS128
-#undef PS_PRODUCT_SHARED_64
-#undef PS_PRODUCT_SHARED_128
+#undef PS_PRODUCT_SHARED
 #undef PS_PRODUCT_REGISTERS_64
 #undef PS_PRODUCT_REGISTERS_128
 #undef PS_PRODUCT_REGISTERS_256

@@ -1,0 +1,56 @@
+/* Copies of boxes of an array from global to shared memory, by a map of it (tensor_map.h). They report their bytes to a barrier. Bodies exist only
+ * where the compiler targets sm_90a. */
+#pragma once
+
+#include <cuda.h>
+
+#include "wgmma.cuh"
+
+namespace ps {
+namespace wgmma {
+
+#if defined(PS_HAS_WGMMA)
+
+__device__ __forceinline__ void prefetch_map(const CUtensorMap &map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+__device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map, int32_t at0, int32_t at1, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared), "l"(&map),
+               "r"(at0), "r"(at1), "r"(barrier)
+               : "memory");
+}
+
+__device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map, int32_t at0, int32_t at1, int32_t at2, int32_t at3, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
+               "l"(&map), "r"(at0), "r"(at1), "r"(at2), "r"(at3), "r"(barrier)
+               : "memory");
+}
+
+/* Announces bytes to a barrier's present phase, without an arrival. */
+__device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+/* Arrives at the barrier that block `rank` of the cluster has where this block has its own, after all that this thread has written. */
+__device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier, uint32_t rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(barrier), "r"(rank));
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
+}
+
+/* Waits for a phase whose arrivals may come from the whole cluster. */
+__device__ __forceinline__ void barrier_wait_cluster(uint32_t barrier, uint32_t parity) {
+  uint32_t done;
+  do {
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+  } while (done == 0);
+}
+
+#endif
+
+}  // namespace wgmma
+}  // namespace ps
