@@ -10,8 +10,10 @@ using Encode = PFN_cuTensorMapEncodeTiled_v12000;
 Encode find_encode() {
   void *found = nullptr;
   cudaDriverEntryPointQueryResult result{};
-  check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result), "Could not ask the driver for tensor maps");
-  if (result != cudaDriverEntryPointSuccess) throw Error(PS_DEVICE_ERROR, "The driver has no cuTensorMapEncodeTiled; install a driver of CUDA 12 or newer");
+  check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
+             "Could not ask the driver for tensor maps");
+  if (result != cudaDriverEntryPointSuccess)
+    throw Error(PS_DEVICE_ERROR, "The driver has no cuTensorMapEncodeTiled; install a driver of CUDA 12 or newer");
   return reinterpret_cast<Encode>(found);
 }
 

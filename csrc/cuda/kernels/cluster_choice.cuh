@@ -349,9 +349,8 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
       if (!last && given > 0 && cluster_rank() == 0 && threadIdx.x == 0) {
         take(stage.wanted, units, physical_page(launch.attend, row, units << kGroupShift) >> kGroupShift);
       }
-      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared, [&](int32_t place, int32_t i) {
-        take(place, stage.unit(stage.share.begin + i), stage.row(stage.share.begin + i));
-      });
+      select_apart(stage.keys, stage.share.count(), stage.wanted, blocks, shared,
+                   [&](int32_t place, int32_t i) { take(place, stage.unit(stage.share.begin + i), stage.row(stage.share.begin + i)); });
       cluster_sync();
     }
     if (last) break;

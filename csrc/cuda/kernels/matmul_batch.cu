@@ -25,8 +25,9 @@ constexpr int kRowBytes = kPieceInputs * 2;
 constexpr int kInstructionRows = 64, kInstructionInputs = 16;
 constexpr int kSumThreads = 128; /* a warp group */
 constexpr int kBatchThreads = kSumThreads + 2 * kWarp; /* and the warps that request weights and x */
-constexpr int kMostStages = 32;
+constexpr int kMostStages = 32, kMostPieces = 4;
 constexpr int kMostRows = 192, kMostSharedRows = 128; /* of a tile; shared by two blocks */
+constexpr int kSumBarrier = 1; /* of the hardware, for the threads that sum */
 constexpr int kUnit = 1024; /* bytes that operands are aligned to */
 constexpr int kUnderWay = 72 * 1024; /* bytes of weights that a block waits for at once */
 
@@ -35,7 +36,7 @@ struct BatchLaunch {
   const float *undo;
   RoundedCopy copy;
   int32_t rows, tiles; /* outputs of a tile, a multiple of 16 */
-  int32_t pieces;      /* of a stage: each the same inputs of all rows, then of x */
+  int32_t pieces, piece_bytes; /* of a stage: each the same inputs of all rows, then of x */
   int32_t steps;       /* stages of all inputs */
   int32_t stages, stage_bytes;
   int32_t depth;    /* stages of weights under way at once */
@@ -119,10 +120,9 @@ struct WorkTurn : Turn {
 template <int N, bool Gated>
 struct Requests {
   const CUtensorMap &weight_map, &x_map;
-  int32_t rows, pieces, depth;
+  int32_t rows, pieces, piece_bytes, depth;
 
   __device__ int32_t weight_bytes() const { return rows * kRowBytes; }
-  __device__ int32_t piece_bytes() const { return weight_bytes() + N * kRowBytes; }
 
   /* `depth` stages at a time: more would not come sooner, and the kernel ahead would wait longer for what it reads. */
   __device__ void weights(WorkTurn turn) const {
@@ -137,7 +137,7 @@ struct Requests {
       wgmma::barrier_arrive_expecting(turn.weights(), pieces * weight_bytes());
 #pragma unroll 1
       for (int32_t piece = 0; piece < pieces; piece++) {
-        const uint32_t place = turn.place() + piece * piece_bytes();
+        const uint32_t place = turn.place() + piece * piece_bytes;
         const int32_t input = (turn.step * pieces + piece) * kPieceInputs;
         if constexpr (Gated) wgmma::copy_box(place, weight_map, input, 0, 0, turn.tile * rows / 16, turn.weights());
         else wgmma::copy_box(place, weight_map, input, turn.tile * rows, turn.weights());
@@ -151,7 +151,7 @@ struct Requests {
       wgmma::barrier_arrive_expecting(turn.x(), pieces * N * kRowBytes);
 #pragma unroll 1
       for (int32_t piece = 0; piece < pieces; piece++) {
-        const uint32_t place = turn.place() + piece * piece_bytes() + weight_bytes();
+        const uint32_t place = turn.place() + piece * piece_bytes + weight_bytes();
         wgmma::copy_box(place, x_map, (turn.step * pieces + piece) * kPieceInputs, 0, turn.x());
       }
     }
@@ -161,7 +161,7 @@ struct Requests {
 /* Sums of one tile over `span` stages. Number 4j + c of part t is that of row 64t + 16 * warp + lane / 4 + 8 * (c / 2) and of token 8j + lane % 4 *
  * 2 + c % 2. */
 template <typename W, int N, int T>
-__device__ __forceinline__ void sum_tile(float (&sums)[T][N / 2], Turn &turn, int32_t span, int32_t pieces, int32_t weight_bytes) {
+__device__ __forceinline__ void sum_tile(const BatchLaunch &launch, float (&sums)[T][N / 2], Turn &turn, int32_t span) {
   const bool tells = threadIdx.x % kWarp == 0;
   uint32_t before = 0;
 #pragma unroll 1
@@ -170,9 +170,9 @@ __device__ __forceinline__ void sum_tile(float (&sums)[T][N / 2], Turn &turn, in
     wgmma::barrier_wait(turn.weights(), turn.parity);
     wgmma::begin();
 #pragma unroll 1
-    for (int32_t piece = 0; piece < pieces; piece++) {
-      const uint32_t place = turn.place() + piece * (weight_bytes + N * kRowBytes);
-      const uint64_t a = wgmma::operand(place, 0), b = wgmma::operand(place + weight_bytes, 0);
+    for (int32_t piece = 0; piece < launch.pieces; piece++) {
+      const uint32_t place = turn.place() + piece * launch.piece_bytes;
+      const uint64_t a = wgmma::operand(place, 0), b = wgmma::operand(place + launch.rows * kRowBytes, 0);
 #pragma unroll
       for (int k = 0; k < kPieceInputs / kInstructionInputs; k++) {
 #pragma unroll
@@ -229,7 +229,8 @@ __device__ __forceinline__ Pack<float, 4> bias_pack(const Typed &bias, int64_t o
 /* Adds up what the blocks sent, in their order, and stores it: outputs [first, first + share), or half as many behind gates. A thread takes four
  * outputs of a token at a time. width: outputs that there are, or 0 to store nothing. */
 template <int N, int T, typename Ending, bool Shared>
-__device__ __forceinline__ void store_share(const BatchLaunch &launch, const float *parts, int32_t share, int32_t first, int32_t tokens, int32_t width) {
+__device__ __forceinline__ void store_share(const BatchLaunch &launch, const float *parts, int32_t share, int32_t first, int32_t tokens,
+                                            int32_t width) {
   constexpr bool kGated = kIsGated<Ending>;
   const MatmulParams &p = launch.p;
   const int32_t quads = share / (kGated ? 8 : 4), outputs = static_cast<int32_t>(p.outputs / 2);
@@ -267,15 +268,16 @@ __device__ __forceinline__ void store_share(const BatchLaunch &launch, const flo
 
 /* Shared: two blocks share out the inputs of a tile. */
 template <typename W, int N, int T, typename Ending, bool Shared>
-__global__ void __launch_bounds__(kBatchThreads, 1) batch_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap x,
-                                                                const __grid_constant__ BatchLaunch launch) {
+__global__ void __launch_bounds__(kBatchThreads, 1)
+    batch_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap x, const __grid_constant__ BatchLaunch launch) {
 #if defined(PS_HAS_WGMMA)
   constexpr int kCluster = Shared ? 2 : 1;
   extern __shared__ char unaligned[];
   __shared__ Barriers barriers;
   char *const memory = unaligned + (kUnit - shared_address(unaligned) % kUnit) % kUnit;
-  const StageRing ring{shared_address(memory), shared_address(barriers.weights), shared_address(barriers.x), shared_address(barriers.empty),
-                       launch.stages, launch.stage_bytes};
+  const StageRing ring{
+      shared_address(memory), shared_address(barriers.weights), shared_address(barriers.x), shared_address(barriers.empty), launch.stages,
+      launch.stage_bytes};
   float *const parts = reinterpret_cast<float *>(memory + launch.stages * launch.stage_bytes);
   const int32_t rank = Shared ? static_cast<int32_t>(cluster_rank()) : 0, first_tile = static_cast<int32_t>(blockIdx.x) / kCluster;
   const Work work{first_tile, launch.tiles, launch.clusters, launch.steps * rank / kCluster, launch.steps * (rank + 1) / kCluster};
@@ -295,7 +297,7 @@ __global__ void __launch_bounds__(kBatchThreads, 1) batch_kernel(const __grid_co
 
   if (threadIdx.x >= kSumThreads) {
     if (Shared) cluster_arrive();
-    const Requests<N, kIsGated<Ending>> requests{weights, x, launch.rows, launch.pieces, launch.depth};
+    const Requests<N, kIsGated<Ending>> requests{weights, x, launch.rows, launch.pieces, launch.piece_bytes, launch.depth};
     if (threadIdx.x == kSumThreads) requests.weights({ring, work});
     if (threadIdx.x == kSumThreads + kWarp) {
       wait_for_previous();
@@ -317,16 +319,20 @@ __global__ void __launch_bounds__(kBatchThreads, 1) batch_kernel(const __grid_co
       wait_for_previous();
       if (Shared) cluster_wait(); /* all blocks are there to be written to */
     }
-    if (n >= 0) sum_tile<W, N, T>(sums, turn, work.last_step - work.first_step, launch.pieces, launch.rows * kRowBytes);
-    if (n > 0) wait_for_cluster(&barriers.taken, (n - 1) & 1);
+    if (n >= 0) sum_tile<W, N, T>(launch, sums, turn, work.last_step - work.first_step);
+    const bool alone = !Shared || n < 0;
+    if (Shared && n > 0) wait_for_cluster(&barriers.taken, (n - 1) & 1);
     send_tile<N, T, Shared>(sums, parts, n < 0 ? share : launch.rows, share, n < 0 ? 0 : rank);
-    if (n >= 0) {
+    if (!alone) {
       tell_cluster(&barriers.sent, kCluster);
       wait_for_cluster(&barriers.sent, n & 1);
     }
+    wgmma::named_wait(kSumBarrier, kSumThreads);
     const int32_t first = tile * launch.rows / (kIsGated<Ending> ? 2 : 1) + rank * share;
     store_share<N, T, Ending, Shared>(launch, parts, share, n < 0 ? 0 : first, static_cast<int32_t>(launch.p.tokens), n < 0 ? 0 : width);
-    if (n >= 0 && tile + launch.clusters < launch.tiles) tell_cluster(&barriers.taken, kCluster);
+    if (tile + launch.clusters >= launch.tiles) continue;
+    wgmma::named_wait(kSumBarrier, kSumThreads);
+    if (!alone) tell_cluster(&barriers.taken, kCluster);
   }
 #endif
 }
@@ -339,7 +345,7 @@ struct Cut {
 /* The cut that ends first, by the rows of 64 inputs that a block receives: those of x come from the L2 cache and count half. Sending sums costs as
  * much as kSending of them. */
 Cut choose_cut(const Backend &backend, const MatmulParams &p, int64_t tokens, bool gated) {
-  constexpr int64_t kSending = 300, kLeastPieces = 4;
+  constexpr int64_t kSending = 300, kLeastPieces = 2 * kMostPieces;
   const int64_t pieces = ceil_div(p.inputs, kPieceInputs);
   Cut best{};
   int64_t least = INT64_MAX;
@@ -355,7 +361,8 @@ Cut choose_cut(const Backend &backend, const MatmulParams &p, int64_t tokens, bo
 
 template <typename W>
 CUtensorMap map_x(const MatmulParams &p, const RoundedX &x, uint32_t tokens) {
-  return make_tensor_map({x.data, p.weight.dtype, 2, {uint64_t(p.inputs), uint64_t(p.tokens)}, {0, uint64_t(x.stride) * sizeof(W)}, {kPieceInputs, tokens}});
+  return make_tensor_map(
+      {x.data, p.weight.dtype, 2, {uint64_t(p.inputs), uint64_t(p.tokens)}, {0, uint64_t(x.stride) * sizeof(W)}, {kPieceInputs, tokens}});
 }
 
 template <typename W>
@@ -372,10 +379,13 @@ CUtensorMap map_weights(const MatmulParams &p, uint32_t rows, bool gated) {
 
 template <typename W, int N, int T, typename Ending, bool Shared>
 void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy, const Cut &cut) {
-  const int64_t pieces = cut.rows <= kMostRows / 2 ? 2 : 1, weight_bytes = pieces * cut.rows * kRowBytes, stage_bytes = weight_bytes + pieces * N * kRowBytes;
-  const int64_t part_bytes = cut.blocks * int64_t(sizeof(float)) * N * kPartStride<T>;
-  const int64_t behind = std::max<int64_t>(part_bytes, kInstructionRows * kRowBytes); /* the ring: an instruction reads 64 rows, also of fewer */
-  const int64_t barrier_bytes = int64_t(sizeof(uint64_t)) * (3 * kMostStages + 2), room = backend.shared_bytes - barrier_bytes - kUnit - behind;
+  const int64_t piece_rows = std::max<int64_t>(cut.rows + N, T * kInstructionRows); /* an instruction reads 64, also of fewer */
+  const int64_t pieces = cut.rows <= kMostRows / 4   ? kMostPieces
+                         : cut.rows <= kMostRows / 2 ? 2
+                                                     : 1,
+                piece_bytes = piece_rows * kRowBytes, stage_bytes = pieces * piece_bytes;
+  const int64_t weight_bytes = pieces * cut.rows * kRowBytes, part_bytes = cut.blocks * int64_t(sizeof(float)) * N * kPartStride<T>;
+  const int64_t barrier_bytes = int64_t(sizeof(uint64_t)) * (3 * kMostStages + 2), room = backend.shared_bytes - barrier_bytes - kUnit - part_bytes;
   const int64_t stages = std::min<int64_t>(kMostStages, room / stage_bytes), tiles = ceil_div(p.outputs, cut.rows);
   BatchLaunch launch_params{};
   launch_params.p = p;
@@ -384,6 +394,7 @@ void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, cons
   launch_params.rows = cut.rows;
   launch_params.tiles = static_cast<int32_t>(tiles);
   launch_params.pieces = static_cast<int32_t>(pieces);
+  launch_params.piece_bytes = static_cast<int32_t>(piece_bytes);
   launch_params.steps = static_cast<int32_t>(ceil_div(p.inputs, kPieceInputs * pieces));
   launch_params.stages = static_cast<int32_t>(stages);
   launch_params.stage_bytes = static_cast<int32_t>(stage_bytes);
@@ -391,11 +402,12 @@ void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, cons
   launch_params.clusters = static_cast<int32_t>(std::min<int64_t>(tiles, backend.multiprocessors / cut.blocks));
   auto *kernel = batch_kernel<W, N, T, Ending, Shared>;
   const char *what = "Could not launch matmul";
-  const int64_t shared_bytes = kUnit + stages * stage_bytes + behind;
+  const int64_t shared_bytes = kUnit + stages * stage_bytes + part_bytes;
   const CUtensorMap weights = map_weights<W>(p, static_cast<uint32_t>(cut.rows), kIsGated<Ending>), rounded = map_x<W>(p, x, N);
   leave_no_cache(what, kernel);
   if (Shared) {
-    launch_clusters_together(backend, what, kernel, launch_params.clusters, 1, cut.blocks, kBatchThreads, shared_bytes, weights, rounded, launch_params);
+    launch_clusters_together(backend, what, kernel, launch_params.clusters, 1, cut.blocks, kBatchThreads, shared_bytes, weights, rounded,
+                             launch_params);
   } else {
     launch(backend, what, kernel, dim3(static_cast<unsigned>(launch_params.clusters)), kBatchThreads, shared_bytes, weights, rounded, launch_params);
   }
@@ -444,4 +456,3 @@ void matmul_batch(Backend &backend, const MatmulParams &p, const RoundedX &x, ps
 }
 
 }  // namespace ps
-

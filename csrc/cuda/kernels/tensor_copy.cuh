@@ -11,17 +11,16 @@ namespace wgmma {
 
 #if defined(PS_HAS_WGMMA)
 
-__device__ __forceinline__ void prefetch_map(const CUtensorMap &map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
+__device__ __forceinline__ void prefetch_map(const CUtensorMap &map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 __device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map, int32_t at0, int32_t at1, uint32_t barrier) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared), "l"(&map),
-               "r"(at0), "r"(at1), "r"(barrier)
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+               "l"(&map), "r"(at0), "r"(at1), "r"(barrier)
                : "memory");
 }
 
-__device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map, int32_t at0, int32_t at1, int32_t at2, int32_t at3, uint32_t barrier) {
+__device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map, int32_t at0, int32_t at1, int32_t at2, int32_t at3,
+                                         uint32_t barrier) {
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(shared),
                "l"(&map), "r"(at0), "r"(at1), "r"(at2), "r"(at3), "r"(barrier)
                : "memory");

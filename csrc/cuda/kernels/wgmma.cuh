@@ -79,11 +79,12 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
 
 /* columns: of D; a, b and accumulate are the operands behind the `count` accumulators. */
 #define PS_PRODUCT_SHARED(type, columns, count, a_at, b_at, accumulate_at) \
-  asm volatile( \
-      "{.reg .pred p; setp.ne.b32 p, %" #accumulate_at ", 0;" \
-      "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" PS_REGS##count "}, %" #a_at ", %" #b_at ", p, 1, 1, 0, 0;}" \
-      : PS_ACC##count(0) \
-      : "l"(a), "l"(b), "r"(accumulate))
+  asm volatile("{.reg .pred p; setp.ne.b32 p, %" #accumulate_at \
+               ", 0;" \
+               "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type " {" PS_REGS##count "}, %" #a_at ", %" #b_at \
+                                                                                                         ", p, 1, 1, 0, 0;}" \
+               : PS_ACC##count(0) \
+               : "l"(a), "l"(b), "r"(accumulate))
 
 #define PS_PRODUCT_REGISTERS_64(type) \
   asm volatile( \
