@@ -338,9 +338,9 @@ export const symbols = {
   ps_page_select: { parameters: ["pointer", "i32", "i32", "buffer", "buffer", "buffer", "buffer"], result: "i32" },
   /**
    * ps_page_score and ps_page_select in one faster call. For PS_UNIQUE and PS_MEAN, a cache with groups scores the groups first, then only
-   * the pages of the best groups: it can miss a page whose group scores low. Otherwise a cache with coarse copies scores all pages by them,
-   * except for PS_QUEST, and the best 2 k again: it can miss a page whose copy scores far too low. `scores` [B, Hk, M] f32 is scratch. The
-   * other arguments are those of the two calls.
+   * the pages of the best groups, and those of the newest group unless recent_pages is 0: it can miss a page whose group scores low. Otherwise
+   * a cache with coarse copies scores all pages by them, except for PS_QUEST, and the best 2 k again: it can miss a page whose copy scores far
+   * too low. `scores` [B, Hk, M] f32 is scratch. The other arguments are those of the two calls.
    * (cache, layer, scorer, lambda, sink_pages, recent_pages, q, page_table, lengths, scores, selected, counts)
    */
   ps_page_choose: {

@@ -322,9 +322,9 @@ PS_API int32_t ps_page_score(ps_cache *cache, int32_t layer, int32_t scorer, flo
 PS_API int32_t ps_page_select(ps_cache *cache, int32_t sink_pages, int32_t recent_pages, const ps_tensor *scores, const ps_tensor *lengths,
                               const ps_tensor *selected, const ps_tensor *counts);
 /* ps_page_score and ps_page_select in one faster call. For PS_UNIQUE and PS_MEAN, a cache with groups scores the groups first, then only
- * the pages of the best groups: it can miss a page whose group scores low. Otherwise a cache with coarse copies scores all pages by them,
- * except for PS_QUEST, and the best 2 k again: it can miss a page whose copy scores far too low. `scores` [B, Hk, M] f32 is scratch. The
- * other arguments are those of the two calls. */
+ * the pages of the best groups, and those of the newest group unless recent_pages is 0: it can miss a page whose group scores low. Otherwise
+ * a cache with coarse copies scores all pages by them, except for PS_QUEST, and the best 2 k again: it can miss a page whose copy scores far
+ * too low. `scores` [B, Hk, M] f32 is scratch. The other arguments are those of the two calls. */
 PS_API int32_t ps_page_choose(ps_cache *cache, int32_t layer, int32_t scorer, float lambda, int32_t sink_pages, int32_t recent_pages,
                               const ps_tensor *q, const ps_tensor *page_table, const ps_tensor *lengths, const ps_tensor *scores,
                               const ps_tensor *selected, const ps_tensor *counts);

@@ -22,12 +22,11 @@ namespace {
 
 constexpr int kPieceInputs = 64; /* of a row, 128 bytes: what a swizzle spans */
 constexpr int kRowBytes = kPieceInputs * 2;
-constexpr int kInstructionRows = 64, kInstructionInputs = 16;
+constexpr int kInstructionRows = 64;
 constexpr int kSumThreads = 128; /* a warp group */
 constexpr int kBatchThreads = kSumThreads + 2 * kWarp; /* and the warps that request weights and x */
 constexpr int kMostStages = 32, kMostPieces = 4;
 constexpr int kMostRows = 192, kMostSharedRows = 128; /* of a tile; shared by two blocks */
-constexpr int kSumBarrier = 1; /* of the hardware, for the threads that sum */
 constexpr int kUnit = 1024; /* bytes that operands are aligned to */
 constexpr int kUnderWay = 72 * 1024; /* bytes of weights that a block waits for at once */
 
@@ -53,6 +52,9 @@ template <int T>
 constexpr int kPartStride = T * kInstructionRows + 4;
 
 #if defined(PS_HAS_WGMMA)
+
+constexpr int kInstructionInputs = 16;
+constexpr int kSumBarrier = 1; /* of the hardware, for the threads that sum */
 
 struct Barriers {
   uint64_t weights[kMostStages], x[kMostStages], empty[kMostStages], sent, taken;
