@@ -33,41 +33,50 @@ __device__ __forceinline__ void cluster_sync() {
   cluster_wait();
 }
 
+/* Where block `rank` of the cluster has what this block has at `own`, in shared memory. */
+__device__ __forceinline__ uint32_t remote_address(uint32_t own, uint32_t rank) {
+  uint32_t address = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(own), "r"(rank));
+#endif
+  return address;
+}
+
 /* The number that block `rank` of the cluster has where this block has `own`, in shared memory. */
 __device__ __forceinline__ uint32_t read_remote(const void *own, uint32_t rank) {
   uint32_t value = 0;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
-  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(remote_address(shared_address(own), rank)) : "memory");
 #endif
   return value;
+}
+
+/* Writes a number to a remote address. */
+__device__ __forceinline__ void write_remote(uint32_t address, float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+#endif
 }
 
 /* Writes a number to where block `rank` of the cluster has what this block has at `own`, in shared memory. */
 __device__ __forceinline__ void write_remote(void *own, uint32_t rank, uint32_t value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
-  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(remote_address(shared_address(own), rank)), "r"(value) : "memory");
 #endif
 }
 
 /* The same of four neighbouring numbers: one such request costs little more than that of a single number. */
 __device__ __forceinline__ void write_remote(void *own, uint32_t rank, const uint4 &values) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
-  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(values.x), "r"(values.y), "r"(values.z), "r"(values.w)
+  asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(remote_address(shared_address(own), rank)), "r"(values.x), "r"(values.y),
+               "r"(values.z), "r"(values.w)
                : "memory");
 #endif
 }
 
 __device__ __forceinline__ void write_remote(void *own, uint32_t rank, const uint2 &values) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
-  asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(values.x), "r"(values.y) : "memory");
+  asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(remote_address(shared_address(own), rank)), "r"(values.x), "r"(values.y) : "memory");
 #endif
 }
 

@@ -26,7 +26,7 @@ constexpr int kInstructionRows = 64;
 constexpr int kSumThreads = 128; /* a warp group */
 constexpr int kBatchThreads = kSumThreads + 2 * kWarp; /* and the warps that request weights and x */
 constexpr int kMostStages = 32, kMostPieces = 4;
-constexpr int kMostRows = 192, kMostSharedRows = 128; /* of a tile; shared by two blocks */
+constexpr int kMostRows = 192, kMostPairedRows = 128; /* of a tile; of a pair of blocks */
 constexpr int kUnit = 1024; /* bytes that operands are aligned to */
 constexpr int kUnderWay = 72 * 1024; /* bytes of weights that a block waits for at once */
 
@@ -59,16 +59,6 @@ constexpr int kSumBarrier = 1; /* of the hardware, for the threads that sum */
 struct Barriers {
   uint64_t weights[kMostStages], x[kMostStages], empty[kMostStages], sent, taken;
 };
-
-__device__ __forceinline__ uint32_t remote_address(const void *own, uint32_t rank) {
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(rank));
-  return address;
-}
-
-__device__ __forceinline__ void write_cluster(uint32_t address, float number) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(number) : "memory");
-}
 
 /* All lanes: tells every block of the cluster that the warp has come here, with all that it wrote. */
 __device__ __forceinline__ void tell_cluster(uint64_t *barrier, int32_t blocks) {
@@ -198,7 +188,7 @@ __device__ __forceinline__ void sum_tile(const BatchLaunch &launch, float (&sums
 }
 
 /* Hands every block of the cluster the sums of its share of the rows, [source][token][kPartStride]. */
-template <int N, int T, bool Shared>
+template <int N, int T, bool Paired>
 __device__ __forceinline__ void send_tile(const float (&sums)[T][N / 2], float *parts, int32_t rows, int32_t share, int32_t rank) {
   const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
 #pragma unroll
@@ -207,14 +197,14 @@ __device__ __forceinline__ void send_tile(const float (&sums)[T][N / 2], float *
     for (int h = 0; h < 2; h++) {
       const int32_t row = t * kInstructionRows + 16 * warp + lane / 4 + 8 * h, owner = row >= share ? 1 : 0;
       if (row >= rows) continue;
-      float *const own = parts + ((Shared ? rank * N : 0) + lane % 4 * 2) * kPartStride<T> + row - (Shared ? owner * share : 0);
-      if (!Shared || owner == rank) {
+      float *const own = parts + ((Paired ? rank * N : 0) + lane % 4 * 2) * kPartStride<T> + row - (Paired ? owner * share : 0);
+      if (!Paired || owner == rank) {
 #pragma unroll
         for (int i = 0; i < N / 4; i++) own[(i / 2 * 8 + i % 2) * kPartStride<T>] = sums[t][i / 2 * 4 + 2 * h + i % 2];
       } else {
-        const uint32_t to = remote_address(own, owner);
+        const uint32_t to = remote_address(shared_address(own), owner);
 #pragma unroll
-        for (int i = 0; i < N / 4; i++) write_cluster(to + (i / 2 * 8 + i % 2) * kPartStride<T> * 4, sums[t][i / 2 * 4 + 2 * h + i % 2]);
+        for (int i = 0; i < N / 4; i++) write_remote(to + (i / 2 * 8 + i % 2) * kPartStride<T> * 4, sums[t][i / 2 * 4 + 2 * h + i % 2]);
       }
     }
   }
@@ -230,7 +220,7 @@ __device__ __forceinline__ Pack<float, 4> bias_pack(const Typed &bias, int64_t o
 
 /* Adds up what the blocks sent, in their order, and stores it: outputs [first, first + share), or half as many behind gates. A thread takes four
  * outputs of a token at a time. width: outputs that there are, or 0 to store nothing. */
-template <int N, int T, typename Ending, bool Shared>
+template <int N, int T, typename Ending, bool Paired>
 __device__ __forceinline__ void store_share(const BatchLaunch &launch, const float *parts, int32_t share, int32_t first, int32_t tokens,
                                             int32_t width) {
   constexpr bool kGated = kIsGated<Ending>;
@@ -256,7 +246,7 @@ __device__ __forceinline__ void store_share(const BatchLaunch &launch, const flo
         sums.value[j] = (up.value[j] * factor + up_bias.value[j]) * Ending::of(sums.value[j] * factor + bias.value[j]);
       }
     } else {
-      const Pack<float, 4> more = Shared ? load_pack<4>(from + N * kPartStride<T>) : Pack<float, 4>{};
+      const Pack<float, 4> more = Paired ? load_pack<4>(from + N * kPartStride<T>) : Pack<float, 4>{};
 #pragma unroll
       for (int j = 0; j < 4; j++) sums.value[j] = (sums.value[j] + more.value[j]) * factor + bias.value[j];
     }
@@ -268,12 +258,12 @@ __device__ __forceinline__ void store_share(const BatchLaunch &launch, const flo
 
 #endif
 
-/* Shared: two blocks share out the inputs of a tile. */
-template <typename W, int N, int T, typename Ending, bool Shared>
+/* Paired: two blocks, a cluster, share out the inputs of a tile. */
+template <typename W, int N, int T, typename Ending, bool Paired>
 __global__ void __launch_bounds__(kBatchThreads, 1)
     batch_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap x, const __grid_constant__ BatchLaunch launch) {
 #if defined(PS_HAS_WGMMA)
-  constexpr int kCluster = Shared ? 2 : 1;
+  constexpr int kCluster = Paired ? 2 : 1;
   extern __shared__ char unaligned[];
   __shared__ Barriers barriers;
   char *const memory = unaligned + (kUnit - shared_address(unaligned) % kUnit) % kUnit;
@@ -281,7 +271,7 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
       shared_address(memory), shared_address(barriers.weights), shared_address(barriers.x), shared_address(barriers.empty), launch.stages,
       launch.stage_bytes};
   float *const parts = reinterpret_cast<float *>(memory + launch.stages * launch.stage_bytes);
-  const int32_t rank = Shared ? static_cast<int32_t>(cluster_rank()) : 0, first_tile = static_cast<int32_t>(blockIdx.x) / kCluster;
+  const int32_t rank = Paired ? static_cast<int32_t>(cluster_rank()) : 0, first_tile = static_cast<int32_t>(blockIdx.x) / kCluster;
   const Work work{first_tile, launch.tiles, launch.clusters, launch.steps * rank / kCluster, launch.steps * (rank + 1) / kCluster};
   if (threadIdx.x == kSumThreads) {
     for (int32_t i = 0; i < launch.stages; i++) {
@@ -298,7 +288,7 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
   __syncthreads();
 
   if (threadIdx.x >= kSumThreads) {
-    if (Shared) cluster_arrive();
+    if (Paired) cluster_arrive();
     const Requests<N, kIsGated<Ending>> requests{weights, x, launch.rows, launch.pieces, launch.piece_bytes, launch.depth};
     if (threadIdx.x == kSumThreads) requests.weights({ring, work});
     if (threadIdx.x == kSumThreads + kWarp) {
@@ -306,7 +296,7 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
       requests.x({ring, work});
     }
     __syncwarp();
-    if (Shared) cluster_wait();
+    if (Paired) cluster_wait();
     return;
   }
 
@@ -317,21 +307,21 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
 #pragma unroll 1
   for (int32_t tile = first_tile - launch.clusters, n = -1; tile < launch.tiles; tile += launch.clusters, n++) {
     if (n == 0) {
-      if (Shared) cluster_arrive();
+      if (Paired) cluster_arrive();
       wait_for_previous();
-      if (Shared) cluster_wait(); /* all blocks are there to be written to */
+      if (Paired) cluster_wait(); /* all blocks are there to be written to */
     }
     if (n >= 0) sum_tile<W, N, T>(launch, sums, turn, work.last_step - work.first_step);
-    const bool alone = !Shared || n < 0;
-    if (Shared && n > 0) wait_for_cluster(&barriers.taken, (n - 1) & 1);
-    send_tile<N, T, Shared>(sums, parts, n < 0 ? share : launch.rows, share, n < 0 ? 0 : rank);
+    const bool alone = !Paired || n < 0;
+    if (Paired && n > 0) wait_for_cluster(&barriers.taken, (n - 1) & 1);
+    send_tile<N, T, Paired>(sums, parts, n < 0 ? share : launch.rows, share, n < 0 ? 0 : rank);
     if (!alone) {
       tell_cluster(&barriers.sent, kCluster);
       wait_for_cluster(&barriers.sent, n & 1);
     }
     wgmma::named_wait(kSumBarrier, kSumThreads);
     const int32_t first = tile * launch.rows / (kIsGated<Ending> ? 2 : 1) + rank * share;
-    store_share<N, T, Ending, Shared>(launch, parts, share, n < 0 ? 0 : first, static_cast<int32_t>(launch.p.tokens), n < 0 ? 0 : width);
+    store_share<N, T, Ending, Paired>(launch, parts, share, n < 0 ? 0 : first, static_cast<int32_t>(launch.p.tokens), n < 0 ? 0 : width);
     if (tile + launch.clusters >= launch.tiles) continue;
     wgmma::named_wait(kSumBarrier, kSumThreads);
     if (!alone) tell_cluster(&barriers.taken, kCluster);
@@ -352,7 +342,7 @@ Cut choose_cut(const Backend &backend, const MatmulParams &p, int64_t tokens, bo
   Cut best{};
   int64_t least = INT64_MAX;
   for (int32_t blocks = 1; blocks <= (gated || pieces < kLeastPieces ? 1 : 2); blocks++) {
-    for (int32_t rows = 32; rows <= (blocks > 1 ? kMostSharedRows : kMostRows); rows += 16) {
+    for (int32_t rows = 32; rows <= (blocks > 1 ? kMostPairedRows : kMostRows); rows += 16) {
       const int64_t tiles = ceil_div(ceil_div(p.outputs, rows), backend.multiprocessors / blocks);
       const int64_t cost = tiles * ceil_div(pieces, blocks) * (rows + tokens / 2) + (blocks > 1 ? kSending : 0);
       if (cost < least) least = cost, best = {rows, blocks};
@@ -379,7 +369,7 @@ CUtensorMap map_weights(const MatmulParams &p, uint32_t rows, bool gated) {
                           {kPieceInputs, 8, 2, rows / 16}});
 }
 
-template <typename W, int N, int T, typename Ending, bool Shared>
+template <typename W, int N, int T, typename Ending, bool Paired>
 void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy, const Cut &cut) {
   const int64_t piece_rows = std::max<int64_t>(cut.rows + N, T * kInstructionRows); /* an instruction reads 64, also of fewer */
   const int64_t pieces = cut.rows <= kMostRows / 4   ? kMostPieces
@@ -402,12 +392,12 @@ void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, cons
   launch_params.stage_bytes = static_cast<int32_t>(stage_bytes);
   launch_params.depth = static_cast<int32_t>(std::min(stages, ceil_div(kUnderWay, weight_bytes)));
   launch_params.clusters = static_cast<int32_t>(std::min<int64_t>(tiles, backend.multiprocessors / cut.blocks));
-  auto *kernel = batch_kernel<W, N, T, Ending, Shared>;
+  auto *kernel = batch_kernel<W, N, T, Ending, Paired>;
   const char *what = "Could not launch matmul";
   const int64_t shared_bytes = kUnit + stages * stage_bytes + part_bytes;
   const CUtensorMap weights = map_weights<W>(p, static_cast<uint32_t>(cut.rows), kIsGated<Ending>), rounded = map_x<W>(p, x, N);
   leave_no_cache(what, kernel);
-  if (Shared) {
+  if (Paired) {
     launch_clusters_together(backend, what, kernel, launch_params.clusters, 1, cut.blocks, kBatchThreads, shared_bytes, weights, rounded,
                              launch_params);
   } else {

@@ -4,14 +4,13 @@
 
 #include <cuda.h>
 
+#include "cluster.cuh"
 #include "wgmma.cuh"
 
 namespace ps {
 namespace wgmma {
 
 #if defined(PS_HAS_WGMMA)
-
-__device__ __forceinline__ void prefetch_map(const CUtensorMap &map) { asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory"); }
 
 __device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map, int32_t at0, int32_t at1, uint32_t barrier) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
@@ -26,16 +25,9 @@ __device__ __forceinline__ void copy_box(uint32_t shared, const CUtensorMap &map
                : "memory");
 }
 
-/* Announces bytes to a barrier's present phase, without an arrival. */
-__device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
-  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-
 /* Arrives at the barrier that block `rank` of the cluster has where this block has its own, after all that this thread has written. */
 __device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier, uint32_t rank) {
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(barrier), "r"(rank));
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(remote_address(barrier, rank)) : "memory");
 }
 
 /* Waits for a phase whose arrivals may come from the whole cluster. */
