@@ -1,5 +1,6 @@
-/* Rows that the operation before a product writes rounded to bf16 as well, where the product looks for its x: at the start of scratch memory. This
- * spares the product the launch that rounds. The f32 rows are written all the same, so nobody else sees a difference.
+/* Rows that the operation before a product writes rounded to bf16 as well, in scratch memory: at its start, where the product would round its x, or
+ * behind the x of a product whose gates are multiplied. This spares the product the launch that rounds. The f32 rows are written all the same, so
+ * nobody else sees a difference.
  *
  * Whether a product follows is a guess: the last one of many tokens rounded its x. Where it is wrong, 2 bytes per number were written in vain. */
 #pragma once
