@@ -12,8 +12,7 @@ Encode find_encode() {
   cudaDriverEntryPointQueryResult result{};
   check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result),
              "Could not ask the driver for tensor maps");
-  if (result != cudaDriverEntryPointSuccess)
-    throw Error(PS_DEVICE_ERROR, "The driver has no cuTensorMapEncodeTiled; install a driver of CUDA 12 or newer");
+  if (result != cudaDriverEntryPointSuccess) throw Error(PS_DEVICE_ERROR, "The driver has no cuTensorMapEncodeTiled; install a driver for CUDA 13");
   return reinterpret_cast<Encode>(found);
 }
 
@@ -27,7 +26,8 @@ CUtensorMap make_tensor_map(const MapShape &shape) {
                                  static_cast<uint32_t>(shape.rank), const_cast<void *>(shape.data), shape.sizes, shape.strides + 1, shape.box, steps,
                                  CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) throw Error(PS_DEVICE_ERROR, "The driver refuses a tensor map with status " + std::to_string(result));
+  if (result != CUDA_SUCCESS)
+    throw Error(PS_DEVICE_ERROR, "The driver refuses a tensor map with status " + std::to_string(result) + "; install a newer driver for CUDA 13");
   return map;
 }
 

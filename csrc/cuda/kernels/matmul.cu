@@ -113,7 +113,7 @@ template <typename W>
 void round_x(Backend &backend, const MatmulParams &params, const Rounded<W> &out) {
   const bool is_copy = std::is_same<W, bf16>::value && out.rest == nullptr;
   backend.rounds_rows = is_copy;
-  if (is_copy && has_copy(backend, params) && backend.rounded.place == out.x) return;
+  if (is_copy && copy_of(backend, params) == out.x) return;
   with_pack<4>(params.inputs % 4 == 0 && packs(params.x, 4), [&](auto n) {
     const char *what = "Could not launch the rounding of matmul";
     if constexpr (std::is_same<W, f16>::value) {
@@ -148,7 +148,7 @@ Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t p
 template <typename W>
 void multiply_rounded(Backend &backend, const MatmulParams &params) {
   Rounded<W> rounded = place_rounded<W>(backend, params, 1, 0, nullptr);
-  if (std::is_same<W, bf16>::value && has_copy(backend, params)) rounded.x = static_cast<W *>(backend.rounded.place);
+  if (void *copy = copy_of(backend, params); copy != nullptr && std::is_same<W, bf16>::value) rounded.x = static_cast<W *>(copy);
   round_x(backend, params, rounded);
   if (takes_batch(backend, params, PS_STORE)) return matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo}, PS_STORE, {});
   matmul_cublas(backend, params, {rounded.x, rounded.stride, params.weight.dtype});

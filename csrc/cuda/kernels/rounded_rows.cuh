@@ -46,10 +46,11 @@ inline void note_copy(Backend &backend, const RoundedCopy &copy, const Rows<floa
   if (copy.x != nullptr) backend.rounded = {rows.data, rows.stride, tokens, width, copy.x};
 }
 
-/* Whether the x of a product already lies rounded at backend.rounded.place. */
-inline bool has_copy(const Backend &backend, const MatmulParams &p) {
+/* Where the x of a product already lies rounded; nullptr if nowhere. */
+inline void *copy_of(const Backend &backend, const MatmulParams &p) {
   const RoundedRows &rounded = backend.rounded;
-  return rounded.source == p.x.data && rounded.stride == p.x.stride && rounded.tokens == p.tokens && rounded.width == p.inputs;
+  const bool is_x = rounded.source == p.x.data && rounded.stride == p.x.stride && rounded.tokens == p.tokens && rounded.width == p.inputs;
+  return is_x ? rounded.place : nullptr;
 }
 
 }  // namespace ps

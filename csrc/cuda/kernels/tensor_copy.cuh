@@ -30,17 +30,6 @@ __device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier, uint32_t
   asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(remote_address(barrier, rank)) : "memory");
 }
 
-/* Waits for a phase whose arrivals may come from the whole cluster. */
-__device__ __forceinline__ void barrier_wait_cluster(uint32_t barrier, uint32_t parity) {
-  uint32_t done;
-  do {
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-  } while (done == 0);
-}
-
 #endif
 
 }  // namespace wgmma

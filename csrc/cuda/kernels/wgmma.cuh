@@ -86,6 +86,17 @@ __device__ __forceinline__ void pin(float (&numbers)[kCount]) {
                : PS_ACC##count(0) \
                : "l"(a), "l"(b), "r"(accumulate))
 
+/* The one for N columns. */
+#define PS_PRODUCTS_SHARED(type) \
+  { \
+    if constexpr (N == 16) PS_PRODUCT_SHARED(type, 16, 8, 8, 9, 10); \
+    if constexpr (N == 24) PS_PRODUCT_SHARED(type, 24, 12, 12, 13, 14); \
+    if constexpr (N == 32) PS_PRODUCT_SHARED(type, 32, 16, 16, 17, 18); \
+    if constexpr (N == 48) PS_PRODUCT_SHARED(type, 48, 24, 24, 25, 26); \
+    if constexpr (N == 64) PS_PRODUCT_SHARED(type, 64, 32, 32, 33, 34); \
+    if constexpr (N == 128) PS_PRODUCT_SHARED(type, 128, 64, 64, 65, 66); \
+  }
+
 #define PS_PRODUCT_REGISTERS_64(type) \
   asm volatile( \
       "{.reg .pred p; setp.ne.b32 p, 1, 0;" \
@@ -118,18 +129,8 @@ template <typename T, int N>
 __device__ __forceinline__ void product_shared(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate) {
   static_assert(N == 16 || N == 24 || N == 32 || N == 48 || N == 64 || N == 128, "Only these widths are spelled out.");
   constexpr bool kBf16 = std::is_same<T, bf16>::value;
-  if constexpr (N == 16 && kBf16) PS_PRODUCT_SHARED("bf16", 16, 8, 8, 9, 10);
-  if constexpr (N == 16 && !kBf16) PS_PRODUCT_SHARED("f16", 16, 8, 8, 9, 10);
-  if constexpr (N == 24 && kBf16) PS_PRODUCT_SHARED("bf16", 24, 12, 12, 13, 14);
-  if constexpr (N == 24 && !kBf16) PS_PRODUCT_SHARED("f16", 24, 12, 12, 13, 14);
-  if constexpr (N == 32 && kBf16) PS_PRODUCT_SHARED("bf16", 32, 16, 16, 17, 18);
-  if constexpr (N == 32 && !kBf16) PS_PRODUCT_SHARED("f16", 32, 16, 16, 17, 18);
-  if constexpr (N == 48 && kBf16) PS_PRODUCT_SHARED("bf16", 48, 24, 24, 25, 26);
-  if constexpr (N == 48 && !kBf16) PS_PRODUCT_SHARED("f16", 48, 24, 24, 25, 26);
-  if constexpr (N == 64 && kBf16) PS_PRODUCT_SHARED("bf16", 64, 32, 32, 33, 34);
-  if constexpr (N == 64 && !kBf16) PS_PRODUCT_SHARED("f16", 64, 32, 32, 33, 34);
-  if constexpr (N == 128 && kBf16) PS_PRODUCT_SHARED("bf16", 128, 64, 64, 65, 66);
-  if constexpr (N == 128 && !kBf16) PS_PRODUCT_SHARED("f16", 128, 64, 64, 65, 66);
+  if constexpr (kBf16) PS_PRODUCTS_SHARED("bf16")
+  else PS_PRODUCTS_SHARED("f16")
 }
 
 /* D += A B: A in registers, B with the columns of D along its rows. */
@@ -161,6 +162,7 @@ __device__ __forceinline__ void product_registers(float (&d)[N / 2], const uint3
 #undef PS_REGS64
 #undef PS_REGS128
 #undef PS_PRODUCT_SHARED
+#undef PS_PRODUCTS_SHARED
 #undef PS_PRODUCT_REGISTERS_64
 #undef PS_PRODUCT_REGISTERS_128
 #undef PS_PRODUCT_REGISTERS_256
@@ -193,15 +195,20 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
-  uint32_t done;
-  do {
-    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
-                 : "=r"(done)
-                 : "r"(barrier), "r"(parity)
-                 : "memory");
-  } while (done == 0);
-}
+#define PS_BARRIER_WAIT(scope) \
+  uint32_t done; \
+  do { \
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity" scope ".shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}" \
+                 : "=r"(done) \
+                 : "r"(barrier), "r"(parity) \
+                 : "memory"); \
+  } while (done == 0)
+
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) { PS_BARRIER_WAIT(""); }
+/* The same where arrivals may come from the whole cluster. */
+__device__ __forceinline__ void barrier_wait_cluster(uint32_t barrier, uint32_t parity) { PS_BARRIER_WAIT(".acquire.cluster"); }
+
+#undef PS_BARRIER_WAIT
 
 /* Copies bytes (a multiple of 16) from global to shared memory and reports them to the barrier. */
 __device__ __forceinline__ void bulk_copy(uint32_t shared, const void *global, int bytes, uint32_t barrier) {
