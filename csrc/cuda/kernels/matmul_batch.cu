@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
       requests.x({ring, work});
     }
     __syncwarp();
-    if (Paired) cluster_wait();
+    if (Paired) cluster_wait(), cluster_sync();
     return;
   }
 
@@ -326,6 +326,8 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
     wgmma::named_wait(kSumBarrier, kSumThreads);
     if (!alone) tell_cluster(&barriers.taken, kCluster);
   }
+  __syncwarp();
+  if (Paired) cluster_sync(); /* no block ends before the other has sent it all */
 #endif
 }
 
