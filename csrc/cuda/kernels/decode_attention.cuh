@@ -16,7 +16,7 @@ constexpr int kDecodeThreads = 128;
 constexpr int kMaxSplits = 64;
 constexpr int kFewRows = 16;
 constexpr int kFewBlocks = 132;   /* for few rows: one per multiprocessor, so that the next launch fits beside it and joining is short */
-constexpr int kClusterSplits = 8, kClusterTokens = 1024; /* so few tokens are split for one cluster, whose blocks join them sooner */
+constexpr int kClusterSplits = 8, kClusterTokens = 4096; /* so few tokens are split for one cluster, whose blocks join them sooner */
 constexpr int kBusyRows = 64;     /* from here on rows keep the device busy by themselves, and joining splits costs more than it gains */
 constexpr int kManyBlocks = 4096; /* for many: enough to even out their waves */
 constexpr int kPartialExtra = 4;    /* maximum, total, and padding to 16 bytes */
