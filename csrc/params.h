@@ -101,6 +101,8 @@ struct FusedMatmulParams {
   ps_ending ending;
   Rows<float> normed;  /* [tokens, inputs], scratch; with a norm */
   Rows<float> product; /* [tokens, outputs], scratch; unless the ending is PS_STORE */
+  Typed next_norm;         /* [outputs], data may be nullptr: the norm of the fused product that follows and takes out */
+  Rows<float> next_normed; /* [tokens, outputs], its scratch */
 };
 
 struct AddParams {

@@ -15,12 +15,13 @@ export function linear(
   name: string,
   x: Tensor,
   out: Tensor,
-  { norm, ending }: ProductJoins = {},
+  joins: ProductJoins = {},
 ): void {
   const stack = weights.stack(`${name}.weight`);
   const bias = weights.find(`${name}.bias`);
   const [whole] = stack;
-  if (whole && stack.length === 1) return fusedMatmul(device, x, whole, bias, out, { norm, ending });
+  if (whole && stack.length === 1) return fusedMatmul(device, x, whole, bias, out, joins);
+  const { norm, ending } = joins;
   let row = 0;
   for (const weight of stack) {
     const rows = weight.shape[0] ?? 0;

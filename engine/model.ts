@@ -44,12 +44,14 @@ type Step = Pick<PrefillChunk, "ids" | "positions">;
 /** Appends the keys and values of a layer to the cache, and attends. */
 type Attend = (layer: number, rotation: HeadRotation, views: ActivationViews) => void;
 
+const BLOCK_PROJECTIONS = ["qkv", "output", "gate_up", "down"] as const;
+
 /** Tokens that go through a block together. */
 interface Part {
   readonly views: ActivationViews;
   readonly attend: Attend;
-  /** Whether they are the one token of a decode step, whose products take in what surrounds them. */
-  readonly oneToken: boolean;
+  /** Whether products of the residual stream norm it, and those that end a block add to it, instead of operations of their own. */
+  readonly joinsSums: boolean;
   /** What is left of the last block: see {@link finish}. */
   finish?: (() => void) | undefined;
 }
@@ -131,6 +133,7 @@ export class Model {
   readonly #embeddingScale: number;
   readonly #experts: Experts | undefined;
   readonly #frequencies: RopeFrequencies;
+  readonly #hasWholeProjections: boolean;
   constructor(
     readonly device: Device,
     readonly config: ModelConfig,
@@ -149,6 +152,10 @@ export class Model {
     this.#embeddingScale = roundsEmbedding ? roundedTo(weights.get("embedding.weight").dtype, factor) : factor;
     [this.#logits, this.#best, this.#ownLogits] = this.#makeLogits(Math.min(LOGIT_ROWS, chunkTokens));
     this.#experts = config.moe && new Experts(device, weights, config, config.moe, chunkTokens);
+    this.#hasWholeProjections = !config.moe &&
+      Array(config.numLayers).keys().every((layer) =>
+        BLOCK_PROJECTIONS.every((name) => isWhole(weights, `layers.${layer}.${name}`))
+      );
   }
 
   get #output(): Tensor {
@@ -187,7 +194,7 @@ export class Model {
         pool.cache.appendRotated(layer, rotation, q, k, v, some.slots);
         for (const read of reads) attendPrompt(pool, policy, layer, read, hooks.afterSelection);
       };
-      return { views: own, attend, oneToken: false };
+      return { views: own, attend, joinsSums: false };
     });
     try {
       for (let layer = 0; layer < this.config.numLayers; layer++) {
@@ -217,15 +224,15 @@ export class Model {
       decodeAttention(layer, step, q, attended);
       hooks.observer?.afterAttention(layer, q, step);
     };
-    const part: Part = { views, attend, oneToken: step.ids.shape[0] === 1 };
-    const joins = this.#joinsSums(part);
-    if (!joins) this.#norm(views, -1);
+    const joinsSums = this.#joinsSums(step.ids.shape[0] ?? 1);
+    const part: Part = { views, attend, joinsSums };
+    if (!joinsSums) this.#norm(views, -1);
     for (let layer = 0; layer < this.config.numLayers; layer++) {
       this.#layer(layer, [part]);
       finish([part]);
       hooks.afterLayer?.(layer, views.hidden);
     }
-    return joins ? this.#project(views.hidden, this.#withNorm("norm", views)) : this.logits(views.normed);
+    return joinsSums ? this.#project(views.hidden, this.#withNorm("norm", views)) : this.logits(views.normed);
   }
 
   /** Logits `[T, V]` of up to {@link maxLogitRows}, or as many as are reserved, normed hidden states. */
@@ -290,12 +297,13 @@ export class Model {
   }
 
   /**
-   * Whether products of the residual stream norm it, and those that end a block add to it, instead of operations of their own. Not where
-   * something else comes between: sums over devices, norms behind a block, a factor, experts.
+   * Whether a decode step of so many tokens joins its sums ({@link Part}). Not where something else comes between: sums over devices, norms
+   * behind a block, a factor, experts; and for several tokens not where a projection is several products, each of which would norm them all.
    */
-  #joinsSums({ oneToken }: Part): boolean {
+  #joinsSums(numTokens: number): boolean {
     const { postNorms, scales } = this.config;
-    return oneToken && this.device.members === 1 && !postNorms && scales.residual === 1 && !this.#experts;
+    const isPlain = this.device.members === 1 && !postNorms && scales.residual === 1 && !this.#experts;
+    return isPlain && (numTokens === 1 || this.#hasWholeProjections);
   }
 
   /** The norm of the residual stream after a layer, for the next one or for the logits. */
@@ -330,17 +338,16 @@ export class Model {
   /** What a block multiplies first: the normed hidden states, or the residual stream with the norm for its product to take in. */
   #blockInput(norm: string, part: Part): { x: Tensor; joins: ProductJoins } {
     const { views } = part;
-    return this.#joinsSums(part)
-      ? { x: views.hidden, joins: this.#withNorm(norm, views) }
-      : { x: views.normed, joins: {} };
+    return part.joinsSums ? { x: views.hidden, joins: this.#withNorm(norm, views) } : { x: views.normed, joins: {} };
   }
 
   /** The last product of a block, and its sum into the residual stream: in the product, or later. */
   #endBlock(name: string, x: Tensor, part: Part, postNorm: string, nextNorm: Tensor): void {
     const { device, weights } = this;
-    const { hidden, delta } = part.views;
-    if (this.#joinsSums(part)) {
-      return linear(device, weights, name, x, hidden, { ending: { kind: "add", scratch: delta } });
+    const { hidden, normed, delta } = part.views;
+    if (part.joinsSums) {
+      const next = { weight: nextNorm, eps: this.config.rmsNormEps, scratch: normed };
+      return linear(device, weights, name, x, hidden, { ending: { kind: "add", scratch: delta }, next });
     }
     linear(device, weights, name, x, delta);
     this.#joinLater(postNorm, part, nextNorm);

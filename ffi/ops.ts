@@ -90,14 +90,23 @@ export function matmul(device: Device, x: Tensor, weight: Tensor, bias: Tensor |
 
 /** What surrounds a product in {@link fusedMatmul}. Scratch memory is f32; its contents are undefined afterwards. */
 export interface ProductJoins {
-  /** Norms x before. weight `[K]`; scratch `[T, K]` */
-  norm?: { weight: Tensor; eps: number; scratch: Tensor } | undefined;
+  /** Norms x before. */
+  norm?: ProductNorm | undefined;
   /** Adds the product to out, or multiplies its second half by an activation of the first, the gate. scratch `[T, N]` */
   ending?: { kind: "add" | "silu_mul" | "gelu_mul"; scratch: Tensor } | undefined;
+  /** The norm of the {@link fusedMatmul} that takes out next, with the same eps; only where the product is added. It changes results by rounding only. */
+  next?: ProductNorm | undefined;
+}
+
+/** weight `[K]`; scratch `[T, K]` */
+export interface ProductNorm {
+  weight: Tensor;
+  eps: number;
+  scratch: Tensor;
 }
 
 /**
- * {@link rmsNorm}, {@link matmul}, and {@link add}, {@link siluMul} or {@link geluMul} in one call: on CUDA, one launch for one token.
+ * {@link rmsNorm}, {@link matmul}, and {@link add}, {@link siluMul} or {@link geluMul} in one call: on CUDA, one launch for one token, and fewer for a batch.
  *
  * @param out `[T, N]`, or `[T, N / 2]` where the ending multiplies gates; none of the other tensors
  */
@@ -107,20 +116,22 @@ export function fusedMatmul(
   weight: Tensor,
   bias: Tensor | undefined,
   out: Tensor,
-  { norm, ending }: ProductJoins,
+  { norm, ending, next }: ProductJoins,
 ): void {
   device.check(
     device.native.ps_fused_matmul(
       device.pointer,
       x.struct,
       norm?.weight.struct ?? null,
-      norm?.eps ?? 0,
+      (norm ?? next)?.eps ?? 0,
       weight.struct,
       bias?.struct ?? null,
       ENUMS.ps_ending[ending?.kind ?? "store"],
       norm?.scratch.struct ?? null,
       ending?.scratch.struct ?? null,
       out.struct,
+      next?.weight.struct ?? null,
+      next?.scratch.struct ?? null,
     ),
   );
 }

@@ -1,6 +1,6 @@
 // Generated from csrc/include/pagesift.h; after a change there, run "deno run -A scripts/gate/abi.ts --write".
 
-export const ABI_VERSION = 13;
+export const ABI_VERSION = 14;
 
 /** What a native call returned. */
 export enum Status {
@@ -223,11 +223,26 @@ export const symbols = {
    * ps_rms_norm of x by `norm`, then ps_matmul, then what `ending` says, in one call: what surrounds the products of a decode step. norm [K] and
    * normed [T, K], both NULL or neither; product [T, N], NULL for PS_STORE. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N], for
    * PS_SILU_MUL and PS_GELU_MUL [T, N / 2]. out is none of the others. `normed` and `product` are scratch: their contents are undefined
-   * afterwards. The CUDA build computes one token in one launch.
-   * (device, x, norm, eps, weight, bias, ending, normed, product, out)
+   * afterwards. next_norm [N] and next_normed [T, N], both NULL or neither and only with PS_ADD, say what follows: a ps_fused_matmul whose x, norm and
+   * normed are out, next_norm and next_normed, with the same eps. That may come sooner then, and differ by rounding; if something else follows,
+   * nothing is lost. The CUDA build computes one token in one launch.
+   * (device, x, norm, eps, weight, bias, ending, normed, product, out, next_norm, next_normed)
    */
   ps_fused_matmul: {
-    parameters: ["pointer", "buffer", "buffer", "f32", "buffer", "buffer", "i32", "buffer", "buffer", "buffer"],
+    parameters: [
+      "pointer",
+      "buffer",
+      "buffer",
+      "f32",
+      "buffer",
+      "buffer",
+      "i32",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+      "buffer",
+    ],
     result: "i32",
   },
   /**

@@ -98,22 +98,31 @@ int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *weight
 }
 
 int32_t ps_fused_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *norm, float eps, const ps_tensor *weight, const ps_tensor *bias,
-                        int32_t ending, const ps_tensor *normed, const ps_tensor *product, const ps_tensor *out) {
+                        int32_t ending, const ps_tensor *normed, const ps_tensor *product, const ps_tensor *out, const ps_tensor *next_norm,
+                        const ps_tensor *next_normed) {
   return guard_each(device, [&] {
     require(ending >= PS_STORE && ending <= PS_GELU_MUL, "The ending is unknown");
     require((norm == nullptr) == (normed == nullptr), "norm and normed must both be NULL or neither");
     require((ending == PS_STORE) == (product == nullptr), "product must be NULL for PS_STORE, and for no other ending");
     const bool gated = ending == PS_SILU_MUL || ending == PS_GELU_MUL;
-    FusedMatmulParams params{check_product(*device, x, weight, bias, out, gated ? 2 : 1), {nullptr, 0, PS_F32}, eps, ps_ending(ending), {}, {}};
+    require((next_norm == nullptr) == (next_normed == nullptr), "next_norm and next_normed must both be NULL or neither");
+    require(next_norm == nullptr || ending == PS_ADD, "next_norm must be NULL unless the ending is PS_ADD");
+    constexpr Typed kNone{nullptr, 0, PS_F32};
+    FusedMatmulParams params{check_product(*device, x, weight, bias, out, gated ? 2 : 1), kNone, eps, ps_ending(ending), {}, {}, kNone, {}};
     const MatmulParams &matmul = params.matmul;
     if (norm != nullptr) {
       params.norm = check_tensor(*device, "norm", norm, kFloats, {matmul.inputs}).typed();
       params.normed = check_tensor(*device, "normed", normed, kF32, {matmul.tokens, matmul.inputs}).rows<float>();
     }
     if (product != nullptr) params.product = check_tensor(*device, "product", product, kF32, {matmul.tokens, matmul.outputs}).rows<float>();
+    if (next_norm != nullptr) {
+      params.next_norm = check_tensor(*device, "next_norm", next_norm, kFloats, {matmul.outputs}).typed();
+      params.next_normed = check_tensor(*device, "next_normed", next_normed, kF32, {matmul.tokens, matmul.outputs}).rows<float>();
+    }
     const float *const target = matmul.out.data;
     require(target != matmul.x.data && target != params.normed.data && target != params.product.data, "out must be none of x, normed and product");
     require(params.normed.data == nullptr || params.normed.data != matmul.x.data, "normed must not be x");
+    require(params.next_normed.data == nullptr || params.next_normed.data != target, "next_normed must not be out");
     fused_matmul(*device->backend, params);
   });
 }

@@ -109,7 +109,7 @@ const void *post(Backend &backend, const void *source, int64_t bytes) {
 
 void enter(Backend &backend) {
   check_cuda(cudaSetDevice(backend.index), "Could not use the GPU");
-  backend.rounded = {}; /* what follows may write its source */
+  forget_rows(backend);
 }
 
 }  // namespace

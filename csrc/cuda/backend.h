@@ -36,6 +36,18 @@ struct RoundedRows {
   void *place;
 };
 
+/* Rows of which the last launch knows the norm, for the product that takes it: rounded_rows.cuh. */
+struct NormedRows {
+  const float *source; /* nullptr: none */
+  int64_t stride, tokens, width; /* of the source */
+  const void *norm;
+  float eps;
+  Rows<float> rows;     /* normed; nullptr where a product takes: */
+  void *weighted;       /* source * norm as bf16, rows as RoundedRows has them, */
+  const float *squares; /* and [parts, tokens], whose sums over parts are those of the squares of a token */
+  int32_t parts;
+};
+
 struct Backend {
   int index = 0;
   cudaStream_t stream = nullptr;
@@ -57,11 +69,15 @@ struct Backend {
   int64_t scratch_bytes = 0;
   std::vector<WrittenLayer> written; /* by kernels that may still be under way when the next one starts early */
   RoundedRows rounded{};
+  NormedRows normed{};
   bool rounds_rows = false; /* whether the last product of many tokens rounded its x to bf16, and no more */
 };
 
 constexpr int64_t kStagingBytes = 1 << 16;
 constexpr int64_t kTransferBytes = 1 << 23;
+
+/* Forgets what the last launch left: what follows may write it, or what it was made of. */
+inline void forget_rows(Backend &backend) { backend.rounded = {}, backend.normed = {}; }
 
 /* Throws what a CUDA call returned, unless it is cudaSuccess. `what` says what was attempted: "Could not launch page_score". */
 void check_cuda(cudaError_t status, const char *what);
@@ -114,7 +130,7 @@ void launch(Backend &backend, Start start, const char *what, void (*kernel)(Para
   config.attrs = &attribute;
   config.numAttrs = start == Start::kEarly && backend.capability >= 90 ? 1 : 0;
   allow_shared(what, kernel, shared_bytes);
-  backend.rounded = {};
+  forget_rows(backend);
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
 }
 

@@ -21,7 +21,7 @@ namespace {
 
 /* What is exchanged may be what a member has rounded. */
 void forget_rounded(const Group &group) {
-  for (Backend *member : group.members) member->rounded = {};
+  for (Backend *member : group.members) forget_rows(*member);
 }
 
 bool wants_nccl() {

@@ -43,7 +43,7 @@
 extern "C" {
 #endif
 
-#define PS_ABI_VERSION 13
+#define PS_ABI_VERSION 14
 
 typedef struct ps_device ps_device;
 typedef struct ps_buffer ps_buffer;
@@ -263,9 +263,12 @@ PS_API int32_t ps_matmul(ps_device *device, const ps_tensor *x, const ps_tensor 
 /* ps_rms_norm of x by `norm`, then ps_matmul, then what `ending` says, in one call: what surrounds the products of a decode step. norm [K] and
  * normed [T, K], both NULL or neither; product [T, N], NULL for PS_STORE. x [T, K]; weight [N, K]; bias [N], may be NULL; out [T, N], for
  * PS_SILU_MUL and PS_GELU_MUL [T, N / 2]. out is none of the others. `normed` and `product` are scratch: their contents are undefined
- * afterwards. The CUDA build computes one token in one launch. */
+ * afterwards. next_norm [N] and next_normed [T, N], both NULL or neither and only with PS_ADD, say what follows: a ps_fused_matmul whose x, norm and
+ * normed are out, next_norm and next_normed, with the same eps. That may come sooner then, and differ by rounding; if something else follows,
+ * nothing is lost. The CUDA build computes one token in one launch. */
 PS_API int32_t ps_fused_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *norm, float eps, const ps_tensor *weight,
-                               const ps_tensor *bias, int32_t ending, const ps_tensor *normed, const ps_tensor *product, const ps_tensor *out);
+                               const ps_tensor *bias, int32_t ending, const ps_tensor *normed, const ps_tensor *product, const ps_tensor *out,
+                               const ps_tensor *next_norm, const ps_tensor *next_normed);
 /* x += y. x, y [T, n]. */
 PS_API int32_t ps_add(ps_device *device, const ps_tensor *x, const ps_tensor *y);
 /* The index of the largest number of each row, the lowest index on ties; -1 for a row with a NaN or an infinite maximum.

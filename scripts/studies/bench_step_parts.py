@@ -155,14 +155,22 @@ class Layers:
         """The same with norms, sums and activations in the products."""
         device, weights, following = self.device.pointer, self.weights[layer], self.weights[(layer + 1) % self.shape.layers]
 
-        def fused(x: Tensor, norm: Tensor | None, weight: Tensor, ending: int, product: Tensor | None, out: Tensor) -> None:
-            normed = self.normed if norm else None
+        def fused(
+            x: Tensor,
+            norm: Tensor | None,
+            weight: Tensor,
+            ending: int,
+            product: Tensor | None,
+            out: Tensor,
+            next_norm: Tensor | None = None,
+        ) -> None:
+            normed, next_normed = self.normed if norm else None, self.normed if next_norm else None
             bias = self.bias if out is self.qkv else None
-            self.call("ps_fused_matmul", device, x, norm, EPS, weight, bias, ending, normed, product, out)
+            self.call("ps_fused_matmul", device, x, norm, EPS, weight, bias, ending, normed, product, out, next_norm, next_normed)
 
-        fused(self.attended, None, weights["output"], ADD, self.delta, self.hidden)
+        fused(self.attended, None, weights["output"], ADD, self.delta, self.hidden, weights["block_norm"])
         fused(self.hidden, weights["block_norm"], weights["gate_up"], SILU_MUL, self.gate_up, self.product)
-        fused(self.product, None, weights["down"], ADD, self.delta, self.hidden)
+        fused(self.product, None, weights["down"], ADD, self.delta, self.hidden, weights["next_norm"])
         fused(self.hidden, weights["next_norm"], following["qkv"], STORE, None, self.qkv)
 
     def feed_forward(self, layer: int) -> None:
@@ -171,7 +179,7 @@ class Layers:
         self.call("ps_matmul", device, self.attended, weights["output"], None, self.delta)
         self.call("ps_add_rms_norm", device, self.hidden, self.delta, weights["block_norm"], EPS, self.normed)
         if self.batch > 1:
-            gate_up = (self.normed, None, EPS, weights["gate_up"], None, SILU_MUL, None, self.gate_up, self.product)
+            gate_up = (self.normed, None, EPS, weights["gate_up"], None, SILU_MUL, None, self.gate_up, self.product, None, None)
             self.call("ps_fused_matmul", device, *gate_up)
         else:
             self.call("ps_matmul", device, self.normed, weights["gate_up"], None, self.gate_up)
@@ -227,6 +235,8 @@ ARMS: dict[str, dict[str, bool]] = {
 }
 
 BATCH_ARMS: dict[str, dict[str, bool]] = {
+    "products fused, append and attention": {"fused": True},
+    "products fused, neither": {"append": False, "attend": False, "fused": True},
     "all": {},
     "no append": {"append": False},
     "no attention": {"attend": False},

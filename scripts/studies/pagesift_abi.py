@@ -2,7 +2,7 @@
 
 import ctypes as c
 
-ABI_VERSION = 13
+ABI_VERSION = 14
 OK = 0
 INVALID_ARGUMENT = 1
 OUT_OF_MEMORY = 2
@@ -239,6 +239,8 @@ SIGNATURES = {
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.c_int32,
+        c.POINTER(Tensor),
+        c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),
         c.POINTER(Tensor),

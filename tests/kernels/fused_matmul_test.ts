@@ -2,7 +2,7 @@ import { assertThrows } from "@std/assert";
 import { Random } from "../../engine/sample/random.ts";
 import type { Device } from "../../ffi/device.ts";
 import { NativeError } from "../../ffi/errors.ts";
-import { add, fusedMatmul, geluMul, matmul, rmsNorm, siluMul } from "../../ffi/ops.ts";
+import { add, fusedMatmul, geluMul, matmul, type ProductJoins, rmsNorm, scale, siluMul } from "../../ffi/ops.ts";
 import type { Tensor } from "../../ffi/tensor.ts";
 import { geluMul as geluMulReference } from "../reference/gelu_mul.ts";
 import { matmul as matmulReference } from "../reference/matmul.ts";
@@ -132,6 +132,120 @@ for (const dtype of FLOAT_TYPES) {
   }
 }
 
+/** A product with all that it needs on the device: a copy between two products would make the second forget what the first left for it. */
+class Prepared {
+  readonly #weight: Tensor;
+  readonly #bias: Tensor;
+  readonly #scratch: Tensor;
+
+  constructor(readonly device: Device, readonly product: Product, dtype: FloatType) {
+    const { tokens, inputs, outputs, weight, bias } = product;
+    this.#weight = uploadAs(device, dtype, weight, [outputs, inputs]);
+    this.#bias = uploadAs(device, "bf16", bias!, [outputs]);
+    this.#scratch = device.createTensor("f32", [tokens, outputs]);
+  }
+
+  run(x: Tensor, out: Tensor, kind: Exclude<Ending, "store"> | undefined, joins: ProductJoins): void {
+    const ending = kind && { kind, scratch: this.#scratch };
+    fusedMatmul(this.device, x, this.#weight, this.#bias, out, { ...joins, ending });
+  }
+}
+
+type Gated = "silu_mul" | "gelu_mul" | undefined;
+
+/** The last product of a block, which is added to the residual stream, and the first of the next block, which norms that. */
+class Blocks {
+  readonly hidden: Tensor;
+  readonly norm: Tensor;
+  readonly #x: Tensor;
+  readonly #out: Tensor;
+  readonly #gated: Tensor;
+  readonly #normed: Tensor;
+  readonly #sum: Prepared;
+  readonly #next: Prepared;
+
+  constructor(readonly device: Device, readonly dtype: FloatType, tokens: number, inputs: number, width: number) {
+    this.#sum = new Prepared(device, randomProduct(tokens, inputs, width, false, true), dtype);
+    this.#next = new Prepared(device, randomProduct(tokens, width, 32, true, true), dtype);
+    this.#x = device.upload(this.#sum.product.x, [tokens, inputs]);
+    this.hidden = device.upload(this.#sum.product.before, [tokens, width]);
+    this.norm = uploadAs(device, dtype, this.#next.product.norm!, [width]);
+    this.#normed = device.createTensor("f32", [tokens, width]);
+    this.#out = device.createTensor("f32", [tokens, 32]);
+    this.#gated = device.createTensor("f32", [tokens, 16]);
+  }
+
+  /** @param says whether the norm that follows is said */
+  sum(says: boolean): void {
+    const next = { weight: this.norm, eps: EPS, scratch: this.#normed };
+    this.#sum.run(this.#x, this.hidden, "add", { next: says ? next : undefined });
+  }
+
+  next(kind?: Gated, weight = this.norm, eps = EPS): Float32Array<ArrayBuffer> {
+    const out = kind ? this.#gated : this.#out;
+    this.#next.run(this.hidden, out, kind, { norm: { weight, eps, scratch: this.#normed } });
+    return out.readFloats();
+  }
+
+  wanted(kind?: Gated): Float64Array {
+    const x = Float32Array.from(reference(asStored(this.#sum.product, this.dtype), "add"));
+    return reference({ ...asStored(this.#next.product, this.dtype), x }, kind ?? "store");
+  }
+}
+
+/** Tokens, inputs and outputs of the sum. */
+const SUM_SIZES = [
+  ...[[1, 64, 72], [3, 64, 72], [9, 8, 2052], [24, 1032, 2048], [33, 200, 48], [48, 2048, 2064], [64, 72, 6144], [
+    65,
+    64,
+    2048,
+  ]] as const,
+];
+
+for (const dtype of FLOAT_TYPES) {
+  for (const kind of [undefined, "silu_mul", "gelu_mul"] as const) {
+    deviceTest(`fusedMatmul norms a sum with ${dtype} weights that said so: ${kind ?? "store"}`, (device) => {
+      for (const [tokens, inputs, width] of SUM_SIZES) {
+        const blocks = new Blocks(device, dtype, tokens, inputs, width);
+        blocks.sum(true);
+        const found = blocks.next(kind);
+        assertNumbersClose(found, blocks.wanted(kind), [tokens, kind ? 16 : 32], {
+          relative: 4 * toleranceOf({ operation: "matmul", tokens }, dtype).relative,
+        });
+      }
+    });
+  }
+}
+
+const SURPRISES: Readonly<Record<string, (blocks: Blocks) => void>> = {
+  "a sum that something has changed since": ({ device, hidden }) => scale(device, hidden, 3),
+  "a sum that a copy has changed since": ({ hidden }) => hidden.write(hidden.readFloats().map((one) => one + 1)),
+};
+
+for (const [name, change] of Object.entries(SURPRISES)) {
+  deviceTest(`fusedMatmul norms ${name} as if nothing had been said`, (device) => {
+    const [said, unsaid] = [true, false].map((says) => {
+      const blocks = new Blocks(device, "bf16", 20, 64, 2048);
+      blocks.sum(says);
+      change(blocks);
+      return blocks.next();
+    });
+    assertNumbersClose(said!, unsaid!, [20, 32], { relative: 1e-6 });
+  });
+}
+
+deviceTest("fusedMatmul takes its own norm and eps where others were said", (device) => {
+  const other = uploadAs(device, "bf16", normals(new Random(7), 2048), [2048]);
+  for (const [norm, eps] of [[other, EPS], [undefined, 3]] as const) {
+    const [said, unsaid] = [true, false].map((says) => {
+      const blocks = new Blocks(device, "bf16", 20, 64, 2048);
+      blocks.sum(says);
+      return blocks.next(undefined, norm, eps);
+    });
+    assertNumbersClose(said!, unsaid!, [20, 32], { relative: 1e-6 });
+  }
+});
+
 /** The product of what the device stores: weights and norm in the type, bias in bf16. */
 function asStored(product: Product, dtype: FloatType): Product {
   const { norm, weight, bias } = product;
@@ -229,15 +343,18 @@ deviceTest("fusedMatmul refuses an odd number of gated rows, and scratch memory 
   const norm = { weight: f32(8), eps: EPS, scratch: x };
   refuses(() => fusedMatmul(device, x, f32(4, 8), undefined, f32(1, 4), { norm }), "normed must not be x");
   refuses(() => fusedMatmul(device, x, f32(8, 8), undefined, x, {}), "out must be none of x");
-  const call = (ending: number, product: Tensor | undefined): void =>
+  const call = (ending: number, product?: Tensor, next?: Tensor): void =>
     device.check(
       device.native.ps_fused_matmul(
         ...[device.pointer, x.struct, null, 0, f32(4, 8).struct, null, ending, null] as const,
         product?.struct ?? null,
         f32(1, 4).struct,
+        ...[next?.struct ?? null, next?.struct ?? null] as const,
       ),
     );
-  refuses(() => call(1, undefined), "product must be NULL for PS_STORE, and for no other ending");
+  refuses(() => call(1), "product must be NULL for PS_STORE, and for no other ending");
   refuses(() => call(0, f32(1, 4)), "product must be NULL for PS_STORE");
   refuses(() => call(4, f32(1, 4)), "The ending is unknown");
+  refuses(() => call(0, undefined, f32(1, 4)), "next_norm must be NULL unless the ending is PS_ADD");
+  refuses(() => call(1, f32(1, 4), f32(4)), "next_normed");
 });

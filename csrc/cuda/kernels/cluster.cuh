@@ -104,7 +104,7 @@ bool launch_clusters_together(Backend &backend, const char *what, void (*kernel)
     cudaGetLastError();
     return false;
   }
-  backend.rounded = {};
+  forget_rows(backend);
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), what);
   return true;
 }

@@ -14,6 +14,8 @@ namespace {
 
 constexpr int64_t kStackedBytes = int64_t(64) << 20; /* of sums at once; wider weights are taken in slices */
 constexpr int64_t kWidenedBytes = int64_t(64) << 20; /* of weights in blocks that are widened at once */
+constexpr int64_t kLeastNormed = 2048; /* of fewer numbers, the norm takes no longer than the weights of the product behind it */
+constexpr int64_t kAligned = 256;                    /* bytes that parts of scratch memory are aligned to */
 constexpr int64_t kSliceOutputs = 256;               /* a slice is a multiple of it: whole tiles of cuBLAS */
 
 /* f16 ends at 65504 and loses digits below 6e-5. A token whose largest number lies outside [2^-6, 2^15), or of which two parts are
@@ -134,7 +136,6 @@ void finish(Backend &backend, const MatmulParams &params, const float *undo) {
 /* Memory for `parts` parts of x, with `more` bytes behind them for `sums`. */
 template <typename W>
 Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t parts, int64_t more, float **sums) {
-  constexpr int64_t kAligned = 256;
   const int64_t stride = rounded_stride(params.inputs), numbers = params.tokens * stride;
   const int64_t x_bytes = ceil_div(parts * numbers * int64_t(sizeof(W)), kAligned) * kAligned;
   const int64_t undo_bytes = ceil_div(params.tokens * int64_t(sizeof(float)), kAligned) * kAligned;
@@ -150,9 +151,21 @@ void multiply_rounded(Backend &backend, const MatmulParams &params) {
   Rounded<W> rounded = place_rounded<W>(backend, params, 1, 0, nullptr);
   if (void *copy = copy_of(backend, params); copy != nullptr && std::is_same<W, bf16>::value) rounded.x = static_cast<W *>(copy);
   round_x(backend, params, rounded);
-  if (takes_batch(backend, params, PS_STORE)) return matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo}, PS_STORE, {});
+  if (takes_batch(backend, params, PS_STORE)) {
+    matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo, {}}, PS_STORE, {});
+    return;
+  }
   matmul_cublas(backend, params, {rounded.x, rounded.stride, params.weight.dtype});
   finish(backend, params, rounded.undo);
+}
+
+/* Scratch memory of so many bytes apart from [used, used + used_bytes), which may lie in it. */
+char *scratch_apart(Backend &backend, int64_t bytes, const void *used, int64_t used_bytes) {
+  char *const memory = static_cast<char *>(scratch(backend, 2 * bytes + used_bytes + kAligned));
+  const char *const begin = static_cast<const char *>(used);
+  const int64_t offset = begin - memory;
+  const bool inside = offset > -used_bytes && offset < bytes;
+  return inside ? memory + ceil_div(offset + used_bytes, kAligned) * kAligned : memory;
 }
 
 /* The answer is left rounded behind x, for the product that takes it. */
@@ -164,7 +177,7 @@ void multiply_gated(Backend &backend, const MatmulParams &params, ps_ending endi
   const Rounded<W> rounded = place_rounded<W>(backend, params, 1, kCopies ? params.tokens * stride * int64_t(sizeof(bf16)) : 0, &behind);
   round_x(backend, params, rounded);
   const RoundedCopy copy{kCopies ? reinterpret_cast<bf16 *>(behind) : nullptr, stride};
-  matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo}, ending, copy);
+  matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo, {}}, ending, copy);
   note_copy(backend, copy, params.out, params.tokens, width);
 }
 
@@ -214,6 +227,41 @@ bool gated_matmul(Backend &backend, const MatmulParams &params, ps_ending ending
   if (params.tokens <= kFewTokens || !takes_batch(backend, params, ending)) return false;
   if (params.weight.dtype == PS_F16) multiply_gated<f16>(backend, params, ending);
   else multiply_gated<bf16>(backend, params, ending);
+  return true;
+}
+
+bool adding_matmul(Backend &backend, const FusedMatmulParams &params) {
+  const MatmulParams &p = params.matmul;
+  if (p.tokens <= kFewTokens || p.outputs < kLeastNormed || !takes_batch(backend, p, PS_ADD)) return false;
+  Rounded<bf16> rounded = place_rounded<bf16>(backend, p, 1, 0, nullptr);
+  if (void *copy = copy_of(backend, p); copy != nullptr) rounded.x = static_cast<bf16 *>(copy);
+  round_x(backend, p, rounded);
+  const int64_t stride = rounded_stride(p.outputs), copy_bytes = ceil_div(p.tokens * stride * int64_t(sizeof(bf16)), kAligned) * kAligned;
+  const int64_t bytes = copy_bytes + most_square_parts(p) * p.tokens * int64_t(sizeof(float));
+  char *const memory = scratch_apart(backend, bytes, rounded.x, p.tokens * rounded.stride * int64_t(sizeof(bf16)));
+  const RoundedCopy copy{reinterpret_cast<bf16 *>(memory), stride};
+  float *const squares = reinterpret_cast<float *>(memory + copy_bytes);
+  const int32_t parts = matmul_batch(backend, p, {rounded.x, rounded.stride, nullptr, {}}, PS_ADD, copy, {params.next_norm, squares});
+  backend.normed = {p.out.data, p.out.stride, p.tokens, p.outputs, params.next_norm.data, params.eps, {}, copy.x, squares, parts};
+  return true;
+}
+
+bool normed_matmul(Backend &backend, const FusedMatmulParams &params) {
+  const MatmulParams &p = params.matmul;
+  if (params.ending == PS_ADD || p.weight.dtype != PS_BF16 || !takes_batch(backend, p, params.ending)) return false;
+  const NormedRows normed = backend.normed;
+  const RoundedX x{normed.weighted, rounded_stride(p.inputs), nullptr, normed};
+  backend.rounds_rows = true;
+  if (params.ending == PS_STORE) {
+    matmul_batch(backend, p, x, PS_STORE, {});
+    return true;
+  }
+  const int64_t width = p.outputs / 2, stride = rounded_stride(width);
+  const char *const used = static_cast<const char *>(normed.weighted), *const end =
+                                                                           reinterpret_cast<const char *>(normed.squares + normed.parts * p.tokens);
+  const RoundedCopy copy{reinterpret_cast<bf16 *>(scratch_apart(backend, p.tokens * stride * int64_t(sizeof(bf16)), used, end - used)), stride};
+  matmul_batch(backend, p, x, params.ending, copy);
+  note_copy(backend, copy, p.out, p.tokens, width);
   return true;
 }
 

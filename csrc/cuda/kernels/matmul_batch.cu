@@ -7,256 +7,18 @@
  *
  * Where gates are multiplied, a tile has 8 rows of gates, then their 8 partners, and so on. The answer is left rounded for the next product.
  *
+ * A norm between two products takes no launch: the first, which ends in a sum, leaves that times the norm's weights, rounded, and sums of its squares;
+ * the second finds the norm's factor from those while it sums, and multiplies its sums by it.
+ *
  * Between the last sum and the answer nothing hides latency, so that code is short, has no branches in its arithmetic, and has run once before x
  * comes. */
 #include <algorithm>
 
 #include "../tensor_map.h"
-#include "cluster.cuh"
-#include "gated.cuh"
-#include "matmul_batch.h"
-#include "tensor_copy.cuh"
+#include "matmul_batch_store.cuh"
 
 namespace ps {
 namespace {
-
-constexpr int kPieceInputs = 64; /* of a row, 128 bytes: what a swizzle spans */
-constexpr int kRowBytes = kPieceInputs * 2;
-constexpr int kInstructionRows = 64;
-constexpr int kSumThreads = 128; /* a warp group */
-constexpr int kBatchThreads = kSumThreads + 2 * kWarp; /* and the warps that request weights and x */
-constexpr int kMostStages = 32, kMostPieces = 4;
-constexpr int kMostRows = 192, kMostPairedRows = 128; /* of a tile; of a pair of blocks */
-constexpr int kUnit = 1024; /* bytes that operands are aligned to */
-constexpr int kUnderWay = 72 * 1024; /* bytes of weights that a block waits for at once */
-
-struct BatchLaunch {
-  MatmulParams p;
-  const float *undo;
-  RoundedCopy copy;
-  int32_t rows, tiles; /* outputs of a tile, a multiple of 16 */
-  int32_t pieces, piece_bytes; /* of a stage: each the same inputs of all rows, then of x */
-  int32_t steps;       /* stages of all inputs */
-  int32_t stages, stage_bytes;
-  int32_t depth;    /* stages of weights under way at once */
-  int32_t clusters; /* that take tiles in turn: blocks, or pairs */
-};
-
-struct Store {};
-
-template <typename Ending>
-constexpr bool kIsGated = !std::is_same<Ending, Store>::value;
-
-/* Floats from one token to the next where a block collects sums: neither writes nor reads meet in a bank of shared memory. */
-template <int T>
-constexpr int kPartStride = T * kInstructionRows + 4;
-
-#if defined(PS_HAS_WGMMA)
-
-constexpr int kInstructionInputs = 16;
-constexpr int kSumBarrier = 1; /* of the hardware, for the threads that sum */
-
-struct Barriers {
-  uint64_t weights[kMostStages], x[kMostStages], empty[kMostStages], sent, taken;
-};
-
-/* All lanes: tells every block of the cluster that the warp has come here, with all that it wrote. */
-__device__ __forceinline__ void tell_cluster(uint64_t *barrier, int32_t blocks) {
-  __syncwarp();
-  const uint32_t lane = threadIdx.x % kWarp;
-  if (lane < static_cast<uint32_t>(blocks)) wgmma::barrier_arrive_remote(shared_address(barrier), lane);
-}
-
-__device__ __forceinline__ void wait_for_cluster(uint64_t *barrier, uint32_t parity) { wgmma::barrier_wait_cluster(shared_address(barrier), parity); }
-
-/* The ring of a block, by address. */
-struct StageRing {
-  uint32_t memory, weights, x, empty; /* barriers of each stage: weights or x have come, all has been read */
-  int32_t stages, stage_bytes;
-};
-
-/* One stage after the other. Parities of its barriers change with each round. */
-struct Turn {
-  const StageRing &ring;
-  int32_t stage = 0;
-  uint32_t parity = 0;
-  __device__ explicit Turn(const StageRing &of) : ring(of) {}
-  __device__ uint32_t place() const { return ring.memory + stage * ring.stage_bytes; }
-  __device__ uint32_t weights() const { return ring.weights + stage * 8; }
-  __device__ uint32_t x() const { return ring.x + stage * 8; }
-  __device__ uint32_t empty() const { return ring.empty + stage * 8; }
-  __device__ void advance() {
-    if (++stage < ring.stages) return;
-    stage = 0, parity ^= 1;
-  }
-};
-
-/* What a block reads: steps [first_step, last_step) of each of its tiles. */
-struct Work {
-  int32_t first_tile, last_tile, tile_step, first_step, last_step;
-};
-
-struct WorkTurn : Turn {
-  const Work &work;
-  int32_t tile, step;
-  __device__ WorkTurn(const StageRing &ring, const Work &of) : Turn(ring), work(of), tile(of.first_tile), step(of.first_step) {}
-  __device__ bool any() const { return tile < work.last_tile; }
-  __device__ void advance() {
-    Turn::advance();
-    if (++step < work.last_step) return;
-    step = work.first_step, tile += work.tile_step;
-  }
-};
-
-/* Requests of weights and x, each by one thread in order. */
-template <int N, bool Gated>
-struct Requests {
-  const CUtensorMap &weight_map, &x_map;
-  int32_t rows, pieces, piece_bytes, depth;
-
-  __device__ int32_t weight_bytes() const { return rows * kRowBytes; }
-
-  /* `depth` stages at a time: more would not come sooner, and the kernel ahead would wait longer for what it reads. */
-  __device__ void weights(WorkTurn turn) const {
-    WorkTurn arriving = turn;
-#pragma unroll 1
-    for (int32_t i = 0; turn.any(); i++, turn.advance()) {
-      if (i >= turn.ring.stages) wgmma::barrier_wait(turn.empty(), turn.parity ^ 1);
-      if (i >= depth) {
-        wgmma::barrier_wait(arriving.weights(), arriving.parity);
-        arriving.advance();
-      }
-      wgmma::barrier_arrive_expecting(turn.weights(), pieces * weight_bytes());
-#pragma unroll 1
-      for (int32_t piece = 0; piece < pieces; piece++) {
-        const uint32_t place = turn.place() + piece * piece_bytes;
-        const int32_t input = (turn.step * pieces + piece) * kPieceInputs;
-        if constexpr (Gated) wgmma::copy_box(place, weight_map, input, 0, 0, turn.tile * rows / 16, turn.weights());
-        else wgmma::copy_box(place, weight_map, input, turn.tile * rows, turn.weights());
-      }
-    }
-  }
-  __device__ void x(WorkTurn turn) const {
-#pragma unroll 1
-    for (int32_t i = 0; turn.any(); i++, turn.advance()) {
-      if (i >= turn.ring.stages) wgmma::barrier_wait(turn.empty(), turn.parity ^ 1);
-      wgmma::barrier_arrive_expecting(turn.x(), pieces * N * kRowBytes);
-#pragma unroll 1
-      for (int32_t piece = 0; piece < pieces; piece++) {
-        const uint32_t place = turn.place() + piece * piece_bytes + weight_bytes();
-        wgmma::copy_box(place, x_map, (turn.step * pieces + piece) * kPieceInputs, 0, turn.x());
-      }
-    }
-  }
-};
-
-/* Sums of one tile over `span` stages. Number 4j + c of part t is that of row 64t + 16 * warp + lane / 4 + 8 * (c / 2) and of token 8j + lane % 4 *
- * 2 + c % 2. */
-template <typename W, int N, int T>
-__device__ __forceinline__ void sum_tile(const BatchLaunch &launch, float (&sums)[T][N / 2], Turn &turn, int32_t span) {
-  const bool tells = threadIdx.x % kWarp == 0;
-  uint32_t before = 0;
-#pragma unroll 1
-  for (int32_t i = 0; i < span; i++, turn.advance()) {
-    wgmma::barrier_wait(turn.x(), turn.parity);
-    wgmma::barrier_wait(turn.weights(), turn.parity);
-    wgmma::begin();
-#pragma unroll 1
-    for (int32_t piece = 0; piece < launch.pieces; piece++) {
-      const uint32_t place = turn.place() + piece * launch.piece_bytes;
-      const uint64_t a = wgmma::operand(place, 0), b = wgmma::operand(place + launch.rows * kRowBytes, 0);
-#pragma unroll
-      for (int k = 0; k < kPieceInputs / kInstructionInputs; k++) {
-#pragma unroll
-        for (int t = 0; t < T; t++) {
-          constexpr int kPartUnits = kInstructionRows * kRowBytes / 16, kInputUnits = kInstructionInputs * 2 / 16;
-          wgmma::product_shared<W, N>(sums[t], a + t * kPartUnits + k * kInputUnits, b + k * kInputUnits, k > 0 || piece > 0 || i > 0);
-        }
-      }
-    }
-    wgmma::commit();
-    if (i > 0) {
-      wgmma::wait<1>();
-      if (tells) wgmma::barrier_arrive(before);
-    }
-    before = turn.empty();
-  }
-  wgmma::wait<0>();
-#pragma unroll
-  for (int t = 0; t < T; t++) wgmma::pin(sums[t]);
-  if (tells) wgmma::barrier_arrive(before);
-}
-
-/* Hands every block of the cluster the sums of its share of the rows, [source][token][kPartStride]. */
-template <int N, int T, bool Paired>
-__device__ __forceinline__ void send_tile(const float (&sums)[T][N / 2], float *parts, int32_t rows, int32_t share, int32_t rank) {
-  const int32_t warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int t = 0; t < T; t++) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int32_t row = t * kInstructionRows + 16 * warp + lane / 4 + 8 * h, owner = row >= share ? 1 : 0;
-      if (row >= rows) continue;
-      float *const own = parts + ((Paired ? rank * N : 0) + lane % 4 * 2) * kPartStride<T> + row - (Paired ? owner * share : 0);
-      if (!Paired || owner == rank) {
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) own[(i / 2 * 8 + i % 2) * kPartStride<T>] = sums[t][i / 2 * 4 + 2 * h + i % 2];
-      } else {
-        const uint32_t to = remote_address(shared_address(own), owner);
-#pragma unroll
-        for (int i = 0; i < N / 4; i++) write_remote(to + (i / 2 * 8 + i % 2) * kPartStride<T> * 4, sums[t][i / 2 * 4 + 2 * h + i % 2]);
-      }
-    }
-  }
-}
-
-__device__ __forceinline__ Pack<float, 4> bias_pack(const Typed &bias, int64_t output, bool reads) {
-  Pack<float, 4> out{};
-  if (bias.data == nullptr || !reads) return out;
-#pragma unroll
-  for (int i = 0; i < 4; i++) out.value[i] = bias_at(bias, output + i);
-  return out;
-}
-
-/* Adds up what the blocks sent, in their order, and stores it: outputs [first, first + share), or half as many behind gates. A thread takes four
- * outputs of a token at a time. width: outputs that there are, or 0 to store nothing. */
-template <int N, int T, typename Ending, bool Paired>
-__device__ __forceinline__ void store_share(const BatchLaunch &launch, const float *parts, int32_t share, int32_t first, int32_t tokens,
-                                            int32_t width) {
-  constexpr bool kGated = kIsGated<Ending>;
-  const MatmulParams &p = launch.p;
-  const int32_t quads = share / (kGated ? 8 : 4), outputs = static_cast<int32_t>(p.outputs / 2);
-  int32_t token = static_cast<int32_t>(threadIdx.x) / quads, quad = static_cast<int32_t>(threadIdx.x) % quads;
-#pragma unroll 1
-  for (; token < tokens; token += kSumThreads / quads, quad += kSumThreads % quads) {
-    if (quad >= quads) {
-      quad -= quads;
-      if (++token >= tokens) break;
-    }
-    const int32_t place = 4 * quad, output = first + place;
-    const float *from = parts + token * kPartStride<T> + (kGated ? place + place / 8 * 8 : place);
-    const bool stores = output < width;
-    const float factor = launch.undo == nullptr || !stores ? 1.f : launch.undo[token];
-    Pack<float, 4> sums = load_pack<4>(from);
-    const Pack<float, 4> bias = bias_pack(p.bias, output, stores);
-    if constexpr (kGated) {
-      const Pack<float, 4> up = load_pack<4>(from + 8), up_bias = bias_pack(p.bias, outputs + output, stores);
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        sums.value[j] = (up.value[j] * factor + up_bias.value[j]) * Ending::of(sums.value[j] * factor + bias.value[j]);
-      }
-    } else {
-      const Pack<float, 4> more = Paired ? load_pack<4>(from + N * kPartStride<T>) : Pack<float, 4>{};
-#pragma unroll
-      for (int j = 0; j < 4; j++) sums.value[j] = (sums.value[j] + more.value[j]) * factor + bias.value[j];
-    }
-    if (!stores) continue;
-    store_pack<4>(p.out.row(token) + output, sums);
-    if constexpr (kGated) launch.copy.store<4>(token, output, sums);
-  }
-}
-
-#endif
 
 /* Paired: two blocks, a cluster, share out the inputs of a tile. */
 template <typename W, int N, int T, typename Ending, bool Paired>
@@ -266,11 +28,12 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
   constexpr int kCluster = Paired ? 2 : 1;
   extern __shared__ char unaligned[];
   __shared__ Barriers barriers;
+  __shared__ float factors[N];
   char *const memory = unaligned + (kUnit - shared_address(unaligned) % kUnit) % kUnit;
   const StageRing ring{
       shared_address(memory), shared_address(barriers.weights), shared_address(barriers.x), shared_address(barriers.empty), launch.stages,
       launch.stage_bytes};
-  float *const parts = reinterpret_cast<float *>(memory + launch.stages * launch.stage_bytes);
+  float *const parts = reinterpret_cast<float *>(memory + launch.stages * launch.stage_bytes), *const squares = parts + kCluster * N * kPartStride<T>;
   const int32_t rank = Paired ? static_cast<int32_t>(cluster_rank()) : 0, first_tile = static_cast<int32_t>(blockIdx.x) / kCluster;
   const Work work{first_tile, launch.tiles, launch.clusters, launch.steps * rank / kCluster, launch.steps * (rank + 1) / kCluster};
   if (threadIdx.x == kSumThreads) {
@@ -295,6 +58,10 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
       wait_for_previous();
       requests.x({ring, work});
     }
+    if (threadIdx.x >= kBatchThreads - kFactorThreads) {
+      wait_for_previous();
+      find_factors<N>(launch, static_cast<int32_t>(threadIdx.x) - (kBatchThreads - kFactorThreads), factors);
+    }
     __syncwarp();
     if (Paired) cluster_wait(), cluster_sync();
     return;
@@ -311,6 +78,16 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
       wait_for_previous();
       if (Paired) cluster_wait(); /* all blocks are there to be written to */
     }
+    const int32_t first = n < 0 ? 0 : tile * launch.rows / (kIsGated<Ending> ? 2 : 1) + rank * share, stored = n < 0 ? 0 : width;
+    Addend addends[kEarlyAddends] = {};
+    if constexpr (kAdds<Ending>) {
+      Quad at(share / 4);
+#pragma unroll
+      for (int i = 0; i < kEarlyAddends; i++, at.advance()) {
+        const int32_t output = first + 4 * at.quad;
+        addends[i] = load_addend(launch, at.token, output, at.token < launch.p.tokens && output < stored);
+      }
+    }
     if (n >= 0) sum_tile<W, N, T>(launch, sums, turn, work.last_step - work.first_step);
     const bool alone = !Paired || n < 0;
     if (Paired && n > 0) wait_for_cluster(&barriers.taken, (n - 1) & 1);
@@ -319,9 +96,13 @@ __global__ void __launch_bounds__(kBatchThreads, 1)
       tell_cluster(&barriers.sent, kCluster);
       wait_for_cluster(&barriers.sent, n & 1);
     }
-    wgmma::named_wait(kSumBarrier, kSumThreads);
-    const int32_t first = tile * launch.rows / (kIsGated<Ending> ? 2 : 1) + rank * share;
-    store_share<N, T, Ending, Paired>(launch, parts, share, n < 0 ? 0 : first, static_cast<int32_t>(launch.p.tokens), n < 0 ? 0 : width);
+    if (n == 0) wgmma::named_wait(kFactorBarrier, kSumThreads + kFactorThreads);
+    else wgmma::named_wait(kSumBarrier, kSumThreads);
+    store_share<N, T, Ending, Paired>(launch, parts, factors, squares, addends, share, first, static_cast<int32_t>(launch.p.tokens), stored);
+    if constexpr (kAdds<Ending>) {
+      wgmma::named_wait(kSumBarrier, kSumThreads);
+      store_squares(launch, squares, share / 4, n < 0 ? -1 : tile * kCluster + rank);
+    }
     if (tile + launch.clusters >= launch.tiles) continue;
     wgmma::named_wait(kSumBarrier, kSumThreads);
     if (!alone) tell_cluster(&barriers.taken, kCluster);
@@ -344,7 +125,7 @@ Cut choose_cut(const Backend &backend, const MatmulParams &p, int64_t tokens, bo
   Cut best{};
   int64_t least = INT64_MAX;
   for (int32_t blocks = 1; blocks <= (gated || pieces < kLeastPieces ? 1 : 2); blocks++) {
-    for (int32_t rows = 32; rows <= (blocks > 1 ? kMostPairedRows : kMostRows); rows += 16) {
+    for (int32_t rows = kLeastRows; rows <= (blocks > 1 ? kMostPairedRows : kMostRows); rows += 16) {
       const int64_t tiles = ceil_div(ceil_div(p.outputs, rows), backend.multiprocessors / blocks);
       const int64_t cost = tiles * ceil_div(pieces, blocks) * (rows + tokens / 2) + (blocks > 1 ? kSending : 0);
       if (cost < least) least = cost, best = {rows, blocks};
@@ -372,18 +153,24 @@ CUtensorMap map_weights(const MatmulParams &p, uint32_t rows, bool gated) {
 }
 
 template <typename W, int N, int T, typename Ending, bool Paired>
-void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy, const Cut &cut) {
+int32_t launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy, const NextRows &next, const Cut &cut) {
   const int64_t piece_rows = std::max<int64_t>(cut.rows + N, T * kInstructionRows); /* an instruction reads 64, also of fewer */
   const int64_t pieces = cut.rows <= kMostRows / 4   ? kMostPieces
                          : cut.rows <= kMostRows / 2 ? 2
                                                      : 1,
                 piece_bytes = piece_rows * kRowBytes, stage_bytes = pieces * piece_bytes;
-  const int64_t weight_bytes = pieces * cut.rows * kRowBytes, part_bytes = cut.blocks * int64_t(sizeof(float)) * N * kPartStride<T>;
-  const int64_t barrier_bytes = int64_t(sizeof(uint64_t)) * (3 * kMostStages + 2), room = backend.shared_bytes - barrier_bytes - kUnit - part_bytes;
+  const int64_t weight_bytes = pieces * cut.rows * kRowBytes, square_bytes = kAdds<Ending> ? N * cut.rows / cut.blocks : 0,
+                part_bytes = cut.blocks * int64_t(sizeof(float)) * N * kPartStride<T> + square_bytes;
+  const int64_t static_bytes = int64_t(sizeof(uint64_t)) * (3 * kMostStages + 2) + int64_t(sizeof(float)) * (N + kFactorThreads),
+                room = backend.shared_bytes - static_bytes - kUnit - part_bytes;
   const int64_t stages = std::min<int64_t>(kMostStages, room / stage_bytes), tiles = ceil_div(p.outputs, cut.rows);
   BatchLaunch launch_params{};
   launch_params.p = p;
   launch_params.undo = x.undo;
+  launch_params.x_squares = x.normed.squares;
+  launch_params.x_parts = x.normed.parts;
+  launch_params.eps = x.normed.eps;
+  launch_params.next = next;
   launch_params.copy = copy;
   launch_params.rows = cut.rows;
   launch_params.tiles = static_cast<int32_t>(tiles);
@@ -405,34 +192,38 @@ void launch_cut(Backend &backend, const MatmulParams &p, const RoundedX &x, cons
   } else {
     launch(backend, what, kernel, dim3(static_cast<unsigned>(launch_params.clusters)), kBatchThreads, shared_bytes, weights, rounded, launch_params);
   }
+  return launch_params.tiles * cut.blocks;
 }
 
 template <typename W, int N, typename Ending>
-void launch_tokens(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy) {
+int32_t launch_tokens(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy, const NextRows &next) {
   const Cut cut = choose_cut(backend, p, N, kIsGated<Ending>);
   if constexpr (!kIsGated<Ending>) {
-    if (cut.blocks > 1 && cut.rows <= 64) return launch_cut<W, N, 1, Ending, true>(backend, p, x, copy, cut);
-    if (cut.blocks > 1) return launch_cut<W, N, 2, Ending, true>(backend, p, x, copy, cut);
+    if (cut.blocks > 1 && cut.rows <= 64) return launch_cut<W, N, 1, Ending, true>(backend, p, x, copy, next, cut);
+    if (cut.blocks > 1) return launch_cut<W, N, 2, Ending, true>(backend, p, x, copy, next, cut);
   }
-  if (cut.rows <= 64) return launch_cut<W, N, 1, Ending, false>(backend, p, x, copy, cut);
-  if (cut.rows <= 128) return launch_cut<W, N, 2, Ending, false>(backend, p, x, copy, cut);
-  return launch_cut<W, N, 3, Ending, false>(backend, p, x, copy, cut);
+  if (cut.rows <= 64) return launch_cut<W, N, 1, Ending, false>(backend, p, x, copy, next, cut);
+  if (cut.rows <= 128) return launch_cut<W, N, 2, Ending, false>(backend, p, x, copy, next, cut);
+  return launch_cut<W, N, 3, Ending, false>(backend, p, x, copy, next, cut);
 }
 
 template <typename W, typename Ending>
-void launch_ending(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy) {
-  if (p.tokens <= 16) return launch_tokens<W, 16, Ending>(backend, p, x, copy);
-  if (p.tokens <= 24) return launch_tokens<W, 24, Ending>(backend, p, x, copy);
-  if (p.tokens <= 32) return launch_tokens<W, 32, Ending>(backend, p, x, copy);
-  if (p.tokens <= 48) return launch_tokens<W, 48, Ending>(backend, p, x, copy);
-  return launch_tokens<W, 64, Ending>(backend, p, x, copy);
+int32_t launch_ending(Backend &backend, const MatmulParams &p, const RoundedX &x, const RoundedCopy &copy, const NextRows &next) {
+  if (p.tokens <= 16) return launch_tokens<W, 16, Ending>(backend, p, x, copy, next);
+  if (p.tokens <= 24) return launch_tokens<W, 24, Ending>(backend, p, x, copy, next);
+  if (p.tokens <= 32) return launch_tokens<W, 32, Ending>(backend, p, x, copy, next);
+  if (p.tokens <= 48) return launch_tokens<W, 48, Ending>(backend, p, x, copy, next);
+  return launch_tokens<W, 64, Ending>(backend, p, x, copy, next);
 }
 
 template <typename W>
-void launch_type(Backend &backend, const MatmulParams &p, const RoundedX &x, ps_ending ending, const RoundedCopy &copy) {
-  if (ending == PS_SILU_MUL) return launch_ending<W, Silu>(backend, p, x, copy);
-  if (ending == PS_GELU_MUL) return launch_ending<W, Gelu>(backend, p, x, copy);
-  return launch_ending<W, Store>(backend, p, x, copy);
+int32_t launch_type(Backend &backend, const MatmulParams &p, const RoundedX &x, ps_ending ending, const RoundedCopy &copy, const NextRows &next) {
+  if (ending == PS_SILU_MUL) return launch_ending<W, Silu>(backend, p, x, copy, next);
+  if (ending == PS_GELU_MUL) return launch_ending<W, Gelu>(backend, p, x, copy, next);
+  if constexpr (std::is_same<W, bf16>::value) {
+    if (ending == PS_ADD) return launch_ending<W, Add>(backend, p, x, copy, next);
+  }
+  return launch_ending<W, Store>(backend, p, x, copy, next);
 }
 
 }  // namespace
@@ -441,12 +232,15 @@ bool takes_batch(const Backend &backend, const MatmulParams &p, ps_ending ending
   constexpr int64_t kMost = INT32_MAX / 2;
   if (backend.capability != 90 || p.tokens > kMostBatchTokens || p.outputs > kMost || p.inputs > kMost) return false;
   if (p.weight.dtype == PS_F32 || is_block_format(p.weight.dtype) || !packs(p.weight, 8) || !packs(p.out, 4)) return false;
-  return ending == PS_STORE ? p.outputs % 4 == 0 : ending != PS_ADD && p.outputs % 16 == 0;
+  if (ending == PS_ADD && p.weight.dtype != PS_BF16) return false;
+  return ending == PS_STORE || ending == PS_ADD ? p.outputs % 4 == 0 : p.outputs % 16 == 0;
 }
 
-void matmul_batch(Backend &backend, const MatmulParams &p, const RoundedX &x, ps_ending ending, const RoundedCopy &copy) {
-  if (p.weight.dtype == PS_F16) launch_type<f16>(backend, p, x, ending, copy);
-  else launch_type<bf16>(backend, p, x, ending, copy);
+int64_t most_square_parts(const MatmulParams &p) { return 2 * ceil_div(p.outputs, kLeastRows); }
+
+int32_t matmul_batch(Backend &backend, const MatmulParams &p, const RoundedX &x, ps_ending ending, const RoundedCopy &copy, const NextRows &next) {
+  if (p.weight.dtype == PS_F16) return launch_type<f16>(backend, p, x, ending, copy, next);
+  return launch_type<bf16>(backend, p, x, ending, copy, next);
 }
 
 }  // namespace ps

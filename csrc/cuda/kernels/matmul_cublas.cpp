@@ -136,7 +136,7 @@ void matmul_cublas(Backend &backend, const MatmulParams &params, const Typed &x)
   const float one = 1, zero = 0;
   const cudaDataType type = data_type(params.weight.dtype);
   /* cuBLAS counts columns first, so to it our rows are columns: out^T [outputs, tokens] = weight [outputs, inputs] * x^T. */
-  backend.rounded = {}; /* as a launch does, which this is not */
+  forget_rows(backend); /* as a launch does, which this is not */
   const Status status = cublas.gemm(cublas.handle, kTransposed, kAsStored, outputs, tokens, inputs, &one, params.weight.data, type,
                                     leading_dimension(params.weight.stride, inputs), x.data, type, leading_dimension(x.stride, inputs), &zero,
                                     params.out.data, CUDA_R_32F, leading_dimension(params.out.stride, outputs), kComputeF32, kAnyAlgorithm);
