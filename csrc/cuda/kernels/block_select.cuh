@@ -8,29 +8,52 @@
 
 namespace ps {
 
-constexpr int kFineBits = 10, kFineBins = 1 << kFineBits;
 constexpr int kRanked = kWarp; /* keys of a bin */
-constexpr int kSelectThreads = kFineBins / 4, kSelectWarps = kSelectThreads / kWarp;
-constexpr int kHeldStep = 4, kMostHeld = 3 * kHeldStep; /* keys of a thread: a multiple of what it reads at a time */
+constexpr int kHeldStep = 4;   /* keys that a thread reads at a time */
+constexpr int32_t kMostSelected = 2560; /* keys */
 
+template <int Threads>
+constexpr int kFineBits = Threads == 128   ? 9
+                          : Threads == 256 ? 10
+                                           : 11; /* four bins a thread */
+template <int Threads>
+constexpr int kMostHeld = (kMostSelected / Threads + kHeldStep - 1) / kHeldStep * kHeldStep; /* keys of a thread */
+
+template <int Threads>
 struct BlockSelectShared {
-  alignas(16) uint32_t bins[kFineBins];
-  alignas(16) uint32_t counts[kSelectWarps];
+  static_assert(4 * Threads == 1 << kFineBits<Threads>, "A thread clears four bins");
+  alignas(16) uint32_t bins[1 << kFineBits<Threads>];
+  alignas(16) uint32_t counts[Threads / kWarp];
   alignas(16) uint32_t ranked[kRanked]; /* 0 where there are fewer */
   int32_t num_ranked;
   Interval interval;
   int32_t inside; /* keys in the interval */
 };
 
+/* Lowest and highest key of those that take part; keys of 0 do not. */
+struct Span {
+  uint32_t low, high;
+};
+__device__ __forceinline__ Span no_keys() { return {0xffffffffu, 0}; }
+
+__device__ __forceinline__ Span joined(const Span &a, const Span &b) { return {min(a.low, b.low), max(a.high, b.high)}; }
+__device__ __forceinline__ Span with_key(const Span &span, uint32_t key) { return key > 0 ? joined(span, {key, key}) : span; }
+/* Of the spans of a warp's lanes. */
+__device__ __forceinline__ Span joined_lanes(const Span &own) {
+  return {__reduce_min_sync(kAllLanes, own.low), __reduce_max_sync(kAllLanes, own.high)};
+}
+
 /* Before the barrier that precedes select_here(). */
-__device__ __forceinline__ void clear_bins(BlockSelectShared &shared) {
+template <int Threads>
+__device__ __forceinline__ void clear_bins(BlockSelectShared<Threads> &shared) {
   reinterpret_cast<uint4 *>(shared.bins)[threadIdx.x] = uint4{};
   if (threadIdx.x < kRanked) shared.ranked[threadIdx.x] = 0;
   if (threadIdx.x == 0) shared.num_ranked = 0;
 }
 
 /* Sum over the threads before this one. One barrier. */
-__device__ __forceinline__ uint32_t sum_before(uint32_t own, BlockSelectShared &shared) {
+template <int Threads>
+__device__ __forceinline__ uint32_t sum_before(uint32_t own, BlockSelectShared<Threads> &shared) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   uint32_t up_to_here = own;
 #pragma unroll
@@ -42,13 +65,14 @@ __device__ __forceinline__ uint32_t sum_before(uint32_t own, BlockSelectShared &
   __syncthreads();
   uint32_t before = up_to_here - own;
 #pragma unroll
-  for (int i = 0; i < kSelectWarps - 1; i++) before += i < warp ? shared.counts[i] : 0;
+  for (int i = 0; i < Threads / kWarp - 1; i++) before += i < warp ? shared.counts[i] : 0;
   return before;
 }
 
 /* Keeps the bin with the wanted-th largest key: thread t looks at four bins, the highest first. Two barriers. */
-__device__ __forceinline__ void narrow_fine(const Interval &from, int shift, BlockSelectShared &shared) {
-  const int group = kSelectThreads - 1 - static_cast<int>(threadIdx.x);
+template <int Threads>
+__device__ __forceinline__ void narrow_fine(const Interval &from, int shift, BlockSelectShared<Threads> &shared) {
+  const int group = Threads - 1 - static_cast<int>(threadIdx.x);
   const uint4 four = reinterpret_cast<const uint4 *>(shared.bins)[group];
   const uint32_t counts[4] = {four.w, four.z, four.y, four.x};
   const int32_t own = four.x + four.y + four.z + four.w;
@@ -68,7 +92,8 @@ __device__ __forceinline__ void narrow_fine(const Interval &from, int shift, Blo
 }
 
 /* The cut inside an interval of at most kRanked keys, which are in shared.ranked. Every warp finds it for itself. */
-__device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectShared &shared) {
+template <int Threads>
+__device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectShared<Threads> &shared) {
   const uint32_t own = shared.ranked[threadIdx.x % kWarp];
   int32_t greater = 0, equal = 0;
 #pragma unroll 2
@@ -82,16 +107,18 @@ __device__ __forceinline__ Cut rank(const Interval &interval, const BlockSelectS
   return {__shfl_sync(kAllLanes, own, owner), interval.wanted - __shfl_sync(kAllLanes, greater, owner)};
 }
 
-/* Writes the numbers of the `wanted` best of `count` keys, in order, to `out` in shared memory. Keys that take part lie in [low, high], others
- * are 0; at least so many take part. kSelectThreads threads call, after a barrier; `from` is aligned to 16 bytes. Ends with a barrier. */
-__device__ __forceinline__ void select_here(const uint32_t *from, int32_t count, uint32_t low, uint32_t high, int32_t wanted,
-                                            BlockSelectShared &shared, int32_t *out) {
-  const int items = (count + kHeldStep * kSelectThreads - 1) / (kHeldStep * kSelectThreads) * kHeldStep; /* alike in all threads */
+/* Writes the numbers of the `wanted` best of `count` keys, in order, to `out` in shared memory. Keys that take part lie in `span`, others
+ * are 0; at least so many take part. The block's Threads threads call, after a barrier; `from` is aligned to 16 bytes. Ends with a barrier. */
+template <int Threads>
+__device__ __forceinline__ void select_here(const uint32_t *from, int32_t count, const Span &span, int32_t wanted, BlockSelectShared<Threads> &shared,
+                                            int32_t *out) {
+  constexpr int kHeld = kMostHeld<Threads>, kMostBits = kFineBits<Threads>;
+  const int items = (count + kHeldStep * Threads - 1) / (kHeldStep * Threads) * kHeldStep; /* alike in all threads */
   auto ends_before = [&](int i) { return i % kHeldStep == 0 && i >= items; };
   const int32_t base = threadIdx.x * items;
-  uint32_t held[kMostHeld];
+  uint32_t held[kHeld];
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i += kHeldStep) {
+  for (int i = 0; i < kHeld; i += kHeldStep) {
     const uint4 four = i < items && base + i < count ? *reinterpret_cast<const uint4 *>(from + base + i) : uint4{};
     held[i] = four.x;
     held[i + 1] = base + i + 1 < count ? four.y : 0;
@@ -100,13 +127,13 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
   }
 
   /* the cut */
-  Interval interval{low, high, wanted, false};
+  Interval interval{span.low, span.high, wanted, false};
   Cut cut{};
 #pragma unroll 1
   while (true) {
-    const int bits = 32 - __clz(interval.high - interval.low), shift = bits > kFineBits ? bits - kFineBits : 0;
+    const int bits = 32 - __clz(interval.high - interval.low), shift = bits > kMostBits ? bits - kMostBits : 0;
 #pragma unroll
-    for (int i = 0; i < kMostHeld; i++) {
+    for (int i = 0; i < kHeld; i++) {
       if (ends_before(i)) break;
       if (held[i] >= interval.low && held[i] <= interval.high) atomicAdd(&shared.bins[(held[i] - interval.low) >> shift], 1u);
     }
@@ -117,7 +144,7 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
     if (interval.done || shift == 0) break;
     if (shared.inside <= kRanked) {
 #pragma unroll
-      for (int i = 0; i < kMostHeld; i++) {
+      for (int i = 0; i < kHeld; i++) {
         if (ends_before(i)) break;
         if (held[i] >= interval.low && held[i] <= interval.high) shared.ranked[atomicAdd(&shared.num_ranked, 1)] = held[i];
       }
@@ -132,14 +159,14 @@ __device__ __forceinline__ void select_here(const uint32_t *from, int32_t count,
   /* the places */
   uint32_t own = 0; /* keys above the cut, and << 16 those that equal it */
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i++) {
+  for (int i = 0; i < kHeld; i++) {
     if (ends_before(i)) break;
     own += held[i] > cut.key ? 1u : held[i] == cut.key ? 1u << 16 : 0u;
   }
   const uint32_t before = sum_before(own, shared);
   int32_t ties = before >> 16, place = static_cast<int32_t>(before & 0xffff) + min(ties, cut.ties);
 #pragma unroll
-  for (int i = 0; i < kMostHeld; i++) {
+  for (int i = 0; i < kHeld; i++) {
     if (ends_before(i)) break;
     const bool is_tie = held[i] == cut.key;
     const bool taken = held[i] > cut.key || (is_tie && ties < cut.ties);

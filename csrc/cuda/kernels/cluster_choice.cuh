@@ -11,11 +11,11 @@
 namespace ps {
 namespace {
 
-constexpr int kThreads = kSelectThreads;
+constexpr int kThreads = 256; /* of a block */
 constexpr int kTiles = 3; /* that a warp requests at once */
 constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
-constexpr int32_t kGathered = 2560;  /* keys: as many or fewer are passed to every block, which then chooses alone; 163,840 tokens of groups */
-static_assert(kGathered <= kMostHeld * kThreads, "A block holds them in registers");
+constexpr int32_t kGathered =
+    kMostSelected; /* keys: as many or fewer are passed to every block, which then chooses alone; 163,840 tokens of groups */
 constexpr int kKeyItems = 8;         /* keys per thread, where the blocks choose together */
 constexpr int32_t kPrefetchRows = 512; /* of statistics, per block */
 
@@ -37,15 +37,10 @@ struct SparseLaunch {
   int32_t *appended; /* [rows], set when the newest token of a row lies in its page, and zero between launches; nullptr without an append */
 };
 
-/* Lowest and highest key that a warp has seen of those that take part. */
-struct Span {
-  uint32_t low, high;
-};
-
 struct alignas(kLineBytes) ChoiceShared {
   alignas(16) Span spans[2][kMostBlocks][kThreads / kWarp]; /* in turn, because a block may still read those of the stage before */
   union {
-    BlockSelectShared block;
+    BlockSelectShared<kThreads> block;
     struct {
       SelectShared select;
       ClusterShared cluster;
@@ -188,14 +183,10 @@ __device__ __forceinline__ void select_apart(const uint32_t *from, int32_t count
 __device__ __forceinline__ void select_gathered(const uint32_t *from, int32_t count, int32_t wanted, const Span *spans, int32_t blocks,
                                                 ChoiceShared &shared, int32_t *out) {
   const int lane = threadIdx.x % kWarp;
-  Span span{0xffffffffu, 0};
+  Span span = no_keys();
 #pragma unroll 1
-  for (int i = lane; i < blocks * (kThreads / kWarp); i += kWarp) {
-    const Span other = spans[i];
-    span = {min(span.low, other.low), max(span.high, other.high)};
-  }
-  span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
-  select_here(from, count, span.low, span.high, wanted, shared.block, out);
+  for (int i = lane; i < blocks * (kThreads / kWarp); i += kWarp) span = joined(span, spans[i]);
+  select_here(from, count, joined_lanes(span), wanted, shared.block, out);
 }
 
 /* Passes this block's share of the keys, and the spans of its warps, to the others. One warp serves one block. */
@@ -302,7 +293,7 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
 #pragma unroll 1
   for (bool last = shift == 0;; last = true) {
     if (gathered) clear_bins(shared.block);
-    Span span{0xffffffffu, 0};
+    Span span = no_keys();
 #pragma unroll 1
     while (true) {
       if (!requested) ring.begin(part_of_stage);
@@ -311,14 +302,14 @@ __device__ __forceinline__ int32_t choose_pages(const SparseLaunch &launch, cons
         const int32_t unit = stage.unit(i);
         const uint32_t key = !last || (unit >= begin && unit < end) ? ordered_key(number) : 0u;
         stage.keys[gathered ? i : i - stage.share.begin] = key;
-        if (key > 0) span = {min(span.low, key), max(span.high, key)};
+        span = with_key(span, key);
       });
       if (!waits) break;
       waits = false;
       wait_for_append();
       part_of_stage.share = {part_of_stage.share.end, stage.share.end, 0};
     }
-    span = {__reduce_min_sync(kAllLanes, span.low), __reduce_max_sync(kAllLanes, span.high)};
+    span = joined_lanes(span);
     if (threadIdx.x % kWarp == 0) shared.spans[last][cluster_rank()][threadIdx.x / kWarp] = span;
     __syncthreads();
     if (gathered) {

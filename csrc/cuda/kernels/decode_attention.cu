@@ -35,7 +35,7 @@ bool launch_mma(Backend &backend, const DecodeLaunch &params) {
 
 template <typename Kv, int D>
 void launch_mma(Backend &backend, const DecodeLaunch &params) {
-  if (params.rows <= kFewRows && launch_mma<Kv, D, kFewRowsWarps>(backend, params)) return;
+  if (params.rows * params.most_splits <= kFewBlocks && launch_mma<Kv, D, kFewBlocksWarps>(backend, params)) return;
   if constexpr (D == 96 || D == 128) { /* three blocks share a multiprocessor then, instead of two */
     const bool many = params.params.selected && params.rows > 2 * backend.multiprocessors;
     if (many && launch_mma<Kv, D, kDecodeWarps, kShortRing>(backend, params)) return;

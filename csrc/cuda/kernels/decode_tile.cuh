@@ -10,7 +10,7 @@ namespace ps {
 
 constexpr int kTileTokens = 16;
 constexpr int kDecodeWarps = kDecodeThreads / kWarp;
-constexpr int kFewRowsWarps = 8; /* of blocks that have a multiprocessor to themselves, where their rings fit */
+constexpr int kFewBlocksWarps = 8; /* of blocks that have a multiprocessor to themselves, where their rings fit */
 
 /* Floats behind a warp's numbers of a head while the warps' are merged: maximum, total, and what avoids bank conflicts. */
 constexpr int kMergePad = 8;

@@ -3,6 +3,7 @@
  *
  * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows (more from 15 k groups on): at 32,768 tokens, page 8
  * and a budget of 512 tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
+#include "block_select.cuh"
 #include "coarse_choose.h"
 #include "group_choice.cuh"
 #include "page_score.h"
@@ -13,20 +14,42 @@ namespace {
 
 constexpr int kTilesAtOnce = 2;
 constexpr int kGroupItems = 8, kPageItems = 8; /* keys per thread */
-/* More rows than two per multiprocessor: small blocks, of which five share one, so that some read while others count. Few rows: one large block
+/* More rows than two per multiprocessor: small blocks, of which several share one, so that some read while others count. Few rows: one large block
  * each. */
 constexpr int kManyRows = 264, kSomeRows = 132, kSmallBlock = 128, kMiddleBlock = 256, kLargeBlock = 512, kHeavyBlock = 256;
 constexpr int64_t kFewGroups = 512; /* of a row: its own block scores them sooner than another launch would */
 constexpr PS_HOST_DEVICE bool is_light(int head_dim, int blocks) { return head_dim <= 128 && blocks == 1; }
-constexpr PS_HOST_DEVICE int most_threads(int head_dim, int blocks) { return is_light(head_dim, blocks) ? 5 * kSmallBlock : kHeavyBlock; }
+/* Blocks that share a multiprocessor. */
+constexpr PS_HOST_DEVICE int together(int threads) { return threads == kSmallBlock ? 4 : threads == kMiddleBlock ? 2 : 1; }
 constexpr int64_t kMostGroups = 2048; /* chosen per row: 64 KiB of page scores */
 
 struct ChooseLaunch {
   PageChooseParams params;
   BadIndex *bad_index;
-  int32_t groups;        /* chosen per row at most */
+  int32_t groups;        /* chosen per row at most, a multiple of 4 */
+  int32_t keys;          /* held at once at most */
   int32_t scores_groups; /* whether a row's block scores them itself, or reads scores that are there */
 };
+
+template <int Threads>
+struct ChooseShared {
+  union {
+    BlockSelectShared<Threads> few; /* up to kMostSelected keys */
+    SelectShared many;
+  };
+  Span spans[Threads / kWarp];
+};
+
+/* The span of the block's keys, in every thread. Behind its barrier all keys are there and bins are zero. */
+template <int Threads>
+__device__ __forceinline__ Span join_threads(const Span &own, ChooseShared<Threads> &shared) {
+  const int lane = threadIdx.x % kWarp;
+  clear_bins(shared.few);
+  const Span of_warp = joined_lanes(own);
+  if (lane == 0) shared.spans[threadIdx.x / kWarp] = of_warp;
+  __syncthreads();
+  return joined_lanes(lane < Threads / kWarp ? shared.spans[lane] : no_keys());
+}
 
 /* The physical group of a row's logical one. */
 __device__ __forceinline__ int32_t physical_group(const ChooseLaunch &launch, int64_t row, int32_t logical) {
@@ -45,7 +68,7 @@ __device__ __forceinline__ void find_groups(const ChooseLaunch &launch, int64_t 
 /* Scores of all groups of a row, as keys in shared memory, where their physical numbers are. */
 template <typename T, int D, int Blocks>
 __device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all,
-                                             uint32_t *keys) {
+                                             uint32_t *keys, Span &span) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
   const Level<T> level = group_level<T>(p, row % desc.num_kv_heads);
@@ -53,14 +76,15 @@ __device__ __forceinline__ void score_groups(const ChooseLaunch &launch, const P
   auto row_of = [&](int32_t tile) { return static_cast<int32_t>(keys[min(tile * kTilePages + g, all - 1)]); };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, (all + kTilePages - 1) / kTilePages, row_of,
                                           [&](int32_t tile, int i, float score) {
-                                            if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = ordered_key(score);
+                                            const uint32_t key = ordered_key(score);
+                                            if (tile * kTilePages + i < all) keys[tile * kTilePages + i] = key, span = with_key(span, key);
                                           });
 }
 
 /* Scores of the pages of the chosen groups: keys[8 i + page] of group groups[i]; pages outside [begin, end) get 0 and do not take part. */
 template <typename T, int D, int Blocks>
 __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, const int32_t *groups,
-                                            int32_t count, int32_t begin, int32_t end, uint32_t *keys) {
+                                            int32_t count, int32_t begin, int32_t end, uint32_t *keys, Span &span) {
   const PageScoreParams &p = launch.params.score;
   const ps_cache_desc &desc = p.cache.desc;
   const Level<T> level = page_level<T>(p, row % desc.num_kv_heads);
@@ -73,14 +97,16 @@ __device__ __forceinline__ void score_pages(const ChooseLaunch &launch, const Pl
   auto row_of = [&](int32_t tile) { return static_cast<int32_t>(keys[tile * kGroupPages]) + g; };
   score_tiles<T, D, Blocks, kTilesAtOnce>(q, desc.num_query_heads / desc.num_kv_heads, level, count, row_of, [&](int32_t tile, int i, float score) {
     const int32_t page = (groups[tile] << kGroupShift) + i;
-    keys[tile * kGroupPages + i] = page >= begin && page < end ? ordered_key(score) : 0u;
+    const uint32_t key = page >= begin && page < end ? ordered_key(score) : 0u;
+    keys[tile * kGroupPages + i] = key;
+    span = with_key(span, key);
   });
 }
 
 /* The best groups of a row and the last `given`, ascending; returns how many. `keys` is scratch. */
-template <typename T, int D, int Blocks>
+template <typename T, int D, int Blocks, int Threads>
 __device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, const PlainQueries<T, D, Blocks> &q, int64_t row, int32_t all,
-                                                 int32_t given, int32_t *groups, uint32_t *keys, SelectShared &shared) {
+                                                 int32_t given, int32_t *groups, uint32_t *keys, ChooseShared<Threads> &shared) {
   const PageSelectParams &p = launch.params.select;
   const int32_t taken = groups_taken(p, all);
   if (taken == all) {
@@ -90,21 +116,31 @@ __device__ __forceinline__ int32_t choose_groups(const ChooseLaunch &launch, con
   }
   const float *scores = p.scores + row * p.sequences.max_pages;
   const int32_t scored = all - given; /* the given ones come last */
-  if (launch.scores_groups) score_groups<T, D, Blocks>(launch, q, row, scored, keys);
+  const bool few = scored <= kMostSelected;
+  Span own = no_keys();
+  if (launch.scores_groups) {
+    score_groups<T, D, Blocks>(launch, q, row, scored, keys, own);
+  } else if (few) {
+    for (int32_t i = threadIdx.x; i < scored; i += Threads) keys[i] = ordered_key(scores[i]), own = with_key(own, keys[i]);
+  }
+  if (threadIdx.x < given) groups[taken - given + threadIdx.x] = scored + threadIdx.x;
+  if (threadIdx.x == 0) add_to_counter(p.cache.counters->pages_scored, taken * kGroupPages + (launch.scores_groups ? scored : 0));
+  if (few) {
+    select_here(keys, scored, join_threads(own, shared), taken - given, shared.few, groups);
+    return taken;
+  }
   __syncthreads();
   auto key = [&](int32_t i) { return launch.scores_groups ? keys[i] : ordered_key(scores[i]); };
   Keys<kGroupItems, decltype(key)> held(key, scored);
-  const Cut cut = find_cut(held, taken - given, shared);
-  if (threadIdx.x < given) groups[taken - given + threadIdx.x] = scored + threadIdx.x;
-  write_taken(held, cut, [](int32_t i) { return i; }, groups, shared);
-  if (threadIdx.x == 0) add_to_counter(p.cache.counters->pages_scored, taken * kGroupPages + (launch.scores_groups ? scored : 0));
+  const Cut cut = find_cut(held, taken - given, shared.many);
+  write_taken(held, cut, [](int32_t i) { return i; }, groups, shared.many);
   return taken;
 }
 
-template <typename T, int D, int Blocks>
-__global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const __grid_constant__ ChooseLaunch launch) {
-  extern __shared__ uint32_t memory[];
-  __shared__ SelectShared shared;
+template <typename T, int D, int Blocks, int Threads>
+__global__ void __launch_bounds__(Threads, is_light(D, Blocks) ? together(Threads) : 1) choose_kernel(const __grid_constant__ ChooseLaunch launch) {
+  extern __shared__ __align__(16) uint32_t memory[];
+  __shared__ ChooseShared<Threads> shared;
   const bool fills_device = gridDim.x > kManyRows; /* else blocks of the next kernel would crowd where these leave room first */
   if (fills_device) let_next_start();
   const PageSelectParams &p = launch.params.select;
@@ -130,30 +166,48 @@ __global__ void __launch_bounds__(most_threads(D, Blocks)) choose_kernel(const _
   const int group = desc.num_query_heads / desc.num_kv_heads;
   PlainQueries<T, D, Blocks> q;
   load_queries(score.q.row(row / desc.num_kv_heads) + row % desc.num_kv_heads * group * D, group, q);
-  const int32_t taken = choose_groups<T, D, Blocks>(launch, q, row, all, groups_given(forced), groups, keys, shared);
+  const int32_t taken = choose_groups<T, D, Blocks, Threads>(launch, q, row, all, groups_given(forced), groups, keys, shared);
   if (!fills_device) let_next_start();
 
   /* the best of their pages */
   const int32_t begin = forced.first, end = pages - forced.last;
-  score_pages<T, D, Blocks>(launch, q, row, groups, taken, begin, end, keys);
+  Span own = no_keys();
+  score_pages<T, D, Blocks>(launch, q, row, groups, taken, begin, end, keys, own);
+  auto page = [&](int32_t i) { return (groups[i >> kGroupShift] << kGroupShift) + i % kGroupPages; };
+  if (taken * kGroupPages <= kMostSelected) {
+    int32_t *places = reinterpret_cast<int32_t *>(keys + launch.keys);
+    select_here(keys, taken * kGroupPages, join_threads(own, shared), forced.best, shared.few, places);
+    for (int32_t i = threadIdx.x; i < forced.best; i += Threads) out[forced.first + i] = page(places[i]);
+    return;
+  }
   __syncthreads();
   auto key = [&](int32_t i) { return keys[i]; };
   Keys<kPageItems, decltype(key)> page_keys(key, taken * kGroupPages);
-  const Cut cut = find_cut(page_keys, forced.best, shared);
-  auto page = [&](int32_t i) { return (groups[i >> kGroupShift] << kGroupShift) + i % kGroupPages; };
-  write_taken(page_keys, cut, page, out + forced.first, shared);
+  const Cut cut = find_cut(page_keys, forced.best, shared.many);
+  write_taken(page_keys, cut, page, out + forced.first, shared.many);
+}
+
+template <typename T, int D, int Blocks, int Threads>
+void launch_threads(Backend &backend, ChooseLaunch params, int64_t rows) {
+  const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
+  const bool holds_all = params.scores_groups || all <= kMostSelected;
+  params.keys = static_cast<int32_t>(holds_all && all > chosen ? all : chosen);
+  params.groups = static_cast<int32_t>(ceil_div(params.groups, 4) * 4); /* keys behind them are read in fours */
+  const int64_t numbers = params.groups + params.keys + params.params.select.k;
+  launch(backend, "Could not launch page_choose", choose_kernel<T, D, Blocks, Threads>, dim3(static_cast<unsigned>(rows)), dim3(Threads),
+         numbers * int64_t(sizeof(uint32_t)), params);
 }
 
 template <typename T, int D>
 void launch_choose(Backend &backend, const ChooseLaunch &params) {
   const ps_cache_desc &desc = params.params.score.cache.desc;
-  const int blocks = desc.num_query_heads / desc.num_kv_heads > kScoreHeads ? 2 : 1;
   const int64_t rows = params.params.score.sequences.sequences * desc.num_kv_heads;
-  const int threads = !is_light(D, blocks) ? kHeavyBlock : rows > kManyRows ? kSmallBlock : rows >= kSomeRows ? kMiddleBlock : kLargeBlock;
-  const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
-  const int64_t keys = params.scores_groups && all > chosen ? all : chosen;
-  launch(backend, "Could not launch page_choose", blocks == 2 ? choose_kernel<T, D, 2> : choose_kernel<T, D, 1>, dim3(static_cast<unsigned>(rows)),
-         dim3(threads), (params.groups + keys) * int64_t(sizeof(uint32_t)), params);
+  if (desc.num_query_heads / desc.num_kv_heads > kScoreHeads) return launch_threads<T, D, 2, kHeavyBlock>(backend, params, rows);
+  if constexpr (is_light(D, 1)) {
+    if (rows > kManyRows) return launch_threads<T, D, 1, kSmallBlock>(backend, params, rows);
+    if (rows < kSomeRows) return launch_threads<T, D, 1, kLargeBlock>(backend, params, rows);
+  }
+  launch_threads<T, D, 1, kMiddleBlock>(backend, params, rows);
 }
 
 int64_t most_groups(const PageChooseParams &params) { return groups_wanted(params.select, ceil_div(params.score.sequences.max_pages, kGroupPages)); }
@@ -193,7 +247,7 @@ void page_choose(Backend &backend, const PageChooseParams &params) {
     of_groups.lambda = group_lambda(p);
     score_units(backend, of_groups, kGroupPages);
   }
-  const ChooseLaunch launch_params{params, backend.bad_index, static_cast<int32_t>(groups), scores_groups};
+  const ChooseLaunch launch_params{params, backend.bad_index, static_cast<int32_t>(groups), 0, scores_groups};
   if (p.cache.desc.dtype == PS_F16) launch_head_dim<f16>(backend, launch_params);
   else launch_head_dim<bf16>(backend, launch_params);
 }
