@@ -49,7 +49,9 @@ const CASES: Record<string, Case> = {
   "a budget of four pages": { lengths: [700], k: 4 },
   "no forced pages": { lengths: [2000], sinkPages: 0, recentPages: 0 },
   "many forced pages": { lengths: [2000], sinkPages: 30, recentPages: 20 },
+  "a budget of 1,024 tokens": { shape: { headDim: 64 }, lengths: [3000], k: 128 },
   "a large budget": { shape: { headDim: 64 }, lengths: [3000], k: 300 },
+  "a budget of 4,800 tokens": { shape: { headDim: 64 }, lengths: [6000], k: 600 },
 };
 
 for (const [name, { shape: changes, lengths, k = 64, ...forced }] of Object.entries(CASES)) {

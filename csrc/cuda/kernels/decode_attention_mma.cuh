@@ -230,21 +230,21 @@ struct Settled {
   __device__ __forceinline__ void complete(int, uint32_t) const {}
 };
 
-/* Attends to the pages [row.begin, row.end) of the row's list: the first Warps warps share its tiles out in turn. `source.queries()` gives
+/* Attends to the pages [row.begin, row.end) of the row's list: the first `warps` of Warps warps share its tiles out in turn. `source.queries()` gives
  * those of the row's heads, [heads, source.stride], when earlier kernels are done; `source.complete(tile, address)` adds to a tile in the ring what the
  * pages lack. The ring lies at the start of shared memory; nothing is left in flight. Before earlier kernels are done, the page table is
  * read, and where kReadsEarly says so, pages. kKnowsPages: locate (decode_tile.cuh). */
 template <typename Kv, int D, int Warps, int MostStages = 4, typename Source>
 __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const RowPages &row, const Source &source, unsigned char *shared,
-                                             HeadState<D> &state) {
+                                             HeadState<D> &state, int warps = Warps) {
   using Tile = DecodeTile<Kv, D, Warps, MostStages>;
   constexpr int kAhead = Tile::kStages - 1;
   /* fill the ring */
   const int warp = threadIdx.x / kWarp, t = threadIdx.x % 4;
   const int all_tiles = (((row.end - row.begin) << row.page_shift) + kTileTokens - 1) / kTileTokens;
-  const int tiles = (all_tiles - warp + Warps - 1) / Warps; /* of this warp */
+  const int tiles = warps == Warps || warp < warps ? (all_tiles - warp + warps - 1) / warps : 0; /* of this warp */
   const uint32_t ring = shared_address(shared) + warp * Tile::kWarpBytes, ring_end = ring + Tile::kWarpBytes;
-  TileBook<Warps, Source::kKnowsPages> book;
+  TileBook<Source::kKnowsPages> book(warps);
   book.open(launch, row, tiles);
   int counted[Tile::kStages][2] = {}; /* which tokens count, of the tile in use and of those behind it */
   auto request = [&](int ordinal, uint32_t slot) {
@@ -279,7 +279,7 @@ __device__ __forceinline__ void attend_pages(const DecodeLaunch &launch, const R
     const int ahead = ordinal + kAhead;
     if (ahead % (kWarp / 2) == 0) book.turn(launch, row, ahead);
     request(ahead, free_slot);
-    source.complete(warp + ordinal * Warps, slot);
+    source.complete(warp + ordinal * warps, slot);
     float s[4];
     auto counts = [&](int i) { return HalfTile{0, counted[0][i / 2]}.counts(2 * t + i % 2); };
     auto token = [&](int i) { return i / 2 * 8 + 2 * t + i % 2; };
@@ -312,7 +312,9 @@ __global__ void __launch_bounds__(Warps *kWarp) decode_mma_kernel(const __grid_c
     return;
   }
   HeadState<D> state;
-  attend_pages<Kv, D, Warps, MostStages>(launch, row, Settled{queries_of(launch, row), D}, shared, state);
+  /* as many as the kernels that join such lists within a cluster have, for the same bits */
+  const int warps = launch.rows <= kFewRows && row.count << row.page_shift <= kClusterTokens ? kDecodeWarps : Warps;
+  attend_pages<Kv, D, Warps, MostStages>(launch, row, Settled{queries_of(launch, row), D}, shared, state, warps);
   merge_warps<Kv, D, Warps>(state, row.heads, reinterpret_cast<float *>(shared),
                             [&](int i, const float4 &sum, float maximum, float total) { store_part(launch, row, i, sum, maximum, total); });
   join_row(launch, row);

@@ -67,12 +67,15 @@ __device__ __forceinline__ HalfTile locate(const DecodeLaunch &launch, const Row
 
 /* A warp's tiles, looked up 16 at a time: lane l holds half l % 2 of tile l / 2, so that one wait for the page table serves all. The
  * next 16 are under way while these are used. */
-template <int Warps, bool Known>
+template <bool Known>
 struct TileBook {
+  const int warps; /* that share the tiles out */
   HalfTile here, next;
 
+  __device__ __forceinline__ explicit TileBook(int warps) : warps(warps) {}
+
   __device__ __forceinline__ HalfTile look_up(const DecodeLaunch &launch, const RowPages &row, int ordinal) const {
-    const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * Warps;
+    const int lane = threadIdx.x % kWarp, tile = threadIdx.x / kWarp + (ordinal + lane / 2) * warps;
     return locate<Known>(launch, row, tile * kTileTokens + lane % 2 * 8);
   }
   /* tiles: of this warp */
