@@ -122,7 +122,8 @@ int32_t ps_fused_matmul(ps_device *device, const ps_tensor *x, const ps_tensor *
     const float *const target = matmul.out.data;
     require(target != matmul.x.data && target != params.normed.data && target != params.product.data, "out must be none of x, normed and product");
     require(params.normed.data == nullptr || params.normed.data != matmul.x.data, "normed must not be x");
-    require(params.next_normed.data == nullptr || params.next_normed.data != target, "next_normed must not be out");
+    const float *const next = params.next_normed.data;
+    require(next == nullptr || (next != target && next != params.product.data), "next_normed must be neither out nor product");
     fused_matmul(*device->backend, params);
   });
 }

@@ -36,7 +36,7 @@ struct RoundedRows {
   void *place;
 };
 
-/* Rows of which the last launch knows the norm, for the product that takes it: rounded_rows.cuh. */
+/* Rows of which the last launch knows the norm, for the product that takes it: fused_matmul.cu. */
 struct NormedRows {
   const float *source; /* nullptr: none */
   int64_t stride, tokens, width; /* of the source */

@@ -195,12 +195,15 @@ class Blocks {
 
 /** Tokens, inputs and outputs of the sum. */
 const SUM_SIZES = [
-  ...[[1, 64, 72], [3, 64, 72], [9, 8, 2052], [24, 1032, 2048], [33, 200, 48], [48, 2048, 2064], [64, 72, 6144], [
-    65,
-    64,
-    2048,
-  ]] as const,
-];
+  [1, 64, 72],
+  [3, 64, 72],
+  [9, 8, 2052],
+  [24, 1032, 2048],
+  [33, 200, 48],
+  [48, 2048, 2064],
+  [64, 72, 6144],
+  [65, 64, 2048],
+] as const;
 
 for (const dtype of FLOAT_TYPES) {
   for (const kind of [undefined, "silu_mul", "gelu_mul"] as const) {
@@ -357,4 +360,13 @@ deviceTest("fusedMatmul refuses an odd number of gated rows, and scratch memory 
   refuses(() => call(4, f32(1, 4)), "The ending is unknown");
   refuses(() => call(0, undefined, f32(1, 4)), "next_norm must be NULL unless the ending is PS_ADD");
   refuses(() => call(1, f32(1, 4), f32(4)), "next_normed");
+  const both = { weight: f32(4), eps: EPS, scratch: f32(1, 4) };
+  refuses(
+    () =>
+      fusedMatmul(device, x, f32(4, 8), undefined, f32(1, 4), {
+        ending: { kind: "add", scratch: both.scratch },
+        next: both,
+      }),
+    "next_normed must be neither out nor product",
+  );
 });

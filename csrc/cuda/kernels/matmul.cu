@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kStackedBytes = int64_t(64) << 20; /* of sums at once; wider weights are taken in slices */
 constexpr int64_t kWidenedBytes = int64_t(64) << 20; /* of weights in blocks that are widened at once */
-constexpr int64_t kLeastNormed = 2048; /* of fewer numbers, the norm takes no longer than the weights of the product behind it */
+constexpr int64_t kLeastNormed = 2048;               /* of fewer numbers, the norm takes no longer than the weights of the product behind it */
 constexpr int64_t kAligned = 256;                    /* bytes that parts of scratch memory are aligned to */
 constexpr int64_t kSliceOutputs = 256;               /* a slice is a multiple of it: whole tiles of cuBLAS */
 
@@ -257,9 +257,9 @@ bool normed_matmul(Backend &backend, const FusedMatmulParams &params) {
     return true;
   }
   const int64_t width = p.outputs / 2, stride = rounded_stride(width);
-  const char *const used = static_cast<const char *>(normed.weighted), *const end =
-                                                                           reinterpret_cast<const char *>(normed.squares + normed.parts * p.tokens);
-  const RoundedCopy copy{reinterpret_cast<bf16 *>(scratch_apart(backend, p.tokens * stride * int64_t(sizeof(bf16)), used, end - used)), stride};
+  const char *const used = static_cast<const char *>(normed.weighted); /* the squares lie behind */
+  const int64_t used_bytes = reinterpret_cast<const char *>(normed.squares + normed.parts * p.tokens) - used;
+  const RoundedCopy copy{reinterpret_cast<bf16 *>(scratch_apart(backend, p.tokens * stride * int64_t(sizeof(bf16)), used, used_bytes)), stride};
   matmul_batch(backend, p, x, params.ending, copy);
   note_copy(backend, copy, p.out, p.tokens, width);
   return true;
