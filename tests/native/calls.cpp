@@ -272,10 +272,12 @@ void Calls::on_tensors(int which) {
       const int32_t ending = int32_t(bytes_.mostly(bytes_.below(4)));
       const bool normed = bytes_.below(2), gated = ending == PS_SILU_MUL || ending == PS_GELU_MUL;
       const int64_t outputs = gated ? 2 * other : other;
+      const bool followed = bytes_.below(ending == PS_ADD ? 2 : 8) == 1;
       return check(ps_fused_matmul(d, plain(), normed ? tensor(bytes_.below(3), {width}) : nullptr, bytes_.number(),
                                    tensor(weights, {outputs, width}), bytes_.below(2) ? nullptr : tensor(weights, {outputs}), ending,
                                    normed ? plain() : nullptr, ending == PS_STORE ? nullptr : tensor(PS_F32, {rows, outputs}),
-                                   tensor(PS_F32, {rows, other})));
+                                   tensor(PS_F32, {rows, other}), followed ? tensor(bytes_.below(3), {outputs}) : nullptr,
+                                   followed ? tensor(PS_F32, {rows, outputs}) : nullptr));
     }
     case 8: return check(ps_argmax(d, plain(), tensor(PS_I32, {rows})));
     case 9: return check(ps_sample(d, plain(), tensor(PS_F32, {rows, 4}), tensor(PS_F32, {rows}), tensor(PS_I32, {rows})));
@@ -311,7 +313,7 @@ void Calls::write_weight(ps_device *d, int64_t rows) {
     check(ps_matmul(d, tensor(PS_F32, {tokens, width}), tensor(dtype, {rows, width}), nullptr, tensor(PS_F32, {tokens, rows})));
   else
     check(ps_fused_matmul(d, tensor(PS_F32, {1, width}), tensor(PS_F32, {width}), 1e-6f, tensor(dtype, {rows, width}), nullptr, PS_ADD,
-                          tensor(PS_F32, {1, width}), tensor(PS_F32, {1, rows}), tensor(PS_F32, {1, rows})));
+                          tensor(PS_F32, {1, width}), tensor(PS_F32, {1, rows}), tensor(PS_F32, {1, rows}), nullptr, nullptr));
 }
 
 void Calls::on_cache(int which) {

@@ -153,7 +153,9 @@ const Operation kOperations[] = {
     [](Scene &s) { return ps_prefill_choose(s.cache, 0, PS_UNIQUE, 0.5f, 1, 2, 0.25f, 64, 128, &s.x, &s.row, &s.selected, &s.counts); },
     [](Scene &s) { return ps_sparse_prefill_attention(s.cache, 0, 0.25f, 64, 128, &s.x, &s.row, &s.selected, &s.counts, &s.out); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.square, nullptr, &s.product); },
-    [](Scene &s) { return ps_fused_matmul(s.device, &s.wide, nullptr, 1e-6f, &s.square, nullptr, PS_ADD, nullptr, &s.product, &s.summed); },
+    [](Scene &s) {
+      return ps_fused_matmul(s.device, &s.wide, nullptr, 1e-6f, &s.square, nullptr, PS_ADD, nullptr, &s.product, &s.summed, nullptr, nullptr);
+    },
     [](Scene &s) { return write_blocks(s); },
     [](Scene &s) { return ps_matmul(s.device, &s.wide, &s.blocks, nullptr, &s.product); },
     [](Scene &s) { return ps_sample(s.device, &s.wide, &s.settings, &s.draws, &s.drawn); },
