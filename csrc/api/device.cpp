@@ -174,7 +174,7 @@ int32_t ps_read_start(ps_buffer *buffer, int64_t offset, int64_t bytes) {
     ps::require(device.reads.size() < size_t(ps::kMostLetters), "Too many reads are under way; finish one first");
     ps::check_range(*buffer, offset, buffer, bytes);
     ps::memory_read_start(*device.backend, buffer->here() + offset, bytes);
-    device.reads.push_back(bytes);
+    device.reads.push_back({bytes, device.member});
   });
 }
 
@@ -183,8 +183,10 @@ int32_t ps_read_finish(ps_device *device, void *target, int64_t bytes) {
     ps::require_running(*device);
     ps::require(!device->reads.empty(), "No read was started");
     ps::require(target != nullptr, "The target of the read is NULL");
-    ps::require(bytes == device->reads.front(), "The oldest read has ", device->reads.front(), " bytes, not ", bytes);
+    const ps::LaterRead oldest = device->reads.front();
+    ps::require(bytes == oldest.bytes, "The oldest read has ", oldest.bytes, " bytes, not ", bytes);
     device->reads.pop_front();
+    ps::enter(*device, oldest.member);
     ps::memory_read_finish(*device->backend, target, bytes);
   });
 }

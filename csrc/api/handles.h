@@ -33,6 +33,16 @@ constexpr const char *kClosedDevice = "The device is closed", *kClosedHandle = "
 
 }  // namespace ps
 
+namespace ps {
+
+/* A read that is finished later: its bytes, and the member that has them. */
+struct LaterRead {
+  int64_t bytes;
+  size_t member;
+};
+
+}  // namespace ps
+
 struct ps_device {
   ps::Backend *backend; /* the member that the current call is about; null once closed */
   std::vector<ps::Backend *> members; /* one, or those of a group */
@@ -46,7 +56,7 @@ struct ps_device {
   ps_status poison = PS_OK;                   /* a device error is permanent */
   char poison_message[ps::kMessageBytes] = ""; /* its text */
   bool recording = false;
-  std::deque<int64_t> reads; /* bytes of those that were started and not finished, oldest first */
+  std::deque<ps::LaterRead> reads; /* those that were started and not finished, oldest first */
 };
 
 namespace ps {

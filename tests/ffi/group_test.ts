@@ -83,6 +83,17 @@ groupTest("a member that the group does not have is refused", (device) => {
   assertEquals(error.status, Status.InvalidArgument);
 });
 
+groupTest("a read that one member started is finished by whoever the next call is for", (device) => {
+  const x = device.createTensor("f32", [2]);
+  for (const member of [0, 1]) device.only(member, () => x.write(Float32Array.of(member, 10 + member)));
+  device.only(1, () => x.startRead());
+  x.startRead();
+  const [first, second] = [new Float32Array(2), new Float32Array(2)];
+  device.finishRead(first);
+  device.only(1, () => device.finishRead(second));
+  assertEquals([[...first], [...second]], [[1, 11], [0, 10]]);
+});
+
 groupTest("allocated memory is the sum over the members", (device) => {
   const before = device.describe().allocatedBytes;
   device.createBuffer(1024);
