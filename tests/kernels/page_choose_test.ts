@@ -188,6 +188,14 @@ deviceTest("choosePages misses few pages of a batch of different lengths", (devi
   assert(share >= LEAST_RECALL, `found ${share} of the pages`);
 });
 
+deviceTest("choosePages of 160,000 tokens, in a table for more, misses few pages", (device) => {
+  const { paged, q } = build(device, {}, [160_000], { ...GROUPS, maxPagesPerSequence: 20_800 });
+  const found = chosen(paged, q, { k: 64 });
+  assertValid(paged, found, { k: 64 });
+  const share = recall(found, scoreAndSelect(paged, q, { k: 64 }));
+  assert(share >= LEAST_RECALL, `found ${share} of the pages`);
+});
+
 deviceTest("choosePages misses few pages of keys that stay around their mean", (device) => {
   const shape = { ...SHAPE, numKvHeads: 4, numQueryHeads: 16, headDim: 128 };
   const random = new Random(5);

@@ -3,6 +3,8 @@
  *
  * One level reads P rows of statistics a KV head; two levels read P / 8 + 12 k rows (more from 15 k groups on): at 32,768 tokens, page 8
  * and a budget of 512 tokens 31 % of them. A page is missed when 1.5 k groups score higher than its own (docs/performance.md has the recall). */
+#include <algorithm>
+
 #include "block_select.cuh"
 #include "coarse_choose.h"
 #include "group_choice.cuh"
@@ -190,8 +192,8 @@ __global__ void __launch_bounds__(Threads, is_light(D, Blocks) ? together(Thread
 template <typename T, int D, int Blocks, int Threads>
 void launch_threads(Backend &backend, ChooseLaunch params, int64_t rows) {
   const int64_t all = ceil_div(params.params.score.sequences.max_pages, kGroupPages), chosen = params.groups * int64_t(kGroupPages);
-  const bool holds_all = params.scores_groups || all <= kMostSelected;
-  params.keys = static_cast<int32_t>(holds_all && all > chosen ? all : chosen);
+  const int64_t held = params.scores_groups ? all : std::min<int64_t>(all, kMostSelected); /* of groups; more are read where their scores lie */
+  params.keys = static_cast<int32_t>(std::max(held, chosen));
   params.groups = static_cast<int32_t>(ceil_div(params.groups, 4) * 4); /* keys behind them are read in fours */
   const int64_t numbers = params.groups + params.keys + params.params.select.k;
   launch(backend, "Could not launch page_choose", choose_kernel<T, D, Blocks, Threads>, dim3(static_cast<unsigned>(rows)), dim3(Threads),
