@@ -10,6 +10,7 @@ import {
   fusedMatmul,
   geluMul,
   type ProductJoins,
+  type ProductNorm,
   rmsNorm,
   ropeTable,
   scale,
@@ -344,9 +345,9 @@ export class Model {
   /** The last product of a block, and its sum into the residual stream: in the product, or later. */
   #endBlock(name: string, x: Tensor, part: Part, postNorm: string, nextNorm: Tensor): void {
     const { device, weights } = this;
-    const { hidden, normed, delta } = part.views;
+    const { hidden, delta } = part.views;
     if (part.joinsSums) {
-      const next = { weight: nextNorm, eps: this.config.rmsNormEps, scratch: normed };
+      const next = this.#productNorm(nextNorm, part.views);
       return linear(device, weights, name, x, hidden, { ending: { kind: "add", scratch: delta }, next });
     }
     linear(device, weights, name, x, delta);
@@ -354,8 +355,12 @@ export class Model {
   }
 
   /** A product of the residual stream, normed. */
-  #withNorm(name: string, { normed }: ActivationViews): ProductJoins {
-    return { norm: { weight: this.#norms.get(name), eps: this.config.rmsNormEps, scratch: normed } };
+  #withNorm(name: string, views: ActivationViews): ProductJoins {
+    return { norm: this.#productNorm(this.#norms.get(name), views) };
+  }
+
+  #productNorm(weight: Tensor, { normed }: ActivationViews): ProductNorm {
+    return { weight, eps: this.config.rmsNormEps, scratch: normed };
   }
 
   /** delta = down(activation(gate(normed)) * up(normed)), or experts: the block behind attention. */

@@ -31,10 +31,6 @@ inline int32_t refuse(const char *text) noexcept {
 }
 constexpr const char *kClosedDevice = "The device is closed", *kClosedHandle = "The handle is closed", *kNullHandle = "The handle is NULL";
 
-}  // namespace ps
-
-namespace ps {
-
 /* A read that is finished later: its bytes, and the member that has them. */
 struct LaterRead {
   int64_t bytes;

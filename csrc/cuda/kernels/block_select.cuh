@@ -12,10 +12,11 @@ constexpr int kRanked = kWarp; /* keys of a bin */
 constexpr int kHeldStep = 4;   /* keys that a thread reads at a time */
 constexpr int32_t kMostSelected = 2560; /* keys */
 
+/* Four bins a thread. */
 template <int Threads>
 constexpr int kFineBits = Threads == 128   ? 9
                           : Threads == 256 ? 10
-                                           : 11; /* four bins a thread */
+                                           : 11;
 template <int Threads>
 constexpr int kMostHeld = (kMostSelected / Threads + kHeldStep - 1) / kHeldStep * kHeldStep; /* keys of a thread */
 

@@ -14,8 +14,8 @@ namespace {
 constexpr int kThreads = 256; /* of a block */
 constexpr int kTiles = 3; /* that a warp requests at once */
 constexpr int64_t kLongShare = 1024; /* pages per block: beyond, groups are scored first where there are any */
-constexpr int32_t kGathered =
-    kMostSelected; /* keys: as many or fewer are passed to every block, which then chooses alone; 163,840 tokens of groups */
+/* Keys: as many or fewer are passed to every block, which then chooses alone; 163,840 tokens of groups. */
+constexpr int32_t kGathered = kMostSelected;
 constexpr int kKeyItems = 8;         /* keys per thread, where the blocks choose together */
 constexpr int32_t kPrefetchRows = 512; /* of statistics, per block */
 

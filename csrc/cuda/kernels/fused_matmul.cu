@@ -11,9 +11,7 @@ namespace {
 /* Whether the launch before knows the norm of x. */
 bool is_prepared(const Backend &backend, const FusedMatmulParams &params) {
   const NormedRows &normed = backend.normed;
-  const MatmulParams &p = params.matmul;
-  return params.norm.data != nullptr && normed.source == p.x.data && normed.stride == p.x.stride && normed.tokens == p.tokens &&
-         normed.width == p.inputs && normed.norm == params.norm.data && normed.eps == params.eps;
+  return params.norm.data != nullptr && is_about_x(normed, params.matmul) && normed.norm == params.norm.data && normed.eps == params.eps;
 }
 
 /* A product, then its sum and the norm of that in one launch. */

@@ -133,12 +133,13 @@ void finish(Backend &backend, const MatmulParams &params, const float *undo) {
   launch(backend, "Could not launch the bias of matmul", finish_kernel, chunk_grid(params.tokens, params.outputs, 1), kRowThreads, 0, params, undo);
 }
 
+int64_t aligned(int64_t bytes) { return ceil_div(bytes, kAligned) * kAligned; }
+
 /* Memory for `parts` parts of x, with `more` bytes behind them for `sums`. */
 template <typename W>
 Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t parts, int64_t more, float **sums) {
   const int64_t stride = rounded_stride(params.inputs), numbers = params.tokens * stride;
-  const int64_t x_bytes = ceil_div(parts * numbers * int64_t(sizeof(W)), kAligned) * kAligned;
-  const int64_t undo_bytes = ceil_div(params.tokens * int64_t(sizeof(float)), kAligned) * kAligned;
+  const int64_t x_bytes = aligned(parts * numbers * int64_t(sizeof(W))), undo_bytes = aligned(params.tokens * int64_t(sizeof(float)));
   char *memory = static_cast<char *>(scratch(backend, x_bytes + undo_bytes + more));
   W *x = reinterpret_cast<W *>(memory);
   if (sums != nullptr) *sums = reinterpret_cast<float *>(memory + x_bytes + undo_bytes);
@@ -146,11 +147,18 @@ Rounded<W> place_rounded(Backend &backend, const MatmulParams &params, int64_t p
   return {x, parts == 2 ? x + numbers : nullptr, stride, undo};
 }
 
+/* x rounded: where its copy lies, else at the start of scratch memory. */
 template <typename W>
-void multiply_rounded(Backend &backend, const MatmulParams &params) {
+Rounded<W> rounded_x(Backend &backend, const MatmulParams &params) {
   Rounded<W> rounded = place_rounded<W>(backend, params, 1, 0, nullptr);
   if (void *copy = copy_of(backend, params); copy != nullptr && std::is_same<W, bf16>::value) rounded.x = static_cast<W *>(copy);
   round_x(backend, params, rounded);
+  return rounded;
+}
+
+template <typename W>
+void multiply_rounded(Backend &backend, const MatmulParams &params) {
+  const Rounded<W> rounded = rounded_x<W>(backend, params);
   if (takes_batch(backend, params, PS_STORE)) {
     matmul_batch(backend, params, {rounded.x, rounded.stride, rounded.undo, {}}, PS_STORE, {});
     return;
@@ -165,7 +173,7 @@ char *scratch_apart(Backend &backend, int64_t bytes, const void *used, int64_t u
   const char *const begin = static_cast<const char *>(used);
   const int64_t offset = begin - memory;
   const bool inside = offset > -used_bytes && offset < bytes;
-  return inside ? memory + ceil_div(offset + used_bytes, kAligned) * kAligned : memory;
+  return inside ? memory + aligned(offset + used_bytes) : memory;
 }
 
 /* The answer is left rounded behind x, for the product that takes it. */
@@ -233,10 +241,8 @@ bool gated_matmul(Backend &backend, const MatmulParams &params, ps_ending ending
 bool adding_matmul(Backend &backend, const FusedMatmulParams &params) {
   const MatmulParams &p = params.matmul;
   if (p.tokens <= kFewTokens || p.outputs < kLeastNormed || !takes_batch(backend, p, PS_ADD)) return false;
-  Rounded<bf16> rounded = place_rounded<bf16>(backend, p, 1, 0, nullptr);
-  if (void *copy = copy_of(backend, p); copy != nullptr) rounded.x = static_cast<bf16 *>(copy);
-  round_x(backend, p, rounded);
-  const int64_t stride = rounded_stride(p.outputs), copy_bytes = ceil_div(p.tokens * stride * int64_t(sizeof(bf16)), kAligned) * kAligned;
+  const Rounded<bf16> rounded = rounded_x<bf16>(backend, p);
+  const int64_t stride = rounded_stride(p.outputs), copy_bytes = aligned(p.tokens * stride * int64_t(sizeof(bf16)));
   const int64_t bytes = copy_bytes + most_square_parts(p) * p.tokens * int64_t(sizeof(float));
   char *const memory = scratch_apart(backend, bytes, rounded.x, p.tokens * rounded.stride * int64_t(sizeof(bf16)));
   const RoundedCopy copy{reinterpret_cast<bf16 *>(memory), stride};

@@ -46,11 +46,13 @@ inline void note_copy(Backend &backend, const RoundedCopy &copy, const Rows<floa
   if (copy.x != nullptr) backend.rounded = {rows.data, rows.stride, tokens, width, copy.x};
 }
 
-/* Where the x of a product already lies rounded; nullptr if nowhere. */
-inline void *copy_of(const Backend &backend, const MatmulParams &p) {
-  const RoundedRows &rounded = backend.rounded;
-  const bool is_x = rounded.source == p.x.data && rounded.stride == p.x.stride && rounded.tokens == p.tokens && rounded.width == p.inputs;
-  return is_x ? rounded.place : nullptr;
+/* Whether what is noted is about the x of a product: RoundedRows or NormedRows. */
+template <typename Noted>
+bool is_about_x(const Noted &noted, const MatmulParams &p) {
+  return noted.source == p.x.data && noted.stride == p.x.stride && noted.tokens == p.tokens && noted.width == p.inputs;
 }
+
+/* Where the x of a product already lies rounded; nullptr if nowhere. */
+inline void *copy_of(const Backend &backend, const MatmulParams &p) { return is_about_x(backend.rounded, p) ? backend.rounded.place : nullptr; }
 
 }  // namespace ps
